@@ -1,0 +1,33 @@
+"""rsprompter_cli: aerial and satellite imagery in, instance polygons out.
+
+The names below are the Python API. They are looked up on first use, so that importing
+the package loads no heavy library.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate_coco", "load_model", "predict_scene"]
+
+if TYPE_CHECKING:
+    from rsprompter_cli.evaluate.coco import evaluate_coco
+    from rsprompter_cli.models.load import load_model
+    from rsprompter_cli.predict.scene import predict_scene
+
+_HOMES = {
+    "evaluate_coco": "rsprompter_cli.evaluate.coco",
+    "load_model": "rsprompter_cli.models.load",
+    "predict_scene": "rsprompter_cli.predict.scene",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

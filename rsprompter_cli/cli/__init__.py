@@ -1,0 +1,1 @@
+"""The command line: signatures, help and one error table; commands only translate and call."""

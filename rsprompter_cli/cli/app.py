@@ -1,0 +1,87 @@
+"""The `rsp` program: command registration and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprompter_cli import __version__
+from rsprompter_cli.cli import config_cmd
+from rsprompter_cli.cli.output import print_error, set_up_logging
+from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, ResourceError, RspError, UsageError
+
+app = typer.Typer(
+    name="rsp",
+    help="Aerial and satellite imagery in, instance polygons out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(config_cmd.app, name="config")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rsp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for debug talk.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+    log_file: Annotated[Path | None, typer.Option("--log-file", help="Also write all talk to this file.")] = None,
+) -> None:
+    if verbose and quiet:
+        raise UsageError("-v and -q exclude each other")
+    set_up_logging(verbose=verbose, quiet=quiet, log_file=log_file)
+
+
+def main() -> None:
+    """Run `rsp` and exit: errors are one line on stderr, tracebacks only with RSP_DEBUG=1."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = app(arguments, standalone_mode=False)
+    except BaseException as error:
+        if os.environ.get("RSP_DEBUG") == "1" and not isinstance(error, typer.Exit):
+            raise
+        return _exit_code(error)
+    return result if isinstance(result, int) else 0
+
+
+def _exit_code(error: BaseException) -> int:
+    """Say what went wrong in one line and return the exit code that stands for it."""
+    # Order matters: the specific kinds come before their parents.
+    if isinstance(error, typer.Exit):
+        return int(error.exit_code)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        print_error("interrupted")
+        return INTERRUPTED_EXIT_CODE
+    if isinstance(error, RspError):
+        print_error(error.message, error.hint)
+        return error.exit_code
+    if isinstance(error, typer.exceptions.TyperException):
+        print_error(error.format_message())
+        return UsageError.exit_code
+    if isinstance(error, BrokenPipeError):
+        # The reader of our stdout left, as `| head` does. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        print_error("out of memory", "lower --batch or model.image_size, or use a machine with more memory")
+        return ResourceError.exit_code
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    print_error(f"internal error: {type(error).__name__}: {error}", "run again with RSP_DEBUG=1 for the traceback")
+    return RspError.exit_code

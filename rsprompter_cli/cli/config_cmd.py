@@ -1,0 +1,53 @@
+"""`rsp config`: presets, the resolved configuration, its schema."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import JsonOption, SetOption
+from rsprompter_cli.cli.output import print_json, print_table
+
+app = typer.Typer(help="List, show and describe configurations.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_command(as_json: JsonOption = False) -> None:
+    """List the presets."""
+    from rsprompter_cli.config import list_presets, load_config
+
+    rows = []
+    for name in list_presets():
+        config = load_config(name)
+        rows.append(
+            {"preset": name, "model": config.model.kind, "sam": config.model.sam, "epochs": config.train.epochs}
+        )
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(["preset", "model", "sam", "epochs"], [list(row.values()) for row in rows])
+
+
+@app.command("show")
+def show_command(
+    preset: Annotated[str, typer.Argument(help="A preset name or a TOML file.")],
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a whole configuration, as training would use it."""
+    from rsprompter_cli.config import dump_config, load_config
+
+    config = load_config(preset, overrides or ())
+    if as_json:
+        print_json(config.model_dump(mode="json"))
+    else:
+        typer.echo(dump_config(config), nl=False)
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of a configuration."""
+    from rsprompter_cli.config import Config
+
+    print_json(Config.model_json_schema())

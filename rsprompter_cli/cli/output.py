@@ -1,0 +1,100 @@
+"""Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+ROOT_LOGGER = "rsprompter_cli"
+
+
+def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | None = None) -> None:
+    """Send the package's log records to stderr (and to `log_file`), at the level the user asked for."""
+    level = logging.ERROR if quiet else (logging.INFO, logging.DEBUG)[min(verbose, 1)]
+    logger = logging.getLogger(ROOT_LOGGER)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    talk = logging.StreamHandler(sys.stderr)
+    talk.setLevel(level)
+    talk.setFormatter(_LevelFormatter())
+    logger.addHandler(talk)
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        record = logging.FileHandler(log_file, encoding="utf-8")
+        record.setLevel(logging.DEBUG)
+        record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(record)
+
+
+class _LevelFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return prefix + record.getMessage()
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """One line on stderr, and in the log file when there is one."""
+    line = f"rsp: error: {' '.join(message.split())}" + (f" ({hint})" if hint else "")
+    print(line, file=sys.stderr, flush=True)
+    for handler in logging.getLogger(ROOT_LOGGER).handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(logging.LogRecord(ROOT_LOGGER, logging.ERROR, "", 0, line, None, None))
+
+
+def print_json(value: Any) -> None:
+    """`value` as one JSON document on stdout; NaN is refused because JSON has none."""
+    print(json.dumps(value, indent=2, allow_nan=False, default=str), flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
+    """A table on stdout; plain aligned text when piped, so that grep and awk can read it."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*columns, title=title or None)
+        for row in texts:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *texts, strict=True)]
+    for row in [list(columns), *texts]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A rich progress bar on stderr that is silent when stderr is not a terminal."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield progress

@@ -1,0 +1,1 @@
+"""COCO sets: reading with checks, training examples, augmentation, conversion."""

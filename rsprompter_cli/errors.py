@@ -1,0 +1,90 @@
+"""The errors a user can meet: one line, a way out, an exit code.
+
+Library code raises these at the door, where a file, option or id is first read. The command
+line prints `message` (and `hint`) on stderr and exits with `exit_code`; the table of codes in
+docs/exit-codes.md is generated from this module.
+"""
+
+from collections.abc import Iterable
+
+
+class RspError(Exception):
+    """Anything that stops a command for a reason the user can act on.
+
+    Args:
+        message: one line that names the file, option or id and what is wrong with it.
+        hint: the way out, one line, may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(RspError):
+    """A command line or configuration that cannot be obeyed: unknown key, bad value, contradiction."""
+
+    exit_code = 2
+
+
+class InputError(RspError):
+    """A raster, picture, COCO or vector file that is missing, damaged or not what it should be."""
+
+    exit_code = 3
+
+
+class CheckpointError(RspError):
+    """Model weights that are missing, damaged, unsafe or do not fit the model."""
+
+    exit_code = 4
+
+
+class DependencyError(RspError):
+    """An optional package or a device that is asked for and not there."""
+
+    exit_code = 5
+
+
+class DownloadError(RspError):
+    """A download that failed, was refused or does not have the promised hash."""
+
+    exit_code = 6
+
+
+class OutputError(RspError):
+    """An output that exists already, equals an input or cannot be written."""
+
+    exit_code = 7
+
+
+class TrainingError(RspError):
+    """A training run that cannot go on: the loss is not finite, or its state cannot be restored."""
+
+    exit_code = 8
+
+
+class ResourceError(RspError):
+    """Too little memory, or an input over a stated limit."""
+
+    exit_code = 9
+
+
+INTERRUPTED_EXIT_CODE = 130
+"""Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint naming the known word nearest to `word`, or listing the known ones when none is near."""
+    from difflib import get_close_matches
+
+    names = sorted(set(known))
+    near = get_close_matches(word, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "known: " + ", ".join(names) if names else ""

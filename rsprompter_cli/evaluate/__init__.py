@@ -1,0 +1,1 @@
+"""COCO AP and polygon scores."""

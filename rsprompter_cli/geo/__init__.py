@@ -1,0 +1,1 @@
+"""Rasters, windows, joining and polygons in map space."""

@@ -1,0 +1,118 @@
+"""Writing files so that a reader sees the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rsprompter_cli.errors import OutputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; on success it is flushed and takes its place.
+
+    The temporary name keeps the extension, because GDAL chooses its driver by it. On any error
+    it is removed and `path` is as before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    _flush_folder(path.parent)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """`content` as the whole of `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """`content` as UTF-8 with unix line ends, atomically."""
+    write_bytes(path, content.encode())
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder to fill; on success it takes the place of `path`.
+
+    A folder cannot be replaced in one step, so an existing one is first moved aside, and moved
+    back if the new one cannot take its place. A crash between the two steps leaves the old one
+    under `.NAME.old`, which `recover_folder` puts back.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    aside = _aside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        _flush_folder(temporary)
+        recover_folder(path)
+        if path.exists():
+            os.replace(path, aside)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            recover_folder(path)
+            raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    _flush_folder(path.parent)
+
+
+def recover_folder(path: str | Path) -> None:
+    """Finish or undo an `atomic_folder` that was killed between its two renames."""
+    path = Path(path)
+    aside = _aside(path)
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(aside, path)
+
+
+def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
+    """Raise OutputError when `path` exists and may not be replaced."""
+    if Path(path).exists() and not overwrite:
+        raise OutputError(f"{path} exists already", "pass --overwrite to replace it")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    # Windows cannot open a folder; its file system journals renames itself.
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

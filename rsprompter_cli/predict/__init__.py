@@ -1,0 +1,1 @@
+"""From a scene or picture to features."""

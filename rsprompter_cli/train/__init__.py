@@ -1,0 +1,1 @@
+"""Training: the run, the engine, the schedule, resuming, logs."""
