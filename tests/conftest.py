@@ -1,0 +1,25 @@
+"""Fixtures that any test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data: $RSP_SHARED, else ../shared beside the checkout.
+
+    With the variable set a missing folder is a failure; without it the test is skipped, visibly.
+    """
+    named = os.environ.get("RSP_SHARED")
+    folder = Path(named) if named else ROOT.parent / "shared"
+    if not folder.is_dir():
+        if named:
+            pytest.fail(f"RSP_SHARED={named}: no such folder")
+        pytest.skip(f"no reference data at {folder} (set RSP_SHARED)")
+    return folder
