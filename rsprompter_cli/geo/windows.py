@@ -1,0 +1,174 @@
+"""The windows a scene is read through, and which window answers for which part of it.
+
+Everything is in pixels of the working grid: x is the column, y the row, the origin is the outer
+corner of the first pixel. Nothing is stored per window, so a grid over a scene of any size costs
+nothing until it is walked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from rsprompter_cli.errors import ResourceError, UsageError
+
+MAX_OVERLAP = 0.5
+"""Below a half, a point lies in at most two windows per axis (three beside the shifted last one)."""
+
+MAX_WINDOWS = 5_000_000
+"""More windows than this are refused unless the user raises the limit: a mistyped resolution, not a job."""
+
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
+
+
+class SceneEdges(NamedTuple):
+    """Which sides of a window lie on the border of the scene, in the order of a box."""
+
+    left: bool
+    top: bool
+    right: bool
+    bottom: bool
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Window:
+    """One rectangle of pixels; windows sort in row-major order.
+
+    row, col: index in the window grid.
+    top, left, height, width: pixels.
+    """
+
+    row: int
+    col: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def box(self) -> Box:
+        """(x0, y0, x1, y1) in pixels."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Overlapping windows over a scene of height x width pixels; make one with `make_grid`.
+
+    size: side of a window in pixels; a scene smaller than that has one smaller window.
+    overlap_px: pixels that neighbours share; the last of a row or column shares more, because
+        it is shifted inside to end at the scene's edge.
+    """
+
+    height: int
+    width: int
+    size: int
+    overlap_px: int
+
+    @cached_property
+    def rows(self) -> int:
+        """Windows along the vertical."""
+        return _count(self.height, self.size, self.size - self.overlap_px)
+
+    @cached_property
+    def cols(self) -> int:
+        """Windows along the horizontal."""
+        return _count(self.width, self.size, self.size - self.overlap_px)
+
+    def __len__(self) -> int:
+        return self.rows * self.cols
+
+    def check_count(self, max_windows: int = MAX_WINDOWS) -> None:
+        """Raise ResourceError when there are more than `max_windows` windows."""
+        if len(self) > max_windows:
+            raise ResourceError(
+                f"a scene of {self.width} x {self.height} px has {len(self)} windows of {self.size} px, "
+                f"over the limit of {max_windows}",
+                "choose a coarser --gsd, or raise --max-windows",
+            )
+
+    def window(self, row: int, col: int) -> Window:
+        """The window at an index of the grid.
+
+        Raises:
+            IndexError: there is no such window.
+        """
+        if not (0 <= row < self.rows and 0 <= col < self.cols):
+            raise IndexError(f"window ({row}, {col}) of a grid of {self.rows} x {self.cols}")
+        top, left = self._start(row, self.height), self._start(col, self.width)
+        return Window(row, col, top, left, min(self.size, self.height), min(self.size, self.width))
+
+    def window_at(self, index: int) -> Window:
+        """The window at a position of the row-major order."""
+        row, col = divmod(index, self.cols)
+        return self.window(row, col)
+
+    def windows(self) -> Iterator[Window]:
+        """All windows in row-major order, made one by one."""
+        for row in range(self.rows):
+            for col in range(self.cols):
+                yield self.window(row, col)
+
+    def core(self, window: Window) -> Box:
+        """The part of the scene that only this window answers for.
+
+        Strips shared with a neighbour are split in the middle (at a whole pixel). The cores of all
+        windows cover the scene without overlap.
+        """
+        y0, y1 = self._core(window.row, self.rows, self.height)
+        x0, x1 = self._core(window.col, self.cols, self.width)
+        return x0, y0, x1, y1
+
+    def scene_edges(self, window: Window) -> SceneEdges:
+        """Which sides of the window nothing lies beyond."""
+        x0, y0, x1, y1 = window.box
+        return SceneEdges(x0 == 0, y0 == 0, x1 == self.width, y1 == self.height)
+
+    def overlapping(self, window: Window) -> Iterator[Window]:
+        """The other windows that share pixels with this one, in row-major order."""
+        for row in self._near(window.row, self.rows, self.height):
+            for col in self._near(window.col, self.cols, self.width):
+                if (row, col) != (window.row, window.col):
+                    yield self.window(row, col)
+
+    def _start(self, index: int, length: int) -> int:
+        return max(0, min(index * (self.size - self.overlap_px), length - self.size))
+
+    def _core(self, index: int, count: int, length: int) -> tuple[int, int]:
+        def split(after: int) -> int:
+            return (self._start(after - 1, length) + self.size + self._start(after, length)) // 2
+
+        return (split(index) if index > 0 else 0, split(index + 1) if index + 1 < count else length)
+
+    def _near(self, index: int, count: int, length: int) -> list[int]:
+        # Two steps, not one: the last window, shifted inside, can reach over its neighbour.
+        start = self._start(index, length)
+        around = range(max(0, index - 2), min(count, index + 3))
+        return [other for other in around if abs(self._start(other, length) - start) < self.size]
+
+
+def make_grid(height: int, width: int, *, size: int, overlap: float = 0.25) -> WindowGrid:
+    """Lay windows over a scene.
+
+    Args:
+        height, width: pixels of the working grid, at least 1.
+        size: side of a window in pixels, at least 1.
+        overlap: share of a window that it has in common with its neighbour, 0 <= overlap < 0.5.
+
+    Raises:
+        UsageError: a number outside its range.
+    """
+    if height < 1 or width < 1:
+        raise UsageError(f"a scene of {width} x {height} px has no pixels")
+    if size < 1:
+        raise UsageError(f"window size {size} px: at least 1")
+    if not 0 <= overlap < MAX_OVERLAP:
+        raise UsageError(f"overlap {overlap}: at least 0 and below {MAX_OVERLAP}", "0.25 suits most scenes")
+    return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2))
+
+
+def _count(length: int, size: int, stride: int) -> int:
+    return 1 if length <= size else -(-(length - size) // stride) + 1
