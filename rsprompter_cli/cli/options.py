@@ -18,7 +18,19 @@ class Device(StrEnum):
     MPS = "mps"
 
 
+class Precision(StrEnum):
+    """Arithmetic of a model; auto takes bf16 where the hardware multiplies in it, else fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Arithmetic; auto takes bf16 only where the hardware has it.")
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; default: as many as the machine has.")
 ]
@@ -31,3 +43,21 @@ SetOption = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Checkpoint folder; default: the bundled building model.")
 ]
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """`"4,3,2"` as (4, 3, 2).
+
+    Raises:
+        UsageError: not one to three whole numbers from 1.
+    """
+    from rsprompter_cli.errors import UsageError
+
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) not in (1, 3):
+        raise UsageError(
+            f"--bands {text}: one band, or three for red,green,blue, counted from 1", "as in --bands 4,3,2"
+        )
+    return tuple(int(part) for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,3 +98,23 @@ def progress_bar() -> Iterator[Progress]:
         disable=not console.is_terminal,
     ) as progress:
         yield progress
+
+
+@contextmanager
+def counted_progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total)."""
+    with progress_bar() as progress:
+        task = progress.add_task(description, total=None)
+
+        def update(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield update
+
+
+def set_threads(threads: int | None) -> None:
+    """Limit the CPU threads of the tensor library."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
