@@ -1,0 +1,108 @@
+"""Pictures and ground truth of a COCO file, one image at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage
+from rsprompter_cli.data.images import find_image, image_folders, split_of
+from rsprompter_cli.data.patches import decode, draw_target
+from rsprompter_cli.data.transforms import TrainTransform
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.structures import Target
+
+Item = tuple[Tensor, Target, int]
+"""uint8 [3, H, W] RGB, its ground truth, the image id of the COCO file."""
+
+
+class CocoDataset(Dataset[Item]):
+    """The images of a COCO file in file order, those without objects included.
+
+    The JSON is parsed by the caller, once; masks stay polygons and runs until an item is asked
+    for. All pictures are looked up here, so a missing one is an error before any work. Chance
+    comes only from (seed, epoch, index): a resumed run draws what an unbroken one would have.
+
+    Args:
+        coco: from `read_coco`.
+        root: the data folder; pictures are looked for below it only.
+        image_folder: the preset's image folder, may contain {split}; None: the usual ones.
+        split: fills {split}; None: as the annotation file's name says.
+        transform: training augmentation, or None for pictures as they are.
+        seed: first part of what chance is drawn from.
+        labels: category id to label, when a model's classes rule (`labels_for`); None: the file's own.
+
+    Raises:
+        InputError: a picture that is missing, found twice or outside the root.
+    """
+
+    def __init__(
+        self,
+        coco: CocoFile,
+        root: str | Path,
+        *,
+        image_folder: str | None = None,
+        split: str | None = None,
+        transform: TrainTransform | None = None,
+        seed: int = 0,
+        labels: Mapping[int, int] | None = None,
+    ) -> None:
+        folders = image_folders(split or split_of(coco.path), image_folder)
+        self.coco = coco
+        self.paths = [str(find_image(root, image.file_name, folders)) for image in coco.images]
+        self.transform = transform
+        self.seed = seed
+        self.labels = dict(coco.labels if labels is None else labels)
+        self._objects = [_targets_of(coco.by_image[image.id]) for image in coco.images]
+        # In shared memory, so that workers that outlive an epoch hear of the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the draws of this epoch; call it before the loader is iterated."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Item:
+        """One image; crowds and objects that cover no pixel are no targets.
+
+        Raises:
+            InputError: a picture that cannot be read or whose size is not what the file says.
+        """
+        image, objects = self.coco.images[index], self._objects[index]
+        pixels = read_sized_picture(self.paths[index], image)
+        decoded = [(decode(o.segmentation, image.height, image.width), self.labels[o.category_id]) for o in objects]
+        patches = [patch for patch, _ in decoded if patch is not None]
+        labels = [label for patch, label in decoded if patch is not None]
+        if self.transform is None:
+            return pixels, draw_target(patches, labels, image.height, image.width), image.id
+        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        pixels, moved = self.transform(pixels, patches, rng)
+        return pixels, draw_target(moved, labels, *pixels.shape[1:]), image.id
+
+
+def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
+    """The picture as uint8 [3, H, W] RGB.
+
+    Raises:
+        InputError: it cannot be read, or its size is not that of the COCO entry.
+    """
+    from rsprompter_cli.geo.raster import read_picture
+
+    pixels = read_picture(path)  # [H, W, 3]
+    height, width = pixels.shape[:2]
+    if (height, width) != (image.height, image.width):
+        said = f"is {width} x {height}, its entry (image {image.id}) says {image.width} x {image.height}"
+        turned = "; the picture's EXIF rotation counts" if (width, height) == (image.height, image.width) else ""
+        raise InputError(f"{path} {said}", f"the annotations were drawn on another version of it{turned}")
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _targets_of(annotations: Sequence[CocoAnnotation]) -> tuple[CocoAnnotation, ...]:
+    return tuple(annotation for annotation in annotations if not annotation.iscrowd)

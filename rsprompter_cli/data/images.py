@@ -1,0 +1,100 @@
+"""Where the annotation files and pictures of a data set lie, and nothing outside its folder.
+
+The rule for `--data DIR`: `DIR/annotations/*{train,val,test}.json` holds the annotations; a
+picture is looked for in the preset's image folder, then in `images/`, `imgs/` and
+`imgs/{split}/image`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from rsprompter_cli.errors import InputError
+
+SPLITS = ("train", "val", "test")
+IMAGE_FOLDERS = ("images", "imgs", "imgs/{split}/image")
+
+
+def unsafe_reason(file_name: str) -> str | None:
+    """Why a `file_name` may not be looked up below a data folder; None when it may.
+
+    Both kinds of path are tried on every system, so that a file is refused or taken alike.
+    """
+    if not file_name.strip() or "\0" in file_name:
+        return "is empty or holds a NUL"
+    windows, posix = PureWindowsPath(file_name), PurePosixPath(file_name)
+    if posix.is_absolute() or windows.drive or windows.root:
+        return "is an absolute path"
+    if ".." in posix.parts or ".." in windows.parts:
+        return "leads out of its folder by '..'"
+    return None
+
+
+def find_annotations(root: str | Path, split: str) -> Path:
+    """The one annotation file of a split: `root/annotations/*{split}.json`.
+
+    Raises:
+        InputError: no such folder, no such file, or several.
+    """
+    folder = Path(root) / "annotations"
+    if not Path(root).is_dir():
+        raise InputError(f"{root}: no such folder", "pass the folder of your COCO set with --data")
+    found = sorted(path for path in folder.glob(f"*{split}.json") if path.is_file())
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        there = ", ".join(path.name for path in sorted(folder.glob("*.json"))) or "no .json at all"
+        raise InputError(
+            f"{folder}: no file ending in {split}.json (found {there})",
+            "rsp convert makes COCO files, rsp data split cuts one in two",
+        )
+    names = ", ".join(path.name for path in found)
+    raise InputError(f"{folder}: {len(found)} files end in {split}.json: {names}", "keep one of them in this folder")
+
+
+def list_splits(root: str | Path) -> list[str]:
+    """The splits of `SPLITS` that have an annotation file below `root`, in that order."""
+    folder = Path(root) / "annotations"
+    return [split for split in SPLITS if any(folder.glob(f"*{split}.json"))]
+
+
+def split_of(path: str | Path) -> str:
+    """The split that an annotation file's name ends in; its whole stem when it ends in none."""
+    stem = Path(path).stem
+    return next((split for split in SPLITS if stem.endswith(split)), stem)
+
+
+def root_of(path: str | Path) -> Path:
+    """The data folder that an annotation file belongs to: the one above `annotations/`, else its own."""
+    folder = Path(path).resolve().parent
+    return folder.parent if folder.name == "annotations" else folder
+
+
+def image_folders(split: str, image_folder: str | None = None) -> tuple[str, ...]:
+    """The folders below the data folder to look in, in order; `image_folder` may contain {split}."""
+    patterns = ((image_folder,) if image_folder else ()) + IMAGE_FOLDERS
+    return tuple(dict.fromkeys(pattern.replace("{split}", split) for pattern in patterns))
+
+
+def find_image(root: str | Path, file_name: str, folders: Sequence[str]) -> Path:
+    """The one picture `file_name` in one of `folders` below `root`.
+
+    Raises:
+        InputError: an unsafe name, a link that leads out of `root`, no such picture, or two.
+    """
+    reason = unsafe_reason(file_name)
+    if reason:
+        raise InputError(f"file_name {file_name!r} {reason}", "name pictures relative to their image folder")
+    root = Path(root)
+    tried = [root / folder / file_name for folder in folders]
+    found = {path.resolve(): path for path in reversed(tried) if path.is_file()}
+    if len(found) != 1:
+        listed = ", ".join(str(path) for path in (found.values() if found else tried))
+        what = f"is in {len(found)} folders" if found else "was not found; tried"
+        way_out = "remove one of them" if found else "set data.image_folder to where the pictures lie, below the root"
+        raise InputError(f"picture {file_name!r} {what}: {listed}", way_out)
+    (real, path), *_ = found.items()
+    if not real.is_relative_to(root.resolve()):
+        raise InputError(f"{path} is a link to {real}, outside {root}", "copy the picture into the data folder")
+    return path

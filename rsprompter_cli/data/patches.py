@@ -1,0 +1,91 @@
+"""Masks of single objects, cut to their bounds: what augmentation works on.
+
+An image of hundreds of objects as full-size masks is hundreds of megabytes of zeros. A patch
+holds an object's own rectangle; full masks are drawn once, at the very end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from rsprompter_cli.data.rle import Segmentation, to_rle
+from rsprompter_cli.structures import Target
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Patch:
+    """One object's mask inside its bounds.
+
+    top, left: pixels of the image. mask: bool [h, w]; first and last row and column hold a pixel.
+    """
+
+    top: int
+    left: int
+    mask: np.ndarray
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1: bounds of the mask, last pixel + 1."""
+        height, width = self.mask.shape
+        return self.left, self.top, self.left + width, self.top + height
+
+
+def decode(segmentation: Segmentation, height: int, width: int) -> Patch | None:
+    """The patch of a checked segmentation on an image of height x width; None when it covers no pixel."""
+    from pycocotools import mask as coco_mask
+
+    rle = to_rle(segmentation, height, width).as_dict()
+    x, y, w, h = (int(value) for value in coco_mask.toBbox(rle))
+    if w == 0 or h == 0:
+        return None
+    full = coco_mask.decode(rle)
+    # Cut again: runs of no length, which are allowed, widen toBbox.
+    return tight(y, x, full[y : y + h, x : x + w].astype(bool))
+
+
+def tight(top: int, left: int, mask: np.ndarray) -> Patch | None:
+    """The patch of the true pixels of `mask`, which lies at (top, left); None when it has none."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if rows.size == 0:
+        return None
+    columns = np.flatnonzero(mask.any(axis=0))
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Patch(top + int(rows[0]), left + int(columns[0]), np.ascontiguousarray(cut))
+
+
+def pick(patch: Patch, rows: np.ndarray, columns: np.ndarray) -> Patch | None:
+    """The patch on a new grid whose pixel (r, c) shows pixel (rows[r], columns[c]) of the old one.
+
+    Args:
+        rows, columns: int64 [H], [W], each ascending or descending throughout.
+    """
+    height, width = patch.mask.shape
+    inside_rows = np.flatnonzero((rows >= patch.top) & (rows < patch.top + height))
+    inside_columns = np.flatnonzero((columns >= patch.left) & (columns < patch.left + width))
+    if inside_rows.size == 0 or inside_columns.size == 0:
+        return None
+    picked = patch.mask[rows[inside_rows] - patch.top][:, columns[inside_columns] - patch.left]
+    return tight(int(inside_rows[0]), int(inside_columns[0]), picked)
+
+
+def transpose(patch: Patch) -> Patch:
+    """The patch mirrored at the image's main diagonal."""
+    return Patch(patch.left, patch.top, patch.mask.T)
+
+
+def draw_target(patches: Sequence[Patch | None], labels: Sequence[int], height: int, width: int) -> Target:
+    """The ground truth of an image of height x width; objects whose patch is None are left out."""
+    kept = [(patch, label) for patch, label in zip(patches, labels, strict=True) if patch is not None]
+    masks = np.zeros((len(kept), height, width), dtype=bool)
+    for canvas, (patch, _) in zip(masks, kept, strict=True):
+        x0, y0, x1, y1 = patch.box
+        canvas[y0:y1, x0:x1] = patch.mask
+    return Target(
+        boxes=torch.tensor([patch.box for patch, _ in kept], dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor([label for _, label in kept], dtype=torch.int64),
+        masks=torch.from_numpy(masks),
+    )

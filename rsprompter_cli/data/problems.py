@@ -1,0 +1,103 @@
+"""What a check found: problems with the ids they belong to, and the report that collects them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+
+
+class EntryError(Exception):
+    """One thing wrong with one value; the reader that knows the ids turns it into a `Problem`.
+
+    Args:
+        kind: a stable word for programs, such as "polygon-not-finite".
+        text: what is wrong, for people.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One line of a report.
+
+    severity: an error stops training and evaluation, a warning does not.
+    kind: a stable word for programs.
+    message: one line that names the annotation, image or category.
+    annotation_id, image_id: as in the file; None where the problem has none.
+    """
+
+    severity: Severity
+    kind: str
+    message: str
+    annotation_id: int | None = None
+    image_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything found in one COCO file.
+
+    images, objects, classes: what was read without fault.
+    """
+
+    file: str
+    problems: tuple[Problem, ...]
+    images: int = 0
+    objects: int = 0
+    classes: tuple[str, ...] = field(default=())
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that stop training and evaluation."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """The problems that do not."""
+        return tuple(problem for problem in self.problems if problem.severity == "warning")
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values, every problem included."""
+        return {
+            "file": self.file,
+            "images": self.images,
+            "objects": self.objects,
+            "classes": list(self.classes),
+            "errors": [_as_json(problem) for problem in self.errors],
+            "warnings": [_as_json(problem) for problem in self.warnings],
+        }
+
+    def lines(self, per_kind: int = 10) -> list[str]:
+        """The report for people: errors first, at most `per_kind` lines of one kind."""
+        return [*_shortened(self.errors, per_kind), *_shortened(self.warnings, per_kind)]
+
+
+def _as_json(problem: Problem) -> dict[str, Any]:
+    return {
+        "kind": problem.kind,
+        "message": problem.message,
+        "annotation_id": problem.annotation_id,
+        "image_id": problem.image_id,
+    }
+
+
+def _shortened(problems: Iterable[Problem], per_kind: int) -> list[str]:
+    problems = tuple(problems)
+    shown: Counter[str] = Counter()
+    lines = []
+    for problem in problems:
+        shown[problem.kind] += 1
+        if shown[problem.kind] <= per_kind:
+            lines.append(f"{problem.severity}: {problem.message}")
+    for kind, count in shown.items():
+        if count > per_kind:
+            lines.append(f"{problems[0].severity}: {kind}: {count - per_kind} more like these (--json lists all)")
+    return lines

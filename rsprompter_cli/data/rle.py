@@ -1,0 +1,193 @@
+"""Run-length encodings and polygons of COCO: checked here, before pycocotools sees them.
+
+pycocotools trusts its input: a NaN in a polygon makes it allocate until the process is killed,
+and counts that do not add up decode to garbage. So each value passes `parse_segmentation` once,
+and everything behind it works on values that are known to be sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rsprompter_cli.data.problems import EntryError
+
+MAX_PIXELS = 2**32 - 1
+"""pycocotools counts pixels in 32 bits."""
+
+# Seven characters of five bits hold any 32-bit run; a longer number is damage.
+_MAX_CHARACTERS_PER_RUN = 7
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Rle:
+    """A mask as compressed runs in column order.
+
+    size: (rows, columns). counts: ASCII as pycocotools writes it; the runs add up to rows x columns.
+    """
+
+    size: tuple[int, int]
+    counts: bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that pycocotools takes."""
+        return {"size": list(self.size), "counts": self.counts}
+
+
+Polygons = tuple[np.ndarray, ...]
+"""Rings of one object, each float64 [K, 2] of (x, y) in pixels, K >= 3; an object is their union."""
+
+Segmentation = Polygons | Rle
+
+
+def parse_segmentation(value: object, height: int, width: int) -> Segmentation:
+    """A checked segmentation from the JSON value of an annotation on an image of height x width.
+
+    Raises:
+        EntryError: anything that pycocotools would crash on, misread or refuse without saying why.
+    """
+    if isinstance(value, Mapping):
+        return _parse_rle(value, height, width)
+    if isinstance(value, list):
+        return _parse_polygons(value, height, width)
+    if value is None:
+        raise EntryError("no-segmentation", "has no segmentation (a box alone is not enough for masks)")
+    raise EntryError("segmentation-type", f"segmentation is a {type(value).__name__}, neither polygons nor RLE")
+
+
+def decode_counts(text: str | bytes) -> np.ndarray:
+    """The runs, int64 [R], that a compressed count string stands for.
+
+    The code (pycocotools `rleToString`): characters 48..111 carry six bits, five of value, low
+    ones first, and one that says "more follows"; the last character's 0x10 is the sign; from the
+    fourth run on the number is the difference to the run two places before.
+
+    Raises:
+        EntryError: a foreign character, a number cut off or too long.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    codes = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
+    if codes.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if codes.min() < 0 or codes.max() > 63:
+        raise EntryError("rle-characters", "RLE counts hold a character outside the code")
+    last = np.flatnonzero((codes & 0x20) == 0)
+    if last.size == 0 or last[-1] != codes.size - 1:
+        raise EntryError("rle-truncated", "RLE counts break off inside a number")
+    first = np.concatenate(([0], last[:-1] + 1))
+    length = last - first + 1
+    if length.max() > _MAX_CHARACTERS_PER_RUN:
+        raise EntryError("rle-characters", "RLE counts hold a number over 32 bits")
+    place = np.arange(codes.size) - np.repeat(first, length)
+    runs = np.add.reduceat((codes & 0x1F) << (5 * place), first)
+    runs -= ((codes[last] & 0x10) != 0) * (np.int64(1) << (5 * length))
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
+    """The mask of a checked segmentation, polygons rasterised by pycocotools and united."""
+    if isinstance(segmentation, Rle):
+        return segmentation
+    from pycocotools import mask as coco_mask
+
+    parts = coco_mask.frPyObjects([ring.ravel() for ring in segmentation], height, width)
+    merged = coco_mask.merge(parts)
+    return Rle((height, width), bytes(merged["counts"]))
+
+
+def bounds(segmentation: Segmentation) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 in pixels: the extent of the vertices, or of the pixels (last + 1)."""
+    if isinstance(segmentation, Rle):
+        from pycocotools import mask as coco_mask
+
+        x, y, w, h = (float(value) for value in coco_mask.toBbox(segmentation.as_dict()))
+        return x, y, x + w, y + h
+    points = np.concatenate(segmentation)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return float(x0), float(y0), float(x1), float(y1)
+
+
+def overshoot(box: Sequence[float], height: int, width: int) -> float:
+    """How far, in pixels, an xyxy box leaves the image; 0 when it lies inside."""
+    x0, y0, x1, y1 = box
+    return max(0.0, -x0, -y0, x1 - width, y1 - height)
+
+
+def allowed_overshoot(height: int, width: int) -> float:
+    """How far, in pixels, an outline or box may leave the image before it is an error.
+
+    Drawing tools round and let a stroke slip over the rim: two pixels or two hundredths of the
+    longer side are cut off with a warning. More means that coordinates and image do not belong
+    together.
+    """
+    return max(2.0, 0.02 * max(height, width))
+
+
+def _parse_rle(value: Mapping[Any, Any], height: int, width: int) -> Rle:
+    size, counts = value.get("size"), value.get("counts")
+    if size != [height, width]:
+        raise EntryError("rle-size", f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
+    if isinstance(counts, str):
+        runs = decode_counts(counts)
+    elif isinstance(counts, list):
+        runs = _parse_run_list(counts)
+    else:
+        raise EntryError("rle-counts", "RLE has no counts")
+    if runs.size and runs.min() < 0:
+        raise EntryError("rle-counts", "RLE counts hold a negative run")
+    total = int(runs.sum())
+    if total != height * width:
+        raise EntryError("rle-counts", f"RLE counts add up to {total} pixels, the image has {height * width}")
+    if not runs[1::2].any():
+        raise EntryError("empty-mask", "RLE covers no pixel")
+    if isinstance(counts, str):
+        return Rle((height, width), counts.encode("ascii"))
+    from pycocotools import mask as coco_mask
+
+    packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return Rle((height, width), bytes(packed["counts"]))
+
+
+def _parse_run_list(counts: list[Any]) -> np.ndarray:
+    # bool is an int to Python, and no count. A run over 32 bits would wrap around in pycocotools.
+    if not all(type(run) is int and 0 <= run <= MAX_PIXELS for run in counts):
+        raise EntryError("rle-counts", "RLE counts hold something else than a run of 0 or more pixels")
+    return np.array(counts, dtype=np.int64)
+
+
+def _parse_polygons(value: list[Any], height: int, width: int) -> Polygons:
+    if not value:
+        raise EntryError("no-segmentation", "has an empty list of polygons")
+    rings = tuple(_parse_ring(ring, index) for index, ring in enumerate(value))
+    excess = overshoot(bounds(rings), height, width)
+    if excess > allowed_overshoot(height, width):
+        # pycocotools allocates along every edge, so a vertex far away would also take all memory.
+        raise EntryError("polygon-outside", f"polygon leaves the {width} x {height} image by {excess:.6g} pixels")
+    return rings
+
+
+def _parse_ring(ring: object, index: int) -> np.ndarray:
+    """One ring, float64 [K, 2]."""
+    if not isinstance(ring, list) or not all(type(number) in (int, float) for number in ring):
+        raise EntryError("polygon-type", f"polygon {index} is not a flat list of numbers")
+    if len(ring) % 2:
+        raise EntryError("polygon-odd", f"polygon {index} has {len(ring)} numbers, an odd count")
+    if len(ring) < 6:
+        raise EntryError("polygon-short", f"polygon {index} has {len(ring)} numbers; three points need 6")
+    try:
+        points = np.array(ring, dtype=np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise EntryError("polygon-not-finite", f"polygon {index} holds a number too large") from error
+    if not np.isfinite(points).all():
+        raise EntryError("polygon-not-finite", f"polygon {index} holds NaN or infinity")
+    # All points on one line, which the signed area alone does not say: that of a bow tie is 0 too.
+    arms = points - points[0]
+    far = arms[np.argmax(np.abs(arms).sum(axis=1))]
+    if not np.abs(arms[:, 0] * far[1] - arms[:, 1] * far[0]).max() > 1e-9:
+        raise EntryError("polygon-flat", f"polygon {index} has no area")
+    return points
