@@ -20,9 +20,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     it is removed and `path` is as before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
@@ -54,10 +54,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     under `.NAME.old`, which `recover_folder` puts back.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     aside = _aside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):

@@ -1,0 +1,153 @@
+"""GeoJSON as RFC 7946 wants it, streamed one feature per line.
+
+WGS84 longitude and latitude with 7 decimals (1 cm), exterior rings counter-clockwise, holes
+clockwise, rings closed, no `crs` member, geometries cut at the antimeridian, valid after rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import IO, Any
+
+import numpy as np
+import shapely
+from shapely.affinity import translate
+
+from rsprompter_cli.geo.lonlat import to_lonlat
+
+DECIMALS = 7
+_GRID = 10.0**-DECIMALS
+_BATCH = 2048
+_log = logging.getLogger(__name__)
+
+
+def write_geojson(
+    file: IO[str], features: Iterable[tuple[Any, Mapping[str, Any]]], crs_wkt: str | None, *, name: str
+) -> int:
+    """Stream a FeatureCollection.
+
+    Args:
+        file: opened for text in UTF-8.
+        features: (polygon or multipolygon in the CRS, properties) one by one.
+        crs_wkt: CRS of the geometries; None writes the coordinates as they are (pixels).
+        name: of the output, for the log.
+
+    Returns:
+        Features written. A geometry that rounding to 7 decimals leaves without area is dropped, with
+        a warning that counts them.
+    """
+    stream = iter(features)
+    written = dropped = 0
+    file.write('{"type":"FeatureCollection","features":[')
+    while batch := list(islice(stream, _BATCH)):
+        array = np.empty(len(batch), dtype=object)
+        array[:] = [geometry for geometry, _ in batch]
+        for geometry, (_, properties) in zip(prepare(array, crs_wkt), batch, strict=True):
+            if geometry is None:
+                dropped += 1
+                continue
+            file.write(",\n" if written else "\n")
+            file.write(_feature_text(geometry, properties))
+            written += 1
+    file.write("\n]}\n")
+    if dropped:
+        _log.warning("%s: %d polygons smaller than %d decimals of a degree left out", name, dropped, DECIMALS)
+    return written
+
+
+def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:
+    """Polygons in a CRS as RFC 7946 geometries.
+
+    Args:
+        geometries: object [N], polygons or multipolygons.
+        crs_wkt: their CRS; None only rounds and winds.
+
+    Returns:
+        object [N]: valid polygons or multipolygons in degrees, or None where rounding left nothing.
+    """
+    lonlat = geometries if crs_wkt is None else to_lonlat(geometries, crs_wkt)
+    if crs_wkt is not None:
+        for index in np.flatnonzero(_leaves_the_map(lonlat)):
+            lonlat[index] = cut_antimeridian(lonlat[index])
+    rounded = shapely.transform(shapely.set_precision(lonlat, _GRID), _round)
+    # Snapping makes a geometry valid on its grid; naming the grid points in decimals moves them by
+    # less than 1e-14 degrees, which is seen here if it ever matters.
+    for index in np.flatnonzero(~shapely.is_valid(rounded)):
+        rounded[index] = shapely.transform(shapely.set_precision(shapely.make_valid(rounded[index]), _GRID), _round)
+    result = np.empty(len(rounded), dtype=object)
+    result[:] = [_polygonal(geometry) for geometry in shapely.orient_polygons(rounded, exterior_cw=False)]
+    return result
+
+
+def cut_antimeridian(geometry: Any) -> Any:
+    """A polygon in degrees, whose longitudes may jump or pass 180, cut into pieces within -180..180.
+
+    A ring around a pole is closed over the pole. Edges are taken the short way round.
+    """
+    pieces = []
+    for polygon in shapely.get_parts(geometry):
+        region = _unrolled(polygon.exterior)
+        holes = [_unrolled(hole) for hole in polygon.interiors]
+        if holes:
+            region = shapely.difference(region, shapely.union_all(holes))
+        pieces.append(region)
+    return shapely.union_all(pieces)
+
+
+def _unrolled(ring: Any) -> Any:
+    """The region inside a ring, within -180..180."""
+    lon, lat = shapely.get_coordinates(ring).T
+    lon = np.unwrap(lon, period=360)
+    if abs(lon[-1] - lon[0]) > 180:  # once around the earth: the pole belongs to the region
+        pole = math.copysign(90, float(lat.mean()))
+        lon, lat = np.append(lon, [lon[-1], lon[0]]), np.append(lat, [pole, pole])
+    region = shapely.make_valid(shapely.Polygon(np.column_stack([lon, lat])))
+    first, last = math.floor((lon.min() + 180) / 360), math.floor((lon.max() + 180) / 360)
+    turns = [
+        translate(shapely.intersection(region, shapely.box(360 * k - 180, -90, 360 * k + 180, 90)), xoff=-360 * k)
+        for k in range(first, last + 1)
+    ]
+    return shapely.union_all(turns)
+
+
+def _leaves_the_map(lonlat: np.ndarray) -> np.ndarray:
+    """bool [N]: outside -180..180, or with an edge longer than half a turn."""
+    west, _, east, _ = shapely.bounds(lonlat).T
+    suspicious = (west < -180) | (east > 180)
+    wide = np.flatnonzero((east - west > 180) & ~suspicious)
+    for row in wide:
+        rings = shapely.get_rings(lonlat[row])
+        steps = [np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() for ring in rings]
+        suspicious[row] = max(steps) > 180
+    return suspicious
+
+
+def _polygonal(geometry: Any) -> Any:
+    """The polygons of a geometry with area as one polygon or multipolygon, None when there are none."""
+    parts = [part for part in shapely.get_parts(geometry) if part.geom_type == "Polygon" and not part.is_empty]
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _round(xy: np.ndarray) -> np.ndarray:
+    return np.round(xy, DECIMALS) + 0.0  # + 0.0 turns -0.0 into 0.0
+
+
+def _feature_text(geometry: Any, properties: Mapping[str, Any]) -> str:
+    polygons = [_rings(polygon) for polygon in shapely.get_parts(geometry)]
+    coordinates = polygons[0] if geometry.geom_type == "Polygon" else polygons
+    feature = {
+        "type": "Feature",
+        "properties": dict(properties),
+        "geometry": {"type": geometry.geom_type, "coordinates": coordinates},
+    }
+    return json.dumps(feature, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _rings(polygon: Any) -> list[list[list[float]]]:
+    return [shapely.get_coordinates(ring).tolist() for ring in (polygon.exterior, *polygon.interiors)]

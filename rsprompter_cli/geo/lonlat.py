@@ -1,0 +1,165 @@
+"""From pixels to the map, from the map to longitude and latitude, and areas on the ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+from pyproj import CRS, Geod, Transformer
+from pyproj.exceptions import ProjError
+
+from rsprompter_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from rsprompter_cli.structures import Georef
+
+EDGE_TOLERANCE = 2e-7
+"""Degrees (2 cm): how far a straight edge may lie from its image on the ellipsoid before vertices are added."""
+
+_MAX_EDGE_PARTS = 64.0
+
+
+def to_map(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndarray:
+    """Geometries in pixels (x = column, y = row, origin at the outer corner) in map coordinates.
+
+    Args:
+        geometries: N shapely geometries in the pixels of the grid that `georef` places.
+
+    Returns:
+        object [N]. The affine is used as it is, so rotated, sheared and south-up grids are right.
+    """
+    a, b, c, d, e, f = georef.transform
+    matrix = np.array([[a, d], [b, e]], dtype=np.float64)
+    return shapely.transform(_as_array(geometries), lambda xy: xy @ matrix + (c, f))
+
+
+def to_pixels(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndarray:
+    """The inverse of `to_map`.
+
+    Raises:
+        InputError: the grid has no inverse (zero pixel size).
+    """
+    a, b, c, d, e, f = georef.transform
+    determinant = a * e - b * d
+    if determinant == 0:
+        raise InputError(f"the transform {georef.transform} has pixels of no area")
+    matrix = np.array([[e, -d], [-b, a]], dtype=np.float64) / determinant
+    return shapely.transform(_as_array(geometries), lambda xy: (xy - (c, f)) @ matrix)
+
+
+def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str) -> np.ndarray:
+    """Geometries in a CRS as WGS84 longitude and latitude in degrees.
+
+    Vertices are added where a straight edge would leave its place by more than EDGE_TOLERANCE, so
+    long edges stay where they were. Longitudes are as the transformation gives them: a ring over
+    the antimeridian jumps.
+
+    Raises:
+        InputError: unknown CRS, or coordinates the CRS cannot place.
+    """
+    array = _as_array(geometries)
+    transformer = _transformer(crs_wkt, "EPSG:4326")
+    longest = _edge_limits(array, transformer)
+    bent = np.isfinite(longest)
+    if bent.any():
+        array = array.copy()
+        array[bent] = shapely.segmentize(array[bent], longest[bent])
+    return shapely.transform(array, lambda xy: _apply(transformer, xy))
+
+
+def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:
+    """Geometries moved vertex by vertex from one CRS (x, y order) to another.
+
+    Raises:
+        InputError: unknown CRS, or coordinates that cannot be placed.
+    """
+    array = _as_array(geometries)
+    if CRS.from_user_input(from_crs) == CRS.from_user_input(to_crs):
+        return array
+    transformer = _transformer(from_crs, to_crs)
+    return shapely.transform(array, lambda xy: _apply(transformer, xy))
+
+
+def area_m2(geometry: Any, georef: Georef) -> float | None:
+    """Ground area in square metres of a polygon in pixels, None when the grid is not on the earth.
+
+    The area is that of the geodesic polygon on the WGS84 ellipsoid, right at any latitude, over the
+    antimeridian and around a pole.
+    """
+    if not georef.on_earth or georef.crs_wkt is None:
+        return None
+    (lonlat,) = to_lonlat(to_map([geometry], georef), georef.crs_wkt)
+    return geodesic_area(lonlat)
+
+
+def geodesic_area(lonlat: Any) -> float:
+    """Square metres of a polygon or multipolygon in degrees, holes taken off."""
+    geod = _wgs84()
+    total = 0.0
+    for polygon in shapely.get_parts(lonlat):
+        for ring, sign in [(polygon.exterior, 1.0), *((hole, -1.0) for hole in polygon.interiors)]:
+            lon, lat = shapely.get_coordinates(ring).T
+            total += sign * abs(geod.polygon_area_perimeter(lon, lat)[0])
+    return total
+
+
+def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
+    """Per geometry the longest edge (CRS units) that stays within EDGE_TOLERANCE; inf where all do."""
+    rings, owner = shapely.get_rings(array, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    limits = np.full(len(array), np.inf)
+    if len(xy) == 0:
+        return limits
+    edge = np.flatnonzero(ring[1:] == ring[:-1])
+    start, end = xy[edge], xy[edge + 1]
+    ends = _apply(transformer, xy)
+    middle = _apply(transformer, (start + end) / 2)
+    # Differences from one end, wrapped to +-180, so that an edge over the antimeridian is short.
+    chord = _wrap(ends[edge + 1] - ends[edge]) / 2
+    off = _wrap(middle - ends[edge]) - chord
+    off[:, 0] *= np.cos(np.radians(middle[:, 1]))
+    # The distance of an arc from its chord falls with the square of its length.
+    parts = np.ceil(np.sqrt(np.abs(off).max(axis=1) / EDGE_TOLERANCE)).clip(1, _MAX_EDGE_PARTS)
+    long = parts > 1
+    length = np.hypot(*(end - start)[long].T) / parts[long]
+    np.minimum.at(limits, owner[ring[edge[long]]], length * (1 + 1e-9))
+    return limits
+
+
+def _wrap(degrees: np.ndarray) -> np.ndarray:
+    wrapped = degrees.copy()
+    wrapped[:, 0] = (wrapped[:, 0] + 180) % 360 - 180
+    return wrapped
+
+
+def _apply(transformer: Transformer, xy: np.ndarray) -> np.ndarray:
+    try:
+        moved = np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+    except ProjError as error:
+        raise InputError(f"coordinates cannot be transformed: {error}") from error
+    if not np.isfinite(moved).all():
+        x, y = xy[~np.isfinite(moved).all(axis=1)][0]
+        raise InputError(f"coordinates ({x:g}, {y:g}) cannot be placed by their coordinate reference system")
+    return moved
+
+
+@lru_cache(maxsize=16)
+def _transformer(from_crs: str, to_crs: str) -> Transformer:
+    try:
+        return Transformer.from_crs(from_crs, to_crs, always_xy=True)
+    except ProjError as error:
+        raise InputError(f"unknown coordinate reference system: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _wgs84() -> Geod:
+    return Geod(ellps="WGS84")
+
+
+def _as_array(geometries: Sequence[Any] | np.ndarray) -> np.ndarray:
+    array = np.empty(len(geometries), dtype=object)
+    array[:] = list(geometries)
+    return array

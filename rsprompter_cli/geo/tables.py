@@ -1,0 +1,154 @@
+"""Vector formats that are tables: GeoPackage, FlatGeobuf, Shapefile through GDAL, GeoParquet through Arrow.
+
+All are fed by one stream of record batches, so memory does not grow with the number of features,
+and none writes the time of day, so the same features give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from pyproj import CRS
+
+from rsprompter_cli.errors import OutputError
+
+GEOMETRY = "geometry"
+_BATCH = 4096
+_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
+_ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+_FIXED_DATE = "2000-01-01T00:00:00.000Z"
+"""What GDAL writes for "last change": the time of day would make equal runs differ."""
+
+
+class Batches:
+    """Features as Arrow record batches: WKB geometry and attributes; counts what went through."""
+
+    def __init__(self, features: Iterable[tuple[Any, Mapping[str, Any]]], attributes: Mapping[str, type]) -> None:
+        """Features are (geometry, properties); attributes give name and type of the columns, in order."""
+        self._features = iter(features)
+        self._attributes = dict(attributes)
+        self.schema = pa.schema(
+            [*((name, _ARROW[kind]) for name, kind in self._attributes.items()), (GEOMETRY, pa.binary())]
+        )
+        self.written = 0
+        self.bounds: np.ndarray | None = None
+        self.types: set[str] = set()
+        self.failure: BaseException | None = None
+
+    def read(self, *, multi: bool) -> Iterator[pa.RecordBatch]:
+        """The batches; with `multi` every polygon is written as a multipolygon of one."""
+        try:
+            while chunk := list(islice(self._features, _BATCH)):
+                yield self._batch(chunk, multi=multi)
+        except BaseException as error:
+            # GDAL only sees that the stream broke: keep the reason for who asked it to write.
+            self.failure = error
+            raise
+
+    def _batch(self, chunk: list[tuple[Any, Mapping[str, Any]]], *, multi: bool) -> pa.RecordBatch:
+        geometries = np.empty(len(chunk), dtype=object)
+        geometries[:] = [shapely.normalize(geometry) for geometry, _ in chunk]
+        if multi:
+            geometries[:] = [g if g.geom_type == "MultiPolygon" else shapely.MultiPolygon([g]) for g in geometries]
+        self.types.update(geometry.geom_type for geometry in geometries)
+        bounds = shapely.total_bounds(geometries)
+        old = self.bounds if self.bounds is not None else bounds
+        self.bounds = np.concatenate([np.minimum(old[:2], bounds[:2]), np.maximum(old[2:], bounds[2:])])
+        self.written += len(chunk)
+        columns = [
+            pa.array([properties[name] for _, properties in chunk], _ARROW[kind])
+            for name, kind in self._attributes.items()
+        ]
+        wkb = pa.array(shapely.to_wkb(geometries, byte_order=1), pa.binary())
+        return pa.RecordBatch.from_arrays([*columns, wkb], schema=self.schema)
+
+
+def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) -> None:
+    """Write a GeoPackage, FlatGeobuf or Shapefile under exactly this path.
+
+    Raises:
+        OutputError: GDAL cannot write it.
+    """
+    suffix = path.suffix.lower()
+    driver = _DRIVERS[suffix]
+    options: dict[str, Any] = (
+        {"encoding": "UTF-8", "DBF_DATE_LAST_UPDATE": _FIXED_DATE[:10]} if suffix == ".shp" else {}
+    )
+    reader = pa.RecordBatchReader.from_batches(batches.schema, batches.read(multi=suffix != ".shp"))
+    geometry_type = "Polygon" if suffix == ".shp" else "MultiPolygon"
+    with _fixed_date(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        try:
+            pyogrio.write_arrow(
+                reader,
+                path,
+                layer=layer,
+                driver=driver,
+                geometry_name=GEOMETRY,
+                geometry_type=geometry_type,
+                crs=crs_wkt,
+                **options,
+            )
+        except RuntimeError as error:  # the parent of all of pyogrio's errors
+            if batches.failure is not None:
+                raise batches.failure from error
+            raise OutputError(f"{path.name}: {driver} cannot be written: {error}") from error
+
+
+def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
+    """Write a Shapefile and its companions; the .shp takes its place last."""
+    folder = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
+    try:
+        folder.mkdir(parents=True)
+        write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem)
+        made = sorted(folder.iterdir(), key=lambda file: file.suffix.lower() == ".shp")
+        for file in made:
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        for file in made:
+            os.replace(file, path.parent / file.name)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_parquet(path: Path, batches: Batches, crs_wkt: str | None) -> None:
+    """Write GeoParquet 1.1 (WKB column, PROJJSON CRS, bounds)."""
+    with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
+        for batch in batches.read(multi=False):
+            writer.write_batch(batch)
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(batches.types),
+            # null says "no CRS"; leaving the key out would say longitude and latitude.
+            "crs": None if crs_wkt is None else json.loads(CRS.from_wkt(crs_wkt).to_json()),
+        }
+        if batches.bounds is not None:
+            column["bbox"] = batches.bounds.tolist()
+        geo = {"version": "1.1.0", "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
+        writer.add_key_value_metadata({"geo": json.dumps(geo, sort_keys=True, allow_nan=False)})
+
+
+@contextmanager
+def _fixed_date() -> Iterator[None]:
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_DATE})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})

@@ -1,0 +1,297 @@
+"""The one door for vector files: footprints in, features out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS
+
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.geo.geojson import write_geojson
+from rsprompter_cli.geo.lonlat import reproject
+from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
+from rsprompter_cli.io.atomic import atomic_path
+
+OBJECT_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "area_m2": float}
+"""Attributes of a found object, in the order of the file."""
+
+VECTOR_SUFFIXES = (".geojson", ".gpkg", ".fgb", ".parquet", ".shp")
+"""What `write_features` can write."""
+
+_READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
+_MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
+_log = logging.getLogger(__name__)
+
+
+class Feature(NamedTuple):
+    """A polygon or multipolygon with its attributes; None is an absent value."""
+
+    geometry: Any
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Footprints:
+    """Polygons of a vector file, in file order.
+
+    polygons: N valid shapely polygons or multipolygons (one row of the file is one object).
+    classes: N class names (None where the attribute is empty), or None when no attribute was asked for.
+    rows: N positions in the file, from 0.
+    crs_wkt: CRS of the polygons, None when neither the file nor the caller named one.
+    repaired: polygons that were invalid (bow-ties, wrong holes) and were made valid.
+    empty: rows left out because they have no geometry or no area.
+    not_polygons: rows left out because they are points or lines.
+    """
+
+    polygons: list[Any]
+    classes: list[str | None] | None
+    rows: list[int]
+    crs_wkt: str | None
+    repaired: int = 0
+    empty: int = 0
+    not_polygons: int = 0
+
+    def __len__(self) -> int:
+        return len(self.polygons)
+
+
+def object_feature(geometry: Any, *, id: int, class_name: str, score: float, area_m2: float | None) -> Feature:
+    """A found object with OBJECT_ATTRIBUTES: score to 4 decimals, area to 0.1 m2 (None off the earth)."""
+    area = None if area_m2 is None else round(area_m2, 1)
+    return Feature(geometry, {"id": id, "class": class_name, "score": round(float(score), 4), "area_m2": area})
+
+
+def read_footprints(
+    path: str | Path,
+    *,
+    to_crs_wkt: str | None = None,
+    class_attribute: str | None = None,
+    file_crs: str | None = None,
+) -> Footprints:
+    """Read the polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
+
+    Args:
+        path: an existing regular file; only its first layer is read.
+        to_crs_wkt: CRS to bring the polygons into; None leaves them in the file's.
+        class_attribute: the column with class names.
+        file_crs: CRS of a file that names none.
+
+    Raises:
+        InputError: missing, damaged or foreign file; no CRS where one is needed; coordinates that do
+            not fit the CRS; no polygon although there are rows.
+        UsageError: no such column.
+    """
+    path = Path(path)
+    _check_kind(path)
+    wkb, values, crs = _read_table(path, class_attribute)
+    crs = crs or file_crs
+    if to_crs_wkt is not None and crs is None:
+        raise InputError(f"{path}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
+    polygons, rows, counts = _polygons_of(shapely.from_wkb(wkb, on_invalid="ignore"))
+    if len(wkb) and not polygons:
+        raise InputError(f"{path}: none of its {len(wkb)} features is a polygon with area")
+    if to_crs_wkt is not None and crs is not None and polygons:
+        _check_degrees(path, polygons, crs)
+        try:
+            moved = reproject(polygons, crs, to_crs_wkt)
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", error.hint) from error
+        # Moving vertices can fold a sliver over itself.
+        polygons = [polygon if polygon.is_valid else _valid_polygon(polygon) or polygon for polygon in moved]
+    for what, count in counts.items():
+        if count:
+            _log.warning("%s: %d features %s", path, count, _COUNT_WORDS[what])
+    classes = None if values is None else [_class_name(values[row]) for row in rows]
+    return Footprints(polygons, classes, rows, to_crs_wkt or crs, **counts)
+
+
+def write_features(
+    path: str | Path,
+    features: Iterable[Feature],
+    crs_wkt: str | None,
+    *,
+    attributes: Mapping[str, type] = OBJECT_ATTRIBUTES,
+) -> int:
+    """Stream polygons into a file whose extension names the format; it appears whole or not at all.
+
+    The same features give the same bytes on every run. GeoJSON is RFC 7946 (WGS84); the other
+    formats keep the CRS. Not-a-number becomes an absent value. Existing files are replaced: ask
+    `io.atomic.refuse_existing` first.
+
+    Args:
+        path: with one of VECTOR_SUFFIXES.
+        features: polygons or multipolygons in the CRS, one by one; memory does not grow with them.
+        crs_wkt: CRS of the geometries, None for pixel coordinates.
+        attributes: name and type (int, float, str, bool) of the attributes, in file order; every
+            feature has exactly these.
+
+    Returns:
+        Features written.
+
+    Raises:
+        UsageError: unknown extension.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    check_vector_suffix(path)
+    rows = _checked(features, attributes)
+    if path.suffix.lower() == ".geojson":
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+            return write_geojson(file, rows, crs_wkt, name=str(path))
+    batches = Batches(rows, attributes)
+    if path.suffix.lower() == ".shp":
+        write_shapefile(path, batches, crs_wkt)
+        return batches.written
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            write_parquet(temporary, batches, crs_wkt)
+        else:
+            write_ogr(temporary, batches, crs_wkt, layer=path.stem)
+    return batches.written
+
+
+def check_vector_suffix(path: str | Path) -> None:
+    """Raise UsageError when the extension names no vector format that can be written."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in VECTOR_SUFFIXES:
+        raise UsageError(
+            f"{path}: no vector format has the extension {suffix!r}", f"one of {' '.join(VECTOR_SUFFIXES)}"
+        )
+
+
+def _check_kind(path: Path) -> None:
+    # A file is known by its first bytes, never by its name: GDAL would follow an XML file that
+    # describes a virtual source to any other file or host.
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
+    with path.open("rb") as file:
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head.startswith(_MAGIC):
+        raise InputError(
+            f"{path}: not a vector file that can be read",
+            "GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet; unpack archives first",
+        )
+
+
+def _read_table(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+    """WKB [N], the values of a column [N] or None, CRS as WKT or None."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PAR1":
+            return _read_parquet(path, column)
+    try:
+        info = pyogrio.read_info(path, layer=0)
+        if info["driver"] not in _READ_DRIVERS:
+            raise InputError(f"{path}: {info['driver']} is not a vector format that is read here")
+        _check_column(path, column, info["fields"])
+        columns = [] if column is None else [column]
+        meta, _, wkb, fields = pyogrio.raw.read(path, layer=0, columns=columns, force_2d=True)
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+    if wkb is None:
+        raise InputError(f"{path}: its first layer has no geometry")
+    return wkb, (fields[0] if column is not None else None), meta["crs"]
+
+
+def _read_parquet(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+    try:
+        schema = pq.read_schema(path)
+        geo = json.loads((schema.metadata or {})[b"geo"])
+        primary = geo["primary_column"]
+        described = geo["columns"][primary]
+        if described["encoding"] != "WKB":
+            raise InputError(f"{path}: geometry encoding {described['encoding']}, only WKB is read")
+        _check_column(path, column, [name for name in schema.names if name != primary])
+        table = pq.read_table(path, columns=[primary] if column is None else [primary, column])
+        crs = described.get("crs", "OGC:CRS84")
+        wkt = None if crs is None else CRS.from_user_input(crs).to_wkt()
+    except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
+    wkb = np.array(table[primary].to_pylist(), dtype=object)
+    values = None if column is None else np.array(table[column].to_pylist(), dtype=object)
+    return shapely.to_wkb(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore"))), values, wkt
+
+
+def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
+    if column is not None and column not in (names := [str(name) for name in known]):
+        raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
+
+
+def _polygons_of(geometries: np.ndarray) -> tuple[list[Any], list[int], dict[str, int]]:
+    polygons: list[Any] = []
+    rows: list[int] = []
+    counts = {"repaired": 0, "empty": 0, "not_polygons": 0}
+    for row, geometry in enumerate(geometries):
+        if geometry is None or geometry.is_empty:
+            counts["empty"] += 1
+            continue
+        if geometry.geom_type not in ("Polygon", "MultiPolygon", "GeometryCollection"):
+            counts["not_polygons"] += 1
+            continue
+        whole = geometry.is_valid and geometry.geom_type != "GeometryCollection"
+        polygon = geometry if whole else _valid_polygon(geometry)
+        if polygon is None or polygon.area == 0:
+            counts["empty"] += 1
+            continue
+        counts["repaired"] += not whole
+        polygons.append(polygon)
+        rows.append(row)
+    return polygons, rows, counts
+
+
+def _valid_polygon(geometry: Any) -> Any:
+    """The area of a geometry as a valid polygon or multipolygon, None when it has none."""
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        return None
+    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry)))
+    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+    if not areas:
+        return None
+    return areas[0] if len(areas) == 1 else shapely.union_all(areas)
+
+
+_COUNT_WORDS = {
+    "repaired": "were invalid and have been repaired",
+    "empty": "without geometry or area left out",
+    "not_polygons": "are not polygons and were left out",
+}
+
+
+def _check_degrees(path: Path, polygons: list[Any], crs: str) -> None:
+    west, south, east, north = shapely.total_bounds(polygons)
+    if CRS.from_user_input(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
+        raise InputError(
+            f"{path}: coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
+            "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
+        )
+
+
+def _class_name(value: Any) -> str | None:
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))  # whole numbers with gaps are read as floats
+    return str(value)
+
+
+def _checked(features: Iterable[Feature], attributes: Mapping[str, type]) -> Iterator[Feature]:
+    names = list(attributes)
+    for geometry, properties in features:
+        if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_empty:
+            raise ValueError(f"a feature is a polygon or multipolygon with area, not {geometry.geom_type}")
+        values = {name: properties[name] for name in names}
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                values[name] = None
+        yield Feature(geometry, values)
