@@ -1,0 +1,151 @@
+"""Which bands of a raster become red, green and blue, and which one says what is valid."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rasterio.enums import ColorInterp
+
+from rsprompter_cli.errors import InputError, UsageError
+
+log = logging.getLogger(__name__)
+
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+# Colour models that are not red, green, blue: their bands shown as such would be plainly wrong.
+_OTHER_MODELS = {ColorInterp.cyan: "CMYK", ColorInterp.hue: "HLS", ColorInterp.Cb: "YCbCr", ColorInterp.Y: "YCbCr"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BandPlan:
+    """How the bands of a file become a picture.
+
+    colours: three 1-based bands in the order red, green, blue, or one that is repeated as grey.
+    alpha: the 1-based band of transparency, or None.
+    palette: uint8 [V, 4], red, green, blue, alpha of each value of the one colour band, or None.
+    full_scale: largest value a sample can have when the file stores fewer than 8 bits, or None.
+    """
+
+    colours: tuple[int, ...]
+    alpha: int | None = None
+    palette: np.ndarray | None = None
+    full_scale: int | None = None
+
+    @property
+    def distinct(self) -> list[int]:
+        """The colour bands to read, each once, ascending."""
+        return sorted(set(self.colours))
+
+    def arrange(self, values: np.ndarray) -> np.ndarray:
+        """[len(distinct), H, W] as read to [3, H, W] (or [1, H, W] when there is one colour band)."""
+        if self.colours == tuple(self.distinct):
+            return values
+        return values[[self.distinct.index(band) for band in self.colours]]
+
+
+def parse_bands(text: str | None) -> tuple[int, ...] | None:
+    """The value of --bands: `3,2,1` or a single band.
+
+    Raises:
+        UsageError: not one or three positive numbers.
+    """
+    if text is None:
+        return None
+    try:
+        bands = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        bands = ()
+    if len(bands) not in (1, 3) or min(bands) < 1:
+        raise UsageError(
+            f"--bands {text}: give three bands as red, green, blue, or one, counted from 1", "--bands 3,2,1"
+        )
+    return bands
+
+
+def choose_bands(dataset: Any, name: str, bands: Sequence[int] | None = None) -> BandPlan:
+    """Apply the band rule to an open raster.
+
+    `bands` wins; else one band is grey (its palette, if any, expanded), two are grey and what the
+    file calls alpha, three and more go by colour interpretation, else the first three that are
+    not alpha. Alpha is what the file calls so, at any place.
+
+    Args:
+        dataset: an open rasterio dataset.
+        name: the file as the user wrote it, for messages.
+        bands: one or three 1-based bands chosen by the user.
+
+    Raises:
+        InputError: complex numbers, or colours in a model other than RGB.
+        UsageError: `bands` names a band the file lacks.
+    """
+    interpretation = dataset.colorinterp
+    alpha = next((at for at, kind in enumerate(interpretation, 1) if kind == ColorInterp.alpha), None)
+    colours = _wanted(dataset, name, bands) if bands is not None else _by_rule(interpretation, name)
+    for band in colours:
+        if dataset.dtypes[band - 1].startswith("complex"):
+            raise InputError(f"{name}: band {band} holds complex numbers", "convert it to amplitude first")
+    if alpha in colours:
+        alpha = None
+    palette = None
+    if len(colours) == 1 and interpretation[colours[0] - 1] == ColorInterp.palette:
+        palette = _palette(dataset.colormap(colours[0]))
+    bits = dataset.tags(colours[0], ns="IMAGE_STRUCTURE").get("NBITS")
+    few = bits is not None and int(bits) < 8 and palette is None
+    return BandPlan(colours, alpha, palette, 2 ** int(bits) - 1 if few else None)
+
+
+def look_up_palette(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Expand palette values [H, W] to uint8 [3, H, W] and what is opaque, bool [H, W].
+
+    A value beyond the palette is black and not opaque.
+    """
+    index = np.clip(values, 0, len(palette) - 1)
+    known = values == index
+    rgba = palette[index]  # [H, W, 4]
+    opaque = known & (rgba[..., 3] > 0)
+    rgb = np.moveaxis(rgba[..., :3], -1, 0) * known  # [3, H, W]
+    return rgb.astype(np.uint8), opaque
+
+
+def _wanted(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(int(band) for band in bands)
+    if len(chosen) not in (1, 3):
+        raise UsageError(f"--bands {','.join(map(str, chosen))}: give three bands, or one")
+    missing = [band for band in chosen if not 1 <= band <= dataset.count]
+    if missing:
+        raise UsageError(f"--bands: {name} has no band {missing[0]}, it has {dataset.count}", "bands count from 1")
+    return chosen
+
+
+def _by_rule(interpretation: Sequence[ColorInterp], name: str) -> tuple[int, ...]:
+    other = next((_OTHER_MODELS[kind] for kind in interpretation if kind in _OTHER_MODELS), None)
+    if other is not None:
+        raise InputError(f"{name}: its colours are {other}, not RGB", "convert it, or choose bands with --bands")
+    if all(list(interpretation).count(kind) == 1 for kind in _RGB):
+        chosen = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
+        if chosen != (1, 2, 3):
+            log.info("%s: bands %s are red, green, blue, as the file says", name, ",".join(map(str, chosen)))
+        return chosen
+    coloured = [at for at, kind in enumerate(interpretation, 1) if kind != ColorInterp.alpha]
+    if not coloured:
+        raise InputError(f"{name}: its only band is transparency", "choose a band with --bands")
+    if len(coloured) >= 3:
+        log.info(
+            "%s: the file does not say which bands are red, green, blue: taking %d,%d,%d (--bands changes it)",
+            name,
+            *coloured[:3],
+        )
+        return tuple(coloured[:3])
+    if len(coloured) == 2:
+        log.info("%s: two bands and no transparency: taking band %d as grey (--bands changes it)", name, coloured[0])
+    return (coloured[0],)
+
+
+def _palette(colormap: dict[int, tuple[int, ...]]) -> np.ndarray:
+    table = np.zeros((max(colormap) + 1, 4), dtype=np.uint8)
+    for value, colour in colormap.items():
+        table[value] = (*colour[:3], colour[3] if len(colour) > 3 else 255)
+    return table

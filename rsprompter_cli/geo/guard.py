@@ -1,0 +1,218 @@
+"""The door every raster passes: what a path may be, which drivers may read it, how large its blocks are.
+
+A raster format can name other files (VRT sources, overview files, masks, sidecars), and GDAL
+follows them anywhere. Here a path is one regular file, its format is told from its first bytes
+and only that driver may open it, and nothing beside it is looked at unless this package reads
+it itself. `--allow-vrt` and `--remote` open the door wider, for the whole file they name.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+
+from rsprompter_cli.errors import InputError, ResourceError, UsageError
+from rsprompter_cli.geo.tiff import read_block_sizes
+
+log = logging.getLogger(__name__)
+
+MAX_BLOCK = 1 << 30
+"""Bytes one decoded block may take: 1 GiB, the default of --max-block."""
+
+CACHE_BYTES = 512 << 20
+"""GDAL's block cache. Its own default is 5 % of the machine, which on a large one is not bounded by the job."""
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
+_INLINE = ("<", "{")
+_SIGNATURES = (
+    ("GTiff", 0, (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
+    ("PNG", 0, (b"\x89PNG\r\n\x1a\n",)),
+    ("JPEG", 0, (b"\xff\xd8\xff",)),
+    ("JP2OpenJPEG", 0, (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
+    ("WEBP", 8, (b"WEBP",)),
+)
+READABLE = "GeoTIFF, PNG, JPEG, JPEG 2000, WebP"
+# These decoders keep the whole picture, whatever block size GDAL reports.
+_WHOLE_PICTURE_DRIVERS = frozenset({"PNG", "JPEG", "WEBP"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A raster that may be opened.
+
+    name: as the user wrote it, for messages.
+    location: absolute path of a regular file, or the URL of a remote file.
+    driver: the only GDAL driver that may open it.
+    """
+
+    name: str
+    location: str
+    driver: str
+
+    @property
+    def path(self) -> Path | None:
+        """The local file, or None when remote."""
+        return None if _SCHEME.match(self.location) else Path(self.location)
+
+
+def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = False) -> Source:
+    """Decide what a path is, without opening it as a raster.
+
+    Raises:
+        InputError: no such file, not a regular file, not a format that is read, a virtual raster
+            without `allow_vrt`, an address without `remote`, or a GDAL name that is no path.
+    """
+    text = str(path)
+    shown = text if len(text) <= 120 else text[:117] + "..."
+    if "\x00" in text:
+        raise InputError(f"{shown!r}: a path cannot hold a null character")
+    if _SCHEME.match(text):
+        return _remote_source(text, shown, remote=remote)
+    if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
+        raise InputError(f"{shown}: not a file path", "give the path of a raster file")
+    location = resolve_file(text, shown)
+    with location.open("rb") as file:
+        head = file.read(4096)
+    driver = next((name for name, at, marks in _SIGNATURES if head[at:].startswith(marks)), None)
+    if driver is None and (b"<VRTDataset" in head or location.suffix.lower() == ".vrt"):
+        if not allow_vrt:
+            raise InputError(
+                f"{shown}: a virtual raster, which can read any other file",
+                "give --allow-vrt if you trust it, or convert it to GeoTIFF",
+            )
+        driver = "VRT"
+    if driver is None:
+        raise InputError(f"{shown}: not a raster that can be read", f"readable are {READABLE}; gdal_translate converts")
+    return Source(shown, str(location), driver)
+
+
+def resolve_file(path: str | Path, shown: str | None = None) -> Path:
+    """The absolute path of an existing regular file.
+
+    Raises:
+        InputError: there is none.
+    """
+    shown = shown or str(path)
+    try:
+        location = Path(path).resolve(strict=True)
+        regular = location.is_file()
+    except FileNotFoundError:
+        raise InputError(f"{shown}: no such file") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{shown}: not a usable path: {reason}") from error
+    if not regular:
+        kind = "a folder" if location.is_dir() else "not a regular file"
+        raise InputError(f"{shown}: {kind}", "give the path of a raster file")
+    if str(location).startswith("/vsi"):
+        raise InputError(f"{shown}: GDAL takes paths that begin with /vsi for its own", "move the file")
+    return location
+
+
+def _remote_source(text: str, shown: str, *, remote: bool) -> Source:
+    scheme = text.partition("://")[0].lower()
+    if scheme not in ("https", "s3"):
+        raise InputError(f"{shown}: {scheme}:// is not read", "give a local path, or https:// or s3:// with --remote")
+    if not remote:
+        raise InputError(f"{shown}: a remote file", "give --remote to read it over the network")
+    return Source(shown, scheme + text[len(scheme) :], "GTiff")
+
+
+def gdal_env(source: Source | None = None) -> rasterio.Env:
+    """The GDAL settings under which everything is opened and read, to be entered around each use.
+
+    No .aux.xml is read or written, and no file beside the raster is looked for.
+    """
+    settings: dict[str, Any] = {
+        "GDAL_PAM_ENABLED": "NO",
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_CACHEMAX": CACHE_BYTES,
+    }
+    if source is not None and source.path is None:
+        settings |= {"GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1, "GDAL_HTTP_TIMEOUT": 60}
+    return rasterio.Env(**settings)
+
+
+def open_raster(source: Source, *, max_block: int = MAX_BLOCK, **options: Any) -> rasterio.DatasetReader:
+    """Open a resolved source with its one driver, and refuse it before the first read if it is dangerous.
+
+    Args:
+        source: from `resolve_source`.
+        max_block: bytes a decoded block may take.
+        options: GDAL open options.
+
+    Raises:
+        InputError: it cannot be opened, or names another file to read from.
+        ResourceError: a block over the limit.
+    """
+    if max_block < 1:
+        raise UsageError(f"--max-block {max_block}: at least 1 byte")
+    if source.path is not None and source.driver == "GTiff":
+        _check_tiff_blocks(source, max_block)
+    try:
+        with gdal_env(source), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            # A path object, not a string: rasterio would parse a string for schemes.
+            dataset = rasterio.open(source.path or source.location, driver=source.driver, **options)
+            try:
+                _check_dataset(dataset, source, max_block)
+            except BaseException:
+                dataset.close()
+                raise
+    except (RasterioError, CRSError, OSError) as error:
+        raise InputError(f"{source.name}: cannot be opened: {gdal_reason(error)}") from error
+    return dataset
+
+
+def gdal_reason(error: BaseException) -> str:
+    """What GDAL says at the bottom of an exception, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    reason = getattr(error, "errmsg", None) or str(error)
+    return " ".join(reason.split()) or type(error).__name__
+
+
+def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: int) -> None:
+    # GDAL opens the file named here as overviews, wherever it lies; the tag can sit inside a TIFF.
+    elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    if elsewhere is not None and source.driver != "VRT":
+        raise InputError(f"{source.name}: takes its overviews from another file", "rewrite it with gdal_translate")
+    if dataset.count < 1 or dataset.width < 1 or dataset.height < 1:
+        raise InputError(f"{source.name}: holds no image", "a container of several images? name one of them as a file")
+    whole = dataset.interleaving is not None and dataset.interleaving.value.upper() == "PIXEL"
+    itemsizes = [_itemsize(name) for name in dataset.dtypes]
+    for (height, width), itemsize in zip(dataset.block_shapes, itemsizes, strict=True):
+        if source.driver in _WHOLE_PICTURE_DRIVERS:
+            height, width, whole = dataset.height, dataset.width, True
+        nbytes = height * width * (sum(itemsizes) if whole else itemsize)
+        _check_block(source, width, height, nbytes, max_block)
+
+
+def _check_tiff_blocks(source: Source, max_block: int) -> None:
+    try:
+        blocks = read_block_sizes(Path(source.location))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{source.name}: cannot be opened: {error}", "is the file complete?") from error
+    for block in blocks:
+        _check_block(source, block.width, block.height, block.nbytes, max_block)
+
+
+def _check_block(source: Source, width: int, height: int, nbytes: int, max_block: int) -> None:
+    if nbytes > max_block:
+        raise ResourceError(
+            f"{source.name}: one block of {width} x {height} px takes {nbytes} bytes, over the limit of {max_block}",
+            "raise --max-block if you trust the file, or tile it: gdal_translate -of COG",
+        )
+
+
+def _itemsize(dtype: str) -> int:
+    # GDAL has complex integers that numpy lacks.
+    return 4 if dtype == "complex_int16" else int(np.dtype(dtype).itemsize)

@@ -1,0 +1,118 @@
+"""Whole small pictures: training images and label rasters, read at once."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.errors import RasterioError
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.bands import choose_bands, look_up_palette
+from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+
+MAX_PIXELS = 89_478_485
+"""A picture that is read at once may not have more: Pillow's own mark of a decompression bomb
+(a quarter GiB at 3 bytes a pixel)."""
+
+_SCENE_HINT = "large rasters are read as scenes: rsp predict, rsp convert vector2coco"
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """A label raster, its values as stored.
+
+    A 1-bit or grey TIFF whose photometric interpretation is "white is zero" is turned round, so
+    that white is the larger value as in every other label.
+
+    Returns:
+        [H, W] of the file's own dtype.
+
+    Raises:
+        InputError: unreadable, more than one band, complex numbers, or more than MAX_PIXELS.
+    """
+    source = resolve_source(path)
+    with gdal_env(source), open_raster(source) as dataset:
+        if dataset.count != 1:
+            raise InputError(f"{source.name}: a label raster has one band, this has {dataset.count}")
+        if np.dtype(dataset.dtypes[0]).kind == "c":
+            raise InputError(f"{source.name}: labels are real numbers, this holds {dataset.dtypes[0]}")
+        _check_size(source, dataset.width, dataset.height)
+        values: np.ndarray = _read(dataset, source, [1])[0]
+        if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and values.dtype.kind == "u":
+            bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * values.dtype.itemsize))
+            values = values.dtype.type(2**bits - 1) - values
+    return values
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """A training or evaluation picture with 8 bits per sample.
+
+    TIFF goes by the band rules of scenes (grey repeated, colours by interpretation, palette
+    expanded); the other formats by Pillow, turned as their EXIF orientation says, transparency
+    dropped. 16-bit and float pictures are refused: they have no scale of their own to 0..255.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        InputError: unreadable, damaged, not 8 bits per sample, or more than MAX_PIXELS.
+    """
+    source = resolve_source(path)
+    if source.driver in ("GTiff", "JP2OpenJPEG"):
+        return _read_raster_picture(source)
+    return _read_pillow_picture(source)
+
+
+def _read_raster_picture(source: Source) -> np.ndarray:
+    with gdal_env(source), open_raster(source) as dataset:
+        _check_size(source, dataset.width, dataset.height)
+        plan = choose_bands(dataset, source.name)
+        if any(dataset.dtypes[band - 1] != "uint8" for band in plan.colours):
+            raise InputError(
+                f"{source.name}: a picture needs 8 bits per sample, this has {dataset.dtypes[plan.colours[0] - 1]}",
+                "convert it to 8 bit: gdal_translate -ot Byte -scale",
+            )
+        values = _read(dataset, source, plan.distinct)  # [B, H, W]
+    if plan.palette is not None:
+        values, _ = look_up_palette(values[0], plan.palette)
+    elif plan.full_scale is not None:
+        values = values * np.uint8(255 // plan.full_scale)
+    values = np.broadcast_to(plan.arrange(values), (3, *values.shape[1:]))
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1))
+
+
+def _read_pillow_picture(source: Source) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    formats = {"PNG": "PNG", "JPEG": "JPEG", "WEBP": "WEBP"}
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 Mpx on and refuses from twice that; here both are refused.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source.location, formats=[formats[source.driver]]) as image:
+                _check_size(source, image.width, image.height)
+                if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+                    raise InputError(
+                        f"{source.name}: a picture needs 8 bits per sample, this is of mode {image.mode}",
+                        "convert it to 8 bit",
+                    )
+                upright = ImageOps.exif_transpose(image)
+                return np.array(upright.convert("RGB"))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{source.name}: more than {MAX_PIXELS} pixels", _SCENE_HINT) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InputError(f"{source.name}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _check_size(source: Source, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{source.name}: {width} x {height} px, more than {MAX_PIXELS} pixels", _SCENE_HINT)
+
+
+def _read(dataset: Any, source: Source, bands: list[int]) -> np.ndarray:
+    try:
+        return dataset.read(bands)
+    except (RasterioError, MemoryError) as error:
+        raise InputError(f"{source.name}: damaged, its pixels cannot be read: {gdal_reason(error)}") from error

@@ -1,0 +1,109 @@
+"""The block sizes a TIFF declares, read from its headers alone.
+
+GDAL reports the blocks of the main image, but overviews and internal masks are images of their
+own, and any of them can hold one block of many gigabytes in a file of a few kilobytes.
+Source: TIFF 6.0 section 2 (image file directories) and the BigTIFF proposal.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_DIRECTORIES = 1024
+"""A pyramid has about twenty directories, a scanned book some hundreds; beyond this a file loops or attacks."""
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
+_SAMPLES, _ROWS_PER_STRIP, _PLANAR = 277, 278, 284
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT}
+_INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """A block as it is decoded: the smallest piece of an image that can be read."""
+
+    width: int
+    height: int
+    samples: int
+    bits: int
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the decoded block takes."""
+        return self.width * self.height * self.samples * max(1, (self.bits + 7) // 8)
+
+
+def read_block_sizes(path: Path) -> list[BlockSize]:
+    """The block of each image in a TIFF file: the picture, its overviews, its masks, further pages.
+
+    Raises:
+        ValueError: not a TIFF, truncated within its headers, or too many directories.
+    """
+    with path.open("rb") as file:
+        try:
+            return [_block_size(tags) for tags in _directories(file)]
+        except (struct.error, KeyError) as error:
+            raise ValueError("damaged TIFF headers") from error
+
+
+def _directories(file: BinaryIO) -> Iterator[dict[int, int]]:
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
+        raise ValueError("not a TIFF file")
+    (version,) = struct.unpack(order + "H", head[2:4])
+    if version not in (42, 43):
+        raise ValueError("not a TIFF file")
+    big = version == 43
+    (offset,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or len(seen) >= MAX_DIRECTORIES:
+            raise ValueError("its directories loop or are too many")
+        seen.add(offset)
+        tags, offset = _read_directory(file, offset, order, big=big)
+        yield tags
+
+
+def _read_directory(file: BinaryIO, offset: int, order: str, *, big: bool) -> tuple[dict[int, int], int]:
+    """The wanted tags of one directory (first value of each) and the offset of the next one."""
+    count_format, entry_format, next_format = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    file.seek(offset)
+    (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(order + count_format)))
+    if count > 65535:
+        raise ValueError("damaged TIFF headers")
+    size = struct.calcsize(order + entry_format)
+    body = file.read(count * size)
+    (following,) = struct.unpack(order + next_format, file.read(struct.calcsize(order + next_format)))
+    tags: dict[int, int] = {}
+    for position in range(0, count * size, size):
+        tag, kind, length, inline = struct.unpack_from(order + entry_format, body, position)
+        value_format = _INTEGER_FORMATS.get(kind)
+        if tag not in _WANTED or value_format is None or length < 1:
+            continue
+        width = struct.calcsize(value_format)
+        if length * width > len(inline):
+            # Bits per sample of three or more bands do not fit: the entry holds their offset.
+            file.seek(struct.unpack(order + ("Q" if big else "I"), inline)[0])
+            inline = file.read(width)
+        tags[tag] = struct.unpack_from(order + value_format, inline)[0]
+    return tags, following
+
+
+def _block_size(tags: dict[int, int]) -> BlockSize:
+    width, height = tags[_WIDTH], tags[_HEIGHT]
+    contiguous = tags.get(_PLANAR, 1) == 1
+    samples = tags.get(_SAMPLES, 1) if contiguous else 1
+    bits = tags.get(_BITS, 1)
+    if _TILE_WIDTH in tags:
+        return BlockSize(tags[_TILE_WIDTH], tags[_TILE_HEIGHT], samples, bits)
+    rows = min(tags.get(_ROWS_PER_STRIP, height), height)
+    if tags.get(_COMPRESSION, 1) == 1 and rows == height:
+        # An uncompressed image in a single strip is read row by row.
+        rows = 1
+    return BlockSize(width, rows, samples, bits)
