@@ -1,0 +1,105 @@
+"""The only reader of foreign pickles: `.pth`, `.pt` and `.bin` files that torch wrote.
+
+Nothing in them is executed. Tensors and plain containers are read; a few known names that training
+frameworks leave in their files become inert stand-ins; any other name is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.errors import CheckpointError
+
+
+class _Inert:
+    """Stands for an object whose content nobody needs: takes anything, does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# What checkpoints of the original RSPrompter carry beside the weights: mmengine's message hub keeps
+# HistoryBuffers, made of numpy arrays and scalars and of bound statistics (read through getattr);
+# DeepSpeed's files name an enum. The value is replaced, the name is all that is known of it.
+_STAND_INS = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "mmengine.logging.message_hub.MessageHub",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Int32", "Int64", "Float32", "Float64")),
+    "_codecs.encode",
+    "builtins.getattr",
+    "__builtin__.getattr",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+)
+
+
+def load_pickle(path: str | Path) -> Any:
+    """The object in a file that `torch.save` wrote, tensors on the CPU.
+
+    Raises:
+        CheckpointError: missing, truncated, not such a file, or it names something outside the allow-list.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with torch.serialization.safe_globals([(_Inert, name) for name in _STAND_INS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refusal(path, error) from error
+    # A damaged file can fail anywhere inside the unpickler, with any of these.
+    except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path) from error
+    except (AssertionError, struct.error) as error:
+        raise _damaged(path) from error
+
+
+def load_state_dict(path: str | Path) -> dict[str, Any]:
+    """The tensors of such a file by key, whether it holds them itself or under `model` or `state_dict`.
+
+    Raises:
+        CheckpointError: as `load_pickle`, or no tensors are found.
+    """
+    from torch import Tensor
+
+    content = load_pickle(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content or not all(isinstance(item, Tensor) for item in content.values()):
+        raise CheckpointError(f"{path}: holds no table of tensors")
+    return {str(key): value for key, value in content.items()}
+
+
+def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
+    name = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if name is None:
+        return _damaged(path)
+    return CheckpointError(
+        f"{path}: refused, loading it would use {name[1]}, which is no part of a weights file",
+        "take weights from a source you trust, if possible as .safetensors",
+    )
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged, truncated or not a file of torch.save", "fetch or copy it again")
