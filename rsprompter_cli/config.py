@@ -177,6 +177,7 @@ class TrainConfig(_Frozen):
     clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient; None: not clipped")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
+    save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
     seed: int = 0
     workers: int = Field(2, ge=0, description="processes that read and augment pictures")
     augment: AugmentConfig = AugmentConfig()
