@@ -254,7 +254,7 @@ def _valid_polygon(geometry: Any) -> Any:
     """The area of a geometry as a valid polygon or multipolygon, None when it has none."""
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         return None
-    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry)))
+    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry, method="structure", keep_collapsed=False)))
     areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
     if not areas:
         return None
