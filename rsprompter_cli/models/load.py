@@ -1,0 +1,78 @@
+"""A trained model from its checkpoint folder, checked before anything large is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rsprompter_cli.config import Config
+from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.keys import check_keys, shapes_of
+
+BUNDLED_MODEL = Path(__file__).parents[1] / "weights"
+"""The model that `predict` uses when none is named."""
+
+_CLASS_ROWS = "box_head.classes.weight"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model ready to predict, with what its folder says of it."""
+
+    model: nn.Module
+    config: Config
+    meta: CheckpointMeta
+
+
+def load_model(folder: str | Path | None = None, device: str | torch.device = "cpu") -> LoadedModel:
+    """Read a checkpoint folder into a model in evaluation mode.
+
+    Args:
+        folder: written by training or import; None takes the bundled model.
+        device: where the model goes.
+
+    Raises:
+        CheckpointError: no such folder, damaged, or weights that do not fit; all differences are listed.
+    """
+    checkpoint = read_checkpoint(BUNDLED_MODEL if folder is None else folder)
+    num_classes = len(checkpoint.meta.class_names)
+    # On the meta device a model has shapes and no memory.
+    with torch.device("meta"):
+        outline = build_model(checkpoint.config.model, num_classes=num_classes)
+    _check(checkpoint, outline, num_classes)
+    model = build_model(checkpoint.config.model, num_classes=num_classes)
+    tensors = {
+        # Half precision is for storage only.
+        key: value.float() if value.is_floating_point() else value
+        for key, value in checkpoint.tensors().items()
+    }
+    model.load_state_dict(tensors)
+    return LoadedModel(model.to(device).eval(), checkpoint.config, checkpoint.meta)
+
+
+def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None:
+    path = checkpoint.folder / WEIGHTS_FILE
+    stored = _stored_shapes(path)
+    if _CLASS_ROWS in stored and stored[_CLASS_ROWS][0] != num_classes + 1:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {WEIGHTS_FILE} holds a model of {stored[_CLASS_ROWS][0] - 1} classes, "
+            f"meta.json names {num_classes}",
+            "class_names in meta.json must be those the model was trained with",
+        )
+    check_keys(shapes_of(outline.state_dict()), stored, str(path))
+
+
+def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes from the header of a safetensors file; no tensor is read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error

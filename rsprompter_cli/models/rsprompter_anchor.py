@@ -1,0 +1,245 @@
+"""RSPrompter-anchor: a two-stage detector whose region features become prompts of SAM's mask decoder.
+
+Source: RSPrompter (arXiv 2306.16269), the anchor-based prompter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsprompter_cli.models.losses import full_frame_mask_loss
+from rsprompter_cli.models.masks import stretch
+from rsprompter_cli.models.matcher import ROI_RULE
+from rsprompter_cli.models.neck import Neck
+from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image, pad_batch, resize_batch
+from rsprompter_cli.models.roi import BOX_SIZE, BoxDetections, BoxHead, RoiSamples, roi_features, sample_rois
+from rsprompter_cli.models.rpn import RegionProposals
+from rsprompter_cli.models.sam import PromptedDecoder
+from rsprompter_cli.models.trainable import is_frozen, keep_frozen_in_eval
+from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
+
+PROMPT_SIZE = 14
+"""Rows and columns of the region features the prompt head reads."""
+
+MASK_THRESHOLD = 0.5
+
+
+class Features(NamedTuple):
+    """What the heads read.
+
+    levels: pyramid [B, C, S/4, S/4] .. [B, C, S/64, S/64].
+    located: the same with sine positions added; the region heads read these, the proposals the plain ones.
+    embedding: SAM's [B, D, h, w].
+    """
+
+    levels: tuple[Tensor, ...]
+    located: tuple[Tensor, ...]
+    embedding: Tensor
+
+
+class PromptHead(nn.Module):
+    """Region features to prompt embeddings of SAM's mask decoder.
+
+    Args:
+        channels: of the region features.
+        prompts: embeddings per object, Kp.
+        embed_channels: width of SAM's prompts, D.
+    """
+
+    def __init__(self, *, channels: int, prompts: int, embed_channels: int) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.fc1 = nn.Linear(channels * (PROMPT_SIZE // 2) ** 2, channels)
+        self.fc2 = nn.Linear(channels, channels)
+        self.fc3 = nn.Linear(channels, 2 * prompts * embed_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, C, 14, 14] to prompts [N, Kp, D]."""
+        hidden = F.relu(self.norm(self.conv(features))).flatten(1)
+        hidden = self.fc3(F.relu(self.fc2(F.relu(self.fc1(hidden)))))
+        pairs = hidden.reshape(hidden.shape[0], self.prompts, -1, 2)  # [N, Kp, D, 2]
+        return torch.sin(pairs[..., 0]) + pairs[..., 1]
+
+
+class RSPrompterAnchor(nn.Module):
+    """The whole model: pictures in, losses or detections out.
+
+    Args:
+        encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
+        neck: encoder maps to a pyramid.
+        rpn, box_head, prompt_head, mask_decoder: the blocks of the two stages.
+        image_size: side of the square input, pixels.
+        roi_samples: boxes per image that the region losses see.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        neck: Neck,
+        rpn: RegionProposals,
+        box_head: BoxHead,
+        prompt_head: PromptHead,
+        mask_decoder: PromptedDecoder,
+        image_size: int,
+        roi_samples: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.neck = neck
+        self.rpn = rpn
+        self.box_head = box_head
+        self.prompt_head = prompt_head
+        self.mask_decoder = mask_decoder
+        self.image_size = image_size
+        self.roi_samples = roi_samples
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        keep_frozen_in_eval(self)
+        return self
+
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Losses in training mode, detections in evaluation mode.
+
+        Args:
+            images: B tensors [3, H, W] RGB, uint8 or float on the 0..255 scale, not clipped.
+            targets: B ground truths in the pixels of their image; needed in training only.
+
+        Raises:
+            InputError: a tensor that is no picture, or a training image larger than the model's input.
+        """
+        device = self.mask_decoder.no_mask_embed.weight.device
+        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
+        if not self.training:
+            batch, metas = resize_batch(images, self.image_size, mean, std, device)  # type: ignore[arg-type]
+            return self.detect(batch, metas)
+        if targets is None:
+            raise ValueError("training needs targets")
+        batch, sizes = pad_batch(images, self.image_size, mean, std, device)  # type: ignore[arg-type]
+        here = [Target(one.boxes.to(device), one.labels.to(device), one.masks.to(device)) for one in targets]
+        return self.losses(batch, sizes, here)
+
+    def features(self, batch: Tensor) -> Features:
+        """Encode a normalised, padded batch [B, 3, S, S]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.encoder)):
+            encoded = self.encoder(batch)
+        levels = self.neck(encoded)
+        rows, columns = levels[0].shape[-2:]
+        sine = sine_positions(rows, columns, levels[0].shape[1], batch.device)
+        located = tuple(level + stretch(sine, (level.shape[-2], level.shape[-1])) for level in levels)
+        return Features(levels, located, encoded.embedding)
+
+    def losses(self, batch: Tensor, sizes: Sequence[Size], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """The five losses of a normalised, padded batch.
+
+        Args:
+            batch: float32 [B, 3, S, S].
+            sizes: (rows, columns) of each image before padding; proposals are cut to them.
+            targets: B ground truths on the batch's device.
+
+        Returns:
+            float32 scalars loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, loss_mask.
+        """
+        features = self.features(batch)
+        boxes = [target.boxes.float() for target in targets]
+        labels = [target.labels for target in targets]
+        output = self.rpn(features.levels)
+        object_loss, box_loss = self.rpn.losses(output, boxes)
+        proposals = self.rpn.propose(output, sizes)
+        samples = [
+            sample_rois(proposal.boxes, truth, ROI_RULE, self.roi_samples)
+            for proposal, truth in zip(proposals, boxes, strict=True)
+        ]
+        logits, offsets = self._classify(features, [drawn.boxes for drawn in samples])
+        return {
+            "loss_rpn_cls": object_loss.sum(),
+            "loss_rpn_bbox": box_loss.sum(),
+            **self.box_head.losses(logits, offsets, samples, boxes, labels),
+            "loss_mask": self._mask_loss(features, samples, targets),
+        }
+
+    @torch.no_grad()
+    def detect(self, batch: Tensor, metas: Sequence[ImageMeta]) -> list[Detections]:
+        """Detections of a normalised, padded batch, in the pixels of the original images.
+
+        Args:
+            batch: float32 [B, 3, S, S].
+            metas: how each image lies in its square. Boxes are cut to the padded square, as in the original.
+        """
+        features = self.features(batch)
+        found = self.find_boxes(features)
+        prompts = self.prompts(features, [boxes.boxes for boxes in found])
+        results = []
+        for index, (boxes, part, meta) in enumerate(zip(found, prompts, metas, strict=True)):
+            logits = self.mask_decoder(features.embedding[index : index + 1], part)
+            masks = LowResMasks(logits.sigmoid(), MASK_THRESHOLD, meta.frame)
+            results.append(Detections(boxes_to_image(boxes.boxes, meta), boxes.labels, boxes.scores, masks))
+        return results
+
+    def find_boxes(self, features: Features) -> list[BoxDetections]:
+        """Detections of each image as boxes in input pixels, without masks."""
+        square = (self.image_size, self.image_size)
+        proposals = self.rpn.propose(self.rpn(features.levels), [square] * features.embedding.shape[0])
+        logits, offsets = self._classify(features, [proposal.boxes for proposal in proposals])
+        counts = [proposal.boxes.shape[0] for proposal in proposals]
+        return [
+            self.box_head.detect(part_logits, part_offsets, proposal.boxes, square)
+            for part_logits, part_offsets, proposal in zip(
+                logits.split(counts), offsets.split(counts), proposals, strict=True
+            )
+        ]
+
+    def prompts(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Prompt embeddings [N_i, Kp, D] for the boxes of each image."""
+        regions = roi_features(features.located, boxes, PROMPT_SIZE)
+        prompts: Tensor = self.prompt_head(regions)
+        return prompts.split([part.shape[0] for part in boxes])
+
+    def _classify(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        logits, offsets = self.box_head(roi_features(features.located, boxes, BOX_SIZE))
+        return logits, offsets
+
+    def _mask_loss(self, features: Features, samples: Sequence[RoiSamples], targets: Sequence[Target]) -> Tensor:
+        """Mean binary cross entropy over positives and pixels of the padded frame."""
+        positives = [drawn.boxes[: drawn.objects.shape[0]] for drawn in samples]
+        count = sum(part.shape[0] for part in positives)
+        # Zero with a gradient: a batch without positives must still go through the backward pass.
+        total = features.located[0].float().sum() * 0
+        if count == 0:
+            return total
+        prompts = self.prompts(features, positives)
+        for index, (part, drawn, target) in enumerate(zip(prompts, samples, targets, strict=True)):
+            logits = self.mask_decoder(features.embedding[index : index + 1], part)
+            total = total + full_frame_mask_loss(logits, target.masks, drawn.objects, self.image_size)
+        return total / (count * self.image_size**2)
+
+
+def sine_positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
+    """Sine position encoding of a map, float32 [1, channels, rows, columns], rows' half first.
+
+    Source: DETR's encoding as in MMDetection's SinePositionalEncoding, normalised, temperature 10000.
+    """
+    half = channels // 2
+    index = torch.arange(half, device=device, dtype=torch.float32)
+    period = 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
+
+    def encode(count: int) -> Tensor:
+        cells = torch.arange(1, count + 1, device=device, dtype=torch.float32)
+        angles = (cells / (count + 1e-6) * (2 * math.pi))[:, None] / period  # [count, half]
+        return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)
+
+    by_row = encode(rows).T[:, :, None].expand(half, rows, columns)
+    by_column = encode(columns).T[:, None, :].expand(half, rows, columns)
+    return torch.cat([by_row, by_column])[None]

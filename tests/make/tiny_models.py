@@ -1,0 +1,72 @@
+"""Small models for tests: a ViT of width 16 on 64 px images, random weights of a fixed seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsprompter_cli.config import (
+    Config,
+    NeckConfig,
+    RoiConfig,
+    RpnConfig,
+    RSPrompterAnchorConfig,
+    SamDecoderArch,
+    TrainConfig,
+    VitArch,
+)
+from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.models.build import build_model
+
+TINY_DECODER = SamDecoderArch(
+    hidden_size=16, num_layers=2, num_heads=2, mlp_dim=32, iou_head_hidden_dim=16, mask_input_channels=8
+)
+
+TINY_VIT = VitArch(
+    hidden_size=16,
+    num_layers=4,
+    num_heads=2,
+    mlp_dim=32,
+    global_attn_indexes=(1, 3),
+    window_size=3,
+    output_channels=16,
+    pretrained_image_size=64,
+    decoder=TINY_DECODER,
+)
+
+
+def tiny_model_config(**changes: Any) -> RSPrompterAnchorConfig:
+    """The model part of a configuration; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "neck": NeckConfig(hidden_channels=8, out_channels=16),
+        "rpn": RpnConfig(nms_pre_train=100, nms_pre_test=50, max_proposals=30, samples=64),
+        "roi": RoiConfig(fc_channels=32, samples=32, max_detections=10, score_threshold=0.01),
+    }
+    return RSPrompterAnchorConfig.model_validate(base | changes)
+
+
+def tiny_config(*, train: dict[str, Any] | None = None, **changes: Any) -> Config:
+    """A whole configuration for a run of seconds; keyword arguments replace keys of the model part."""
+    values = {"epochs": 2, "batch_size": 2, "warmup_steps": 2, "workers": 0, "precision": "fp32"} | (train or {})
+    return Config(name="tiny", model=tiny_model_config(**changes), train=TrainConfig.model_validate(values))
+
+
+def tiny_model(*, num_classes: int = 3, seed: int = 0, **changes: Any) -> nn.Module:
+    """A model in evaluation mode; the same seed gives the same weights and leaves torch's generator alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(tiny_model_config(**changes), num_classes=num_classes).eval()
+
+
+def tiny_meta(*, num_classes: int = 3, image_size: int = 64, **changes: Any) -> CheckpointMeta:
+    """What the model's folder says of it."""
+    names = tuple(f"class{index}" for index in range(num_classes))
+    values: dict[str, Any] = {
+        "class_names": names,
+        "category_ids": tuple(range(1, num_classes + 1)),
+        "image_size": image_size,
+    }
+    return CheckpointMeta(**(values | changes))
