@@ -318,7 +318,8 @@ def _annotation_problem(
     name = f"annotation {shown!r}" if shown is not None else f"annotation at place {place}"
     image_id = raw.get("image_id") if isinstance(raw, dict) else None
     image_id = image_id if type(image_id) is int else None
-    where = f" (image {image_id}, {images[image_id].file_name})" if image_id in images else ""
+    image = None if image_id is None else images.get(image_id)
+    where = "" if image is None else f" (image {image.id}, {image.file_name})"
     plain = shown if type(shown) is int else None
     return Problem(severity, fault.kind, f"{name}{where}: {fault.text}", plain, image_id)
 

@@ -15,6 +15,7 @@ from rsprompter_cli.data.images import find_image, image_folders, split_of
 from rsprompter_cli.data.patches import decode, draw_target
 from rsprompter_cli.data.transforms import TrainTransform
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.raster import read_picture
 from rsprompter_cli.structures import Target
 
 Item = tuple[Tensor, Target, int]
@@ -84,7 +85,7 @@ class CocoDataset(Dataset[Item]):
             return pixels, draw_target(patches, labels, image.height, image.width), image.id
         rng = np.random.default_rng([self.seed, int(self._epoch), index])
         pixels, moved = self.transform(pixels, patches, rng)
-        return pixels, draw_target(moved, labels, *pixels.shape[1:]), image.id
+        return pixels, draw_target(moved, labels, pixels.shape[1], pixels.shape[2]), image.id
 
 
 def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
@@ -93,8 +94,6 @@ def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
     Raises:
         InputError: it cannot be read, or its size is not that of the COCO entry.
     """
-    from rsprompter_cli.geo.raster import read_picture
-
     pixels = read_picture(path)  # [H, W, 3]
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):

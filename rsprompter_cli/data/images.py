@@ -53,6 +53,29 @@ def find_annotations(root: str | Path, split: str) -> Path:
     raise InputError(f"{folder}: {len(found)} files end in {split}.json: {names}", "keep one of them in this folder")
 
 
+def annotation_files(source: str | Path) -> list[Path]:
+    """The annotation files of a data folder, one per split that it has; a file stands for itself.
+
+    Raises:
+        InputError: no annotation file, or several for one split.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        return [source]
+    # Without any split, the error of the first one says what was looked for.
+    return [find_annotations(source, split) for split in list_splits(source) or SPLITS[:1]]
+
+
+def locate(source: str | Path, split: str) -> tuple[Path, Path]:
+    """The annotation file of a data folder's split, or of a file itself; and the data folder.
+
+    Raises:
+        InputError: no annotation file, or several for the split.
+    """
+    source = Path(source)
+    return (find_annotations(source, split), source) if source.is_dir() else (source, root_of(source))
+
+
 def list_splits(root: str | Path) -> list[str]:
     """The splits of `SPLITS` that have an annotation file below `root`, in that order."""
     folder = Path(root) / "annotations"

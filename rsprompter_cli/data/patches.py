@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rsprompter_cli.data.rle import Segmentation, to_rle
+from rsprompter_cli.data.rle import Segmentation, decode_counts, to_rle
 from rsprompter_cli.structures import Target
 
 
@@ -36,15 +36,18 @@ class Patch:
 
 def decode(segmentation: Segmentation, height: int, width: int) -> Patch | None:
     """The patch of a checked segmentation on an image of height x width; None when it covers no pixel."""
-    from pycocotools import mask as coco_mask
-
-    rle = to_rle(segmentation, height, width).as_dict()
-    x, y, w, h = (int(value) for value in coco_mask.toBbox(rle))
-    if w == 0 or h == 0:
+    runs = decode_counts(to_rle(segmentation, height, width).counts)
+    shown = np.flatnonzero(runs[1::2])
+    if shown.size == 0:
         return None
-    full = coco_mask.decode(rle)
-    # Cut again: runs of no length, which are allowed, widen toBbox.
-    return tight(y, x, full[y : y + h, x : x + w].astype(bool))
+    # Only the columns between the first and the last pixel are unrolled.
+    start = int(runs[: 2 * shown[0] + 1].sum())
+    inner = runs[2 * shown[0] : 2 * shown[-1] + 2].copy()  # background, object, ..., object
+    inner[0] = start % height
+    strip = np.repeat(np.arange(inner.size) % 2 == 1, inner)
+    columns = -(-strip.size // height)
+    full = np.pad(strip, (0, columns * height - strip.size)).reshape(columns, height)
+    return tight(0, start // height, full.T)
 
 
 def tight(top: int, left: int, mask: np.ndarray) -> Patch | None:

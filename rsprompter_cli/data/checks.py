@@ -1,0 +1,187 @@
+"""Everything that can be wrong with a COCO set, found before a model is built, and collected."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage, parse_coco, require_usable
+from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, split_of
+from rsprompter_cli.data.problems import Problem, Report
+from rsprompter_cli.data.rle import bounds, overshoot, to_rle
+from rsprompter_cli.errors import InputError
+
+Box = tuple[float, float, float, float]
+Progress = Callable[[int, int], None]
+"""Told (done, of how many) after each picture."""
+
+# Rounding moves a border by up to a pixel; that is not worth a line.
+_SILENT_OVERSHOOT = 1.0
+# Below this IoU a box and a mask do not describe one object: hand-drawn boxes around
+# hand-drawn outlines stay above .6 in the sets we read.
+_SAME_OBJECT_IOU = 0.5
+
+
+def check_set(
+    source: str | Path,
+    *,
+    image_folder: str | None = None,
+    read_pictures: bool = True,
+    on_picture: Progress | None = None,
+) -> list[Report]:
+    """Check a data folder (each split that it has, and the splits against each other) or one COCO file.
+
+    Raises:
+        InputError: no annotation file, or one that cannot be read as COCO at all.
+    """
+    root = Path(source) if Path(source).is_dir() else None
+    reports = [
+        check_coco(file, root=root, image_folder=image_folder, read_pictures=read_pictures, on_picture=on_picture)
+        for file in annotation_files(source)
+    ]
+    for other in range(1, len(reports)):
+        reports[other] = _with_foreign_classes(reports[0], reports[other])
+    return reports
+
+
+def check_coco(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_folder: str | None = None,
+    read_pictures: bool = True,
+    on_picture: Progress | None = None,
+) -> Report:
+    """Check one COCO file and its pictures.
+
+    Args:
+        path: the annotation file.
+        root: the data folder; None: the one that the file lies in.
+        image_folder: the preset's image folder, may contain {split}.
+        read_pictures: also decode each picture, which finds damaged ones and wrong sizes.
+        on_picture: progress.
+
+    Raises:
+        InputError: the file cannot be read as COCO at all.
+    """
+    coco, problems = parse_coco(path)
+    problems += _check_objects(coco)
+    problems += _check_categories(coco)
+    problems += _check_usable(coco)
+    folder = root_of(path) if root is None else Path(root)
+    problems += _check_pictures(
+        coco, folder, image_folders(split_of(path), image_folder), read_pictures=read_pictures, on_picture=on_picture
+    )
+    return Report(
+        file=str(path),
+        problems=tuple(problems),
+        images=len(coco.images),
+        objects=len(coco.annotations),
+        classes=coco.class_names,
+    )
+
+
+def _check_objects(coco: CocoFile) -> list[Problem]:
+    """Boxes and masks that are sound alone and doubtful together."""
+    images = {image.id: image for image in coco.images}
+    problems: list[Problem] = []
+    as_corners = 0
+    for annotation in coco.annotations:
+        image = images[annotation.image_id]
+        found, corners = _check_object(annotation, image)
+        problems += found
+        as_corners += corners
+    if as_corners > len(coco.annotations) / 2:
+        text = f"{as_corners} of {len(coco.annotations)} boxes fit their masks only as x1, y1, x2, y2"
+        problems.append(Problem("error", "bbox-corners", text + "; COCO boxes are x, y, width, height"))
+    return problems
+
+
+def _check_object(annotation: CocoAnnotation, image: CocoImage) -> tuple[list[Problem], bool]:
+    """The warnings of one object, and whether its box would fit its mask as x1, y1, x2, y2."""
+    found: list[tuple[str, str]] = []
+    x, y, w, h = annotation.bbox
+    box, outline = (x, y, x + w, y + h), bounds(annotation.segmentation)
+    for kind, what, value in (("bbox-overshoot", "bbox", box), ("polygon-overshoot", "polygon", outline)):
+        excess = overshoot(value, image.height, image.width)
+        if excess > _SILENT_OVERSHOOT:
+            found.append((kind, f"{what} leaves the image by {excess:.3g} pixels; it is cut off there"))
+    from pycocotools import mask as coco_mask
+
+    pixels = int(coco_mask.area(to_rle(annotation.segmentation, image.height, image.width).as_dict()))
+    fits = _iou(box, outline)
+    corners = fits < _SAME_OBJECT_IOU < _iou(annotation.bbox, outline)
+    if pixels == 0:
+        found.append(("no-pixel", "mask is too small to cover a pixel; it is no training target"))
+    elif fits < _SAME_OBJECT_IOU:
+        bbox, bound = [round(value, 2) for value in box], [round(value, 2) for value in outline]
+        found.append(("bbox-mask", f"bbox {bbox} and mask bounds {bound} (x1, y1, x2, y2) disagree: IoU {fits:.2f}"))
+    if pixels >= 16 and not annotation.iscrowd and not 0.5 <= annotation.area / pixels <= 2:
+        found.append(("area", f"area says {annotation.area:g}, the mask covers {pixels} pixels"))
+    where = f"annotation {annotation.id} (image {image.id}, {image.file_name})"
+    problems = [Problem("warning", kind, f"{where}: {text}", annotation.id, image.id) for kind, text in found]
+    return problems, corners
+
+
+def _check_categories(coco: CocoFile) -> list[Problem]:
+    used = Counter(annotation.category_id for annotation in coco.annotations)
+    return [
+        Problem("warning", "category-unused", f"category {category.id} ({category.name!r}) has no object")
+        for category in coco.categories
+        if not used[category.id]
+    ]
+
+
+def _check_usable(coco: CocoFile) -> list[Problem]:
+    try:
+        require_usable(coco)
+    except InputError as error:
+        return [Problem("error", "no-object", error.message.removeprefix(f"{coco.path}: "))]
+    return []
+
+
+def _check_pictures(
+    coco: CocoFile, root: Path, folders: tuple[str, ...], *, read_pictures: bool, on_picture: Progress | None
+) -> list[Problem]:
+    """Pictures that are missing, doubled, outside the root, damaged or of another size."""
+    from rsprompter_cli.data.dataset import read_sized_picture
+
+    problems: list[Problem] = []
+    entries: dict[str, list[int]] = defaultdict(list)
+    for done, image in enumerate(coco.images, start=1):
+        entries[image.file_name].append(image.id)
+        try:
+            path = find_image(root, image.file_name, folders)
+            if read_pictures:
+                read_sized_picture(path, image)
+        except InputError as error:
+            text = f"image {image.id} ({image.file_name}): {error.message}"
+            problems.append(Problem("error", "picture", text, image_id=image.id))
+        if on_picture:
+            on_picture(done, len(coco.images))
+    for file_name, ids in entries.items():
+        if len(ids) > 1:
+            text = f"images {', '.join(map(str, ids))} are all the picture {file_name}"
+            problems.append(Problem("warning", "picture-twice", text, image_id=ids[0]))
+    return problems
+
+
+def _with_foreign_classes(first: Report, other: Report) -> Report:
+    """`other` with an error for each class that `first`, the split to train on, does not have."""
+    strangers = [name for name in other.classes if name not in first.classes]
+    problems = [
+        Problem("error", "class-foreign", f"class {name!r} is not in {first.file}, so no model will know it")
+        for name in strangers
+    ]
+    return Report(other.file, other.problems + tuple(problems), other.images, other.objects, other.classes)
+
+
+def _iou(a: Box, b: Box) -> float:
+    """Intersection over union of two xyxy boxes; 0 when either is turned inside out."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter = width * height
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)

@@ -1,0 +1,68 @@
+"""Ground truth drawn on its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePath
+
+from rsprompter_cli.data.coco import CocoFile, CocoImage
+from rsprompter_cli.data.dataset import CocoDataset
+from rsprompter_cli.draw.overlays import draw_instances
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.atomic import atomic_path, refuse_existing
+
+
+def show_images(
+    coco: CocoFile,
+    root: str | Path,
+    out: str | Path,
+    *,
+    count: int = 8,
+    image_folder: str | None = None,
+    overwrite: bool = False,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write overlays of `count` images as `out/{image id}_{name}.png`.
+
+    Images with objects are taken, evenly spread over the file; those without only when there are
+    too few of the others.
+
+    Raises:
+        InputError: a picture that is missing or not what its entry says.
+        OutputError: an overlay exists, or `out` is a file.
+    """
+    if Path(out).is_file():
+        raise OutputError(f"{out} is a file", "--out names a folder")
+    chosen = spread(coco, count)
+    part = CocoFile(coco.path, chosen, tuple(a for i in chosen for a in coco.by_image[i.id]), coco.categories)
+    files = [Path(out) / f"{image.id}_{PurePath(image.file_name).stem}.png" for image in chosen]
+    for file in files:
+        refuse_existing(file, overwrite=overwrite)
+    dataset = CocoDataset(part, root, image_folder=image_folder)
+    for index, (image, file) in enumerate(zip(chosen, files, strict=True)):
+        pixels, target, _ = dataset[index]
+        crowds = sum(annotation.iscrowd for annotation in part.by_image[image.id])
+        title = f"{image.file_name}  {image.width} x {image.height}  {len(target.labels)} objects"
+        picture = draw_instances(
+            pixels.permute(1, 2, 0).numpy(),
+            list(target.masks),
+            target.labels.tolist(),
+            None,
+            coco.class_names,
+            title=title + (f", {crowds} crowds not shown" if crowds else ""),
+        )
+        with atomic_path(file) as temporary:
+            picture.save(temporary)
+        if on_picture:
+            on_picture(index + 1, len(chosen))
+    return files
+
+
+def spread(coco: CocoFile, count: int) -> tuple[CocoImage, ...]:
+    """At most `count` images, those with objects first, evenly spread over the file, in file order."""
+    full = [image for image in coco.images if coco.by_image[image.id]]
+    empty = [image for image in coco.images if not coco.by_image[image.id]]
+    taken = [full[place * len(full) // count] for place in range(count)] if len(full) > count else full
+    taken = taken + empty[: count - len(taken)]
+    wanted = {image.id for image in taken}
+    return tuple(image for image in coco.images if image.id in wanted)

@@ -1,0 +1,166 @@
+"""Instances drawn on pictures, for people to look at."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw
+
+_FILL = 0.4
+"""Share of the instance's colour inside; the outline has all of it."""
+
+_GOLDEN_ANGLE = 0.61803398875
+"""Hues this far apart (of 1) stay distinct however many there are."""
+
+
+def draw_instances(
+    image: np.ndarray,
+    shapes: Iterable[Any],
+    labels: Sequence[int],
+    scores: Sequence[float] | None,
+    class_names: Sequence[str],
+    *,
+    title: str | None = None,
+) -> Image.Image:
+    """The picture with each instance tinted, outlined and, where there is room, named.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        shapes: per instance a mask (bool [H, W], numpy or tensor) or a shapely polygon or
+            multipolygon in pixels, origin at the outer corner of the first pixel; None draws nothing.
+        labels: 0-based index into `class_names`, per instance.
+        scores: 0..1 per instance, best shown on top; None for ground truth.
+        class_names: names by label; with one class only the score is written.
+        title: a line above the picture.
+
+    Returns:
+        An RGB image of the picture's size, taller by the title bar when there is a title.
+    """
+    from PIL import Image, ImageDraw
+
+    canvas = np.array(image, dtype=np.float32)
+    regions = [_region(shape, *image.shape[:2]) for shape in shapes]
+    # Ascending, so that the surest instance lies on top.
+    order = sorted(range(len(regions)), key=lambda index: 0.0 if scores is None else float(scores[index]))
+    for index in order:
+        _tint(canvas, regions[index], _colour(index), thickness=1 + max(image.shape[:2]) // 1000)
+    picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), "RGB")
+    pen = ImageDraw.Draw(picture)
+    taken: list[tuple[float, float, float, float]] = []
+    for index in reversed(order):
+        name = class_names[int(labels[index])] if len(class_names) > 1 else ""
+        score = "" if scores is None else f"{float(scores[index]):.2f}"
+        _write_caption(pen, regions[index], " ".join(filter(None, (name, score))), _colour(index), taken)
+    return add_title(picture, title) if title else picture
+
+
+def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+    """Pictures in a row on a white sheet, tops aligned."""
+    from PIL import Image
+
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    return sheet
+
+
+def add_title(picture: Image.Image, title: str) -> Image.Image:
+    """The picture under a white bar with a line of text, shortened to fit."""
+    from PIL import Image, ImageDraw
+
+    font = _font(picture.width)
+    height = int(font.size * 1.6)
+    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
+    sheet.paste(picture, (0, height))
+    pen = ImageDraw.Draw(sheet)
+    while len(title) > 1 and pen.textlength(title, font=font) > picture.width - 8:
+        title = title[:-2] + "…"
+    pen.text((4, height / 2), title, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+Region = tuple[int, int, np.ndarray]
+"""Top, left and bool [h, w] of the pixels inside one instance."""
+
+
+def _region(shape: Any, height: int, width: int) -> Region:
+    """The pixels of a mask or geometry, cut to its bounds; empty when it lies outside the image."""
+    nothing = (0, 0, np.zeros((0, 0), dtype=bool))
+    if shape is None or getattr(shape, "is_empty", False):
+        return nothing
+    if hasattr(shape, "geom_type"):
+        x0, y0, x1, y1 = shape.bounds
+        left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
+        right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
+        if right <= left or bottom <= top:
+            return nothing
+        from rasterio.features import rasterize
+        from rasterio.transform import from_origin
+
+        # y grows downwards: the affine of pixel coordinates has a positive row step.
+        frame = from_origin(left, top, 1, -1)
+        inside = rasterize([(shape, 1)], out_shape=(bottom - top, right - left), transform=frame, dtype="uint8")
+        return top, left, inside.astype(bool)
+    mask = np.asarray(shape, dtype=bool)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return nothing
+    return int(rows[0]), int(columns[0]), mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _tint(canvas: np.ndarray, region: Region, colour: tuple[int, int, int], thickness: int) -> None:
+    """Blend the colour into the region of a float32 [H, W, 3] canvas, outline opaque."""
+    top, left, inside = region
+    height, width = inside.shape
+    core = np.pad(inside, 1)
+    for _ in range(thickness):
+        # Erosion by one pixel to each of the four sides.
+        core[1:-1, 1:-1] &= core[:-2, 1:-1] & core[2:, 1:-1] & core[1:-1, :-2] & core[1:-1, 2:]
+    rim = inside & ~core[1:-1, 1:-1]
+    view = canvas[top : top + height, left : left + width]
+    view[inside] = (1 - _FILL) * view[inside] + _FILL * np.array(colour, dtype=np.float32)
+    view[rim] = colour
+
+
+def _write_caption(
+    pen: ImageDraw.ImageDraw,
+    region: Region,
+    text: str,
+    colour: tuple[int, int, int],
+    taken: list[tuple[float, float, float, float]],
+) -> None:
+    """Write `text` into the region's upper left corner when it fits there and nothing stands there yet."""
+    top, left, inside = region
+    if not text or inside.size == 0:
+        return
+    font = _font(pen.im.size[0])
+    x0, y0, x1, y1 = pen.textbbox((left + 2, top + 2), text, font=font)
+    box = (x0 - 1, y0 - 1, x1 + 1, y1 + 1)
+    fits = box[2] <= left + inside.shape[1] and box[3] <= top + inside.shape[0]
+    if not fits or any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
+        return
+    taken.append(box)
+    pen.rectangle(box, fill=tuple(value // 4 for value in colour))
+    pen.text((left + 2, top + 2), text, fill="white", font=font)
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """A saturated colour, far in hue from those of the neighbouring indices."""
+    red, green, blue = colorsys.hsv_to_rgb(
+        (index * _GOLDEN_ANGLE) % 1, (0.95, 0.7)[index % 2], (1.0, 0.85)[index // 2 % 2]
+    )
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def _font(width: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=min(max(10, width // 60), 32))
