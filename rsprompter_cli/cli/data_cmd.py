@@ -103,7 +103,8 @@ def stats_command(source: SourceArgument, as_json: JsonOption = False) -> None:
             f"  {one['objects']} objects, {one['crowds']} crowds; per image "
             f"{spread['min']} to {spread['max']}, median {spread['median']:g}, mean {spread['mean']:g}\n"
             f"  small (< 32 x 32 px) {sizes['small']}, medium {sizes['medium']}, "
-            f"large (>= 96 x 96 px) {sizes['large']}; median side {sides['p50']:g} px, 5-95 %: {sides['p5']:g}-{sides['p95']:g} px"
+            f"large (>= 96 x 96 px) {sizes['large']}\n"
+            f"  median side {sides['p50']:g} px, 5-95 %: {sides['p5']:g}-{sides['p95']:g} px"
         )
         print_table(["  class", "objects"], [[f"  {name}", total] for name, total in one["objects_per_class"].items()])
 

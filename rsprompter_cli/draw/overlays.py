@@ -51,11 +51,12 @@ def draw_instances(
         _tint(canvas, regions[index], _colour(index), thickness=1 + max(image.shape[:2]) // 1000)
     picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), "RGB")
     pen = ImageDraw.Draw(picture)
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
+    others = [_bounds(region) for region in regions]
     for index in reversed(order):
         name = class_names[int(labels[index])] if len(class_names) > 1 else ""
         score = "" if scores is None else f"{float(scores[index]):.2f}"
-        _write_caption(pen, regions[index], " ".join(filter(None, (name, score))), _colour(index), taken)
+        _write_caption(pen, regions[index], " ".join(filter(None, (name, score))), _colour(index), taken, others)
     return add_title(picture, title) if title else picture
 
 
@@ -86,6 +87,9 @@ def add_title(picture: Image.Image, title: str) -> Image.Image:
     pen.text((4, height / 2), title, fill="black", font=font, anchor="lm")
     return sheet
 
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 in pixels."""
 
 Region = tuple[int, int, np.ndarray]
 """Top, left and bool [h, w] of the pixels inside one instance."""
@@ -130,26 +134,47 @@ def _tint(canvas: np.ndarray, region: Region, colour: tuple[int, int, int], thic
     view[rim] = colour
 
 
+def _bounds(region: Region) -> Box:
+    top, left, inside = region
+    return (left, top, left + inside.shape[1], top + inside.shape[0])
+
+
 def _write_caption(
     pen: ImageDraw.ImageDraw,
     region: Region,
     text: str,
     colour: tuple[int, int, int],
-    taken: list[tuple[float, float, float, float]],
+    taken: list[Box],
+    others: Sequence[Box],
 ) -> None:
-    """Write `text` into the region's upper left corner when it fits there and nothing stands there yet."""
-    top, left, inside = region
-    if not text or inside.size == 0:
+    """Write `text` inside a roomy region, else above or below it; not at all where it would hide something.
+
+    Args:
+        taken: where captions stand already; the new one is added.
+        others: bounds of all regions, kept free by captions outside their own.
+    """
+    left, top, right, bottom = own = _bounds(region)
+    if not text or region[2].size == 0:
         return
     font = _font(pen.im.size[0])
-    x0, y0, x1, y1 = pen.textbbox((left + 2, top + 2), text, font=font)
-    box = (x0 - 1, y0 - 1, x1 + 1, y1 + 1)
-    fits = box[2] <= left + inside.shape[1] and box[3] <= top + inside.shape[0]
-    if not fits or any(box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken):
-        return
-    taken.append(box)
-    pen.rectangle(box, fill=tuple(value // 4 for value in colour))
-    pen.text((left + 2, top + 2), text, fill="white", font=font)
+    x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
+    width, height = x1 - x0 + 2, y1 - y0 + 2
+    inside = (left + 1, top + 1, left + 1 + width, top + 1 + height)
+    above = (left, top - height, left + width, top)
+    below = (left, bottom, left + width, bottom + height)
+    roomy = bottom - top >= 3 * height and right - left >= width + 2
+    for box in [inside] if roomy else [above, below]:
+        hidden = taken if roomy else [*taken, *(other for other in others if other != own)]
+        in_picture = box[0] >= 0 and box[1] >= 0 and box[2] <= pen.im.size[0] and box[3] <= pen.im.size[1]
+        if in_picture and not any(_meet(box, other) for other in hidden):
+            taken.append(box)
+            pen.rectangle(box, fill=tuple(value // 4 for value in colour))
+            pen.text((box[0] + 1 - x0, box[1] + 1 - y0), text, fill="white", font=font)
+            return
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _colour(index: int) -> tuple[int, int, int]:
