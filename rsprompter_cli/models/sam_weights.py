@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn

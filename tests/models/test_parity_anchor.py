@@ -1,0 +1,160 @@
+"""RSPrompter-anchor against numbers recorded from the original, full fine-tuning and LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsprompter_cli.config import LoraConfig, NeckConfig, RoiConfig, RpnConfig, RSPrompterAnchorConfig
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.import_original import load_original, rename_keys
+from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
+from tests.models.parity import (
+    Pack,
+    assert_close,
+    assert_gradients,
+    assert_losses,
+    assert_masks,
+    assert_same_boxes,
+    read_pack,
+)
+
+ALL = 10**6
+"""More samples than there are: the recorded losses have no randomness."""
+
+
+class Limits(NamedTuple):
+    """Largest differences the pack allows."""
+
+    features: float
+    embeddings: float
+    masks: float
+    losses: float
+    gradients: float
+
+
+class Case(NamedTuple):
+    """A variant loaded into our model."""
+
+    pack: Pack
+    model: RSPrompterAnchor
+    lora: bool
+    limits: Limits
+
+
+def _config(shared: Path, pack: Pack, lora: bool) -> RSPrompterAnchorConfig:
+    changes: dict[str, Any] = {"encoder": "full"}
+    hidden = 8
+    if lora:
+        changes = {"encoder": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.0)}
+        hidden = 16
+    return RSPrompterAnchorConfig(
+        sam=str(shared / "parity" / "sam"),
+        image_size=pack.meta["image_size"],
+        neck=NeckConfig(hidden_channels=hidden, out_channels=32),
+        rpn=RpnConfig(nms_pre_train=300, nms_pre_test=300, max_proposals=60, samples=ALL),
+        roi=RoiConfig(fc_channels=64, samples=ALL, max_detections=20),
+        **changes,
+    )
+
+
+@pytest.fixture(scope="module", params=["rsprompter_anchor", "rsprompter_anchor_lora"])
+def case(request: pytest.FixtureRequest, shared: Path) -> Case:
+    lora = request.param.endswith("lora")
+    pack = read_pack(shared / "parity" / request.param)
+    model = build_model(_config(shared, pack, lora), num_classes=pack.meta["num_classes"])
+    assert isinstance(model, RSPrompterAnchor)
+    load_original(model, pack.weights, kind="rsprompter-anchor", lora=lora, origin=request.param)
+    limits = Limits(1e-5, 3e-5, 2e-4, 2e-5, 1e-3) if not lora else Limits(1e-3, 1e-3, 1e-3, 1e-4, 3e-3)
+    return Case(pack, model, lora, limits)
+
+
+def test_features_and_embeddings(case: Case) -> None:
+    with torch.no_grad():
+        features = case.model.eval().features(case.pack.inputs["images"])
+        positions = case.model.mask_decoder.positions(*features.embedding.shape[-2:]).expand_as(features.embedding)
+    recorded = case.pack.outputs
+    for level, maps in enumerate(features.levels):
+        assert_close(maps, recorded[f"fpn{level}"], case.limits.features, f"fpn{level}")
+    assert_close(features.embedding, recorded["image_embeddings"], case.limits.embeddings, "image_embeddings")
+    assert_close(positions, recorded["image_positional_embeddings"], 2e-4, "positions", relative=False)
+
+
+def test_proposals(case: Case) -> None:
+    recorded = case.pack.outputs
+    model = case.model.eval()
+    side = case.pack.meta["image_size"]
+    with torch.no_grad():
+        output = model.rpn(model.features(case.pack.inputs["images"]).levels)
+        proposals = model.rpn.propose(output, [(side, side)] * 2)
+    for level in range(5):
+        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], case.limits.features, f"rpn_cls{level}")
+        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], case.limits.features, f"rpn_reg{level}")
+    for index, ours in enumerate(proposals):
+        name = f"proposals{index}"
+        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+
+
+def test_prompts_and_low_resolution_masks(case: Case) -> None:
+    model = case.model.eval()
+    with torch.no_grad():
+        features = model.features(case.pack.inputs["images"])
+        prompts = model.prompts(features, [found.boxes for found in model.find_boxes(features)])
+        masks = [model.mask_decoder(features.embedding[index : index + 1], part) for index, part in enumerate(prompts)]
+    recorded = case.pack.outputs
+    assert_close(torch.cat(prompts)[:, None], recorded["sparse_prompts"], case.limits.embeddings, "sparse_prompts")
+    ours = torch.cat(masks)[:, None, None]
+    assert_close(ours, recorded["low_res_masks"], case.limits.masks, "low_res_masks", relative=False)
+
+
+def test_detections_in_original_pixels(case: Case) -> None:
+    results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
+    assert [len(result) for result in results] == case.pack.meta["detections"]
+    for index, result in enumerate(results):
+        recorded: dict[str, Tensor] = {
+            key.partition(".")[2]: value
+            for key, value in case.pack.outputs.items()
+            if key.startswith(f"pred{index}.")
+        }
+        order = assert_same_boxes(
+            result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}"
+        )
+        assert torch.equal(result.labels[order], recorded["labels"].long())
+        assert_masks(inflate(result.masks)[order], recorded["masks"], f"image {index}")  # type: ignore[arg-type]
+
+
+def test_losses_and_gradients(case: Case) -> None:
+    model, pack = case.model, case.pack
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    images, targets = pack.inputs["images"], pack.targets
+    output = model.rpn(model.features(images).levels)
+    by_level = model.rpn.losses(output, [target.boxes for target in targets])
+    model.load_state_dict(statistics)
+    model.zero_grad()
+    losses = model.losses(images, pack.sizes, targets)
+    ours = {name: float(losses[name].detach()) for name in ("loss_cls", "loss_bbox", "loss_mask")}
+    for name, values in zip(("loss_rpn_cls", "loss_rpn_bbox"), by_level, strict=True):
+        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values.detach())}
+        assert float(losses[name].detach()) == pytest.approx(float(values.detach().sum()), rel=1e-6)
+    assert_losses(ours, pack.meta["losses"], case.limits.losses)
+    total = torch.stack(list(losses.values())).sum()
+    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=case.limits.losses)
+    total.backward()
+    names = rename_keys(pack.weights, kind="rsprompter-anchor", lora=case.lora)
+    assert_gradients(model, names, pack.meta, case.limits.gradients)
+    model.load_state_dict(statistics)
+
+
+def test_the_same_parameters_train(case: Case) -> None:
+    names = rename_keys(case.pack.weights, kind="rsprompter-anchor", lora=case.lora)
+    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
+    assert ours == {names[original] for original in case.pack.meta["trainable"]}
+    if case.lora:
+        assert isinstance(case.model.encoder, nn.Module)
+        assert any(".lora_A." in name for name in ours)
