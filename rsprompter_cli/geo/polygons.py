@@ -96,7 +96,7 @@ def polygon_parts(geometry: Any) -> Any:
     if not geometry.is_valid:
         geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     if geometry.geom_type == "Polygon":
-        return geometry
+        return None if geometry.is_empty else geometry
     parts = _pieces(geometry)
     return _gather(parts) if geometry.geom_type == "MultiPolygon" or len(parts) < 2 else shapely.union_all(parts)
 
