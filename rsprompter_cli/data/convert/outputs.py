@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import write_bytes
+from rsprompter_cli.io.atomic import atomic_folder, write_bytes
 
 Outcome = Literal["written", "unchanged"]
 
@@ -56,3 +57,71 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+class Filling:
+    """A folder being filled, and afterwards what became of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outcome: Outcome = "written"
+
+
+@contextmanager
+def fill_folder(out: Path, *, overwrite: bool) -> Iterator[Filling]:
+    """A new folder to fill with `images` and `annotations`; it takes the place of `out` when whole.
+
+    When `out` holds the same bytes already it stays as it is and the outcome is "unchanged".
+
+    Raises:
+        OutputError: `out` holds another set and `overwrite` is not given.
+    """
+    filling = None
+    try:
+        with atomic_folder(out) as folder:
+            filling = Filling(folder)
+            yield filling
+            if _same_files(folder, out):
+                raise _UnchangedError
+            if out.exists() and any(out.iterdir()) and not overwrite:
+                raise OutputError(f"{out} exists already with other content", "pass --overwrite to replace it")
+    except _UnchangedError:
+        if filling is not None:
+            filling.outcome = "unchanged"
+
+
+def check_owned(out: Path) -> None:
+    """Raise OutputError when a folder holds anything but a set that `fill_folder` wrote.
+
+    Replacing it would delete files that are not ours.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise OutputError(f"{out} is a file", "choose another --out")
+    ours = {Path("images"), Path("annotations")}
+    for path in sorted((out / "annotations").glob("instances_*.json")):
+        ours.add(path.relative_to(out))
+        ours.update(Path("images") / name for name in _image_names(path))
+    foreign = sorted(path.relative_to(out) for path in out.rglob("*") if path.relative_to(out) not in ours)
+    if foreign:
+        raise OutputError(f"{out} holds {foreign[0]}, which is not part of such a set", "choose another --out")
+
+
+class _UnchangedError(Exception):
+    """Leaves `atomic_folder` without replacing anything."""
+
+
+def _image_names(path: Path) -> list[str]:
+    try:
+        return [str(image["file_name"]) for image in json.loads(path.read_bytes())["images"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(f"{path}: is not a set that can be replaced: {error}", "choose another --out") from error
+
+
+def _same_files(new: Path, old: Path) -> bool:
+    if not old.is_dir():
+        return False
+    mine = {path.relative_to(new): path for path in new.rglob("*") if path.is_file()}
+    theirs = {path.relative_to(old): path for path in old.rglob("*") if path.is_file()}
+    return mine.keys() == theirs.keys() and all(_holds(theirs[name], path.read_bytes()) for name, path in mine.items())

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rsprompter_cli.data.convert.components import connected_components, label_image_to_instances
-from rsprompter_cli.data.convert.label_picture import read_binary_label, read_size
 from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
+from rsprompter_cli.geo.raster import read_label, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -108,20 +110,20 @@ def convert_whu(
 def convert_pair(pair: Pair) -> dict[str, Any] | str:
     """One image and its label to an image entry with its `annotations`, or what is wrong with them.
 
-    A label is read by its brightness, so a picture stored with white as zero or with a palette means
-    what one sees. Buildings are white: the values must be 0 and 255, or 0 and 1.
+    Both pictures are decoded, so that damage shows here and not in training.
     """
     try:
         if not pair.label.is_file():
             return f"{pair.image}: has no label, looked for {pair.label}"
         if not pair.image.is_file():
             return f"{pair.label}: has no image, looked for {pair.image}"
-        size = read_size(pair.image)
+        size = read_picture(pair.image).shape[:2]
         mask = read_binary_label(pair.label)
     except RspError as error:
         return error.message
     if size != mask.shape:
-        return f"{pair.label}: is {mask.shape[1]} x {mask.shape[0]} px, its image {pair.image.name} {size[1]} x {size[0]} px"
+        sizes = [f"{shape[1]} x {shape[0]} px" for shape in (mask.shape, size)]
+        return f"{pair.label}: is {sizes[0]}, its image {pair.image.name} {sizes[1]}"
     return {
         "file_name": pair.image.name,
         "height": size[0],
@@ -129,6 +131,21 @@ def convert_pair(pair: Pair) -> dict[str, Any] | str:
         "segm_file": pair.label.name,
         "annotations": label_image_to_instances(*connected_components(mask)),
     }
+
+
+def read_binary_label(path: Path) -> np.ndarray:
+    """A label picture of two values as bool [H, W], True where it is white.
+
+    Raises:
+        InputError: not a readable label, or holding other values than 0 and 255 or 0 and 1.
+    """
+    values = read_label(path)
+    found = np.unique(values).tolist()
+    if not (set(found) <= {0, 255} or set(found) <= {0, 1}):
+        odd = [value for value in found if value not in (0, 1, 255)] or found
+        shown = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
+        raise InputError(f"{path}: is no binary label, it holds {shown}; the values must be 0 and 255, or 0 and 1")
+    return values != 0
 
 
 def _list_pairs(folder: Path) -> tuple[list[Pair], int]:
@@ -174,15 +191,16 @@ def _report_bad(bad: list[str], total: int, skip_bad: bool) -> None:
         say("%s", problem)
     if bad and not skip_bad:
         raise InputError(
-            f"{len(bad)} of {total} image and label pairs cannot be converted, the first: {bad[0]}; nothing was written",
+            f"{len(bad)} of {total} image and label pairs are broken, nothing was written; the first: {bad[0]}",
             "mend them, or pass --skip-bad to leave them out",
         )
     if bad and len(bad) == total:
-        raise InputError(f"all {total} image and label pairs are broken, the first: {bad[0]}; nothing was written")
+        raise InputError(f"all {total} image and label pairs are broken, nothing was written; the first: {bad[0]}")
 
 
 def _coco_document(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, entry in enumerate(entries, start=1):
         images.append({"id": image_id, **{key: value for key, value in entry.items() if key != "annotations"}})
         for fields in entry["annotations"]:
