@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,6 +107,8 @@ def write_sam_folder(
         whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         save_file(whole, temporary / SAM_WEIGHTS_FILE, metadata={"format": "pt"})
         _write_json(temporary / SAM_CONFIG_FILE, config_from_arch(arch))
+        # safetensors makes files that only their owner can read.
+        shutil.copymode(temporary / SAM_CONFIG_FILE, temporary / SAM_WEIGHTS_FILE)
         record = SamSource(**source, sha256=file_sha256(temporary / SAM_WEIGHTS_FILE))  # type: ignore[arg-type]
         _write_json(temporary / SAM_SOURCE_FILE, asdict(record))
 

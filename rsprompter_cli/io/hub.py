@@ -1,0 +1,307 @@
+"""Files from the Hugging Face hub: resumed, hashed and named in errors; and where SAM weights are kept.
+
+huggingface_hub checks the size of what it downloads, not its content, and drops a broken download
+with the process that ran it. So its client resolves, authenticates and connects, and this module
+keeps the partial file, goes on where it ends, and compares the hash that the hub states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rsprompter_cli.config import KNOWN_SAM
+from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
+from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with the file's name, bytes here, bytes in all (None when unknown)."""
+
+SAM_REPOSITORIES = {
+    "base": "facebook/sam-vit-base",
+    "large": "facebook/sam-vit-large",
+    "huge": "facebook/sam-vit-huge",
+}
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_RETRIES = 5  # in a row without one new byte
+_PAUSE_SECONDS = 1.0
+_TIMEOUT_SECONDS = 30.0
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One downloaded and verified file.
+
+    path: where it lies. sha256: of its content. commit: the repository's, 40 digits.
+    """
+
+    path: Path
+    sha256: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A file as the hub describes it; etag is the sha256 of a large file, the git hash of a small one."""
+
+    label: str
+    url: str
+    commit: str
+    etag: str
+    size: int | None
+
+
+def cache_folder() -> Path:
+    """Where downloads go: $RSP_CACHE, else rsprompter_cli below $XDG_CACHE_HOME or ~/.cache."""
+    named = os.environ.get("RSP_CACHE")
+    if named:
+        return Path(named).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "rsprompter_cli"
+
+
+def sam_folder_for(name: str) -> Path:
+    """The default folder of a SAM: a known name, a hub id, or the stem of a file."""
+    return cache_folder() / "sam" / name.replace("/", "--")
+
+
+def find_sam(name: str) -> Path:
+    """The folder of SAM weights on this machine.
+
+    Args:
+        name: a known name, a hub id, the stem of a converted file, or a folder's path.
+
+    Raises:
+        CheckpointError: it is not there; the hint is the command that fetches it.
+        UsageError: neither a known name nor anything like an id or a path.
+    """
+    for folder in (sam_folder_for(name), Path(name)):
+        recover_folder(folder)
+        if (folder / SAM_CONFIG_FILE).is_file():
+            return folder
+    if name in KNOWN_SAM or is_repository(name):
+        raise CheckpointError(f"the SAM weights {name!r} are not on this machine", f"run: rsp download-sam {name}")
+    if "/" in name or os.sep in name:
+        raise CheckpointError(f"{name}: no such SAM folder", "make one with rsp download-sam --out")
+    raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
+
+
+def is_repository(name: str) -> bool:
+    """Whether `name` has the form of a hub id, owner/name."""
+    return bool(_REPOSITORY.fullmatch(name)) and ".." not in name and "--" not in name
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold the lock of an output folder; a second process waits here and then finds the folder made."""
+    from filelock import FileLock, Timeout
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process is making %s, waiting for it", target)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fetch_file(
+    repository: str, name: str, *, revision: str, folder: Path, progress: Progress | None = None
+) -> HubFile | None:
+    """Download one file of a model repository into `folder`, going on with a partial file of an earlier run.
+
+    Args:
+        repository: owner/name.
+        name: the file in it.
+        revision: branch, tag or commit.
+        folder: receives NAME, and NAME.ETAG.part until it is whole.
+        progress: told after every chunk.
+
+    Returns:
+        The file, or None when the repository has none of that name.
+
+    Raises:
+        DownloadError: no connection, no such repository or revision, or the content is not what the hub
+            states; a wrong file is deleted, an incomplete one kept for the next run.
+        UsageError: HF_ENDPOINT is not an address.
+    """
+    remote = _resolve(repository, name, revision)
+    if remote is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{name}.{remote.etag[:16]}.part"
+    _download(remote, part, progress or (lambda *_: None))
+    sha256 = _verify(remote, part)
+    target = folder / name
+    os.replace(part, target)
+    return HubFile(target, sha256, remote.commit)
+
+
+def _endpoint() -> str:
+    endpoint = os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError("HF_ENDPOINT is not an address", "write it as https://host")
+    return endpoint.rstrip("/")
+
+
+def _host() -> str:
+    # Not the whole address: a mirror's may carry a password.
+    return str(urlsplit(_endpoint()).hostname)
+
+
+def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
+    """What the hub says of a file, or None when it has none of that name."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+
+    endpoint = _endpoint()
+    url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
+    try:
+        facts = get_hf_file_metadata(url, timeout=_TIMEOUT_SECONDS, endpoint=endpoint)
+    except EntryNotFoundError:
+        return None
+    except _network_errors() as error:
+        raise _explain(error, repository, revision) from error
+    if not facts.commit_hash or not facts.etag:
+        raise DownloadError(
+            f"{_host()} does not state commit and hash of {repository}/{name}",
+            "check that HF_ENDPOINT names a mirror of the Hugging Face hub",
+        )
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", facts.etag):
+        raise DownloadError(
+            f"{_host()} states no hash of {repository}/{name} that can be checked", "use another HF_ENDPOINT"
+        )
+    # The commit instead of the branch: every file then comes from the same state of the repository.
+    url = hf_hub_url(repository, name, revision=facts.commit_hash, endpoint=endpoint)
+    return _Remote(f"{repository}/{name}", url, facts.commit_hash, facts.etag, facts.size)
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+
+    # HTTPError is the base of whichever HTTP client huggingface_hub uses, and of HfHubHTTPError.
+    return (HTTPError, OfflineModeIsEnabled)
+
+
+def _download(remote: _Remote, part: Path, progress: Progress) -> None:
+    """Bring `part` to its full length, trying again while the connection breaks but bytes arrive."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    failures = 0
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        if remote.size is not None and before >= remote.size:
+            break  # a file that is too long fails its hash
+        try:
+            _stream(remote, part, before, progress)
+            break
+        except _network_errors() as error:
+            if isinstance(error, HfHubHTTPError):
+                _drop_part_out_of_range(error, part)
+                raise _explain(error, remote.label, remote.commit) from error
+            here = part.stat().st_size if part.exists() else 0
+            failures = 0 if here > before else failures + 1
+            if failures >= _RETRIES:
+                raise DownloadError(
+                    f"{remote.label}: the connection broke after {here} of {remote.size or 'unknown'} bytes",
+                    "run the same command again, it goes on from there",
+                ) from error
+            logger.info("%s: the connection broke after %d bytes, trying again", remote.label, here)
+            time.sleep(_PAUSE_SECONDS)
+        except OSError as error:
+            raise OutputError(f"{part}: cannot be written: {error.strerror or error}") from error
+
+
+def _stream(remote: _Remote, part: Path, start: int, progress: Progress) -> None:
+    """Append what is missing to `part`, or rewrite it when the server sends the whole file."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    headers: dict[str, str] = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    session: Any = get_session()
+    with session.stream("GET", remote.url, headers=headers, timeout=_TIMEOUT_SECONDS) as response:
+        hf_raise_for_status(response)
+        done = start if response.status_code == 206 else 0
+        with part.open("ab" if done else "wb") as file:
+            for chunk in response.iter_bytes(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                progress(remote.label, done, remote.size)
+
+
+def _drop_part_out_of_range(error: Any, part: Path) -> None:
+    if getattr(error.response, "status_code", None) == 416:
+        part.unlink(missing_ok=True)
+
+
+def _verify(remote: _Remote, part: Path) -> str:
+    """The sha256 of a complete file that is what the hub states; any other is deleted."""
+    size = part.stat().st_size
+    if remote.size is not None and size != remote.size:
+        part.unlink()
+        raise DownloadError(
+            f"{remote.label}: {size} bytes came instead of {remote.size}, the file was deleted", "run it again"
+        )
+    with part.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256 if len(remote.etag) == 64 else _git_hash(part)
+    if found != remote.etag:
+        part.unlink()
+        raise DownloadError(
+            f"{remote.label}: its hash is {found}, the hub states {remote.etag}, the file was deleted",
+            "run it again; if it repeats, use another HF_ENDPOINT",
+        )
+    return sha256
+
+
+def _git_hash(path: Path) -> str:
+    """How git names a small file: the sha1 of its length and content."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0%b" % (len(content), content), usedforsecurity=False).hexdigest()
+
+
+def _explain(error: Exception, label: str, revision: str) -> DownloadError:
+    """A network error in one line, without addresses, headers or what the server sent."""
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, OfflineModeIsEnabled):
+        return DownloadError(f"{label} cannot be fetched, HF_HUB_OFFLINE is set", "unset it")
+    if isinstance(error, RevisionNotFoundError):
+        return DownloadError(f"{label} has no revision {revision!r}", "--revision takes a branch, a tag or a commit")
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        return DownloadError(
+            f"{label}: {_host()} has no such model, or not for you", "check the id; a private one needs HF_TOKEN"
+        )
+    if status is not None:
+        return DownloadError(f"{label}: {_host()} answered {status}", "try again later, or another HF_ENDPOINT")
+    return DownloadError(
+        f"{label}: cannot reach {_host()} ({type(error).__name__})",
+        "check the network, set HF_ENDPOINT to a mirror, or give a .pth file that you have",
+    )

