@@ -46,25 +46,6 @@ class BandPlan:
         return values[[self.distinct.index(band) for band in self.colours]]
 
 
-def parse_bands(text: str | None) -> tuple[int, ...] | None:
-    """The value of --bands: `3,2,1` or a single band.
-
-    Raises:
-        UsageError: not one or three positive numbers.
-    """
-    if text is None:
-        return None
-    try:
-        bands = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        bands = ()
-    if len(bands) not in (1, 3) or min(bands) < 1:
-        raise UsageError(
-            f"--bands {text}: give three bands as red, green, blue, or one, counted from 1", "--bands 3,2,1"
-        )
-    return bands
-
-
 def choose_bands(dataset: Any, name: str, bands: Sequence[int] | None = None) -> BandPlan:
     """Apply the band rule to an open raster.
 

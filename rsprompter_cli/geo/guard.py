@@ -24,7 +24,7 @@ from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
 
-MAX_BLOCK = 1 << 30
+MAX_BLOCK_BYTES = 1 << 30
 """Bytes one decoded block may take: 1 GiB, the default of --max-block."""
 
 CACHE_BYTES = 512 << 20
@@ -141,7 +141,7 @@ def gdal_env(source: Source | None = None) -> rasterio.Env:
     return rasterio.Env(**settings)
 
 
-def open_raster(source: Source, *, max_block: int = MAX_BLOCK, **options: Any) -> rasterio.DatasetReader:
+def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: Any) -> rasterio.DatasetReader:
     """Open a resolved source with its one driver, and refuse it before the first read if it is dangerous.
 
     Args:

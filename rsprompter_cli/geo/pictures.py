@@ -78,7 +78,7 @@ def _read_raster_picture(source: Source) -> np.ndarray:
     if plan.palette is not None:
         values, _ = look_up_palette(values[0], plan.palette)
     elif plan.full_scale is not None:
-        values = values * np.uint8(255 // plan.full_scale)
+        values = (values.astype(np.uint16) * 255 // plan.full_scale).astype(np.uint8)
     values = np.broadcast_to(plan.arrange(values), (3, *values.shape[1:]))
     return np.ascontiguousarray(np.moveaxis(values, 0, -1))
 

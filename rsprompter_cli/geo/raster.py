@@ -1,7 +1,280 @@
-"""The only opener of rasters."""
+"""The only opener of rasters: scenes read window by window, small pictures and labels at once."""
 
 from __future__ import annotations
 
-from rsprompter_cli.geo.pictures import read_label, read_picture
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
 
-__all__ = ["read_label", "read_picture"]
+import numpy as np
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from rsprompter_cli.geo.bands import BandPlan, choose_bands
+from rsprompter_cli.geo.georef import read_georef
+from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
+from rsprompter_cli.geo.guard import MAX_BLOCK_BYTES, Source, open_raster, resolve_source
+from rsprompter_cli.geo.pictures import read_label, read_picture
+from rsprompter_cli.geo.pixels import PixelReader, pick_overview
+from rsprompter_cli.geo.resample import AxisWeights, resample
+from rsprompter_cli.geo.sampling import SAMPLE_SIDE, sample_valid
+from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale
+from rsprompter_cli.structures import Georef, Tile
+
+__all__ = ["MAX_BLOCK_BYTES", "Scene", "open_scene", "read_label", "read_picture"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK_SAMPLES = 1 << 22
+"""Source samples per band that are resampled at a time: 16 MiB as float32, whatever the window."""
+
+
+class PixelBox(Protocol):
+    """What `Scene.read` needs of a window: a rectangle of the working grid, in whole pixels."""
+
+    @property
+    def top(self) -> int: ...
+    @property
+    def left(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+
+
+class Scene:
+    """An open raster, seen on its working grid. Made by `open_scene`, used as a context manager.
+
+    path: as the user wrote it; name: the file name alone.
+    height, width, georef, working_gsd: of the working grid; working_gsd is (metres per row, metres
+        per column), None without a place on the earth.
+    native_height, native_width, native_georef, gsd: of the file.
+    bands: the 1-based bands read as red, green, blue, or the one read as grey.
+    dtype: numpy name of the samples.
+
+    `read` may be called from several threads. A scene does not travel between processes: open it
+    again there, the pixels are the same.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        grid: WorkingGrid,
+        *,
+        native_georef: Georef,
+        gsd: GroundPixel | None,
+        dataset: Any,
+        plan: BandPlan,
+        scale: ScaleChoice,
+        max_block: int,
+    ) -> None:
+        self.path, self.name = source.name, Path(source.location).name
+        self.height, self.width, self.georef, self.working_gsd = grid.height, grid.width, grid.georef, grid.gsd
+        self.native_height, self.native_width = int(dataset.height), int(dataset.width)
+        self.native_georef, self.gsd = native_georef, gsd
+        self.bands, self.dtype = plan.colours, str(dataset.dtypes[plan.colours[0] - 1])
+        self.band_count, self.driver = int(dataset.count), source.driver
+        self._source, self._dataset, self._plan, self._scale, self._max_block = source, dataset, plan, scale, max_block
+        self._scaling: Scaling | None = None
+        self._deciding = threading.Lock()
+        with ExitStack() as stack:
+            self._reader = stack.enter_context(self._open_level(self.height, self.width))
+            self._opened = stack.pop_all()
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._opened.close()
+        self._dataset.close()
+
+    @property
+    def scaling(self) -> Scaling:
+        """How samples become 0..255. Decided on first use, from one sample of the whole scene.
+
+        Raises:
+            InputError: the file is damaged where the sample was taken.
+        """
+        with self._deciding:
+            if self._scaling is None:
+                self._scaling = choose_scaling(
+                    self._scale,
+                    dtype=self.dtype,
+                    full_scale=self._plan.full_scale,
+                    colours=self._reader.colours,
+                    sample=self._sample,
+                    name=self.path,
+                )
+            return self._scaling
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory that the decoded blocks under one row of windows may keep, at most the cache's size."""
+        return self._reader.block_height * self._reader.width * len(self.bands) * np.dtype(self.dtype).itemsize
+
+    def read(self, window: PixelBox) -> Tile:
+        """The pixels of a window of the working grid, the same in every window that holds them.
+
+        Raises:
+            InputError: the file is damaged there.
+            ValueError: the window reaches beyond the grid.
+        """
+        self._check_inside(window)
+        scaling = self.scaling
+        cols = self._weights(window.left, window.width, self._reader.width, self.width)
+        step = max(
+            1, int(_CHUNK_SAMPLES // (max(1, cols.last - cols.first) * max(1, self._reader.height / self.height)))
+        )
+        pixels = np.empty((3, window.height, window.width), dtype=np.float32)
+        valid = np.ones((window.height, window.width), dtype=bool)
+        for start in range(0, window.height, step):
+            count = min(step, window.height - start)
+            rows = self._weights(window.top + start, count, self._reader.height, self.height)
+            values, known = self._reader.read(rows.first, cols.first, rows.last - rows.first, cols.last - cols.first)
+            values, known = resample(values, known, rows, cols)
+            # Broadcasting repeats grey.
+            pixels[:, start : start + count] = scaling.apply(values)
+            if known is not None:
+                valid[start : start + count] = known
+        if valid.all():
+            return Tile(pixels, None)
+        pixels[:, ~valid] = 0
+        return Tile(pixels, valid)
+
+    def may_have_data(self, window: PixelBox) -> bool:
+        """False when the file stores nothing under the window; true says nothing. Decodes no pixel.
+
+        Raises:
+            ValueError: the window reaches beyond the grid.
+        """
+        self._check_inside(window)
+        reader = self._reader
+        top, bottom = _source_span(window.top, window.height, reader.height, self.height)
+        left, right = _source_span(window.left, window.width, reader.width, self.width)
+        return reader.may_have_data(top, left, bottom - top, right - left)
+
+    def _weights(self, start: int, count: int, n_in: int, n_out: int) -> AxisWeights:
+        return AxisWeights(start, start + count, n_in=n_in, n_out=n_out, dtype=self._reader.dtype)
+
+    def _check_inside(self, window: PixelBox) -> None:
+        bottom, right = window.top + window.height, window.left + window.width
+        if not (0 <= window.top < bottom <= self.height and 0 <= window.left < right <= self.width):
+            raise ValueError(f"{window} lies outside {self.width} x {self.height} px")
+
+    def _open_level(self, height: int, width: int) -> PixelReader:
+        """A reader of the coarsest stored level that is as fine as height x width pixels."""
+        level = pick_overview(self._dataset, self._source, self._plan, height=height, width=width)
+        return PixelReader(self._dataset, self._source, self._plan, level=level, max_block=self._max_block)
+
+    def _sample(self) -> np.ndarray:
+        shrink = max(1.0, max(self.native_height, self.native_width) / SAMPLE_SIDE)
+        height, width = max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink))
+        with self._open_level(height, width) as reader:
+            return sample_valid(reader)
+
+
+def open_scene(
+    path: str | Path,
+    *,
+    gsd: float | None = None,
+    native: bool = False,
+    trained_gsd: tuple[float, float] | None = None,
+    bands: Sequence[int] | None = None,
+    scale: str | tuple[float, float] | None = None,
+    max_block: int = MAX_BLOCK_BYTES,
+    allow_vrt: bool = False,
+    remote: bool = False,
+    pixel_coords: bool = False,
+) -> Scene:
+    """Open a raster or picture as a scene, and refuse it before a pixel is read if it cannot be used.
+
+    Args:
+        path: a local file, or an https:// or s3:// address with `remote`.
+        gsd: metres per pixel on the ground to work at.
+        native: work at the file's own pixels.
+        trained_gsd: (low, high) metres per pixel a model knows; the nearest to the file's own is taken.
+        bands: one or three 1-based bands to read as grey, or red, green, blue; None: the band rule.
+        scale: how samples become 0..255: auto (also None), none, percentile, "LO,HI" or a pair.
+        max_block: bytes a decoded block may take.
+        allow_vrt: admit a virtual raster, which can read any other file.
+        remote: admit https and s3 addresses.
+        pixel_coords: the caller works in pixels: a scene without a place on the earth is no surprise.
+
+    Raises:
+        InputError: not a file that can be read, or a resolution it cannot be read at.
+        ResourceError: a block over `max_block`.
+        UsageError: options that contradict each other or are out of range.
+    """
+    choice = scale if isinstance(scale, tuple) else parse_scale(scale)
+    source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
+    with ExitStack() as stack:
+        dataset = stack.enter_context(_upright(open_raster(source, max_block=max_block), source))
+        plan = choose_bands(dataset, source.name, bands)
+        georef = read_georef(dataset, source)
+        resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
+        if resolution is None and not pixel_coords and not native:
+            log.info("%s: no place on the earth, read pixel by pixel", source.name)
+        grid = plan_grid(
+            georef,
+            dataset.height,
+            dataset.width,
+            resolution,
+            name=source.name,
+            gsd=gsd,
+            native=native,
+            trained_gsd=trained_gsd,
+        )
+        if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
+            own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
+            log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
+        scene = Scene(
+            source,
+            grid,
+            native_georef=georef,
+            gsd=resolution.centre if resolution else None,
+            dataset=dataset,
+            plan=plan,
+            scale=choice,
+            max_block=max_block,
+        )
+        stack.pop_all()
+    return scene
+
+
+def _upright(dataset: Any, source: Source) -> Any:
+    """The dataset, or for a photograph stored turned, its upright pixels in memory, as `read_picture` gives them."""
+    orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
+    if source.driver not in ("JPEG", "PNG", "WEBP") or orientation in ("", "0", "1"):
+        return dataset
+    dataset.close()
+    pixels = read_picture(source.location)  # [H, W, 3]
+    height, width = pixels.shape[:2]
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=3,
+            dtype="uint8",
+            photometric="RGB",
+            transform=Affine.identity(),
+        ) as turned:
+            turned.write(np.moveaxis(pixels, -1, 0))
+        log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
+        return memory.open()
+
+
+def _source_span(start: int, count: int, n_in: int, n_out: int) -> tuple[int, int]:
+    """First and one past the last source pixel under output pixels, interpolation's neighbours left out."""
+    first = start * n_in // n_out
+    return first, max(first + 1, min(n_in, -(-(start + count) * n_in // n_out)))

@@ -1,0 +1,210 @@
+"""Ground resolution, and the grid of square ground pixels a scene is worked on.
+
+gsd: ground sampling distance, metres on the ellipsoid that one pixel spans along the row
+direction (down) and along the column direction (right).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from pyproj import CRS, Transformer
+from pyproj.exceptions import CRSError, ProjError
+
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.georef import scaled_georef
+from rsprompter_cli.structures import Georef
+
+log = logging.getLogger(__name__)
+
+MAX_VARIATION = 1.25
+"""Largest ratio of pixel sizes within a scene: objects of one size must look alike everywhere."""
+
+MIN_FACTOR, MAX_FACTOR = 0.25, 2.5
+"""Enlarging beyond 2.5 invents detail, reducing below a quarter throws most of the file away:
+either way the user should say which resolution is meant."""
+
+_SQUARE_ENOUGH = 0.01
+"""A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
+
+GroundPixel = tuple[float, float]
+"""(metres along a step of one row, metres along a step of one column)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroundResolution:
+    """Pixel size on the ground.
+
+    centre: at the middle of the scene.
+    variation: the largest ratio, over both axes, between the sizes at the corners and the middle;
+        inf where a corner does not lie on the earth.
+    """
+
+    centre: GroundPixel
+    variation: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingGrid:
+    """The pixels a scene is worked on.
+
+    height, width: pixels.
+    georef: of the grid.
+    gsd: metres per pixel as the grid has them, or None without a georeference.
+    """
+
+    height: int
+    width: int
+    georef: Georef
+    gsd: GroundPixel | None
+
+
+def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> GroundResolution | None:
+    """Measure the pixels of a grid along geodesics.
+
+    Args:
+        georef: of the grid.
+        height, width: pixels.
+        name: the file, for messages.
+
+    Returns:
+        None when the grid has no place on the earth.
+
+    Raises:
+        InputError: the middle of the scene does not lie on the earth.
+    """
+    if not georef.on_earth or georef.crs_wkt is None:
+        return None
+    # A step of many pixels, because a projection's inverse is good to a tenth of a millimetre only.
+    step = float(np.clip(min(height, width) / 2, 1, 64))
+    half_row, half_col = min(step, height) / 2, min(step, width) / 2
+    cols = np.array([width / 2, half_col, width - half_col, half_col, width - half_col])
+    rows = np.array([height / 2, half_row, half_row, height - half_row, height - half_row])
+    try:
+        crs = CRS.from_wkt(georef.crs_wkt)
+        to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        geod = crs.get_geod() or crs.geodetic_crs.get_geod()
+    except (CRSError, ProjError) as error:
+        raise InputError(
+            f"{name}: its coordinate reference system cannot be used: {error}", "assign another: gdal_edit"
+        ) from error
+    a, b, c, d, e, f = georef.transform
+
+    def distance(d_col: float, d_row: float) -> np.ndarray:
+        def at(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            lon, lat = to_lonlat.transform(a * x + b * y + c, d * x + e * y + f)
+            return lon, lat
+
+        lon0, lat0 = at(cols - d_col / 2, rows - d_row / 2)
+        lon1, lat1 = at(cols + d_col / 2, rows + d_row / 2)
+        ends = np.stack([lon0, lat0, lon1, lat1])
+        on_earth = np.isfinite(ends).all(axis=0) & (np.abs(ends[1::2]) <= 90 + 1e-9).all(axis=0)
+        metres = geod.inv(*np.where(on_earth, ends, 0.0))[2]
+        return np.where(on_earth, metres, np.inf)
+
+    per_row, per_col = distance(0, step) / step, distance(step, 0) / step
+    if not (0 < per_row[0] < math.inf and 0 < per_col[0] < math.inf):
+        raise InputError(
+            f"{name}: the middle of the scene does not lie on the earth", "repair its georeference: gdal_edit"
+        )
+    with np.errstate(divide="ignore"):
+        variation = max(float(axis.max() / axis.min()) if axis.min() > 0 else math.inf for axis in (per_row, per_col))
+    return GroundResolution((float(per_row[0]), float(per_col[0])), variation)
+
+
+def plan_grid(
+    georef: Georef,
+    height: int,
+    width: int,
+    resolution: GroundResolution | None,
+    *,
+    name: str,
+    gsd: float | None = None,
+    native: bool = False,
+    trained_gsd: tuple[float, float] | None = None,
+) -> WorkingGrid:
+    """Choose the grid a scene is worked on.
+
+    `gsd` wins; else the resolution within `trained_gsd` that is nearest to the scene's own; else
+    the scene's own (geometric mean of the axes). `native`, and a scene without a place on the
+    earth, keep the pixels as they are.
+
+    Args:
+        georef, height, width: of the file.
+        resolution: from `ground_resolution`.
+        name: the file, for messages.
+        gsd: metres per pixel wanted by the user.
+        native: keep the file's pixels.
+        trained_gsd: (low, high) metres per pixel that a model was trained at.
+
+    Raises:
+        UsageError: `gsd` together with `native`, or not a positive number.
+        InputError: a resize outside MIN_FACTOR..MAX_FACTOR, pixel sizes that vary too much, or
+            `gsd` for a scene whose pixels have no known size.
+    """
+    if gsd is not None and native:
+        raise UsageError("--gsd and --native exclude each other")
+    if gsd is not None and not 0 < gsd < math.inf:
+        raise UsageError(f"--gsd {gsd}: metres per pixel, a positive number")
+    if resolution is None:
+        if gsd is not None:
+            raise InputError(
+                f"{name}: without georeference its pixels have no size in metres and --gsd has no meaning",
+                "leave out --gsd, or georeference it",
+            )
+        return WorkingGrid(height, width, georef, None)
+    if native:
+        return WorkingGrid(height, width, georef, resolution.centre)
+    if resolution.variation > MAX_VARIATION:
+        raise InputError(
+            f"{name}: its pixels vary by more than {MAX_VARIATION - 1:.0%} in size on the ground over the scene",
+            "reproject it (gdalwarp) or cut it, or give --native to read pixels as they are",
+        )
+    own = math.sqrt(resolution.centre[0] * resolution.centre[1])
+    target = gsd if gsd is not None else _nearest(own, trained_gsd)
+    _check_factor(resolution.centre, target, gsd, trained_gsd, name)
+    if all(abs(target / size - 1) <= _SQUARE_ENOUGH for size in resolution.centre):
+        return WorkingGrid(height, width, georef, resolution.centre)
+    new_height = max(1, round(height * resolution.centre[0] / target))
+    new_width = max(1, round(width * resolution.centre[1] / target))
+    per_row, per_col = height / new_height, width / new_width
+    return WorkingGrid(
+        new_height,
+        new_width,
+        scaled_georef(georef, per_row=per_row, per_col=per_col),
+        (resolution.centre[0] * per_row, resolution.centre[1] * per_col),
+    )
+
+
+def _nearest(own: float, trained_gsd: tuple[float, float] | None) -> float:
+    if trained_gsd is None:
+        return own
+    low, high = trained_gsd
+    if not 0 < low <= high < math.inf:
+        raise UsageError(f"range of ground resolution {trained_gsd}: two positive numbers, ascending")
+    # A pixel within 1 % of the range counts as in it.
+    if low * (1 - _SQUARE_ENOUGH) <= own <= high * (1 + _SQUARE_ENOUGH):
+        return own
+    return min(max(own, low), high)
+
+
+def _check_factor(
+    centre: GroundPixel, target: float, gsd: float | None, trained_gsd: tuple[float, float] | None, name: str
+) -> None:
+    factors = [size / target for size in centre]
+    if min(factors) >= MIN_FACTOR and max(factors) <= MAX_FACTOR:
+        return
+    worst = min(factors) if min(factors) < MIN_FACTOR else max(factors)
+    why = f"--gsd {gsd:g} asks for" if gsd is not None else "the model was trained at"
+    if gsd is None and trained_gsd is None:
+        why = "square pixels would be"
+    lowest, highest = max(centre) / MAX_FACTOR, min(centre) / MIN_FACTOR
+    choice = f"--gsd between {lowest:.3g} and {highest:.3g}, or " if lowest <= highest else ""
+    raise InputError(
+        f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: a resize by {worst:.3g}, "
+        f"outside {MIN_FACTOR} to {MAX_FACTOR}",
+        f"give {choice}--native to read pixels as they are",
+    )

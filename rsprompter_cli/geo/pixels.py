@@ -1,0 +1,215 @@
+"""Reading a rectangle of an open raster: colour samples and what of them is valid."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterWindow
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.bands import BandPlan, look_up_palette
+from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+
+log = logging.getLogger(__name__)
+
+_SINGLE_PRECISION = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
+"""Types whose every value a float32 holds exactly; the others are worked on as float64."""
+
+
+class PixelReader:
+    """Colour samples of one resolution level of a raster: the full image or one of its overviews.
+
+    A sample is not valid where the file's mask or transparency says so, where all used bands hold
+    the nodata value, where any of them is not finite, and where the file stores no block. One
+    reader may be used from several threads; they take turns.
+
+    Args:
+        base: the open raster, full resolution; stays owned by the caller.
+        source: what it was opened from.
+        plan: which bands to read.
+        level: index of the overview to read, or None for the full image.
+        max_block: bytes a decoded block may take.
+    """
+
+    def __init__(self, base: Any, source: Source, plan: BandPlan, *, level: int | None, max_block: int) -> None:
+        self._base, self._source, self._plan, self._level = base, source, plan, level
+        self._lock = threading.Lock()
+        with ExitStack() as stack:
+            self._data = base
+            if level is not None:
+                self._data = stack.enter_context(open_raster(source, max_block=max_block, OVERVIEW_LEVEL=level))
+            self._side_mask = _open_side_mask(base, source, max_block)
+            if self._side_mask is not None:
+                stack.enter_context(self._side_mask)
+            self._opened = stack.pop_all()
+        self.height, self.width = int(self._data.height), int(self._data.width)
+        types = {base.dtypes[band - 1] for band in plan.distinct}
+        self.dtype = np.dtype(np.float32 if types <= _SINGLE_PRECISION else np.float64)
+        self.block_height, self.block_width = self._data.block_shapes[plan.distinct[0] - 1]
+        self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
+        self._may_be_sparse = source.driver == "GTiff"
+
+    @property
+    def colours(self) -> int:
+        """Planes of `read`: 3, or 1 for grey."""
+        return 3 if self._plan.palette is not None else len(self._plan.colours)
+
+    def __enter__(self) -> PixelReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what this reader opened itself."""
+        self._opened.close()
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Samples of a rectangle of this level's pixels.
+
+        Returns:
+            float [colours, height, width] of `dtype` (any value where not valid), and bool
+            [height, width] or None when all samples are valid.
+
+        Raises:
+            InputError: the file is damaged there; names the rectangle.
+        """
+        plan = self._plan
+        window = RasterWindow(left, top, width, height)
+        extra = [plan.alpha] if plan.alpha is not None else []
+        try:
+            with self._lock, gdal_env(self._source):
+                raw = self._data.read([*plan.distinct, *extra], window=window)  # [B, h, w]
+                mask = self._read_mask(window)
+        except RasterioError as error:
+            where = f"pixels {left}..{left + width - 1} x {top}..{top + height - 1}"
+            where += "" if self._level is None else f" of overview {self._level}"
+            raise InputError(
+                f"{self._source.name}: damaged, the window of {where} cannot be read: {gdal_reason(error)}",
+                "is the file complete?",
+            ) from error
+        samples = raw[: len(plan.distinct)]
+        valid = self._usable(samples)
+        if extra:
+            valid &= raw[-1] > 0
+        if mask is not None:
+            valid &= mask > 0
+        for y, x, rows, cols in self._missing_blocks(top, left, height, width):
+            valid[max(y - top, 0) : y - top + rows, max(x - left, 0) : x - left + cols] = False
+        if plan.palette is not None:
+            colours, opaque = look_up_palette(samples[0], plan.palette)
+            valid &= opaque
+        else:
+            colours = plan.arrange(samples)
+        return colours.astype(self.dtype), None if valid.all() else valid
+
+    def may_have_data(self, top: int, left: int, height: int, width: int) -> bool:
+        """False when the file stores no block of the rectangle; nothing is decoded."""
+        if not self._may_be_sparse:
+            return True
+        with self._lock, gdal_env(self._source):
+            return any(self._stored(row, col) for row, col, *_ in self._blocks(top, left, height, width))
+
+    def _usable(self, samples: np.ndarray) -> np.ndarray:
+        """Where not all used bands are nodata and all are finite, bool [h, w]."""
+        valid = np.ones(samples.shape[1:], dtype=bool)
+        if samples.dtype.kind == "f":
+            valid &= np.isfinite(samples).all(axis=0)
+        empty = [
+            band == band.dtype.type(nodata)
+            for band, nodata in zip(samples, (self._base.nodatavals[at - 1] for at in self._plan.distinct), strict=True)
+            if nodata is not None and _fits(nodata, band.dtype)
+        ]
+        if len(empty) == len(samples):
+            valid &= ~np.logical_and.reduce(empty)
+        return valid
+
+    def _read_mask(self, window: RasterWindow) -> np.ndarray | None:
+        """uint8 [h, w], 0 where the file's own mask says not valid."""
+        if self._side_mask is not None:
+            return self._side_mask.read(1, window=window)
+        return self._data.read_masks(self._plan.distinct[0], window=window) if self._has_mask else None
+
+    def _blocks(self, top: int, left: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+        """(block row, block column, first row, first column) of the blocks that a rectangle touches."""
+        tall, wide = self.block_height, self.block_width
+        for row in range(top // tall, (top + height - 1) // tall + 1):
+            for col in range(left // wide, (left + width - 1) // wide + 1):
+                yield row, col, row * tall, col * wide
+
+    def _missing_blocks(self, top: int, left: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """(first row, first column, rows, columns) of the blocks of a rectangle that the file does not store."""
+        if not self._may_be_sparse:
+            return []
+        with self._lock, gdal_env(self._source):
+            return [
+                (y, x, self.block_height, self.block_width)
+                for row, col, y, x in self._blocks(top, left, height, width)
+                if not self._stored(row, col)
+            ]
+
+    def _stored(self, row: int, col: int) -> bool:
+        bands = self._plan.distinct if self._base.interleaving is None or self._is_planar else self._plan.distinct[:1]
+        return any(
+            self._base.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band, ovr=self._level) is not None
+            for band in bands
+        )
+
+    @property
+    def _is_planar(self) -> bool:
+        return bool(self._base.interleaving.value.upper() == "BAND")
+
+
+def pick_overview(base: Any, source: Source, plan: BandPlan, *, height: int, width: int) -> int | None:
+    """The coarsest overview that is still at least as fine as height x width pixels, or None for the full image.
+
+    A mask in a file of its own has no overviews: with one, the full image is read.
+    """
+    if side_mask_path(source) is not None:
+        return None
+    reduction = min(base.height / height, base.width / width)
+    # A pixel of slack: overviews are rounded up, working grids to the nearest.
+    fitting = [
+        (factor, index) for index, factor in enumerate(base.overviews(plan.distinct[0])) if factor <= reduction * 1.01
+    ]
+    return max(fitting)[1] if fitting else None
+
+
+def side_mask_path(source: Source) -> Path | None:
+    """The mask file GDAL writes beside a raster that cannot hold one: `scene.tif.msk`."""
+    if source.path is None or source.driver == "VRT":
+        return None
+    beside = source.path.with_name(source.path.name + ".msk")
+    return beside if beside.is_file() else None
+
+
+def _open_side_mask(base: Any, source: Source, max_block: int) -> Any:
+    """The mask file beside a raster, opened through the same door, or None."""
+    beside = side_mask_path(source)
+    if beside is None:
+        return None
+    mask_source = resolve_source(beside)
+    if mask_source.driver != "GTiff":
+        raise InputError(f"{beside}: a mask file is a TIFF, this is {mask_source.driver}", "remove or repair it")
+    mask = open_raster(mask_source, max_block=max_block)
+    if (mask.height, mask.width) != (base.height, base.width) or mask.count < 1:
+        mask.close()
+        raise InputError(f"{beside}: a mask of another size than {source.name}", "remove or repair it")
+    log.info("%s: taking the mask of %s", source.name, beside.name)
+    return mask
+
+
+def _fits(nodata: float, dtype: np.dtype) -> bool:
+    """Whether a sample of this type can equal the nodata value."""
+    if dtype.kind == "f":
+        return bool(np.isfinite(nodata))
+    limits = np.iinfo(dtype)
+    return bool(nodata == int(nodata) and limits.min <= nodata <= limits.max) if np.isfinite(nodata) else False
