@@ -1,0 +1,200 @@
+"""SAM's parts against transformers' own SamModel on random tiny weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import SamConfig, SamModel
+
+from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
+from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
+from rsprompter_cli.models.sam_weights import load_sam_weights, resolve_sam_arch
+from tests.make.tiny_models import TINY_VIT, tiny_model, tiny_model_config
+
+
+def _sam() -> SamModel:
+    """A SamModel of the sizes of TINY_VIT, every weight random and none near zero."""
+    decoder = TINY_VIT.decoder
+    config = SamConfig(
+        vision_config={
+            "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_dim": 32,
+            "global_attn_indexes": [1, 3], "window_size": 3, "output_channels": 16, "image_size": 64,
+            "patch_size": 16, "num_pos_feats": 8,
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 8},
+        mask_decoder_config={
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_dim": decoder.mlp_dim,
+            "iou_head_hidden_dim": 16,
+        },
+    )  # fmt: skip
+    torch.manual_seed(3)
+    model = SamModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def sam() -> SamModel:
+    return _sam()
+
+
+@pytest.fixture(scope="module")
+def folder(sam: SamModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sam")
+    sam.save_pretrained(path)
+    return path
+
+
+def _loaded(folder: Path, **changes: object) -> RSPrompterAnchor:
+    model = tiny_model(sam=str(folder), sam_arch=None, **changes)
+    load_sam_weights(model, folder)
+    assert isinstance(model, RSPrompterAnchor)
+    return model.eval()
+
+
+def test_encoder_equals_transformers(sam: SamModel, folder: Path) -> None:
+    model = _loaded(folder)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        ours = model.encoder(pixels)
+        theirs = sam.vision_encoder(pixels, output_hidden_states=True)
+    assert torch.allclose(ours.embedding, theirs.last_hidden_state, atol=1e-5)
+    assert len(ours.states) == 5
+    first = sam.vision_encoder.patch_embed(pixels) + sam.vision_encoder.pos_embed
+    assert torch.allclose(ours.states[0], first.permute(0, 3, 1, 2), atol=1e-5)
+    last = sam.vision_encoder.neck(ours.states[4].permute(0, 2, 3, 1))
+    assert torch.allclose(last, theirs.last_hidden_state, atol=1e-5)
+
+
+def test_masks_equal_transformers_for_any_chunk(sam: SamModel, folder: Path) -> None:
+    model = _loaded(folder)
+    embedding, prompts = torch.randn(1, 16, 4, 4), torch.randn(7, 5, 16)
+    with torch.no_grad():
+        theirs, _ = sam.mask_decoder(
+            image_embeddings=embedding,
+            image_positional_embeddings=sam.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=prompts[None],
+            dense_prompt_embeddings=sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, 4, 4),
+            multimask_output=False,
+        )
+        for chunk in (1, 3, 100):
+            model.mask_decoder.chunk = chunk
+            ours = model.mask_decoder(embedding, prompts)
+            assert torch.allclose(ours, theirs[0, :, 0], atol=1e-5)
+
+
+def test_no_prompts_give_no_masks(folder: Path) -> None:
+    assert _loaded(folder).mask_decoder(torch.randn(1, 16, 4, 4), torch.zeros(0, 5, 16)).shape == (0, 16, 16)
+
+
+def test_sizes_are_read_from_the_folder(folder: Path) -> None:
+    assert resolve_sam_arch(str(folder)) == TINY_VIT
+    complete = complete_config(tiny_model_config(sam=str(folder), sam_arch=None))
+    assert complete.sam_arch == TINY_VIT
+    assert complete.image_size == 64
+
+
+def test_sizes_the_file_leaves_to_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "sam"}', encoding="utf-8")
+    assert resolve_sam_arch(str(tmp_path)) == KNOWN_SAM["base"]
+
+
+def test_sizes_of_a_tiny_vit_folder(tmp_path: Path) -> None:
+    fields = {"model_type": "tiny-vit", **TinyVitArch(window_sizes=(7, 7, 7, 7)).model_dump(mode="json")}
+    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    assert resolve_sam_arch(str(tmp_path)) == TinyVitArch(window_sizes=(7, 7, 7, 7))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}', '{"model_type": "tiny-vit", "depth": 3}'])
+def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config\.json: not the configuration of a SAM"):
+        resolve_sam_arch(str(tmp_path))
+
+
+def test_an_unknown_name_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no SAM named 'bas'") as caught:
+        resolve_sam_arch("bas")
+    assert "base" in caught.value.hint
+    with pytest.raises(CheckpointError, match=r"lacks config\.json"):
+        resolve_sam_arch(str(tmp_path))
+
+
+def test_a_larger_input_resizes_the_position_tables(sam: SamModel, folder: Path) -> None:
+    model = _loaded(folder, image_size=128)
+    stored = sam.vision_encoder
+    positions = F.interpolate(stored.pos_embed.permute(0, 3, 1, 2), size=(8, 8), mode="bicubic", align_corners=False)
+    ours = model.encoder.vit  # type: ignore[union-attr]
+    assert torch.allclose(ours.pos_embed, positions.permute(0, 2, 3, 1), atol=1e-6)  # type: ignore[arg-type, union-attr]
+    for index, layer in enumerate(stored.layers):
+        table = layer.attn.rel_pos_h
+        if index in (1, 3):
+            table = F.interpolate(table.T[None], size=15, mode="linear", align_corners=False)[0].T
+        assert torch.allclose(ours.layers[index].attn.rel_pos_h, table, atol=1e-6)  # type: ignore[index, union-attr]
+    model([torch.rand(3, 128, 128)])
+
+
+def test_resized_tables_equal_the_recorded_ones(shared: Path) -> None:
+    recorded = load_file(shared / "parity" / "rsprompter_anchor_lora" / "reference_state_dict.safetensors")
+    folder = shared / "parity" / "sam"
+    model = build_model(tiny_model_config(sam=str(folder), sam_arch=None, image_size=128), num_classes=3)
+    load_sam_weights(model, folder)
+    prefix = "backbone.vision_encoder.base_model.model."
+    checked = 0
+    for key, value in model.state_dict().items():
+        name = prefix + key.removeprefix("encoder.vit.")
+        if key.endswith(("pos_embed", "rel_pos_h", "rel_pos_w")):
+            assert torch.allclose(value, recorded[name], atol=2e-6), key
+            checked += 1
+    assert checked == 9
+
+
+def test_adapters_keep_their_start_and_the_projection_is_loaded(sam: SamModel, folder: Path) -> None:
+    model = _loaded(folder, encoder="lora")
+    state = model.state_dict()
+    assert torch.equal(
+        state["encoder.vit.layers.0.attn.qkv.base_layer.weight"], sam.vision_encoder.layers[0].attn.qkv.weight
+    )
+    assert torch.all(state["encoder.vit.layers.0.attn.qkv.lora_B.default.weight"] == 0)
+
+
+def test_weights_that_do_not_fit_are_listed(folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["mask_decoder.iou_token.weight"]
+    tensors["vision_encoder.pos_embed"] = torch.zeros(1, 4, 4, 17)
+    tensors["vision_encoder.extra"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        load_sam_weights(tiny_model(), tmp_path)
+    message = caught.value.message
+    assert "1 missing: mask_decoder.decoder.iou_token.weight" in message
+    assert "1 unexpected: encoder.vit.extra" in message
+    assert "encoder.vit.pos_embed [1, 4, 4, 17] instead of [1, 4, 4, 16]" in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+        load_sam_weights(tiny_model(), tmp_path)
+
+
+def test_norms_have_sams_own_eps() -> None:
+    model = tiny_model()
+    eps = {name: module.eps for name, module in model.named_modules() if isinstance(module, torch.nn.LayerNorm)}
+    assert eps.pop("mask_decoder.decoder.transformer.layer_norm_final_attn") == 1e-5
+    assert len(eps) == 2 * 4 + 2 + 2 * 4 + 1
+    assert set(eps.values()) == {1e-6}
+
+
+def test_a_vit_of_stride_other_than_16_is_refused() -> None:
+    arch = VitArch.model_validate(TINY_VIT.model_dump() | {"patch_size": 8})
+    with pytest.raises(UsageError, match="patch_size = 8"):
+        build_model(tiny_model_config(sam_arch=arch), num_classes=1)
