@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import print_json, progress_bar
+from rsprompter_cli.cli.options import JsonOption, OverwriteOption, parse_bands
+from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.errors import UsageError
 
 app = typer.Typer(help="Convert data sets from and to COCO.", no_args_is_help=True)
+
+
+class Split(StrEnum):
+    """Where the scenes of a set go."""
+
+    TRAIN = "train"
+    VAL = "val"
 
 
 @app.command("whu2coco")
@@ -36,8 +45,7 @@ def whu2coco_command(
 
     from rsprompter_cli.data.convert.whu2coco import SPLITS, convert_whu
 
-    with progress_bar() as bar:
-        task = bar.add_task("labels", total=None)
+    with counted_progress("labels") as on_progress:
         report = convert_whu(
             root,
             out,
@@ -45,7 +53,7 @@ def whu2coco_command(
             workers=workers,
             skip_bad=skip_bad,
             overwrite=overwrite,
-            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            on_progress=on_progress,
         )
     if as_json:
         print_json(asdict(report))
@@ -53,3 +61,83 @@ def whu2coco_command(
     for file in report.files:
         typer.echo(f"{report.outcome}: {file}")
     typer.echo(f"{report.images} images, {report.instances} buildings, {report.skipped} files that are no pictures")
+
+
+@app.command("vector2coco")
+def vector2coco_command(
+    pairs: Annotated[
+        list[Path], typer.Argument(metavar="SCENE LABELS [SCENE LABELS ...]", help="Scenes, each with its footprints.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/ and annotations/.")],
+    tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.")] = 256,
+    overlap: Annotated[float, typer.Option("--overlap", help="Share that neighbouring tiles share, below 0.5.")] = 0.0,
+    gsd: Annotated[
+        list[float] | None,
+        typer.Option("--gsd", help="Metres per pixel on the ground; may be repeated. Default: as fine as the scene."),
+    ] = None,
+    native: Annotated[bool, typer.Option("--native", help="Keep the pixels of the file.")] = False,
+    class_attribute: Annotated[
+        str | None, typer.Option("--class-attribute", help="Column of the footprints that names their class.")
+    ] = None,
+    class_name: Annotated[
+        str, typer.Option("--class-name", help="Class of footprints without such a column or value.")
+    ] = "building",
+    val: Annotated[
+        float | None,
+        typer.Option("--val", help="Cut an end off each scene to validate with this share of its footprints [0.2]."),
+    ] = None,
+    val_scene: Annotated[
+        list[str] | None,
+        typer.Option("--val-scene", help="This scene (path, name or stem) validates, the others train; repeatable."),
+    ] = None,
+    split: Annotated[Split | None, typer.Option("--split", help="All scenes go there.")] = None,
+    min_visible: Annotated[
+        float,
+        typer.Option(
+            "--min-visible",
+            help="Drop cut pieces that show less of their footprint and have under 256 px; under 16 px always.",
+        ),
+    ] = 0.1,
+    skip_empty: Annotated[
+        bool, typer.Option("--skip-empty", help="Leave out training tiles without footprints.")
+    ] = False,
+    bands: Annotated[str | None, typer.Option("--bands", help="Bands read as red,green,blue, e.g. 4,3,2.")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="How samples become 0..255, as in predict.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Cut GeoTIFF scenes and their footprints, in any CRS, into a COCO set of tiles."""
+    from dataclasses import asdict
+
+    from rsprompter_cli.data.convert.vector2coco import convert_vectors
+
+    if len(pairs) % 2:
+        raise UsageError(f"{len(pairs)} files: each SCENE is followed by its LABELS, the last has none")
+    with counted_progress("tiles") as on_progress:
+        report = convert_vectors(
+            list(zip(pairs[::2], pairs[1::2], strict=True)),
+            out,
+            tile=tile,
+            overlap=overlap,
+            gsd=gsd or (),
+            native=native,
+            class_attribute=class_attribute,
+            class_name=class_name,
+            val=val,
+            val_scenes=val_scene or (),
+            split=None if split is None else split.value,
+            min_visible=min_visible,
+            skip_empty=skip_empty,
+            bands=parse_bands(bands),
+            scale=scale,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json(asdict(report))
+        return
+    rows = [[*(value for key, value in asdict(scene).items() if key != "labels")] for scene in report.scenes]
+    print_table([key for key in asdict(report.scenes[0]) if key != "labels"], rows)
+    for name, (images, instances) in report.splits.items():
+        typer.echo(f"{name}: {images} tiles, {instances} instances")
+    typer.echo(f"{report.outcome}: {report.out}")

@@ -65,6 +65,23 @@ def read_picture(path: str | Path) -> np.ndarray:
     return _read_pillow_picture(source)
 
 
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) in pixels as `read_picture` would give it; all samples are decoded, so that damage shows.
+
+    Raises:
+        InputError: unreadable or damaged.
+        ResourceError: more than MAX_PIXELS.
+    """
+    source = resolve_source(path)
+    if source.driver not in ("GTiff", "JP2OpenJPEG"):
+        height, width = _read_pillow_picture(source).shape[:2]
+        return height, width
+    with gdal_env(source), open_raster(source) as dataset:
+        _check_size(source, dataset.width, dataset.height)
+        _read(dataset, source, list(dataset.indexes))
+        return dataset.height, dataset.width
+
+
 def _read_raster_picture(source: Source) -> np.ndarray:
     with gdal_env(source), open_raster(source) as dataset:
         _check_size(source, dataset.width, dataset.height)

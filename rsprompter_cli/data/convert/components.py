@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,37 +44,44 @@ def label_image_to_instances(labels: np.ndarray, count: int) -> list[dict[str, A
     flat = labels.ravel(order="F")
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     ends = np.append(starts[1:], flat.size)
-    of = flat[starts]
-    order = np.argsort(of, kind="stable")
-    first = np.searchsorted(of[order], np.arange(1, count + 2))
-    starts, ends = starts[order], ends[order]
-    areas = np.bincount(flat, minlength=count + 1)
-    instances = []
-    for number, box in enumerate(ndimage.find_objects(labels, max_label=count), start=1):
-        runs = slice(first[number - 1], first[number])
-        rows, cols = box
-        instances.append(
-            {
-                "bbox": [
-                    float(cols.start),
-                    float(rows.start),
-                    float(cols.stop - cols.start),
-                    float(rows.stop - rows.start),
-                ],
-                "area": int(areas[number]),
-                "segmentation": _compressed_rle(starts[runs], ends[runs], height, width),
-            }
+    runs = np.flatnonzero(flat[starts])
+    runs = runs[np.argsort(flat[starts[runs]], kind="stable")]  # by object, then in column order
+    starts, ends, owner = starts[runs], ends[runs], flat[starts[runs]]
+    first = np.searchsorted(owner, np.arange(1, count + 2))
+    counts = _run_lengths(starts, ends, first[:-1])
+    rles = []
+    for begin, end in pairwise(first.tolist()):
+        rest = flat.size - int(ends[end - 1])
+        rles.append({"size": [height, width], "counts": counts[2 * begin : 2 * end] + ([rest] if rest else [])})
+    boxes = _boxes(starts, ends, first, height)
+    areas = np.add.reduceat(ends - starts, first[:-1])
+    return [
+        {
+            "bbox": box,
+            "area": area,
+            "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
+        }
+        for box, area, rle in zip(
+            boxes.tolist(), areas.tolist(), coco_mask.frPyObjects(rles, height, width), strict=True
         )
-    return instances
+    ]
 
 
-def _compressed_rle(starts: np.ndarray, ends: np.ndarray, height: int, width: int) -> dict[str, Any]:
-    """COCO RLE from sorted runs [start, end) in column order, which neither touch nor overlap."""
-    size = height * width
-    edges = np.empty(2 * len(starts), np.int64)
-    edges[0::2], edges[1::2] = starts, ends
-    counts = np.diff(edges, prepend=0)
-    if edges[-1] < size:
-        counts = np.append(counts, size - edges[-1])
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+def _run_lengths(starts: np.ndarray, ends: np.ndarray, first: np.ndarray) -> list[int]:
+    """For each run the gap since the previous run of its object (or the image's start), and its length."""
+    counts = np.empty(2 * len(starts), np.int64)
+    counts[2::2] = starts[1:] - ends[:-1]
+    counts[2 * first] = starts[first]
+    counts[1::2] = ends - starts
+    return counts.tolist()
+
+
+def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> np.ndarray:
+    """float64 [K, 4] XYWH of the objects whose runs begin at `first` (K + 1 positions)."""
+    last = ends - 1
+    left, right = starts[first[:-1]] // height, last[first[1:] - 1] // height
+    # A run that goes on from the bottom of one column to the top of the next touches both edges.
+    wraps = starts // height != last // height
+    top = np.minimum.reduceat(np.where(wraps, 0, starts % height), first[:-1])
+    bottom = np.maximum.reduceat(np.where(wraps, height - 1, last % height), first[:-1])
+    return np.stack([left, top, right - left + 1, bottom - top + 1], axis=1).astype(np.float64)

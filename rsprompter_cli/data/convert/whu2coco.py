@@ -22,7 +22,7 @@ import numpy as np
 from rsprompter_cli.data.convert.components import connected_components, label_image_to_instances
 from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
-from rsprompter_cli.geo.raster import read_label, read_picture
+from rsprompter_cli.geo.pictures import picture_size, read_label
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def convert_pair(pair: Pair) -> dict[str, Any] | str:
             return f"{pair.image}: has no label, looked for {pair.label}"
         if not pair.image.is_file():
             return f"{pair.label}: has no image, looked for {pair.image}"
-        size = read_picture(pair.image).shape[:2]
+        size = picture_size(pair.image)
         mask = read_binary_label(pair.label)
     except RspError as error:
         return error.message
@@ -140,8 +140,9 @@ def read_binary_label(path: Path) -> np.ndarray:
         InputError: not a readable label, or holding other values than 0 and 255 or 0 and 1.
     """
     values = read_label(path)
-    found = np.unique(values).tolist()
-    if not (set(found) <= {0, 255} or set(found) <= {0, 1}):
+    high = values.max()
+    if high not in (0, 1, 255) or not ((values == 0) | (values == high)).all():
+        found = np.unique(values).tolist()
         odd = [value for value in found if value not in (0, 1, 255)] or found
         shown = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
         raise InputError(f"{path}: is no binary label, it holds {shown}; the values must be 0 and 255, or 0 and 1")

@@ -1,0 +1,72 @@
+"""Whether footprints lie on the scene they are given with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.lonlat import to_lonlat, to_map, to_pixels
+from rsprompter_cli.geo.raster import Scene
+
+logger = logging.getLogger(__name__)
+
+SMALL_SHARE = 0.1
+"""A layer with a smaller part of its footprints on the scene is mentioned: it may be the wrong one."""
+
+Extent = tuple[float, float, float, float]
+
+
+def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, polygons: Sequence[Any]) -> int:
+    """How many footprints touch the scene.
+
+    Args:
+        polygons: footprints in the CRS of the scene.
+
+    Raises:
+        InputError: none does; the message gives both extents in degrees.
+    """
+    if not polygons:
+        raise InputError(f"{label_path}: holds no footprint")
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    count = int(np.count_nonzero(shapely.intersects(to_pixels(polygons, scene.georef), frame)))
+    if count:
+        if count < SMALL_SHARE * len(polygons):
+            logger.warning("%s: only %d of its %d footprints lie on %s", label_path, count, len(polygons), scene_path)
+        return count
+    crs = scene.georef.crs_wkt or ""
+    labels = _extent(to_lonlat([shapely.box(*shapely.total_bounds(np.asarray(polygons, dtype=object)))], crs)[0])
+    ground = _extent(outline_in_degrees(scene))
+    hint = "the label file may name a wrong coordinate reference system, or belong to another scene"
+    if _overlap((labels[1], labels[0], labels[3], labels[2]), ground):
+        hint = "longitude and latitude of the label file look swapped"
+    raise InputError(
+        f"{label_path}: none of its {len(polygons)} footprints lies on {scene_path}: "
+        f"labels {_words(labels)}, scene {_words(ground)}",
+        hint,
+    )
+
+
+def outline_in_degrees(scene: Scene) -> Any:
+    """The border of a placed scene as a WGS84 polygon."""
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    return to_lonlat(to_map([frame], scene.georef), scene.georef.crs_wkt or "")[0]
+
+
+def _extent(geometry: Any) -> Extent:
+    west, south, east, north = geometry.bounds
+    return float(west), float(south), float(east), float(north)
+
+
+def _overlap(one: Extent, other: Extent) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+
+
+def _words(extent: Extent) -> str:
+    west, south, east, north = extent
+    return f"longitude {west:.5f} to {east:.5f}, latitude {south:.5f} to {north:.5f}"

@@ -1,0 +1,54 @@
+"""The annotation files of a set of tiles."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.data.convert.outputs import json_bytes
+from rsprompter_cli.data.convert.tiles import SLIVER_RULE, CutTile
+from rsprompter_cli.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class SplitDocument:
+    """One split as it grows; annotations name their class until all classes are known."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
+
+
+def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "file_name": name,
+        "width": tile.window.width,
+        "height": tile.window.height,
+        "scene": stem,
+        "gsd": gsd,
+        "georef": {"crs_wkt": tile.georef.crs_wkt, "transform": list(tile.georef.transform)},
+    }
+
+
+def write_annotations(folder: Path, documents: dict[str, SplitDocument], info: dict[str, Any]) -> list[str]:
+    """Write one JSON file per split, with the same categories in each; their names."""
+    classes = sorted({name for document in documents.values() for _, name, _ in document.annotations})
+    if not classes:
+        raise InputError("no tile shows a footprint that is large enough to be kept", SLIVER_RULE)
+    ids = {name: number for number, name in enumerate(classes, start=1)}
+    folder.mkdir()
+    for split, document in sorted(documents.items()):
+        if not document.annotations:
+            logger.warning("the %s split has no instance in its %d tiles", split, len(document.images))
+        annotations = [
+            {"id": number, "image_id": image_id, "category_id": ids[name], **fields, "iscrowd": 0}
+            for number, (image_id, name, fields) in enumerate(document.annotations, start=1)
+        ]
+        categories = [{"id": number, "name": name} for name, number in ids.items()]
+        content = {"info": info, "images": document.images, "annotations": annotations, "categories": categories}
+        (folder / f"instances_{split}.json").write_bytes(json_bytes(content))
+    return classes
