@@ -1,0 +1,74 @@
+"""`rsp eval`: a checkpoint and a COCO split to average precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import (
+    Device,
+    DeviceOption,
+    JsonOption,
+    OverwriteOption,
+    Precision,
+    PrecisionOption,
+    ThreadsOption,
+)
+from rsprompter_cli.cli.output import counted_progress, print_json, print_table, set_threads
+
+
+def eval_command(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best.")],
+    data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
+    split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
+    save_detections: Annotated[
+        Path | None, typer.Option("--save-detections", help="Write the detections as a COCO results file.")
+    ] = None,
+    show_dir: Annotated[
+        Path | None, typer.Option("--show-dir", help="Folder for overlays of the worst and the best pictures.")
+    ] = None,
+    show: Annotated[int, typer.Option("--show", min=1, help="How many worst and best pictures.")] = 8,
+    pr_curve: Annotated[
+        Path | None, typer.Option("--pr-curve", help="Draw precision over recall at mask IoU .5 into this PNG.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Box and mask average precision of a checkpoint on a COCO split."""
+    from rsprompter_cli.evaluate.coco import evaluate_coco
+    from rsprompter_cli.evaluate.curves import save_curves
+    from rsprompter_cli.evaluate.gallery import save_gallery
+    from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
+    from rsprompter_cli.io.atomic import refuse_existing
+
+    for path in filter(None, (save_detections, show_dir, pr_curve)):
+        refuse_existing(path, overwrite=overwrite)
+    set_threads(threads)
+    with counted_progress("evaluation") as on_progress:
+        evaluation = evaluate_coco(
+            checkpoint,
+            data,
+            split,
+            batch=batch,
+            device=device.value,
+            precision=precision.value,
+            on_progress=on_progress,
+        )
+    if save_detections is not None:
+        evaluation.save_detections(save_detections)
+    if pr_curve is not None:
+        save_curves(pr_curve, evaluation.metrics.curves)
+    if show_dir is not None:
+        save_gallery(show_dir, evaluation, count=show)
+    if as_json:
+        print_json(as_tree(evaluation.metrics))
+        return
+    print_table(*summary_rows(evaluation.metrics))
+    print()
+    print_table(*class_rows(evaluation.metrics))

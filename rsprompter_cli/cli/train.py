@@ -1,0 +1,130 @@
+"""`rsp train`: a preset and a COCO set to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
+from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
+from rsprompter_cli.config import DEFAULT_PRESET
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from torch import nn
+
+    from rsprompter_cli.train.loop import StepReport, TrainResult
+
+_log = logging.getLogger(__name__)
+
+
+def train_command(
+    preset: Annotated[str, typer.Argument(help="A preset name or a TOML file.")] = DEFAULT_PRESET,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="COCO set: annotations/*{train,val}.json and pictures; default: the preset's."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/PRESET.")] = None,
+    overrides: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    load_from: Annotated[
+        Path | None, typer.Option("--load-from", help="Checkpoint folder whose weights to start from.")
+    ] = None,
+    sam: Annotated[
+        str | None, typer.Option("--sam", help="SAM weights: a name or a folder; short for --set model.sam=...")
+    ] = None,
+    random_sam: Annotated[
+        bool, typer.Option("--random-sam", help="Start SAM from random weights (for trying things out).")
+    ] = False,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Length of the run; short for --set train.epochs=...")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
+    ] = None,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on a COCO set.
+
+    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/.
+    """
+    from rsprompter_cli.config import load_config
+    from rsprompter_cli.train.loop import train
+
+    set_threads(threads)
+    config = load_config(preset, [*(overrides or ()), *_shorthands(sam, epochs)])
+    with progress_bar() as progress:
+        shown = _Shown(progress)
+        result = train(
+            config,
+            data=data or config.data.root,
+            out=out or Path("runs") / config.name,
+            resume=resume,
+            overwrite=overwrite,
+            load_from=load_from,
+            random_sam=random_sam,
+            device=device.value,
+            minutes=minutes,
+            on_model=_print_parameters,
+            on_step=shown.step,
+            on_evaluation=shown.evaluation,
+        )
+    _print_result(result, as_json=as_json)
+    if result.interrupted:
+        raise KeyboardInterrupt
+
+
+def _shorthands(sam: str | None, epochs: int | None) -> list[str]:
+    # A JSON string is a TOML string: no character of a path is mistaken for syntax.
+    named = [] if sam is None else [f"model.sam={json.dumps(sam, ensure_ascii=False)}"]
+    return named + ([] if epochs is None else [f"train.epochs={epochs}"])
+
+
+class _Shown:
+    """The progress line of a run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._steps = progress.add_task("training", total=None)
+        self._evaluation = progress.add_task("evaluation", total=None, visible=False)
+
+    def step(self, report: StepReport) -> None:
+        self._progress.update(self._evaluation, visible=False)
+        self._progress.update(self._steps, completed=report.step, total=report.steps, description=report.describe())
+
+    def evaluation(self, done: int, total: int) -> None:
+        self._progress.update(self._evaluation, completed=done, total=total, visible=True)
+
+
+def _print_parameters(model: nn.Module) -> None:
+    from rsprompter_cli.models.trainable import trainable_table
+
+    rows = trainable_table(model)
+    width = max(len("parameters"), *(len(row.block) for row in rows))
+    _log.info("%-*s  %12s  %12s", width, "parameters", "trainable", "frozen")
+    for row in rows:
+        _log.info("%-*s  %12s  %12s", width, row.block, f"{row.trainable:,}", f"{row.frozen:,}")
+    trainable, frozen = sum(row.trainable for row in rows), sum(row.frozen for row in rows)
+    _log.info("%-*s  %12s  %12s", width, "all", f"{trainable:,}", f"{frozen:,}")
+
+
+def _print_result(result: TrainResult, *, as_json: bool) -> None:
+    if as_json:
+        print_json(result.as_json())
+        return
+    facts = {
+        "epochs": str(result.epochs_done),
+        "steps": str(result.steps),
+        "finished": "yes" if result.finished else "no, --resume goes on",
+        "best": "none yet" if result.best is None else str(result.best),
+        "last": str(result.last),
+    }
+    facts |= {name: f"{value:.4f}" for name, value in result.metrics.items() if name in ("segm_AP", "segm_AP50", "f1")}
+    print_table(["run", str(result.folder)], facts.items())

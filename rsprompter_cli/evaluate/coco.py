@@ -1,0 +1,224 @@
+"""Running a model over a COCO split and scoring what it finds; masks are kept as runs, never all as pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rsprompter_cli.data.coco import CocoFile, labels_for, read_coco
+from rsprompter_cli.data.dataset import CocoDataset, Item
+from rsprompter_cli.data.images import find_annotations
+from rsprompter_cli.data.rle import Rle, to_rle
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.evaluate.scores import CocoMetrics, score_results
+from rsprompter_cli.io.atomic import write_text
+from rsprompter_cli.models.load import LoadedModel, load_model
+from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
+from rsprompter_cli.structures import Detections, LowResMasks
+
+Progress = Callable[[int, int], None]
+"""Told (images done, images in all)."""
+
+_READ_AHEAD = 2
+_PIXELS_AT_ONCE = 1 << 26
+"""Bool pixels of masks held at full size: 64 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures, and the detections they were taken from.
+
+    results: as in a COCO results file, with the file's image and category ids; `segmentation` is
+        compressed RLE with text counts.
+    """
+
+    metrics: CocoMetrics
+    results: Sequence[Mapping[str, Any]]
+    dataset: CocoDataset
+
+    def save_detections(self, path: str | Path) -> None:
+        """Write the detections as a COCO results file, atomically."""
+        write_text(path, json.dumps(list(self.results), allow_nan=False) + "\n")
+
+
+def evaluate_coco(
+    model: str | Path | LoadedModel,
+    data: str | Path,
+    split: str = "test",
+    *,
+    batch: int = 1,
+    device: str = "auto",
+    precision: str = "auto",
+    image_folder: str | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a checkpoint folder (or a loaded model) on a split of a COCO set.
+
+    Args:
+        data: folder with `annotations/*{split}.json` and the pictures.
+        batch: pictures per forward pass.
+        image_folder: where the pictures lie below `data`; None: as the checkpoint's configuration
+            says, then the usual places.
+
+    Raises:
+        InputError: the set is faulty, or its classes are not those of the model.
+        CheckpointError: the model cannot be read.
+    """
+    where = resolve_device(device)
+    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(where))
+    coco = read_coco(find_annotations(data, split))
+    dataset = CocoDataset(
+        coco,
+        data,
+        image_folder=image_folder or loaded.config.data.image_folder,
+        split=split,
+        labels=match_classes(coco, loaded.meta.class_names),
+    )
+    return evaluate_model(
+        loaded.model,
+        dataset,
+        batch=batch,
+        device=where,
+        dtype=resolve_precision(precision, where),
+        on_progress=on_progress,
+    )
+
+
+def evaluate_model(
+    model: nn.Module,
+    dataset: CocoDataset,
+    *,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a model in memory on a data set without augmentation; its training mode is put back."""
+    categories = {label: category for category, label in dataset.labels.items()}
+    results: list[Mapping[str, Any]] = []
+    was_training = model.training
+    model.eval()
+    try:
+        done = 0
+        for items in _batches(dataset, batch):
+            images = [image.to(device) for image, _, _ in items]
+            # no_grad, not inference_mode: what a model caches here it may use in training.
+            with torch.no_grad(), autocast(device, dtype):
+                found: list[Detections] = model(images, None)
+            for (_, _, image_id), detections in zip(items, found, strict=True):
+                results.extend(to_results(image_id, detections, categories))
+            done += len(items)
+            if on_progress is not None:
+                on_progress(done, len(dataset))
+    finally:
+        model.train(was_training)
+    return Evaluation(score_results(truth_of(dataset.coco), results), results, dataset)
+
+
+def to_results(image_id: int, detections: Detections, categories: Mapping[int, int]) -> list[dict[str, Any]]:
+    """The detections of one image as entries of a COCO results file.
+
+    Args:
+        categories: label to category id.
+    """
+    runs = _runs(detections.masks)
+    boxes = detections.boxes.float().cpu().tolist()
+    labels, scores = detections.labels.tolist(), detections.scores.float().cpu().tolist()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": categories[label],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+            "segmentation": run,
+        }
+        for (x0, y0, x1, y1), label, score, run in zip(boxes, labels, scores, runs, strict=True)
+    ]
+
+
+def truth_of(coco: CocoFile) -> dict[str, Any]:
+    """A checked COCO file as the tree that `score_results` takes."""
+    sizes = {image.id: (image.height, image.width) for image in coco.images}
+    return {
+        "images": [{"id": image.id, "height": image.height, "width": image.width} for image in coco.images],
+        "categories": [{"id": category.id, "name": category.name} for category in coco.categories],
+        "annotations": [
+            {
+                "image_id": annotation.image_id,
+                "category_id": annotation.category_id,
+                "bbox": list(annotation.bbox),
+                "area": annotation.area,
+                "iscrowd": int(annotation.iscrowd),
+                "segmentation": to_rle(annotation.segmentation, *sizes[annotation.image_id]).as_dict(),
+            }
+            for annotation in coco.annotations
+        ],
+    }
+
+
+def match_classes(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:
+    """Category id of the file to label of the model, matched by name, both having the same classes.
+
+    Raises:
+        InputError: a class that only one of them knows; all are listed.
+    """
+    extra = sorted(set(coco.class_names) - set(class_names))
+    missing = sorted(set(class_names) - set(coco.class_names))
+    if extra or missing:
+        sides = [f"only in the file: {', '.join(extra)}"] * bool(extra)
+        sides += [f"only in the model: {', '.join(missing)}"] * bool(missing)
+        raise InputError(
+            f"{coco.path}: its classes are not those of the model: {'; '.join(sides)}",
+            "classes are matched by name; rename the categories of the file, or evaluate another model",
+        )
+    return labels_for(coco, list(class_names))
+
+
+def _runs(masks: Tensor | LowResMasks) -> list[dict[str, Any]]:
+    """Masks as runs, only a few of them at full size at a time."""
+    if isinstance(masks, Tensor):
+        return _encode(masks)
+    rows, columns = masks.frame.image
+    step = max(1, _PIXELS_AT_ONCE // (rows * columns))
+    runs = []
+    for start in range(0, masks.values.shape[0], step):
+        part = LowResMasks(masks.values[start : start + step], masks.threshold, masks.frame)
+        runs += _encode(inflate(part))
+    return runs
+
+
+def _encode(masks: Tensor) -> list[dict[str, Any]]:
+    """Bool masks [N, H, W] as compressed RLE with text counts."""
+    from pycocotools import mask as coco_mask
+
+    # pycocotools reads memory as [H, W, N] in column-major order, and only that.
+    stacked = np.asfortranarray(masks.cpu().numpy().astype(np.uint8).transpose(1, 2, 0))
+    size = (int(masks.shape[1]), int(masks.shape[2]))
+    runs = [Rle(size, bytes(run["counts"])) for run in coco_mask.encode(stacked)]
+    return [{"size": list(run.size), "counts": run.counts.decode("ascii")} for run in runs]
+
+
+def _batches(dataset: CocoDataset, size: int) -> Iterator[list[Item]]:
+    """The items in order, `size` at a time, read ahead in one thread while the model works."""
+    indices = iter(range(len(dataset)))
+    groups = iter(lambda: list(islice(indices, size)), [])
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-read") as reader:
+        pending = [reader.submit(_read, dataset, group) for group in islice(groups, _READ_AHEAD)]
+        while pending:
+            ready = pending.pop(0).result()
+            pending += [reader.submit(_read, dataset, group) for group in islice(groups, 1)]
+            yield ready
+
+
+def _read(dataset: CocoDataset, indices: Sequence[int]) -> list[Item]:
+    return [dataset[index] for index in indices]

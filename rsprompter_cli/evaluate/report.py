@@ -1,0 +1,57 @@
+"""Figures as tables for people and as a tree for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rsprompter_cli.evaluate.scores import CocoMetrics
+
+Table = tuple[list[str], list[list[str]]]
+"""Column names and rows."""
+
+_CLASS_COLUMNS = ("AP", "AP50", "AP75")
+
+
+def as_tree(metrics: CocoMetrics) -> dict[str, Any]:
+    """All figures as plain values; null where the truth holds nothing of the kind."""
+    return {
+        "images": metrics.images,
+        "objects": metrics.objects,
+        "detections": metrics.detections,
+        "segm": dict(metrics.mask),
+        "bbox": dict(metrics.box),
+        "f1": metrics.f1,
+        "score_threshold": metrics.score_threshold,
+        "per_class": [_renamed(asdict(one)) for one in metrics.per_class],
+    }
+
+
+def summary_rows(metrics: CocoMetrics) -> Table:
+    """Masks beside boxes, one figure a row."""
+    rows = [[name, _percent(metrics.mask[name]), _percent(metrics.box[name])] for name in metrics.mask]
+    threshold = "-" if metrics.score_threshold is None else f"{metrics.score_threshold:.3f}"
+    rows.append(["best F1 (IoU .5)", _percent(metrics.f1), "-"])
+    rows.append(["at score", threshold, "-"])
+    return [f"{metrics.images} images, {metrics.objects} objects", "mask", "box"], rows
+
+
+def class_rows(metrics: CocoMetrics) -> Table:
+    """One class a row."""
+    columns = [f"{kind} {name}" for kind in ("mask", "box") for name in _CLASS_COLUMNS]
+    rows = [
+        [one.name, str(one.objects), str(one.detections)]
+        + [_percent(figures[name]) for figures in (one.mask, one.box) for name in _CLASS_COLUMNS]
+        for one in metrics.per_class
+    ]
+    return ["class", "objects", "detections", *columns], rows
+
+
+def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"mask": "segm", "box": "bbox"}
+    return {names.get(key, key): value for key, value in fields.items()}
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

@@ -1,0 +1,112 @@
+"""What may end a run before its time: a loss that is not finite, no memory, a signal, the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rsprompter_cli.errors import ResourceError, TrainingError
+
+_log = logging.getLogger(__name__)
+
+
+def require_finite(
+    losses: Mapping[str, float], *, step: int, epoch: int, image_ids: Sequence[int], last_good: Path | None
+) -> None:
+    """Stop at a loss that is NaN or infinite, before it reaches the weights.
+
+    Raises:
+        TrainingError: names step, losses, pictures and the checkpoint that is still good.
+    """
+    broken = [f"{name}={value}" for name, value in losses.items() if not math.isfinite(value)]
+    if broken:
+        raise not_finite(f"{', '.join(broken)}", step=step, epoch=epoch, image_ids=image_ids, last_good=last_good)
+
+
+def not_finite(what: str, *, step: int, epoch: int, image_ids: Sequence[int], last_good: Path | None) -> TrainingError:
+    """The error that ends a run whose numbers broke."""
+    kept = f"last good checkpoint: {last_good}" if last_good else "no checkpoint was written yet"
+    return TrainingError(
+        f"not finite at step {step} (epoch {epoch + 1}): {what}; image ids {list(image_ids)}; {kept}",
+        "lower train.lr, set train.clip_grad, or train.precision=fp32",
+    )
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(*, batch_size: int, image_size: int, device: torch.device) -> Iterator[None]:
+    """Turn a lack of memory into one line that names the settings to lower.
+
+    Raises:
+        ResourceError: the block ran out of memory, on the GPU or in main memory.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _out_of_memory(batch_size, image_size, device) from error
+    except RuntimeError as error:
+        # Main memory: torch's CPU allocator raises a plain RuntimeError.
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise _out_of_memory(batch_size, image_size, device) from error
+
+
+def _out_of_memory(batch_size: int, image_size: int, device: torch.device) -> ResourceError:
+    smaller = max(1, batch_size // 2)
+    advice = f"--set train.batch_size={smaller}" if batch_size > 1 else f"--set model.image_size={image_size // 2}"
+    return ResourceError(
+        f"out of memory on {device.type} with train.batch_size={batch_size} and model.image_size={image_size}",
+        f"lower them: {advice} (train.accumulate={batch_size // smaller} keeps the step as large); "
+        "roi.samples, a smaller model.sam, encoder=frozen and train.precision=bf16 save memory too",
+    )
+
+
+class StopRequest:
+    """Whether the run should end at the next good moment: Ctrl-C, SIGTERM or a time budget.
+
+    As a context manager it takes over both signals; a second Ctrl-C ends the run at once.
+
+    Args:
+        minutes: budget from now on, None for no limit.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self._signal: int | None = None
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)
+        self._former.clear()
+
+    @property
+    def interrupted(self) -> bool:
+        """A signal came."""
+        return self._signal is not None
+
+    @property
+    def wanted(self) -> bool:
+        """The run should end: a signal came or the time is up."""
+        return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt
+        self._signal = number
+        _log.warning("stopping after this step and saving the state (once more to stop at once)")

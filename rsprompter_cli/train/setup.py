@@ -1,0 +1,187 @@
+"""Everything a run needs before its first step: data, model with its first weights, facts for the checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import random
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import rsprompter_cli
+from rsprompter_cli.config import Config
+from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
+from rsprompter_cli.data.dataset import CocoDataset
+from rsprompter_cli.data.images import find_annotations
+from rsprompter_cli.data.transforms import train_transform
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.evaluate.coco import match_classes
+from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.train.start import Start, choose_start, load_start
+
+_FREE_KEYS = (
+    "name",
+    "data.root",
+    "data.image_folder",
+    "data.val_split",
+    "train.workers",
+    "train.eval_every",
+    "train.save_minutes",
+    "train.precision",
+)
+"""Settings that a resumed run may change: its numbers do not come from them (the arithmetic is compared itself)."""
+
+_PACKAGES = ("torch", "torchvision", "transformers", "peft", "timm", "numpy", "pycocotools")
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What `train` works with.
+
+    config: as given, with everything that was looked up filled in.
+    meta: of the checkpoints to come, without metrics.
+    """
+
+    config: Config
+    model: nn.Module
+    train_data: CocoDataset
+    val_data: CocoDataset
+    meta: CheckpointMeta
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), numpy and random."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, random_sam: bool) -> Setup:
+    """Read and check the data first, since that is cheap, then build the model.
+
+    Args:
+        load_from: checkpoint folder to take the weights from, None to start from SAM's.
+        random_sam: without `load_from`, start SAM from random weights.
+
+    Raises:
+        InputError: faulty data, nothing in it to train on, or classes that differ between its files.
+        CheckpointError: SAM's weights or `load_from` are missing or do not fit.
+    """
+    train_file = read_coco(find_annotations(data, "train"))
+    require_usable(train_file)
+    val_file = read_coco(find_annotations(data, config.data.val_split))
+    names = train_file.class_names
+    val_labels = match_classes(val_file, names)
+    checkpoint = None if load_from is None else read_checkpoint(load_from)
+    start = choose_start(config.model, checkpoint=checkpoint, random_sam=random_sam)
+    config = config.model_copy(update={"model": start.model})
+    image_size = int(start.model.image_size or 0)
+    folder, seed = config.data.image_folder, config.train.seed
+    transform = train_transform(image_size=image_size, **config.train.augment.model_dump())
+    train_data = CocoDataset(train_file, data, image_folder=folder, split="train", transform=transform, seed=seed)
+    val_data = CocoDataset(val_file, data, image_folder=folder, split=config.data.val_split, labels=val_labels)
+    model = build_model(start.model, num_classes=len(names))
+    load_start(model, start, names)
+    meta = CheckpointMeta(
+        class_names=names,
+        category_ids=tuple(category.id for category in train_file.categories),
+        image_size=image_size,
+        gsd_range=_gsd_range(_info(train_file), train_file.path),
+        sam=start.sam,
+        versions=_versions(),
+        git_commit=_git_commit(),
+        provenance=_provenance(config, start, train_file, val_file),
+    )
+    return Setup(config, model, train_data, val_data, meta)
+
+
+def run_identity(setup: Setup, dtype: torch.dtype) -> dict[str, str]:
+    """The facts that decide a run's numbers, by name: settings, data, arithmetic."""
+    flat = {
+        key: repr(value) for key, value in _flatten(setup.config.model_dump(mode="json"), "") if key not in _FREE_KEYS
+    }
+    path = setup.train_data.coco.path
+    return flat | {"training annotations": f"sha256 {_sha256(path)[:12]}", "arithmetic": str(dtype)}
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return pairs
+
+
+def _provenance(config: Config, start: Start, train_file: CocoFile, val_file: CocoFile) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "run": config.name,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "train": _data_facts(train_file),
+        "val": _data_facts(val_file),
+    }
+    if start.checkpoint is not None:
+        facts["load_from"] = str(start.checkpoint.folder)
+    return facts
+
+
+def _data_facts(coco: CocoFile) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "file": coco.path.name,
+        "sha256": _sha256(coco.path),
+        "images": len(coco.images),
+        "objects": sum(not annotation.iscrowd for annotation in coco.annotations),
+    }
+    told = {key: value for key, value in _info(coco).items() if isinstance(value, str) and value}
+    return facts | ({"info": told} if told else {})
+
+
+def _info(coco: CocoFile) -> Mapping[str, Any]:
+    info = read_document(coco.path).get("info")
+    return info if isinstance(info, Mapping) else {}
+
+
+def _gsd_range(info: Mapping[str, Any], path: Path) -> tuple[float, float] | None:
+    """Metres per pixel on the ground that the file's `info.gsd_range` states, low and high."""
+    value = info.get("gsd_range")
+    if value is None:
+        return None
+    is_pair = isinstance(value, list) and len(value) == 2 and all(type(v) in (int, float) for v in value)
+    if not is_pair or not 0 < value[0] <= value[1] < float("inf"):
+        raise InputError(f"{path}: info.gsd_range is {value!r}, not two ascending numbers of metres per pixel")
+    return float(value[0]), float(value[1])
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {"rsprompter_cli": rsprompter_cli.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of this code when it runs from a checkout of its own."""
+    root = Path(rsprompter_cli.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

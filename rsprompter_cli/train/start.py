@@ -1,0 +1,110 @@
+"""The weights a run starts from: SAM's, or those of a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsprompter_cli.config import ModelConfig
+from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
+from rsprompter_cli.io.hub import find_sam
+from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
+from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.sam_weights import load_sam_weights
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the first weights come from.
+
+    model: the configuration with every size written out.
+    sam: identity of the SAM weights in them, for the checkpoint.
+    """
+
+    model: ModelConfig
+    checkpoint: Checkpoint | None
+    sam_folder: SamFolder | None
+    sam: dict[str, str]
+
+
+def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sam: bool) -> Start:
+    """Find the weights, read no tensor yet.
+
+    Raises:
+        CheckpointError: SAM's weights are not on this machine, or are damaged.
+    """
+    if checkpoint is not None:
+        former = checkpoint.config.model
+        if model.sam_arch is None and model.sam == former.sam:
+            # The folder of that SAM need not be there any more.
+            model = model.model_copy(update={"sam_arch": former.sam_arch})
+        return Start(complete_config(model), checkpoint, None, dict(checkpoint.meta.sam))
+    if random_sam:
+        return Start(complete_config(model), None, None, {"name": model.sam, "weights": "random"})
+    try:
+        folder = read_sam_folder(find_sam(model.sam))
+    except CheckpointError as error:
+        raise CheckpointError(error.message, error.hint or f"run: rsp download-sam {model.sam}") from error
+    if model.sam_arch is not None and model.sam_arch != folder.arch:
+        raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "leave model.sam_arch out")
+    facts = {"name": model.sam}
+    if folder.source is not None:
+        source: dict[str, Any] = {
+            "origin": folder.source.origin,
+            "sha256": folder.source.sha256,
+            "commit": folder.source.commit,
+        }
+        facts |= {key: str(value) for key, value in source.items() if value is not None}
+    return Start(complete_config(model.model_copy(update={"sam_arch": folder.arch})), None, folder, facts)
+
+
+def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> None:
+    """Put the first weights into a model that was built for `start.model`.
+
+    Raises:
+        CheckpointError: they do not fit; all differences are listed.
+    """
+    if start.checkpoint is not None:
+        _load_checkpoint(model, start.checkpoint, start.model, class_names)
+    elif start.sam_folder is not None:
+        load_sam_weights(model, start.sam_folder.path)
+
+
+def _load_checkpoint(
+    model: nn.Module, checkpoint: Checkpoint, model_config: ModelConfig, class_names: Sequence[str]
+) -> None:
+    """All weights; without those that belong to classes when the classes are others."""
+    own = model.state_dict()
+    tensors = {
+        key: value.float() if value.is_floating_point() else value for key, value in checkpoint.tensors().items()
+    }
+    left_out: set[str] = set()
+    if tuple(class_names) != checkpoint.meta.class_names:
+        left_out = class_keys(model_config, len(class_names))
+        _log.warning(
+            "%s knows other classes (%s): %s start anew",
+            checkpoint.folder,
+            ", ".join(checkpoint.meta.class_names),
+            ", ".join(sorted({key.rpartition(".")[0] for key in left_out})),
+        )
+    wanted = {key: value for key, value in own.items() if key not in left_out}
+    stored = {key: value for key, value in tensors.items() if key not in left_out}
+    check_keys(shapes_of(wanted), shapes_of(stored), str(checkpoint.folder / WEIGHTS_FILE))
+    model.load_state_dict(stored, strict=False)
+
+
+def class_keys(model_config: ModelConfig, num_classes: int) -> set[str]:
+    """Keys of the weights whose size depends on the number of classes."""
+    with torch.device("meta"):
+        here: dict[str, Tensor] = build_model(model_config, num_classes=num_classes).state_dict()
+        more: dict[str, Tensor] = build_model(model_config, num_classes=num_classes + 1).state_dict()
+    return {key for key, value in here.items() if value.shape != more[key].shape}

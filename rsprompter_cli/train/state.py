@@ -1,0 +1,124 @@
+"""Where a run stands: saved beside its checkpoints, restored bit for bit."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rsprompter_cli.errors import TrainingError
+from rsprompter_cli.io.atomic import atomic_path
+
+STATE_FILE = Path("state") / "resume.pt"
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The next thing to do: batch number `batch` of epoch `epoch`.
+
+    When `batch` is the number of batches, the epoch's evaluation is what is left of it.
+    step: optimizer steps done; images: training pictures seen, all epochs together.
+    best: best score of an evaluation so far; best_step: where it was reached.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    images: int = 0
+    best: float | None = None
+    best_step: int | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything a run needs to go on.
+
+    identity: facts that must be the same in the run that goes on (configuration, data), by name.
+    engine: `Engine.state()`.
+    random: `random_state()`.
+    """
+
+    cursor: Cursor
+    identity: dict[str, str]
+    engine: dict[str, Any]
+    random: dict[str, Any]
+
+
+def save_state(run_folder: Path, state: RunState) -> None:
+    """Write the state atomically."""
+    content = {
+        "format_version": _FORMAT_VERSION,
+        "cursor": asdict(state.cursor),
+        "identity": state.identity,
+        "engine": state.engine,
+        "random": state.random,
+    }
+    with atomic_path(run_folder / STATE_FILE) as temporary:
+        torch.save(content, temporary)
+
+
+def load_state(run_folder: Path) -> RunState:
+    """Read the state of a run.
+
+    Raises:
+        TrainingError: no state, or a damaged one.
+    """
+    path = run_folder / STATE_FILE
+    if not path.is_file():
+        raise TrainingError(f"{run_folder}: no saved state to resume ({path} is missing)", "start it without --resume")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content["format_version"] != _FORMAT_VERSION:
+            raise TrainingError(f"{path}: state of another version of rsp", "resume it with the version that wrote it")
+        return RunState(Cursor(**content["cursor"]), content["identity"], content["engine"], content["random"])
+    except TrainingError:
+        raise
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path}: the saved state cannot be restored: {reason}",
+            f"start anew from its weights with --load-from {run_folder / 'last'}",
+        ) from error
+
+
+def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]) -> None:
+    """Refuse to go on with other settings or data than the run began with.
+
+    Raises:
+        TrainingError: names what differs.
+    """
+    saved, given = state.identity, identity
+    changed = sorted(key for key in saved.keys() | given.keys() if saved.get(key) != given.get(key))
+    if changed:
+        shown = "; ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in changed[:4])
+        raise TrainingError(
+            f"{run_folder}: an exact resume needs the settings the run began with: {shown}",
+            f"set them back, or start anew with --load-from {run_folder / 'last'} and another --out",
+        )
+
+
+def random_state() -> dict[str, Any]:
+    """The generators of torch, CUDA, numpy and random, as values that load without code."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.random.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": [str(name), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators back to what `random_state` gave."""
+    torch.random.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), position, has_gauss, cached))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))

@@ -1,0 +1,103 @@
+"""What a run writes down: one JSON object per line, always, and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rsprompter_cli.io.atomic import write_text
+
+LOG_FILE = "log.jsonl"
+BOARD_FOLDER = "tensorboard"
+_SPEED_WINDOW = 50
+
+
+class RunLog:
+    """`log.jsonl` and `tensorboard/` of a run folder.
+
+    Args:
+        folder: the run folder.
+        step: the step the run goes on from; what an interrupted run wrote of later steps is removed.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        path = folder / LOG_FILE
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _drop_after(path, step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1 if step else None)
+
+    def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
+        """One line; `kind` says which: start, step, evaluation, stop, end."""
+        record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
+        self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def plot(self, values: Mapping[str, float], *, step: int) -> None:
+        """Numbers for TensorBoard, by tag."""
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, step)
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._board.close()
+        self._file.close()
+
+
+class Speed:
+    """Training pictures per second, over the recent past; pauses (evaluation, saving) are not counted."""
+
+    def __init__(self) -> None:
+        self._times: deque[tuple[float, int]] = deque([(time.monotonic(), 0)], maxlen=_SPEED_WINDOW)
+
+    def count(self, images: int) -> None:
+        """So many more pictures are done."""
+        self._times.append((time.monotonic(), self._times[-1][1] + images))
+
+    def restart(self) -> None:
+        """Something other than training took time."""
+        self._times.clear()
+        self._times.append((time.monotonic(), 0))
+
+    def images_per_second(self) -> float:
+        """Mean over the last steps, 0 before the first."""
+        (began, before), (now, done) = self._times[0], self._times[-1]
+        return (done - before) / (now - began) if now > began else 0.0
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The records of a run, oldest first; a last line cut short by a crash is left out."""
+    records = []
+    for line in (Path(folder) / LOG_FILE).read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _drop_after(path: Path, step: int) -> None:
+    kept = [record for record in read_log(path.parent) if record["step"] <= step]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a number that is none becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
