@@ -10,12 +10,9 @@ from torch import nn
 
 from rsprompter_cli.config import Config
 from rsprompter_cli.errors import CheckpointError
-from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.keys import check_keys, shapes_of
-
-BUNDLED_MODEL = Path(__file__).parents[1] / "weights"
-"""The model that `predict` uses when none is named."""
 
 _CLASS_ROWS = "box_head.classes.weight"
 

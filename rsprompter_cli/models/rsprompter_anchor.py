@@ -55,6 +55,7 @@ class PromptHead(nn.Module):
     def __init__(self, *, channels: int, prompts: int, embed_channels: int) -> None:
         super().__init__()
         self.prompts = prompts
+        self.embed_channels = embed_channels
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         self.norm = nn.BatchNorm2d(channels)
         self.fc1 = nn.Linear(channels * (PROMPT_SIZE // 2) ** 2, channels)
@@ -65,7 +66,7 @@ class PromptHead(nn.Module):
         """[N, C, 14, 14] to prompts [N, Kp, D]."""
         hidden = F.relu(self.norm(self.conv(features))).flatten(1)
         hidden = self.fc3(F.relu(self.fc2(F.relu(self.fc1(hidden)))))
-        pairs = hidden.reshape(hidden.shape[0], self.prompts, -1, 2)  # [N, Kp, D, 2]
+        pairs = hidden.reshape(-1, self.prompts, self.embed_channels, 2)  # [N, Kp, D, 2]
         return torch.sin(pairs[..., 0]) + pairs[..., 1]
 
 

@@ -76,7 +76,9 @@ def assert_masks(ours: Tensor, recorded: Tensor, name: str) -> None:
     assert worst <= max(4, 2e-4 * pixels), f"{name}: {worst} of {pixels} pixels differ"
 
 
-def assert_same_boxes(boxes: Tensor, scores: Tensor, recorded_boxes: Tensor, recorded_scores: Tensor, name: str) -> Tensor:
+def assert_same_boxes(
+    boxes: Tensor, scores: Tensor, recorded_boxes: Tensor, recorded_scores: Tensor, name: str
+) -> Tensor:
     """Boxes within .01 px and scores within 1e-4, in the same order up to ties closer than 1e-5.
 
     Returns:

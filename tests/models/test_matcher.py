@@ -13,7 +13,16 @@ from torch import Tensor
 
 from rsprompter_cli.models import matcher
 from rsprompter_cli.models.boxes import box_overlaps
-from rsprompter_cli.models.matcher import BACKGROUND, IGNORED, ROI_RULE, ROI_RULE_STRICT, RPN_RULE, MatchRule, match, sample
+from rsprompter_cli.models.matcher import (
+    BACKGROUND,
+    IGNORED,
+    ROI_RULE,
+    ROI_RULE_STRICT,
+    RPN_RULE,
+    MatchRule,
+    match,
+    sample,
+)
 
 
 @pytest.mark.parametrize(

@@ -117,13 +117,9 @@ def test_detections_in_original_pixels(case: Case) -> None:
     assert [len(result) for result in results] == case.pack.meta["detections"]
     for index, result in enumerate(results):
         recorded: dict[str, Tensor] = {
-            key.partition(".")[2]: value
-            for key, value in case.pack.outputs.items()
-            if key.startswith(f"pred{index}.")
+            key.partition(".")[2]: value for key, value in case.pack.outputs.items() if key.startswith(f"pred{index}.")
         }
-        order = assert_same_boxes(
-            result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}"
-        )
+        order = assert_same_boxes(result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
         assert torch.equal(result.labels[order], recorded["labels"].long())
         assert_masks(inflate(result.masks)[order], recorded["masks"], f"image {index}")  # type: ignore[arg-type]
 

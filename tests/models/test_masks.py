@@ -1,0 +1,83 @@
+"""Inflating low-resolution maps, and the chunked mask loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsprompter_cli.models import losses, masks
+from rsprompter_cli.models.losses import full_frame_mask_loss
+from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.structures import LowResMasks, MaskFrame
+
+
+@given(
+    height=st.integers(1, 90), width=st.integers(1, 90), count=st.integers(0, 5), logits=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_inflate_equals_one_go_whatever_the_chunk(height: int, width: int, count: int, logits: bool) -> None:
+    torch.manual_seed(height * 100 + width)
+    values = torch.randn(count, 16, 16)
+    threshold = 0.0
+    if not logits:
+        values, threshold = values.sigmoid(), 0.5
+    longest = max(height, width)
+    content = (max(height * 64 // longest, 1), max(width * 64 // longest, 1))
+    low = LowResMasks(values, threshold, MaskFrame((64, 64), content, (height, width)))
+    before = masks._PIXELS_AT_ONCE
+    try:
+        masks._PIXELS_AT_ONCE = 1
+        ours = inflate(low)
+    finally:
+        masks._PIXELS_AT_ONCE = before
+    assert ours.shape == (count, height, width)
+    assert ours.dtype == torch.bool
+    if count:
+        square = F.interpolate(values[:, None], size=(64, 64), mode="bilinear", align_corners=False)
+        image = F.interpolate(
+            square[:, :, : content[0], : content[1]], size=(height, width), mode="bilinear", align_corners=False
+        )
+        assert torch.equal(ours, image[:, 0] >= threshold)
+        assert torch.equal(ours, inflate(low))
+
+
+@pytest.mark.parametrize("pixels_at_once", [1, 1 << 30])
+def test_chunked_mask_loss_has_the_value_and_gradient_of_the_whole(
+    pixels_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_PIXELS_AT_ONCE", pixels_at_once)
+    torch.manual_seed(0)
+    truth = torch.rand(3, 40, 50) > 0.5
+    chosen = torch.tensor([0, 2, 2, 1, 0])
+    ours = torch.randn(5, 16, 16, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    loss = full_frame_mask_loss(ours, truth, chosen, 64) / (5 * 64 * 64)
+    loss.backward()
+    full = F.interpolate(theirs[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
+    target = F.pad(truth[chosen].float(), (0, 14, 0, 24))
+    expected = F.binary_cross_entropy_with_logits(full, target)
+    expected.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert torch.allclose(ours.grad, theirs.grad, atol=1e-9)  # type: ignore[arg-type]
+
+
+def test_mask_loss_keeps_one_chunk_of_full_size_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_PIXELS_AT_ONCE", 2 * 256**2)
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    logits = torch.randn(40, 16, 16, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        full_frame_mask_loss(logits, torch.ones(1, 256, 256, dtype=torch.bool), torch.zeros(40, dtype=torch.int64), 256)
+    assert max(kept, default=0) < 2 * 256**2
+
+
+def test_no_masks_no_loss() -> None:
+    logits = torch.zeros(0, 16, 16, requires_grad=True)
+    assert float(full_frame_mask_loss(logits, torch.zeros(0, 8, 8, dtype=torch.bool), torch.zeros(0).long(), 64)) == 0
