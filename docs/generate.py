@@ -1,0 +1,68 @@
+"""Write the pages that follow from the code: docs/cli.md and docs/exit-codes.md.
+
+    python docs/generate.py    # after a change of a command, an option or an error
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rsprompter_cli import errors
+from rsprompter_cli.cli.app import app
+
+DOCS = Path(__file__).resolve().parent
+NOTE = "<!-- Written by docs/generate.py; change the code, not this page. -->\n"
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options, as Markdown."""
+    root = typer.main.get_command(app)
+    lines = [NOTE, "# Commands\n", *_command_lines(root, "rsp", 2)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _command_lines(command: Any, path: str, depth: int, parent: Any = None) -> list[str]:
+    context = command.make_context(path, [], parent=parent, resilient_parsing=True)
+    arguments = [item for item in command.get_params(context) if item.param_type_name == "argument"]
+    options = [item for item in command.get_params(context) if item.param_type_name == "option"]
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    lines = [f"{'#' * depth} `{path}`\n", f"{(command.help or '').strip()}\n", f"```console\n$ {usage}\n```\n"]
+    for title, items in (("Arguments", arguments), ("Options", options)):
+        records = [record for item in items if (record := item.get_help_record(context))]
+        if records:
+            lines += [f"{title}:\n", *(f"- `{name}`: {' '.join(text.split())}" for name, text in records), ""]
+    for name in sorted(getattr(command, "commands", {})):
+        lines += _command_lines(command.commands[name], f"{path} {name}", min(depth + 1, 4), context)
+    return lines
+
+
+def exit_codes() -> list[tuple[int, str, str]]:
+    """(code, error class, meaning) of every way a command can end, in order of the code."""
+    known = [errors.RspError, *errors.RspError.__subclasses__()]
+    rows = [(kind.exit_code, kind.__name__, str(kind.__doc__).split("\n")[0]) for kind in known]
+    interrupted = (errors.INTERRUPTED_EXIT_CODE, "", "Ctrl-C, or a question answered with no.")
+    return sorted([(0, "", "Done."), *rows, interrupted])
+
+
+def exit_codes_page() -> str:
+    """The table of exit codes, as Markdown."""
+    rows = [f"| {code} | {f'`{name}`' if name else ''} | {meaning} |" for code, name, meaning in exit_codes()]
+    head = [NOTE, "# Exit codes\n", "An error is one line on stderr that names the file, option or id, and the way out."]
+    about = [
+        "`RSP_DEBUG=1` adds the traceback. A code above 128 that is not listed is a signal, as shells count.\n",
+        "| code | error | meaning |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*head, *about, *rows]) + "\n"
+
+
+PAGES = {"cli.md": cli_page, "exit-codes.md": exit_codes_page}
+
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8", newline="\n")
+        print(f"wrote {DOCS / name}")

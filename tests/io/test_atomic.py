@@ -1,0 +1,194 @@
+"""A reader sees the old file or the new one, whatever happens to the writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io import atomic
+from rsprompter_cli.io.atomic import (
+    atomic_folder,
+    atomic_path,
+    recover_folder,
+    refuse_existing,
+    write_bytes,
+    write_text,
+)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def disk_full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_new_file_and_folders_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "größe\n")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "größe\n".encode()
+    assert names_in(tmp_path / "a") == ["b.txt"]
+
+
+def test_old_file_is_replaced(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "x.bin", b"old")
+    write_bytes(tmp_path / "x.bin", b"new")
+    assert (tmp_path / "x.bin").read_bytes() == b"new"
+
+
+def test_temporary_name_keeps_the_extension_and_stays_in_the_folder(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "scene.geojson") as temporary:
+        temporary.write_text("{}", encoding="utf-8")
+        assert temporary.suffix == ".geojson"
+        assert temporary.parent == tmp_path
+        assert not (tmp_path / "scene.geojson").exists()
+
+
+def test_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.txt", "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "x.txt") as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["x.txt"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_full_disk_leaves_the_old_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    write_text(tmp_path / "x.txt", "old")
+    monkeypatch.setattr(atomic.os, step, disk_full)
+    with pytest.raises(OutputError, match=r"x\.txt: cannot be written: No space left") as caught:
+        write_text(tmp_path / "x.txt", "new")
+    monkeypatch.undo()
+    assert caught.value.exit_code == 7
+    assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["x.txt"]
+
+
+def test_interrupt_removes_the_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "x.txt") as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert names_in(tmp_path) == []
+
+
+KILLED_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from rsprompter_cli.io.atomic import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    with temporary.open("wb") as file:
+        file.write(b"half of the new content")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+"""
+
+KILLED_FOLDER_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from rsprompter_cli.io import atomic
+real, wanted, calls = os.replace, int(sys.argv[2]), [0]
+def replace(*names):
+    calls[0] += 1
+    if calls[0] == wanted:
+        os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    real(*names)
+os.replace = replace
+with atomic.atomic_folder(Path(sys.argv[1])) as temporary:
+    (temporary / "file").write_text("new")
+raise SystemExit("was not killed")
+"""
+
+
+def test_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "out.geojson"
+    write_bytes(target, b"old content")
+    done = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(target)], timeout=60, check=False)
+    assert done.returncode != 0
+    assert target.read_bytes() == b"old content"
+
+
+def test_killed_first_writer_leaves_none(tmp_path: Path) -> None:
+    target = tmp_path / "out.geojson"
+    subprocess.run([sys.executable, "-c", KILLED_WRITER, str(target)], timeout=60, check=False)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("step", [1, 2], ids=["before the old is aside", "between the renames"])
+def test_killed_folder_writer_leaves_the_old_folder(tmp_path: Path, step: int) -> None:
+    folder = tmp_path / "best"
+    with atomic_folder(folder) as temporary:
+        (temporary / "file").write_text("old", encoding="utf-8")
+    command = [sys.executable, "-c", KILLED_FOLDER_WRITER, str(folder), str(step)]
+    done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "was not killed" not in done.stderr
+    recover_folder(folder)
+    assert (folder / "file").read_text(encoding="utf-8") == "old"
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    with atomic_folder(folder) as temporary:
+        (temporary / "only_old").write_text("1", encoding="utf-8")
+    with atomic_folder(folder) as temporary:
+        (temporary / "only_new").write_text("2", encoding="utf-8")
+    assert names_in(folder) == ["only_new"]
+    assert names_in(tmp_path) == ["best"]
+
+
+def test_folder_that_fails_to_take_its_place_puts_the_old_one_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "best"
+    with atomic_folder(folder) as temporary:
+        (temporary / "file").write_text("old", encoding="utf-8")
+    real = os.replace
+
+    def second_fails(source: Path, target: Path) -> None:
+        if Path(source).name.endswith(".tmp"):
+            disk_full()
+        real(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", second_fails)
+    with pytest.raises(OutputError, match="No space left"), atomic_folder(folder) as temporary:
+        (temporary / "file").write_text("new", encoding="utf-8")
+    monkeypatch.undo()
+    assert (folder / "file").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["best"]
+
+
+def test_error_while_filling_a_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    with atomic_folder(folder) as temporary:
+        (temporary / "file").write_text("old", encoding="utf-8")
+    with pytest.raises(ValueError, match="stop"), atomic_folder(folder):
+        raise ValueError("stop")
+    assert (folder / "file").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == ["best"]
+
+
+def test_recovery_drops_the_leftover_of_a_finished_replacement(tmp_path: Path) -> None:
+    folder, leftover = tmp_path / "best", tmp_path / ".best.old"
+    folder.mkdir()
+    leftover.mkdir()
+    recover_folder(folder)
+    assert names_in(tmp_path) == ["best"]
+
+
+def test_existing_output_is_refused_unless_told(tmp_path: Path) -> None:
+    existing = tmp_path / "x"
+    existing.mkdir()
+    with pytest.raises(OutputError) as caught:
+        refuse_existing(existing, overwrite=False)
+    assert "--overwrite" in caught.value.hint
+    refuse_existing(existing, overwrite=True)
+    refuse_existing(tmp_path / "free", overwrite=False)

@@ -1,0 +1,148 @@
+"""The configuration: presets, overrides, and what a slip of the keyboard gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsprompter_cli.config import (
+    DEFAULT_PRESET,
+    KNOWN_SAM,
+    Config,
+    dump_config,
+    list_presets,
+    load_config,
+    parse_config,
+    valid_keys,
+)
+from rsprompter_cli.errors import InputError, UsageError
+
+PRESETS = sorted(list_presets())
+
+
+def reload(config: Config, folder: Path) -> Config:
+    file = folder / "config.toml"
+    file.write_text(dump_config(config), encoding="utf-8")
+    return load_config(file)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_round_trips(name: str, tmp_path: Path) -> None:
+    config = load_config(name)
+    assert config.name == name
+    assert reload(config, tmp_path) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_opens_with_the_command_that_runs_it(name: str) -> None:
+    first = list_presets()[name].read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith(f"# rsp train {name} --data ")
+    assert first.removeprefix(f"# rsp train {name} --data ").split()[0] == load_config(name).data.root
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_names_a_known_sam(name: str) -> None:
+    assert load_config(name).model.sam in KNOWN_SAM
+
+
+def test_default_preset_exists() -> None:
+    assert DEFAULT_PRESET in PRESETS
+
+
+def test_overrides_change_single_keys() -> None:
+    changes = ["train.lr=1e-3", "model.encoder=lora", "train.augment.scale=[0.5, 1.5]", "train.epochs=3"]
+    config = load_config(DEFAULT_PRESET, changes)
+    assert config.train.lr == 1e-3
+    assert config.model.encoder == "lora"
+    assert config.train.augment.scale == (0.5, 1.5)
+    assert config.train.epochs == 3
+    assert config.model.rpn == load_config(DEFAULT_PRESET).model.rpn
+
+
+def test_override_none_removes_a_key() -> None:
+    assert load_config("rsprompter-anchor-cpu", ["train.clip_grad=none"]).train.clip_grad is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message", "hint"),
+    [
+        ("train.lerning_rate=1", "train.lerning_rate", "train."),
+        ("train.epoch=3", "unknown key 'train.epoch'", "train.epochs"),
+        ("trian.lr=1", "unknown key 'trian'", "train"),
+        ("model.roi.fc_chanels=3", "unknown key 'model.roi.fc_chanels'", "model.roi.fc_channels"),
+        ("train.epochs=many", "train.epochs", ""),
+        ("train.lr=-1", "train.lr", ""),
+        ("train.augment.scale=[2.0, 1.0]", "train.augment.scale", ""),
+        ("train.lr", "key=value", ""),
+        ("=3", "key=value", ""),
+        ("name.x=3", "'name' is a value", ""),
+    ],
+)
+def test_bad_override_is_named(override: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(DEFAULT_PRESET, [override])
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert "\n" not in str(caught.value)
+
+
+def test_misspelt_preset_offers_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config("rsprompter-ancor-whu")
+    assert "rsprompter-ancor-whu" in caught.value.message
+    assert "rsprompter-anchor-whu" in caught.value.hint
+
+
+def test_file_that_is_no_toml_is_an_input_error(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("name = ", encoding="utf-8")
+    with pytest.raises(InputError, match=r"x\.toml"):
+        load_config(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"x\.toml"):
+        load_config(file)
+
+
+def test_missing_required_key_is_named() -> None:
+    with pytest.raises(UsageError, match="name"):
+        parse_config({"model": {"kind": "rsprompter-anchor"}}, origin="here.toml")
+
+
+def test_unknown_key_in_sam_sizes_is_named_without_the_union_tag() -> None:
+    tree = {"name": "x", "model": {"kind": "rsprompter-anchor", "sam_arch": {"kind": "tiny-vit", "depth": 3}}}
+    with pytest.raises(UsageError, match=r"model\.sam_arch\.depth") as caught:
+        parse_config(tree, origin="here.toml")
+    assert "tiny-vit.depth" not in caught.value.message
+
+
+def test_configuration_is_frozen() -> None:
+    config = load_config(DEFAULT_PRESET)
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.lr = 1.0  # type: ignore[misc]
+
+
+def test_valid_keys_are_what_set_accepts() -> None:
+    keys = valid_keys()
+    assert {"train.lr", "model.roi.fc_channels", "model.sam_arch.hidden_size", "data.root", "name"} <= set(keys)
+    assert keys == sorted(keys)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lr=st.floats(1e-8, 1.0),
+    epochs=st.integers(1, 10**6),
+    clip=st.none() | st.floats(1e-3, 100),
+    root=st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=20),
+)
+def test_any_valid_configuration_survives_the_file(
+    lr: float, epochs: int, clip: float | None, root: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    base = load_config("rsprompter-anchor-cpu")
+    train = base.train.model_copy(update={"lr": lr, "epochs": epochs, "clip_grad": clip})
+    config = base.model_copy(update={"train": train, "data": base.data.model_copy(update={"root": root})})
+    again = reload(config, tmp_path_factory.getbasetemp())
+    # TOML has no null: a None that is left out reads as the default, which must then be None too.
+    assert again == config

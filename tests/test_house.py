@@ -1,0 +1,279 @@
+"""Rules of the house that no single module can keep: layering, start-up, size, words, documents."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rsprompter_cli import errors
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "rsprompter_cli"
+ORDER = [
+    "cli", "train", "evaluate", "predict", "models", "data", "geo", "draw", "io", "structures", "config", "errors",
+]  # fmt: skip
+"""Each package imports itself and what stands to its right, never what stands to its left."""
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MAX_FILE_LINES = 450
+MAX_BODY_LINES = 60
+
+# Spelled apart, so that this file does not find itself.
+FORBIDDEN_WORDS = ["Not" + "ImplementedError", "TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK", "mm" + "cv.ops"]
+FORK_ONLY = {
+    "os.fork", "os.forkpty", "os.killpg", "os.setsid", "os.getuid", "os.geteuid", "os.sched_getaffinity",
+    "signal.SIGKILL", "signal.SIGALRM", "signal.alarm", "signal.SIGUSR1", "signal.SIGUSR2", "signal.pause",
+}  # fmt: skip
+UNIX_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "tty", "posix", "syslog"}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import in a file, those in functions and for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}:{node.lineno}: a relative import hides its layer"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def lines_that_ask_for_the_platform(path: Path) -> set[int]:
+    """Lines of functions that look at the platform, where a Unix-only module may be imported."""
+    asking = [node for node in functions_of(path) if {"sys.platform", "os.name"} & dotted_names(node)]
+    return {line for node in asking for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+
+
+def dotted_names(tree: ast.AST) -> set[str]:
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without signature and docstring, which grow with its options, not its logic."""
+    statements = node.body[1:] if ast.get_docstring(node) else node.body
+    return (node.end_lineno or 0) - statements[0].lineno + 1 if statements else 0
+
+
+def layer_of(dotted: str) -> str | None:
+    parts = dotted.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == "rsprompter_cli" and parts[1] in ORDER else None
+
+
+def test_every_part_of_the_package_has_a_place_in_the_order() -> None:
+    parts = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert parts - {"__init__", "__main__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_right(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    own = relative.parts[0].removesuffix(".py")
+    if own not in ORDER:
+        return  # __init__ and __main__ stand above all.
+    wrong = [
+        f"{name_of(path)}:{line} imports {dotted}"
+        for line, dotted in imported_modules(path)
+        if (layer := layer_of(dotted)) is not None and ORDER.index(layer) < ORDER.index(own)
+    ]
+    assert wrong == []
+
+
+def test_the_layer_check_sees_a_wrong_import(tmp_path: Path) -> None:
+    source = tmp_path / "x.py"
+    source.write_text("def f():\n    from rsprompter_cli.cli.output import print_json\n", encoding="utf-8")
+    assert [layer_of(dotted) for _, dotted in imported_modules(source)] == ["cli"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_private_or_unix_only_imports(path: Path) -> None:
+    guarded = lines_that_ask_for_the_platform(path)
+    wrong = [
+        f"{name_of(path)}:{line} {dotted}"
+        for line, dotted in imported_modules(path)
+        if dotted.split(".")[0] == "click"
+        or dotted.startswith("typer._")
+        or (dotted.split(".")[0] in UNIX_MODULES and line not in guarded)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_fork_only_calls(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert dotted_names(tree) & FORK_ONLY == set()
+    contexts = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("get_context", "set_start_method"))
+    ]
+    assert [call for call in contexts if "fork" in call] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    lengths = {node.name: body_lines(node) for node in functions_of(path)}
+    long = {name: lines for name, lines in lengths.items() if lines > MAX_BODY_LINES}
+    assert long == {}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_is_left_for_later(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert [word for word in FORBIDDEN_WORDS if word in text] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+
+
+def test_no_junk_drawer() -> None:
+    drawers = {"utils.py", "util.py", "helpers.py", "helper.py", "misc.py", "common.py"}
+    assert [name_of(path) for path in SOURCES if path.name in drawers] == []
+
+
+def test_top_level_names_are_defined_once_per_file() -> None:
+    twice = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        twice += [f"{name_of(path)}: {name}" for name in set(names) if names.count(name) > 1]
+    assert twice == []
+
+
+WALK_HELP = """
+import contextlib, io, sys
+import typer
+from rsprompter_cli.cli.app import app, run
+
+def paths(command, path):
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from paths(child, [*path, name])
+
+heavy = "torch torchvision numpy transformers rasterio geopandas shapely pandas scipy PIL pyproj pyogrio peft timm".split()
+for path in [["--version"], *([*path, "--help"] for path in paths(typer.main.get_command(app), []))]:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        code = run(path)
+    assert code == 0, (path, code)
+    assert said.getvalue().strip(), path
+    loaded = [name for name in heavy if name in sys.modules]
+    assert not loaded, (path, loaded)
+    print("ok", *path)
+"""
+
+
+def test_help_of_every_command_loads_no_heavy_module() -> None:
+    done = subprocess.run([sys.executable, "-c", WALK_HELP], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    walked = done.stdout.splitlines()
+    assert "ok --help" in walked
+    assert "ok config show --help" in walked
+    assert "ok predict --help" in walked
+
+
+def test_importing_the_package_loads_no_heavy_module() -> None:
+    code = "import rsprompter_cli, sys; assert not {'torch', 'numpy', 'rasterio'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def load_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["cli.md", "exit-codes.md"])
+def test_generated_pages_are_current(page: str) -> None:
+    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert written == load_generator().PAGES[page](), "run: python docs/generate.py"
+
+
+def test_every_exit_code_is_documented_once() -> None:
+    kinds = [errors.RspError, *errors.RspError.__subclasses__()]
+    codes = [kind.exit_code for kind in kinds]
+    assert len(set(codes)) == len(codes)
+    page = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (\d+) \| `?(\w*)`? \|", page, flags=re.MULTILINE))
+    assert rows == {"0": "", "130": ""} | {str(kind.exit_code): kind.__name__ for kind in kinds}
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_links_in_documents_resolve() -> None:
+    broken = []
+    for page in documents():
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"https?://|mailto:|#", target) and not (page.parent / target.split("#")[0]).exists():
+                broken.append(f"{name_of(page)}: {target}")
+    assert broken == []
+
+
+def test_commands_shown_in_documents_exist() -> None:
+    import typer
+
+    from rsprompter_cli.cli.app import app
+
+    root = typer.main.get_command(app)
+    unknown = []
+    for page in documents():
+        if page.name == "CHANGELOG.md":
+            continue
+        text = page.read_text(encoding="utf-8")
+        for words in re.findall(r"(?:^|[\s/`])rsp ((?:[a-z0-9-]+ ?)+)", "\n".join(shown_lines(text))):
+            command = root
+            for word in words.split():
+                children = getattr(command, "commands", None)
+                if not children:
+                    break
+                if word not in children:
+                    unknown.append(f"{name_of(page)}: rsp {words.strip()}")
+                    break
+                command = children[word]
+    assert unknown == []
+
+
+def shown_lines(text: str) -> list[str]:
+    """Lines of code blocks, and inline code, of a Markdown text."""
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()] + re.findall(r"`(rsp [^`]+)`", text)
+
+
+def test_readme_names_one_test_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    marked = re.findall(r"^(\S.*)  # test$", readme, flags=re.MULTILINE)
+    assert len(marked) == 1, ".ci/run takes the test command from the line that ends in '  # test'"
+
+
+def test_version_is_the_changelogs_newest() -> None:
+    from rsprompter_cli import __version__
+
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d[^\]]*)\]", log, flags=re.MULTILINE)
+    assert released[:1] == [__version__]
