@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.polygons import GRID, MIN_PIECE, drop_specks, polygon_parts, snap
+from rsprompter_cli.geo.polygons import GRID, MIN_PIECE, drop_collinear, drop_specks, polygon_parts, snap
 from rsprompter_cli.geo.windows import Window, WindowGrid
 
 MIN_LINK_IOU = 0.5
@@ -37,7 +37,7 @@ class Key(NamedTuple):
 
     row: int
     col: int
-    index: int
+    number: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -69,7 +69,7 @@ class JoinedInstance:
     """One object of the scene.
 
     polygon: valid polygon or multipolygon in pixels of the working grid, vertices on 1/256 px, rings
-        in normal form.
+        in normal form, no vertex in the middle of a straight edge (where cores met).
     score: the best of its members.
     key: the smallest of `members`; objects are numbered in the order of their keys.
     members: the instances it was made of, in order.
@@ -165,7 +165,7 @@ def link_windows(
         if len(pieces_a) == 0 or len(pieces_b) == 0:
             continue
         a, b = shapely.STRtree(pieces_b).query(pieces_a, predicate="intersects")
-        shared = shapely.area(shapely.intersection(pieces_a[a], pieces_b[b], grid_size=GRID))
+        shared = shapely.area(shapely.intersection(pieces_a[a], pieces_b[b]))
         iou = shared / (shapely.area(pieces_a[a]) + shapely.area(pieces_b[b]) - shared)
         best_of_a, best_of_b = _best(a, b, iou), _best(b, a, iou)
         for i, j, agreement in zip(a.tolist(), b.tolist(), iou, strict=True):
@@ -189,19 +189,8 @@ def compose(members: Sequence[Instance], grid: WindowGrid) -> Candidate | None:
         core it lies in saw more of it, or nothing there.
     """
     windows = {(m.window_row, m.window_col): grid.window(m.window_row, m.window_col) for m in members}
-    cores = {place: shapely.box(*grid.core(window)) for place, window in windows.items()}
     cut = _is_cut(members, windows, grid)
-    all_cores = _union(list(cores.values()))
-    parts: list[Part] = []
-    in_cores = 0.0
-    for place, core in cores.items():
-        seen = _union([m.polygon for m in members if (m.window_row, m.window_col) == place])
-        inside = shapely.intersection(seen, core, grid_size=GRID)
-        in_cores += inside.area
-        outside = shapely.difference(seen, all_cores, grid_size=GRID)
-        part = polygon_parts(_union([inside, outside]))
-        if part is not None:
-            parts.append(Part(place, part))
+    parts, in_cores = _parts(members, {place: shapely.box(*grid.core(w)) for place, w in windows.items()})
     if len(members) == 1 and cut and in_cores == 0:
         return None
     polygon = polygon_parts(_union([part.polygon for part in parts]))
@@ -212,7 +201,7 @@ def compose(members: Sequence[Instance], grid: WindowGrid) -> Candidate | None:
         label=members[0].label,
         score=max(member.score for member in members),
         members=tuple(member.key for member in members),
-        parts=tuple(parts),
+        parts=parts,
         cut=cut,
         core_share=round(100 * in_cores / polygon.area),
     )
@@ -242,10 +231,30 @@ def settle(candidates: Sequence[Candidate]) -> list[JoinedInstance]:
             if remaining is not None:
                 kept[place] = remaining
         settled += [
-            JoinedInstance(shapely.normalize(c.polygon), c.label, c.score, c.members[0], c.members)
+            JoinedInstance(shapely.normalize(drop_collinear(c.polygon)), c.label, c.score, c.members[0], c.members)
             for c in kept.values()
         ]
     return sorted(settled, key=lambda joined: joined.key)
+
+
+def _parts(members: Sequence[Instance], cores: dict[tuple[int, int], Any]) -> tuple[tuple[Part, ...], float]:
+    """What each window contributes to a linked set, and the area of the set that lies in their cores."""
+    if len(cores) == 1:  # nobody to share with: the core decides nothing
+        ((place, core),) = cores.items()
+        seen = _union([member.polygon for member in members])
+        inside = seen if shapely.covers(core, seen) else shapely.intersection(seen, core, grid_size=GRID)
+        return (Part(place, seen),), inside.area
+    all_cores = _union(list(cores.values()))
+    parts: list[Part] = []
+    in_cores = 0.0
+    for place, core in cores.items():
+        seen = _union([m.polygon for m in members if (m.window_row, m.window_col) == place])
+        inside = shapely.intersection(seen, core, grid_size=GRID)
+        in_cores += inside.area
+        part = polygon_parts(_union([inside, shapely.difference(seen, all_cores, grid_size=GRID)]))
+        if part is not None:
+            parts.append(Part(place, part))
+    return tuple(parts), in_cores
 
 
 def _without(candidate: Candidate, better: Sequence[Candidate]) -> Candidate | None:
@@ -276,29 +285,35 @@ def _is_cut(members: Sequence[Instance], windows: dict[tuple[int, int], Window],
     """Whether an object reaches an edge that is not the scene's and beyond which no other member looks."""
     for member in members:
         window = windows[member.window_row, member.window_col]
-        others = [shapely.box(*other.box) for other in windows.values() if other != window]
         x0, y0, x1, y1 = window.box
+        a0, b0, a1, b1 = member.polygon.bounds
         edges = grid.scene_edges(window)
-        strips = (
-            (edges.left, (x0, y0, x0 + CUT_MARGIN, y1)),
-            (edges.top, (x0, y0, x1, y0 + CUT_MARGIN)),
-            (edges.right, (x1 - CUT_MARGIN, y0, x1, y1)),
-            (edges.bottom, (x0, y1 - CUT_MARGIN, x1, y1)),
+        sides = (
+            (a0 < x0 + CUT_MARGIN and not edges.left, (x0, y0, x0 + CUT_MARGIN, y1)),
+            (b0 < y0 + CUT_MARGIN and not edges.top, (x0, y0, x1, y0 + CUT_MARGIN)),
+            (a1 > x1 - CUT_MARGIN and not edges.right, (x1 - CUT_MARGIN, y0, x1, y1)),
+            (b1 > y1 - CUT_MARGIN and not edges.bottom, (x0, y1 - CUT_MARGIN, x1, y1)),
         )
-        for at_scene_edge, strip in strips:
-            if at_scene_edge or not shapely.intersects(member.polygon, shapely.box(*strip)):
+        others = [shapely.box(*other.box) for other in windows.values() if other != window]
+        for reached, strip in sides:
+            if not reached:
                 continue
-            touching = shapely.intersection(member.polygon, shapely.box(*strip))
-            if not any(shapely.covers(other, touching) for other in others):
+            end = shapely.intersection(member.polygon, shapely.box(*strip))
+            if not any(shapely.covers(other, end) for other in others):
                 return True
     return False
 
 
 def _pieces_inside(instances: Sequence[Instance], label: int, strip: Any) -> tuple[np.ndarray, list[Instance]]:
     """Connected pieces with area of the instances of a class inside a strip, and whose they are."""
-    chosen = [instance for instance in instances if instance.label == label]
+    x0, y0, x1, y1 = strip.bounds
+    chosen = []
+    for instance in instances:
+        a0, b0, a1, b1 = instance.polygon.bounds
+        if instance.label == label and a0 < x1 and x0 < a1 and b0 < y1 and y0 < b1:
+            chosen.append(instance)
     polygons = np.array([instance.polygon for instance in chosen], dtype=object)
-    pieces, owners = shapely.get_parts(shapely.intersection(polygons, strip, grid_size=GRID), return_index=True)
+    pieces, owners = shapely.get_parts(shapely.intersection(polygons, strip), return_index=True)
     # A geometry collection (an edge along the border of the strip) has one more level.
     pieces, inner = shapely.get_parts(pieces, return_index=True)
     with_area = shapely.area(pieces) > 0

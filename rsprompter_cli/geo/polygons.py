@@ -117,6 +117,16 @@ def drop_specks(geometry: Any, min_piece: float) -> Any:
     return _gather([_fill_specks(part, min_piece) for part in parts])
 
 
+def drop_collinear(geometry: Any) -> Any:
+    """The same polygon or multipolygon without the vertices that lie exactly on the line of their neighbours."""
+    return _gather(
+        [
+            shapely.Polygon(_corners(part.exterior), [_corners(hole) for hole in part.interiors])
+            for part in shapely.get_parts(geometry)
+        ]
+    )
+
+
 def simplify(geometry: Any, tolerance: float) -> Any:
     """Fewer vertices, none moved, none of the outline farther than `tolerance` from where it was.
 
@@ -178,6 +188,12 @@ def _gather(parts: Sequence[Any]) -> Any:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _corners(ring: Any) -> np.ndarray:
+    xy = shapely.get_coordinates(ring)[:-1]
+    before, after = xy - np.roll(xy, 1, axis=0), np.roll(xy, -1, axis=0) - xy
+    return xy[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def _fill_specks(polygon: Any, min_piece: float) -> Any:

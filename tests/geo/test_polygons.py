@@ -13,6 +13,7 @@ from shapely import MultiPolygon, Polygon, box
 
 from rsprompter_cli.geo.polygons import (
     GRID,
+    drop_collinear,
     drop_specks,
     mask_to_polygon,
     masks_to_polygons,
@@ -254,3 +255,15 @@ def test_simplify_stays_valid_and_near(stack: np.ndarray, tolerance: float) -> N
         assert fewer.area > 0
         assert shapely.get_num_coordinates(fewer) <= shapely.get_num_coordinates(polygon)
         assert polygon.buffer(tolerance + 1e-6).covers(fewer)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks)
+def test_dropping_collinear_vertices_changes_no_point(stack: np.ndarray) -> None:
+    for polygon in pixel_polygons(stack):
+        if polygon is not None:
+            dense = shapely.segmentize(polygon, 0.5)
+            corners = drop_collinear(dense)
+            assert corners.is_valid
+            assert corners.equals(polygon)
+            assert shapely.get_num_coordinates(corners) <= shapely.get_num_coordinates(polygon)
