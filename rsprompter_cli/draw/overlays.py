@@ -106,11 +106,11 @@ def _region(shape: Any, height: int, width: int) -> Region:
         right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
         if right <= left or bottom <= top:
             return nothing
+        from rasterio import Affine
         from rasterio.features import rasterize
-        from rasterio.transform import from_origin
 
-        # y grows downwards: the affine of pixel coordinates has a positive row step.
-        frame = from_origin(left, top, 1, -1)
+        # Pixel coordinates: y grows downwards, so both steps are positive.
+        frame = Affine(1, 0, left, 0, 1, top)
         inside = rasterize([(shape, 1)], out_shape=(bottom - top, right - left), transform=frame, dtype="uint8")
         return top, left, inside.astype(bool)
     mask = np.asarray(shape, dtype=bool)

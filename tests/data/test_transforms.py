@@ -1,0 +1,185 @@
+"""Joint augmentation: picture, masks and boxes move together."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from rsprompter_cli.data.patches import Patch, draw_target, tight
+from rsprompter_cli.data.transforms import TrainTransform, train_transform
+
+
+def _blobs(rng: np.random.Generator, height: int, width: int, count: int) -> tuple[torch.Tensor, list[Patch]]:
+    """A picture that is 255 in its first channel exactly where the first object is, and the objects."""
+    patches = []
+    for _ in range(count):
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        mask = rng.random((int(rng.integers(1, height - top + 1)), int(rng.integers(1, width - left + 1)))) < 0.7
+        mask[0, 0] = True
+        patch = tight(top, left, mask)
+        assert patch is not None
+        patches.append(patch)
+    image = rng.integers(0, 256, (3, height, width), dtype=np.uint8)
+    image[0] = 255 * draw_target(patches[:1], [0] * len(patches[:1]), height, width).masks.any(0).numpy()
+    return torch.from_numpy(image), patches
+
+
+@st.composite
+def _transforms(draw: st.DrawFn) -> TrainTransform:
+    low = draw(st.floats(0.1, 1.5))
+    return train_transform(
+        image_size=draw(st.integers(1, 40)),
+        flip=draw(st.sampled_from([0, 0.5, 1])),
+        vertical_flip=draw(st.sampled_from([0, 0.5, 1])),
+        rotate90=draw(st.booleans()),
+        scale=(low, low + draw(st.floats(0, 1))),
+        brightness=draw(st.sampled_from([0, 0.3])),
+        contrast=draw(st.sampled_from([0, 0.3])),
+        saturation=draw(st.sampled_from([0, 0.3])),
+        hue=draw(st.sampled_from([0, 0.1])),
+    )
+
+
+@given(_transforms(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.integers(0, 4))
+@settings(max_examples=200, deadline=None)
+def test_boxes_are_the_bounds_of_masks(
+    transform: TrainTransform, seed: int, height: int, width: int, count: int
+) -> None:
+    image, patches = _blobs(np.random.default_rng(seed), height, width, count)
+    moved_image, moved = transform(image, patches, np.random.default_rng(seed))
+    rows, columns = moved_image.shape[1:]
+    assert moved_image.dtype == torch.uint8
+    assert 1 <= rows <= transform.image_size
+    assert 1 <= columns <= transform.image_size
+    target = draw_target(moved, list(range(count)), rows, columns)
+    assert len(target.labels) == len(target.boxes) == len(target.masks)
+    assert target.labels.tolist() == [label for label, patch in enumerate(moved) if patch is not None]
+    for box, mask in zip(target.boxes, target.masks, strict=True):
+        y, x = torch.nonzero(mask, as_tuple=True)
+        assert len(y) > 0
+        assert box.tolist() == [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def _reference(
+    image: torch.Tensor, masks: torch.Tensor, transform: TrainTransform, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same steps one after the other on full-size maps: flip, turn, resize, crop."""
+    flip, vertical = rng.random() < transform.flip, rng.random() < transform.vertical_flip
+    turns = int(rng.integers(4)) * transform.rotate90
+    both = [image.float()[None], masks.float()[None]]
+    # The flips apply to the turned picture.
+    both = [torch.rot90(value, -turns, (2, 3)) for value in both]
+    both = [value.flip(3) if flip else value for value in both]
+    both = [value.flip(2) if vertical else value for value in both]
+    height, width = both[0].shape[2:]
+    target = max(1, int(transform.image_size * rng.uniform(*transform.scale)))
+    size = [max(1, int(side * (target / max(height, width)) + 0.5)) for side in (height, width)]
+    picture = F.interpolate(both[0], size, mode="bilinear", align_corners=False)
+    moved = F.interpolate(both[1], size, mode="nearest-exact") if masks.numel() else masks.new_zeros(1, 0, *size)
+    top, left = (int(rng.integers(max(side - transform.image_size, 0) + 1)) for side in size)
+    window = (..., slice(top, top + transform.image_size), slice(left, left + transform.image_size))
+    return picture[window][0].round().clamp(0, 255).to(torch.uint8), moved[window][0].bool()
+
+
+@given(_transforms(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=200, deadline=None)
+def test_it_equals_the_steps_one_by_one(transform: TrainTransform, seed: int, height: int, width: int) -> None:
+    geometry = TrainTransform(**{**vars(transform), "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0})
+    image, patches = _blobs(np.random.default_rng(seed), height, width, 2)
+    masks = draw_target(patches, [0, 1], height, width).masks
+    picture, moved = geometry(image, patches, np.random.default_rng(seed))
+    expected_picture, expected_masks = _reference(image, masks, geometry, np.random.default_rng(seed))
+    # The reference computes positions in float32, so a value may fall on the other side of a half.
+    assert (picture.int() - expected_picture.int()).abs().max() <= 1
+    rows, columns = picture.shape[1:]
+    drawn = torch.stack([draw_target([patch], [0], rows, columns).masks.any(0) for patch in moved])
+    differing = (drawn != expected_masks).any(0)
+    # Ties of the nearest pixel are decided by rounding noise in the reference: whole rows or columns.
+    assert differing.float().mean() <= 0.1
+
+
+def test_masks_lie_where_the_picture_shows_them() -> None:
+    image = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    image[:, 20:40, 30:60] = 200
+    patch = Patch(20, 30, np.ones((20, 30), dtype=bool))
+    transform = train_transform(image_size=64, flip=0.5, vertical_flip=0.5, rotate90=True, scale=(0.3, 2.0))
+    seen = 0
+    for seed in range(60):
+        picture, (moved,) = transform(image, [patch], np.random.default_rng(seed))
+        if moved is None:
+            continue
+        mask = draw_target([moved], [0], *picture.shape[1:]).masks[0]
+        # Half way up the ramp of the bilinear edge is the mask's edge: off by less than a pixel.
+        wrong = (picture[0] >= 100) != mask
+        assert wrong.sum() <= 0.5 * (mask.sum().sqrt() * 4 + 4)
+        seen += 1
+    assert seen > 40
+
+
+def test_an_object_cropped_away_leaves_no_target() -> None:
+    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
+    corner = Patch(0, 0, np.ones((6, 6), dtype=bool))
+    transform = train_transform(image_size=8, scale=(2.5, 2.5))
+    counts = set()
+    for seed in range(40):
+        picture, moved = transform(image, [corner], np.random.default_rng(seed))
+        target = draw_target(moved, [3], *picture.shape[1:])
+        counts.add(len(target.labels))
+        assert target.masks.shape == (len(target.labels), 8, 8)
+        assert target.boxes.shape == (len(target.labels), 4)
+    assert counts == {0, 1}
+
+
+def test_all_eight_orientations_appear_and_are_consistent() -> None:
+    image = torch.arange(27, dtype=torch.uint8).reshape(3, 3, 3)
+    patch = Patch(0, 1, np.ones((1, 2), dtype=bool))
+    transform = train_transform(image_size=3, flip=0.5, rotate90=True)
+    seen = set()
+    for seed in range(100):
+        picture, (moved,) = transform(image, [patch], np.random.default_rng(seed))
+        assert moved is not None
+        mask = draw_target([moved], [0], 3, 3).masks[0]
+        assert sorted(picture[0][mask].tolist()) == [1, 2]
+        seen.add(tuple(picture[0].flatten().tolist()))
+    assert len(seen) == 8
+
+
+def test_the_original_order_of_sizes() -> None:
+    image = torch.zeros(3, 100, 50, dtype=torch.uint8)
+    small, _ = train_transform(image_size=64, scale=(0.5, 0.5))(image, [], np.random.default_rng(0))
+    large, _ = train_transform(image_size=64, scale=(2.0, 2.0))(image, [], np.random.default_rng(0))
+    assert small.shape == (3, 32, 16)
+    assert large.shape == (3, 64, 64)
+
+
+def test_same_seed_same_picture_and_no_change_of_the_input() -> None:
+    image, patches = _blobs(np.random.default_rng(1), 20, 30, 3)
+    before = image.clone()
+    transform = train_transform(image_size=16, flip=0.5, scale=(0.5, 2), brightness=0.4, hue=0.2)
+    one, _ = transform(image, patches, np.random.default_rng(5))
+    two, _ = pickle.loads(pickle.dumps(transform))(image, patches, np.random.default_rng(5))
+    other, _ = transform(image, patches, np.random.default_rng(6))
+    assert torch.equal(one, two)
+    assert not (one.shape == other.shape and torch.equal(one, other))
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_colours_change_and_masks_do_not(name: str) -> None:
+    image, patches = _blobs(np.random.default_rng(1), 20, 20, 2)
+    plain = train_transform(image_size=20)
+    coloured = TrainTransform(**{**vars(plain), name: 0.4})
+    same, unmoved = plain(image, patches, np.random.default_rng(3))
+    picture, moved = coloured(image, patches, np.random.default_rng(3))
+    assert torch.equal(same, image)
+    assert not torch.equal(picture, image)
+    for a, b in zip(unmoved, moved, strict=True):
+        assert a is not None
+        assert b is not None
+        assert a.box == b.box
