@@ -115,7 +115,7 @@ class PixelReader:
         """False when the file stores no block of the rectangle; nothing is decoded."""
         if not self._may_be_sparse:
             return True
-        with self._lock, gdal_env(self._source):
+        with self._lock:
             return any(self._stored(row, col) for row, col, *_ in self._blocks(top, left, height, width))
 
     def _usable(self, samples: np.ndarray) -> np.ndarray:
@@ -149,7 +149,7 @@ class PixelReader:
         """(first row, first column, rows, columns) of the blocks of a rectangle that the file does not store."""
         if not self._may_be_sparse:
             return []
-        with self._lock, gdal_env(self._source):
+        with self._lock:
             return [
                 (y, x, self.block_height, self.block_width)
                 for row, col, y, x in self._blocks(top, left, height, width)

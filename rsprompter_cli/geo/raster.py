@@ -117,10 +117,11 @@ class Scene:
                 )
             return self._scaling
 
-    @property
-    def block_bytes(self) -> int:
-        """Memory that the decoded blocks under one row of windows may keep, at most the cache's size."""
-        return self._reader.block_height * self._reader.width * len(self.bands) * np.dtype(self.dtype).itemsize
+    def cached_bytes(self, size: int) -> int:
+        """Memory of the decoded blocks under one row of windows of this size, which the next row needs again."""
+        reader = self._reader
+        rows = -(-size * reader.height // self.height) + reader.block_height
+        return min(rows, reader.height) * reader.width * len(self.bands) * np.dtype(self.dtype).itemsize
 
     def read(self, window: PixelBox) -> Tile:
         """The pixels of a window of the working grid, the same in every window that holds them.

@@ -25,6 +25,9 @@ CONFIG_FILE = "config.toml"
 META_FILE = "meta.json"
 FORMAT_VERSION = 1
 
+BUNDLED_MODEL = Path(__file__).parents[1] / "weights"
+"""The checkpoint folder that is used when none is named."""
+
 
 @dataclass(frozen=True)
 class CheckpointMeta:

@@ -1,0 +1,260 @@
+"""What predicting on a scene will take, said before any of it is done; knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsprompter_cli.errors import InputError, ResourceError
+from rsprompter_cli.geo.guard import CACHE_BYTES
+from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
+from rsprompter_cli.geo.windows import MAX_WINDOWS, WindowGrid, make_grid
+from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_IMAGE_SIZE = 256
+"""Side of windows when there is no model to ask: that of the bundled one."""
+
+LARGEST_REDUCTION = 4.0
+"""A picture without ground resolution goes through the model whole up to this reduction, as in evaluation."""
+
+_COUNTED_WINDOWS = 20_000
+"""Up to this many windows each is asked whether the file stores data under it (about 2 s); of more, as many evenly
+spread ones are."""
+
+_TILES_IN_FLIGHT = 4
+"""Read ahead, in the model, being outlined, and one copy on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePlan:
+    """The work that a scene is.
+
+    height, width, gsd: of the working grid; gsd in metres (per row, per column) or None.
+    window_size, overlap_px: pixels.
+    windows: all windows; windows_with_data: those under which the file stores something.
+    counted: False when windows_with_data is estimated from a sample of windows.
+    est_seconds: from the model's measured `seconds_per_window`, or None when it has none.
+    est_memory_bytes: reading, scaling and windows in flight; the model itself is not in it unless
+        its provenance says `model_memory_bytes`.
+    """
+
+    height: int
+    width: int
+    gsd: tuple[float, float] | None
+    window_size: int
+    overlap_px: int
+    windows: int
+    windows_with_data: int
+    counted: bool
+    est_seconds: float | None
+    est_memory_bytes: int
+
+    @property
+    def share_with_data(self) -> float:
+        """Windows with data over all windows."""
+        return self.windows_with_data / self.windows
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "gsd": list(self.gsd) if self.gsd else None, "share_with_data": self.share_with_data}
+
+    def summary(self) -> str:
+        """One line for people."""
+        metres = f" at {format_gsd(self.gsd)}" if self.gsd else ""
+        about = "" if self.counted else "about "
+        seconds = "time unknown" if self.est_seconds is None else f"about {format_seconds(self.est_seconds)}"
+        return (
+            f"{self.width} x {self.height} px{metres}: {self.windows} windows of {self.window_size} px, "
+            f"{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SceneInfo:
+    """A raster as `rsp info` tells it.
+
+    facts: of the file, JSON values.
+    plan: of predicting on it, or None when that is refused.
+    refusal: why, with the way out; else None.
+    model: the checkpoint folder asked, or None when there is none.
+    """
+
+    facts: dict[str, Any]
+    plan: ScenePlan | None
+    refusal: str | None
+    model: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plan = self.plan.as_dict() if self.plan else None
+        return {**self.facts, "plan": plan, "refusal": self.refusal, "model": self.model}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) for a table."""
+        facts = self.facts
+        low, high, kind = facts["scaling"]["low"], facts["scaling"]["high"], facts["scaling"]["kind"]
+        stretch = "; ".join(f"{a:g} to {b:g}" for a, b in zip(low, high, strict=True))
+        taken = ",".join(str(band) for band in facts["bands_read"])
+        rows = [
+            ("file", f"{facts['path']} ({facts['driver']})"),
+            ("size", f"{facts['width']} x {facts['height']} px"),
+            ("bands", f"{facts['bands']} of {facts['dtype']}, read {taken}"),
+            ("scaling", f"{kind} {stretch}".strip()),
+            ("position", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}"),
+            ("ground resolution", format_gsd(facts["gsd"]) if facts["gsd"] else "none"),
+        ]
+        if self.plan is None:
+            rows.append(("prediction", f"refused: {self.refusal}"))
+        else:
+            plan = self.plan
+            data = f"{plan.share_with_data:.0%} with data" + ("" if plan.counted else " (estimated)")
+            grid = f"{plan.width} x {plan.height} px" + (f" at {format_gsd(plan.gsd)}" if plan.gsd else "")
+            rows += [
+                ("working grid", grid),
+                ("windows", f"{plan.windows} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
+                ("time", format_seconds(plan.est_seconds) if plan.est_seconds is not None else "unknown"),
+                ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
+            ]
+        note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
+        return [*rows, ("model", note)]
+
+
+def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> int:
+    """Side of the windows in working-grid pixels.
+
+    A picture that has no ground resolution goes through the model in one piece, resized by the
+    model as in evaluation, because there is no scale to choose; unless it would shrink too much.
+    """
+    size = meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
+    longest = max(scene.height, scene.width)
+    whole = scene.gsd is None and not native and longest <= LARGEST_REDUCTION * size
+    return longest if whole else size
+
+
+def plan_scene(scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1) -> ScenePlan:
+    """Count windows and estimate time and memory. Decodes no pixel.
+
+    Args:
+        scene: an open scene.
+        grid: windows over its working grid.
+        meta: of the model, or None.
+        batch: windows per forward pass.
+    """
+    total = len(grid)
+    asked = range(total) if total <= _COUNTED_WINDOWS else range(0, total, -(-total // _COUNTED_WINDOWS))
+    hits = sum(scene.may_have_data(grid.window_at(index)) for index in asked)
+    with_data = hits if len(asked) == total else round(hits / len(asked) * total)
+    provenance = meta.provenance if meta is not None else {}
+    per_window = provenance.get("seconds_per_window")
+    tile_bytes = min(grid.size, grid.height) * min(grid.size, grid.width) * 3 * 4
+    return ScenePlan(
+        height=scene.height,
+        width=scene.width,
+        gsd=scene.working_gsd,
+        window_size=grid.size,
+        overlap_px=grid.overlap_px,
+        windows=total,
+        windows_with_data=with_data,
+        counted=len(asked) == total,
+        est_seconds=None if per_window is None else float(per_window) * with_data,
+        est_memory_bytes=int(provenance.get("model_memory_bytes", 0))
+        + min(CACHE_BYTES, scene.cached_bytes(grid.size))
+        + _TILES_IN_FLIGHT * batch * tile_bytes,
+    )
+
+
+def scene_info(
+    path: str | Path,
+    *,
+    model: str | Path | None = None,
+    gsd: float | None = None,
+    native: bool = False,
+    bands: Sequence[int] | None = None,
+    scale: str | None = None,
+    overlap: float = 0.25,
+    max_block: int = MAX_BLOCK_BYTES,
+    max_windows: int = MAX_WINDOWS,
+    allow_vrt: bool = False,
+    remote: bool = False,
+) -> SceneInfo:
+    """Describe a raster and what predicting on it would take.
+
+    Args:
+        path, gsd, native, bands, scale, max_block, allow_vrt, remote: see `open_scene`.
+        model: a checkpoint folder; None takes the bundled model, or does without when there is none.
+        overlap, max_windows: see `make_grid` and `WindowGrid.check_count`.
+
+    Raises:
+        InputError, ResourceError: the file cannot be used at all; a resolution that would be
+            refused is told in the result instead.
+        CheckpointError: `model` is not a checkpoint folder.
+        UsageError: an option out of range.
+    """
+    folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
+    meta = read_checkpoint(folder).meta if folder is not None else None
+    chosen = bands or (meta.bands if meta is not None else None)
+
+    def opened(*, gsd: float | None, native: bool, trained_gsd: tuple[float, float] | None) -> Scene:
+        return open_scene(
+            path,
+            gsd=gsd,
+            native=native,
+            trained_gsd=trained_gsd,
+            bands=chosen,
+            scale=scale,
+            max_block=max_block,
+            allow_vrt=allow_vrt,
+            remote=remote,
+        )
+
+    with opened(gsd=None, native=True, trained_gsd=None) as scene:
+        facts = _facts(scene)
+    plan, refusal = None, None
+    try:
+        with opened(gsd=gsd, native=native, trained_gsd=meta.gsd_range if meta is not None else None) as scene:
+            grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
+            grid.check_count(max_windows)
+            plan = plan_scene(scene, grid, meta)
+    except (InputError, ResourceError) as error:
+        refusal = str(error)
+    return SceneInfo(facts, plan, refusal, str(folder) if folder is not None else None)
+
+
+def format_gsd(gsd: Sequence[float]) -> str:
+    """Metres per pixel, once when both axes agree to 1 %."""
+    per_row, per_col = gsd
+    if abs(per_row / per_col - 1) <= 0.01:
+        return f"{(per_row + per_col) / 2:.4g} m"
+    return f"{per_col:.4g} x {per_row:.4g} m"
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _facts(scene: Scene) -> dict[str, Any]:
+    from pyproj import CRS
+
+    crs = CRS.from_wkt(scene.native_georef.crs_wkt) if scene.native_georef.crs_wkt else None
+    authority = crs.to_authority() if crs is not None else None
+    return {
+        "path": scene.path,
+        "driver": scene.driver,
+        "width": scene.native_width,
+        "height": scene.native_height,
+        "bands": scene.band_count,
+        "bands_read": list(scene.bands),
+        "dtype": scene.dtype,
+        "scaling": scene.scaling.as_dict(),
+        "georeference": scene.native_georef.kind,
+        "crs": ":".join(authority) if authority else (crs.name if crs is not None else None),
+        "transform": list(scene.native_georef.transform),
+        "gsd": list(scene.gsd) if scene.gsd else None,
+    }
