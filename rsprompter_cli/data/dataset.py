@@ -83,7 +83,7 @@ class CocoDataset(Dataset[Item]):
         labels = [label for patch, label in decoded if patch is not None]
         if self.transform is None:
             return pixels, draw_target(patches, labels, image.height, image.width), image.id
-        rng = np.random.default_rng([self.seed, int(self._epoch), index])
+        rng = np.random.default_rng([self.seed % 2**63, int(self._epoch), index])
         pixels, moved = self.transform(pixels, patches, rng)
         return pixels, draw_target(moved, labels, pixels.shape[1], pixels.shape[2]), image.id
 
