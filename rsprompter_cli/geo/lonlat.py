@@ -84,15 +84,19 @@ def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str
 
 
 def area_m2(geometry: Any, georef: Georef) -> float | None:
-    """Ground area in square metres of a polygon in pixels, None when the grid is not on the earth.
+    """Ground area in square metres of one polygon in pixels; `areas_m2` is faster for many."""
+    return areas_m2([geometry], georef)[0]
+
+
+def areas_m2(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> list[float | None]:
+    """Ground areas in square metres of polygons in pixels, None when the grid is not on the earth.
 
     The area is that of the geodesic polygon on the WGS84 ellipsoid, right at any latitude, over the
     antimeridian and around a pole.
     """
     if not georef.on_earth or georef.crs_wkt is None:
-        return None
-    (lonlat,) = to_lonlat(to_map([geometry], georef), georef.crs_wkt)
-    return geodesic_area(lonlat)
+        return [None] * len(geometries)
+    return [geodesic_area(lonlat) for lonlat in to_lonlat(to_map(geometries, georef), georef.crs_wkt)]
 
 
 def geodesic_area(lonlat: Any) -> float:

@@ -30,6 +30,7 @@ GEOMETRY = "geometry"
 _BATCH = 4096
 _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+_SHAPEFILE_COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj")
 _FIXED_DATE = "2000-01-01T00:00:00.000Z"
 """What GDAL writes for "last change": the time of day would make equal runs differ."""
 
@@ -110,7 +111,12 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
 
 
 def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
-    """Write a Shapefile and its companions; the .shp takes its place last."""
+    """Write a Shapefile and its companions.
+
+    Several files cannot be replaced in one step: the old .shp goes first and the new one comes
+    last, so that a reader never sees one with companions of another. Companions of the old one that
+    the new one lacks (an index, a CRS) are removed.
+    """
     folder = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
     try:
         folder.mkdir(parents=True)
@@ -119,6 +125,9 @@ def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
         for file in made:
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
+        path.unlink(missing_ok=True)
+        for suffix in _SHAPEFILE_COMPANIONS:
+            path.with_suffix(suffix).unlink(missing_ok=True)
         for file in made:
             os.replace(file, path.parent / file.name)
     except OSError as error:
