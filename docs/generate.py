@@ -1,6 +1,6 @@
 """Write the pages that follow from the code: docs/cli.md and docs/exit-codes.md.
 
-    python docs/generate.py    # after a change of a command, an option or an error
+python docs/generate.py    # after a change of a command, an option or an error
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def exit_codes() -> list[tuple[int, str, str]]:
 def exit_codes_page() -> str:
     """The table of exit codes, as Markdown."""
     rows = [f"| {code} | {f'`{name}`' if name else ''} | {meaning} |" for code, name, meaning in exit_codes()]
-    head = [NOTE, "# Exit codes\n", "An error is one line on stderr that names the file, option or id, and the way out."]
+    head = [
+        NOTE,
+        "# Exit codes\n",
+        "An error is one line on stderr that names the file, option or id, and the way out.",
+    ]
     about = [
         "`RSP_DEBUG=1` adds the traceback. A code above 128 that is not listed is a signal, as shells count.\n",
         "| code | error | meaning |",

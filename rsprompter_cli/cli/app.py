@@ -63,6 +63,8 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("RSP_DEBUG") == "1" and not isinstance(error, typer.Exit):
             raise
         return _exit_code(error)
+    if result == INTERRUPTED_EXIT_CODE:  # typer swallows Ctrl-C and says nothing
+        print_error("interrupted")
     return result if isinstance(result, int) else 0
 
 
@@ -80,8 +82,9 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, typer.exceptions.TyperException):
         print_error(error.format_message())
         return UsageError.exit_code
-    if isinstance(error, BrokenPipeError):
-        # The reader of our stdout left, as `| head` does. Python would complain once more at exit.
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        # The reader of our stdout left, as `| head` does (typer makes a SystemExit of it). Python
+        # would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsprompter_cli.errors import OutputError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -30,8 +32,11 @@ def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | No
     talk.setFormatter(_LevelFormatter())
     logger.addHandler(talk)
     if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        record = logging.FileHandler(log_file, encoding="utf-8")
+        try:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            record = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"--log-file {log_file}: cannot be written: {error.strerror or error}") from error
         record.setLevel(logging.DEBUG)
         record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logger.addHandler(record)

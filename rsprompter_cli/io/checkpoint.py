@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import Config, dump_config, parse_config
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, OutputError
 from rsprompter_cli.io.atomic import atomic_folder, recover_folder
 
 if TYPE_CHECKING:
@@ -74,12 +74,20 @@ class Checkpoint:
 
 
 def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Config, meta: CheckpointMeta) -> None:
-    """Write a complete checkpoint folder; it replaces an older one of the name only when whole."""
+    """Write a complete checkpoint folder; it replaces an older one of the name only when whole.
+
+    Raises:
+        OutputError: the disk is full or the folder cannot be written; an older one is untouched.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic_folder(folder) as temporary:
         contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        try:
+            save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        except SafetensorError as error:  # a full disk comes as this, not as an OSError
+            raise OutputError(f"{folder}: weights cannot be written: {error}") from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
         (temporary / META_FILE).write_text(json.dumps(asdict(meta), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

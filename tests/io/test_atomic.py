@@ -60,9 +60,7 @@ def test_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_full_disk_leaves_the_old_file_and_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_full_disk_leaves_the_old_file_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     write_text(tmp_path / "x.txt", "old")
     monkeypatch.setattr(atomic.os, step, disk_full)
     with pytest.raises(OutputError, match=r"x\.txt: cannot be written: No space left") as caught:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from rsprompter_cli.config import load_config
 from rsprompter_cli.errors import CheckpointError, OutputError, UsageError
@@ -150,11 +150,14 @@ def test_missing_weights_file_is_named(tmp_path: Path) -> None:
         read_safetensors(tmp_path / "x.safetensors")
 
 
-def test_full_disk_while_saving_keeps_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_full_disk_while_saving_keeps_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     write(tmp_path / "last", value=1.0)
 
     def no_space(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise kind("I/O error: No space left on device")  # safetensors wraps it, the file system does not
 
     monkeypatch.setattr("safetensors.torch.save_file", no_space)
     with pytest.raises(OutputError, match="No space left"):

@@ -1,0 +1,90 @@
+"""Data on stdout, talk on stderr, at the level that was asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.cli.output import print_error, print_json, print_table, progress_bar, set_up_logging
+
+Captured = pytest.CaptureFixture[str]
+LOG = logging.getLogger("rsprompter_cli.somewhere")
+
+
+def talk() -> None:
+    LOG.debug("in detail")
+    LOG.info("on the way")
+    LOG.warning("look out")
+    LOG.error("broken")
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ({}, ["on the way", "warning: look out", "error: broken"]),
+        ({"verbose": 1}, ["debug: in detail", "on the way", "warning: look out", "error: broken"]),
+        ({"verbose": 5}, ["debug: in detail", "on the way", "warning: look out", "error: broken"]),
+        ({"quiet": True}, ["error: broken"]),
+    ],
+)
+def test_levels(level: dict[str, int], heard: list[str], capsys: Captured) -> None:
+    set_up_logging(**level)  # type: ignore[arg-type]
+    talk()
+    out, err = capsys.readouterr()
+    assert out == ""
+    # A debug record may carry its level as prefix or not; its text must be there.
+    lines = [line.removeprefix("debug: ") for line in err.splitlines()]
+    assert lines == [line.removeprefix("debug: ") for line in heard]
+
+
+def test_setting_up_twice_does_not_double(capsys: Captured) -> None:
+    set_up_logging()
+    set_up_logging()
+    LOG.info("once")
+    assert capsys.readouterr().err.count("once") == 1
+
+
+def test_log_file_has_everything_even_when_quiet(tmp_path: Path, capsys: Captured) -> None:
+    set_up_logging(quiet=True, log_file=tmp_path / "deep" / "run.log")
+    talk()
+    set_up_logging()  # closes the file
+    text = (tmp_path / "deep" / "run.log").read_text(encoding="utf-8")
+    assert [word for word in ("in detail", "on the way", "look out", "broken") if word not in text] == []
+    assert "rsprompter_cli.somewhere" in text
+    assert capsys.readouterr().err == "error: broken\n"
+
+
+def test_error_is_one_line(capsys: Captured) -> None:
+    print_error("two\nlines", "way out")
+    assert capsys.readouterr() == ("", "rsp: error: two lines (way out)\n")
+
+
+def test_json_refuses_nan(capsys: Captured) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        print_json({"ap": float("nan")})
+    assert capsys.readouterr().out == ""
+
+
+def test_json_writes_paths_as_text(capsys: Captured) -> None:
+    print_json({"file": Path("a.tif"), "n": 3})
+    assert json.loads(capsys.readouterr().out) == {"file": "a.tif", "n": 3}
+
+
+def test_piped_table_is_aligned_text(capsys: Captured) -> None:
+    print_table(["name", "n"], [["roof", 1], ["a tank", 20]], title="not shown")
+    assert capsys.readouterr().out.splitlines() == ["name    n", "roof    1", "a tank  20"]
+
+
+def test_empty_table_has_its_head(capsys: Captured) -> None:
+    print_table(["name", "n"], [])
+    assert capsys.readouterr().out == "name  n\n"
+
+
+def test_progress_bar_is_silent_when_piped(capsys: Captured) -> None:
+    with progress_bar() as progress:
+        task = progress.add_task("windows", total=3)
+        progress.update(task, advance=3)
+    assert capsys.readouterr() == ("", "")
