@@ -30,7 +30,7 @@ TIED_KEY = "prompt_encoder.shared_embedding.positional_embedding"
 TIED_TO = "shared_image_embedding.positional_embedding"
 """One matrix under two names in a SamModel; files may leave the first out."""
 
-_TINY_VIT_TYPE = "sam-tiny-vit"
+_TINY_VIT_TYPE = "tiny-vit"
 
 
 @dataclass(frozen=True)

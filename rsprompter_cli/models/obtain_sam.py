@@ -42,7 +42,8 @@ from rsprompter_cli.io.sam_folder import (
     write_sam_folder,
 )
 from rsprompter_cli.io.unpickle import load_state_dict
-from rsprompter_cli.models.sam_convert import check_shapes, convert_lite_medsam, convert_meta, shapes_of
+from rsprompter_cli.models.keys import shapes_of
+from rsprompter_cli.models.sam_convert import check_shapes, convert_lite_medsam, convert_meta
 
 logger = logging.getLogger(__name__)
 

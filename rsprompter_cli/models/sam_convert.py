@@ -17,6 +17,7 @@ from torch import Tensor
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.sam_folder import TIED_KEY, TIED_TO, config_from_arch
+from rsprompter_cli.models.keys import check_keys, shapes_of
 from rsprompter_cli.models.tiny_vit import TinyVitEncoder
 
 _META_HEADS = 8
@@ -97,11 +98,6 @@ def convert_lite_medsam(state: Mapping[str, Tensor], origin: str) -> tuple[dict[
     return tensors, arch
 
 
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor."""
-    return {key: tuple(value.shape) for key, value in tensors.items()}
-
-
 def expected_shapes(arch: VitArch | TinyVitArch) -> dict[str, tuple[int, ...]]:
     """Every key of a SAM folder of these sizes and its shape; the tied matrix under both its names."""
     from transformers import SamConfig, SamModel
@@ -135,27 +131,15 @@ def expected_shapes(arch: VitArch | TinyVitArch) -> dict[str, tuple[int, ...]]:
 
 
 def check_shapes(found: Mapping[str, tuple[int, ...]], arch: VitArch | TinyVitArch, origin: str) -> None:
-    """Refuse weights that are not exactly those of the network.
+    """Refuse weights that are not exactly those of the network; the tied matrix may be there once.
 
     Raises:
-        CheckpointError: lists missing and unexpected keys and wrong shapes.
+        CheckpointError: lists what differs.
     """
     expected = expected_shapes(arch)
-    optional = {TIED_KEY}
-    missing = sorted(expected.keys() - found.keys() - optional)
-    unexpected = sorted(found.keys() - expected.keys())
-    wrong = sorted(
-        f"{key} {list(found[key])} instead of {list(expected[key])}"
-        for key in expected.keys() & found.keys()
-        if found[key] != expected[key]
-    )
-    problems = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of wrong shape", wrong))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{origin}: these weights are not those of a {arch.kind} SAM: {'; '.join(problems)}")
+    if TIED_KEY not in found:
+        del expected[TIED_KEY]
+    check_keys(expected, found, origin)
 
 
 def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...], origin: str) -> dict[str, Tensor]:
