@@ -6,7 +6,7 @@ from typing import assert_never
 
 from torch import nn
 
-from rsprompter_cli.config import ModelConfig, NeckConfig, RSPrompterAnchorConfig, SamDecoderArch, TinyVitArch, VitArch
+from rsprompter_cli.config import ModelConfig, NeckConfig, RSPrompterAnchorConfig, TinyVitArch, VitArch
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.lora import add_lora
 from rsprompter_cli.models.neck import LastAggregator, LayersAggregator, Neck, Splitter
@@ -19,6 +19,11 @@ from rsprompter_cli.models.trainable import set_trainable
 
 SIZE_STEP = 32
 """The input's side is a multiple of this: stride 16, pooled once."""
+
+TRANSFORMERS_EPS = 1e-6
+"""Of the mask decoder's norms in transformers, and so in the original RSPrompter."""
+LITE_MEDSAM_EPS = 1e-5
+"""Of the same norms in segment-anything's own code, which LiteMedSAM was trained with."""
 
 
 def complete_config(model_config: ModelConfig) -> ModelConfig:
@@ -99,7 +104,7 @@ def _build_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module
         prompt_head=PromptHead(
             channels=channels, prompts=config.prompts_per_object, embed_channels=arch.decoder.hidden_size
         ),
-        mask_decoder=_build_decoder(arch.decoder, config.mask_chunk),
+        mask_decoder=_build_decoder(arch, config.mask_chunk),
         image_size=side,
         roi_samples=config.roi.samples,
     )
@@ -182,15 +187,17 @@ def _aggregator_kind(config: RSPrompterAnchorConfig) -> str:
     return config.neck.aggregator or ("last" if config.encoder == "lora" else "layers")
 
 
-def _build_decoder(arch: SamDecoderArch, chunk: int) -> PromptedDecoder:
+def _build_decoder(arch: VitArch | TinyVitArch, chunk: int) -> PromptedDecoder:
+    sizes = arch.decoder
     return PromptedDecoder(
-        hidden_size=arch.hidden_size,
-        num_layers=arch.num_layers,
-        num_heads=arch.num_heads,
-        mlp_dim=arch.mlp_dim,
-        attention_downsample_rate=arch.attention_downsample_rate,
-        iou_head_hidden_dim=arch.iou_head_hidden_dim,
-        iou_head_depth=arch.iou_head_depth,
-        num_multimask_outputs=arch.num_multimask_outputs,
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        mlp_dim=sizes.mlp_dim,
+        attention_downsample_rate=sizes.attention_downsample_rate,
+        iou_head_hidden_dim=sizes.iou_head_hidden_dim,
+        iou_head_depth=sizes.iou_head_depth,
+        num_multimask_outputs=sizes.num_multimask_outputs,
         chunk=chunk,
+        norm_eps=LITE_MEDSAM_EPS if isinstance(arch, TinyVitArch) else TRANSFORMERS_EPS,
     )

@@ -93,6 +93,7 @@ class PromptedDecoder(nn.Module):
         hidden_size, num_layers, num_heads, mlp_dim, attention_downsample_rate: of the two-way transformer.
         iou_head_hidden_dim, iou_head_depth: of the head that predicts a mask's quality.
         num_multimask_outputs: masks for an ambiguous prompt, beside the single one.
+        norm_eps: of the two-way transformer's layer norms.
         chunk: prompts decoded at a time. Changes the speed, never the result: 100 prompts in one batch
             are four times slower on a CPU than in chunks of a few, whose maps stay in the cache.
     """
@@ -109,6 +110,7 @@ class PromptedDecoder(nn.Module):
         iou_head_depth: int,
         num_multimask_outputs: int,
         chunk: int,
+        norm_eps: float,
     ) -> None:
         super().__init__()
         self.chunk = chunk
@@ -121,6 +123,7 @@ class PromptedDecoder(nn.Module):
             iou_head_hidden_dim=iou_head_hidden_dim,
             iou_head_depth=iou_head_depth,
             num_multimask_outputs=num_multimask_outputs,
+            layer_norm_eps=norm_eps,
         )
         # A decoder outside a SamModel has to be told how to attend.
         config._attn_implementation = "sdpa"

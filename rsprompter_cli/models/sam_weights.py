@@ -1,24 +1,18 @@
-"""Reading a SAM folder (config.json + model.safetensors) into a model that was built for it."""
+"""Putting a SAM folder's weights into a model that was built for them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from rsprompter_cli.config import KNOWN_SAM, SamDecoderArch, TinyVitArch, VitArch
-from rsprompter_cli.errors import CheckpointError, UsageError, did_you_mean
-from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, read_safetensors
+from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
+from rsprompter_cli.errors import UsageError, did_you_mean
+from rsprompter_cli.io.checkpoint import read_safetensors
+from rsprompter_cli.io.sam_folder import SAM_WEIGHTS_FILE, read_sam_folder
 from rsprompter_cli.models.keys import check_keys, shapes_of
-
-CONFIG_FILE = "config.json"
-TINY_VIT_TYPE = "tiny-vit"
-"""model_type of a folder whose encoder is TinyViT; the other keys of its config are TinyVitArch's."""
 
 _ENCODER = "vision_encoder."
 _RENAMED = {
@@ -36,55 +30,13 @@ def resolve_sam_arch(sam: str) -> VitArch | TinyVitArch:
 
     Raises:
         UsageError: neither a known name nor a folder.
-        CheckpointError: a folder whose config.json is missing, damaged or of another model.
+        CheckpointError: a folder that is no SAM folder.
     """
     if sam in KNOWN_SAM:
         return KNOWN_SAM[sam]
-    folder = Path(sam)
-    if not folder.is_dir():
+    if not Path(sam).is_dir():
         raise UsageError(f"model.sam: no SAM named {sam!r} and no such folder", did_you_mean(sam, KNOWN_SAM))
-    path = folder / CONFIG_FILE
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        return _parse_arch(fields)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: not a SAM folder, it lacks {CONFIG_FILE}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, ValidationError) as error:
-        raise CheckpointError(f"{path}: not the configuration of a SAM: {error}") from error
-
-
-def _parse_arch(fields: Mapping[str, Any]) -> VitArch | TinyVitArch:
-    if fields.get("model_type") == TINY_VIT_TYPE:
-        return TinyVitArch.model_validate({key: value for key, value in fields.items() if key != "model_type"})
-    if fields.get("model_type") != "sam":
-        raise ValueError(f"model_type is {fields.get('model_type')!r}, expected 'sam' or {TINY_VIT_TYPE!r}")
-    from transformers import SamConfig
-
-    # transformers fills in what a hub file leaves to its defaults.
-    config = SamConfig(**{key: value for key, value in fields.items() if key.endswith("_config")})
-    vision, decoder = config.vision_config, config.mask_decoder_config
-    return VitArch(
-        hidden_size=vision.hidden_size,
-        num_layers=vision.num_hidden_layers,
-        num_heads=vision.num_attention_heads,
-        mlp_dim=vision.mlp_dim,
-        global_attn_indexes=tuple(vision.global_attn_indexes),
-        window_size=vision.window_size,
-        patch_size=vision.patch_size,
-        output_channels=vision.output_channels,
-        pretrained_image_size=vision.image_size,
-        decoder=SamDecoderArch(
-            hidden_size=decoder.hidden_size,
-            num_layers=decoder.num_hidden_layers,
-            num_heads=decoder.num_attention_heads,
-            mlp_dim=decoder.mlp_dim,
-            attention_downsample_rate=decoder.attention_downsample_rate,
-            iou_head_hidden_dim=decoder.iou_head_hidden_dim,
-            iou_head_depth=decoder.iou_head_depth,
-            num_multimask_outputs=decoder.num_multimask_outputs,
-            mask_input_channels=config.prompt_encoder_config.mask_input_channels,
-        ),
-    )
+    return read_sam_folder(sam, verify=False).arch
 
 
 def load_sam_weights(model: nn.Module, folder: str | Path) -> None:
@@ -96,7 +48,7 @@ def load_sam_weights(model: nn.Module, folder: str | Path) -> None:
     Raises:
         CheckpointError: missing or damaged file, or weights that do not fit.
     """
-    path = Path(folder) / WEIGHTS_FILE
+    path = Path(folder) / SAM_WEIGHTS_FILE
     stored = read_safetensors(path)
     own = {key: value for key, value in model.state_dict().items() if key.startswith(("encoder.", "mask_decoder."))}
     # Adapters stand beside the projection they wrap: its own weights are called base_layer.

@@ -13,6 +13,7 @@ from transformers import SamConfig, SamModel
 
 from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.io.sam_folder import config_from_arch
 from rsprompter_cli.models.build import build_model, complete_config
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from rsprompter_cli.models.sam_weights import load_sam_weights, resolve_sam_arch
@@ -105,19 +106,22 @@ def test_sizes_are_read_from_the_folder(folder: Path) -> None:
 
 def test_sizes_the_file_leaves_to_defaults(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam"}', encoding="utf-8")
+    (tmp_path / "model.safetensors").touch()
     assert resolve_sam_arch(str(tmp_path)) == KNOWN_SAM["base"]
 
 
 def test_sizes_of_a_tiny_vit_folder(tmp_path: Path) -> None:
-    fields = {"model_type": "tiny-vit", **TinyVitArch(window_sizes=(7, 7, 7, 7)).model_dump(mode="json")}
-    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
-    assert resolve_sam_arch(str(tmp_path)) == TinyVitArch(window_sizes=(7, 7, 7, 7))
+    arch = TinyVitArch(window_sizes=(7, 7, 7, 7))
+    (tmp_path / "config.json").write_text(json.dumps(config_from_arch(arch)), encoding="utf-8")
+    (tmp_path / "model.safetensors").touch()
+    assert resolve_sam_arch(str(tmp_path)) == arch
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}', '{"model_type": "tiny-vit", "depth": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}'])
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"config\.json: not the configuration of a SAM"):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(CheckpointError, match=r"config\.json: "):
         resolve_sam_arch(str(tmp_path))
 
 
@@ -125,7 +129,7 @@ def test_an_unknown_name_and_an_empty_folder_are_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="no SAM named 'bas'") as caught:
         resolve_sam_arch("bas")
     assert "base" in caught.value.hint
-    with pytest.raises(CheckpointError, match=r"lacks config\.json"):
+    with pytest.raises(CheckpointError, match=r"lacks config\.json and model\.safetensors"):
         resolve_sam_arch(str(tmp_path))
 
 
@@ -184,6 +188,14 @@ def test_weights_that_do_not_fit_are_listed(folder: Path, tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
         load_sam_weights(tiny_model(), tmp_path)
+
+
+@pytest.mark.parametrize(("sam", "expected"), [("base", 1e-6), ("tiny-vit", 1e-5)])
+def test_norms_of_the_decoder_have_the_eps_they_were_trained_with(sam: str, expected: float) -> None:
+    with torch.device("meta"):
+        model = tiny_model(sam=sam, sam_arch=None)
+    layers = model.mask_decoder.decoder.transformer.layers  # type: ignore[union-attr]
+    assert {one.eps for one in layers.modules() if isinstance(one, torch.nn.LayerNorm)} == {expected}  # type: ignore[union-attr]
 
 
 def test_norms_have_sams_own_eps() -> None:
