@@ -7,6 +7,7 @@ multipolygon: a roof under a tree is one roof.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -27,6 +28,7 @@ MIN_PIECE = 4.0
 
 _LARGEST_VALUE = 1e6
 _MAX_LAYERS = 8
+_WIDEST_CELL = 4.0
 
 
 def masks_to_polygons(
@@ -157,9 +159,8 @@ def _contour(values: np.ndarray, threshold: float, xs: np.ndarray, ys: np.ndarra
     h, w = values.shape
     around = values[take_rows.clip(0, h - 1)[:, None], take_cols.clip(0, w - 1)].astype(np.float64)
     around = np.nan_to_num(around - threshold, nan=-_LARGEST_VALUE).clip(-_LARGEST_VALUE, _LARGEST_VALUE)
-    generator = contourpy.contour_generator(
-        xs[take_cols + 1], ys[take_rows + 1], around, fill_type=contourpy.FillType.OuterOffset
-    )
+    around, xs, ys = _refined(around, xs[take_cols + 1], ys[take_rows + 1])
+    generator = contourpy.contour_generator(xs, ys, around, fill_type=contourpy.FillType.OuterOffset)
     # The value itself belongs to the inside: contourpy asks for more than the lower level.
     points, offsets = generator.filled(-np.finfo(np.float64).tiny, np.inf)
     polygons = []
@@ -167,6 +168,25 @@ def _contour(values: np.ndarray, threshold: float, xs: np.ndarray, ys: np.ndarra
         exterior, *holes = [vertices[start:end] for start, end in pairwise(starts)]
         polygons.append(shapely.Polygon(exterior, holes))
     return shapely.MultiPolygon(polygons) if polygons else None
+
+
+def _refined(values: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same bilinear surface with samples at most _WIDEST_CELL pixels apart.
+
+    Inside a cell the contour of a bilinear surface is a curve; a straight piece through a cell of many
+    pixels would miss it by pixels.
+    """
+    for axis, places in ((0, ys), (1, xs)):
+        parts = math.ceil(np.diff(places).max() / _WIDEST_CELL - 1e-9)
+        if parts > 1:
+            low, share = np.divmod(np.arange((len(places) - 1) * parts + 1), parts)
+            high = np.minimum(low + 1, len(places) - 1)
+            weight = share / parts
+            between = places[low] * (1 - weight) + places[high] * weight
+            weight = weight[:, None] if axis == 0 else weight
+            values = values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
+            xs, ys = (xs, between) if axis == 0 else (between, ys)
+    return values, xs, ys
 
 
 def _finish(geometry: Any, whole: Any, min_piece: float) -> Any:

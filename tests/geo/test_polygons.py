@@ -87,6 +87,14 @@ def test_round_trip_of_logit_contours(radius: float, frame: MaskFrame) -> None:
     assert polygon.centroid.distance(truth.centroid) < 0.05
 
 
+def test_a_coarse_map_is_followed_inside_its_cells() -> None:
+    """17 image pixels per sample: the contour bends where the upsampled mask does."""
+    frame = MaskFrame((256, 256), (194, 256), (824, 846))
+    values = logits_of(lambda x, y: 27 - np.hypot(x - 56, (y - 693) * 1.3), 64, frame)
+    (polygon,) = masks_to_polygons(values[None], 0.0, frame=frame)
+    assert iou(burn(polygon, frame.image), inflate(values, 0.0, frame)) >= 0.985
+
+
 def test_rotated_rectangle_with_a_hole_keeps_both_to_a_fraction_of_a_pixel() -> None:
     frame = square_frame(512)
 
