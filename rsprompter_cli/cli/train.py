@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
-    from rsprompter_cli.train.loop import StepReport, TrainResult
+    from rsprompter_cli.train.progress import StepReport, TrainResult
 
 _log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ def not_finite(what: str, *, step: int, epoch: int, image_ids: Sequence[int], la
     """The error that ends a run whose numbers broke."""
     kept = f"last good checkpoint: {last_good}" if last_good else "no checkpoint was written yet"
     return TrainingError(
-        f"not finite at step {step} (epoch {epoch + 1}): {what}; image ids {list(image_ids)}; {kept}",
+        f"not finite at step {step + 1} (epoch {epoch + 1}): {what}; image ids {list(image_ids)}; {kept}",
         "lower train.lr, set train.clip_grad, or train.precision=fp32",
     )
 
@@ -54,8 +54,14 @@ def explain_out_of_memory(*, batch_size: int, image_size: int, device: torch.dev
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _out_of_memory(batch_size, image_size, device) from error
     except RuntimeError as error:
-        # Main memory: torch's CPU allocator raises a plain RuntimeError.
-        if "DefaultCPUAllocator" not in str(error):
+        # torch's CPU allocator raises a plain RuntimeError, and so does the loader whose worker was killed.
+        text = str(error)
+        if "DataLoader worker" in text:
+            raise ResourceError(
+                f"a process that reads pictures was ended from outside: {text.splitlines()[0]}",
+                "it is most often a lack of memory: lower train.workers or train.batch_size",
+            ) from error
+        if "DefaultCPUAllocator" not in text:
             raise
         raise _out_of_memory(batch_size, image_size, device) from error
 
@@ -65,8 +71,8 @@ def _out_of_memory(batch_size: int, image_size: int, device: torch.device) -> Re
     advice = f"--set train.batch_size={smaller}" if batch_size > 1 else f"--set model.image_size={image_size // 2}"
     return ResourceError(
         f"out of memory on {device.type} with train.batch_size={batch_size} and model.image_size={image_size}",
-        f"lower them: {advice} (train.accumulate={batch_size // smaller} keeps the step as large); "
-        "roi.samples, a smaller model.sam, encoder=frozen and train.precision=bf16 save memory too",
+        f"lower them, as in {advice} (a larger train.accumulate makes up for a smaller batch); "
+        "fewer model.roi.samples, a smaller model.sam, model.encoder=frozen and train.precision=bf16 save memory too",
     )
 
 

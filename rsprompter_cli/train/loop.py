@@ -7,12 +7,9 @@ The run folder holds `last/` and `best/` (complete checkpoints), `state/` (to re
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from torch import nn
 
 from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.evaluate.coco import evaluate_model
 from rsprompter_cli.evaluate.scores import CocoMetrics
 from rsprompter_cli.io.atomic import write_text
@@ -28,9 +25,11 @@ from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
+from rsprompter_cli.train.folder import BEST, CONFIG_FILE, LAST, check_folder, clear_folder
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
+from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
 from rsprompter_cli.train.setup import Setup, prepare, run_identity, seed_everything
 from rsprompter_cli.train.state import (
     Cursor,
@@ -41,7 +40,7 @@ from rsprompter_cli.train.state import (
     save_state,
     set_random_state,
 )
-from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE, RunLog, Speed
+from rsprompter_cli.train.track import RunLog, Speed
 
 _log = logging.getLogger(__name__)
 
@@ -49,59 +48,6 @@ BEST_BY = "segm_AP"
 """The figure by which the best checkpoint is kept."""
 
 _LOG_EVERY = 10
-_OWN_NAMES = ("best", "last", "state", LOG_FILE, BOARD_FOLDER, "config.toml")
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """One optimizer step, for a progress line.
-
-    losses: by name, mean over the pictures of the step. eta: seconds to the end of the last epoch.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    losses: Mapping[str, float]
-    rate: float
-    gradient_norm: float
-    images_per_second: float
-    memory_bytes: int | None
-    eta: float
-
-    def describe(self) -> str:
-        """One line: where the run is, how it fares, how long it takes."""
-        parts = " ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in self.losses.items())
-        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
-        return (
-            f"epoch {self.epoch + 1}/{self.epochs} step {self.step}/{self.steps}: "
-            f"loss {sum(self.losses.values()):.3f} ({parts}), lr {self.rate:.1e}, "
-            f"{self.images_per_second:.2f} images/s{memory}, {timedelta(seconds=round(self.eta))} left"
-        )
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended.
-
-    finished: all epochs are done; otherwise `--resume` goes on. interrupted: a signal ended it.
-    best: checkpoint of the best evaluation, None before the first; metrics: of the last evaluation.
-    """
-
-    folder: Path
-    last: Path
-    best: Path | None
-    best_score: float | None
-    metrics: Mapping[str, float]
-    epochs_done: int
-    steps: int
-    finished: bool
-    interrupted: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """The result as plain values."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
 
 
 @dataclass(eq=False)
@@ -161,11 +107,11 @@ def train(
     out = Path(out)
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
-    _check_folder(out, resume=resume, overwrite=overwrite)
+    check_folder(out, resume=resume, overwrite=overwrite)
     seed_everything(config.train.seed)
     state = load_state(out) if resume else None
     # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
-    setup = prepare(config, data, load_from=out / "last" if resume else load_from, random_sam=random_sam)
+    setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
     setup.model.to(where)
     on_model(setup.model)
     identity = run_identity(setup, dtype)
@@ -174,8 +120,8 @@ def train(
         require_same_run(out, state, identity)
         engine.restore(state.engine)
     else:
-        _clear(out)
-        write_text(out / "config.toml", dump_config(setup.config))
+        clear_folder(out)
+        write_text(out / CONFIG_FILE, dump_config(setup.config))
     cursor = state.cursor if state is not None else Cursor()
     options = setup.config.train
     loader = EpochLoader(setup.train_data, batch_size=options.batch_size, seed=options.seed, workers=options.workers)
@@ -224,6 +170,7 @@ def _train_epoch(run: _Run, cursor: Cursor) -> Cursor:
     sizes = run.loader.sizes()
     batches = run.loader.epoch(cursor.epoch, cursor.batch)
     pending: list[Mapping[str, float]] = []
+    seen: list[Mapping[str, float]] = []
     while cursor.batch < len(sizes):
         group = sizes[cursor.batch : cursor.batch + options.accumulate]
         losses, norm = _step(run, batches, group, cursor)
@@ -232,18 +179,19 @@ def _train_epoch(run: _Run, cursor: Cursor) -> Cursor:
         )
         run.speed.count(sum(group))
         pending.append(losses)
+        seen.append(losses)
         report = _report(run, cursor, losses, norm)
         run.on_step(report)
         if cursor.step % _LOG_EVERY == 0 or cursor.batch == len(sizes) or run.stop.wanted:
             _write_step(run, report, pending)
-            if cursor.batch == len(sizes):
-                _log.info("%s", report.describe())
             pending = []
         if run.stop.wanted:
             break
         if time.monotonic() - run.saved_at > 60 * options.save_minutes:
             _save(run, cursor)
             run.speed.restart()
+    if seen and cursor.batch == len(sizes):
+        _log.info("%s", replace(report, losses=mean_losses(seen)).describe())
     return cursor
 
 
@@ -254,7 +202,7 @@ def _step(run: _Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cur
         The losses by name, mean over the pictures, and the norm of the gradient.
     """
     options = run.config.train
-    last_good = run.out / "last" if (run.out / "last").exists() else None
+    last_good = run.out / LAST if (run.out / LAST).exists() else None
     sums: dict[str, float] = {}
     image_ids: list[int] = []
     for size in group:
@@ -315,7 +263,7 @@ def _validate(run: _Run, cursor: Cursor) -> Cursor:
     if not better:
         return cursor
     cursor = replace(cursor, best=score, best_step=cursor.step)
-    _write_checkpoint(run, "best", cursor, epochs_done=cursor.epoch + 1)
+    _write_checkpoint(run, BEST, cursor, epochs_done=cursor.epoch + 1)
     return cursor
 
 
@@ -324,7 +272,7 @@ def _save(run: _Run, cursor: Cursor) -> None:
 
     The state holds all weights that change, so the two need not be of the same moment.
     """
-    _write_checkpoint(run, "last", cursor, epochs_done=cursor.epoch)
+    _write_checkpoint(run, LAST, cursor, epochs_done=cursor.epoch)
     save_state(run.out, RunState(cursor, run.identity, run.engine.state(), random_state()))
     run.saved_at = time.monotonic()
 
@@ -335,10 +283,10 @@ def _finish(run: _Run, cursor: Cursor) -> TrainResult:
         _save(run, cursor)
         _log.warning("stopped in epoch %d, the state is saved: --resume goes on", cursor.epoch + 1)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
-    best = run.out / "best"
+    best = run.out / BEST
     return TrainResult(
         folder=run.out,
-        last=run.out / "last",
+        last=run.out / LAST,
         best=best if best.exists() else None,
         best_score=cursor.best,
         metrics=run.meta.metrics,
@@ -383,7 +331,7 @@ def _report(run: _Run, cursor: Cursor, losses: Mapping[str, float], norm: float)
 
 def _write_step(run: _Run, report: StepReport, pending: Sequence[Mapping[str, float]]) -> None:
     """A line of the log with the mean of the losses since the last one."""
-    losses = {name: sum(values[name] for values in pending) / len(pending) for name in pending[-1]}
+    losses = mean_losses(pending)
     total = sum(losses.values())
     run.log.write(
         "step",
@@ -400,21 +348,3 @@ def _write_step(run: _Run, report: StepReport, pending: Sequence[Mapping[str, fl
     numbers = {f"loss/{name}": value for name, value in losses.items()}
     numbers |= {"loss/total": total, "lr": report.rate, "images_per_s": report.images_per_second}
     run.log.plot(numbers, step=report.step)
-
-
-def _check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in a folder, before any work is done."""
-    used = [name for name in _OWN_NAMES if (out / name).exists()]
-    if used and not resume and not overwrite:
-        raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
-
-
-def _clear(out: Path) -> None:
-    """Remove a former run from its folder, and nothing else that lies there."""
-    for name in _OWN_NAMES:
-        path = out / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            with suppress(FileNotFoundError):
-                path.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsprompter_cli.errors import TrainingError
+from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.io.atomic import atomic_path
 
 STATE_FILE = Path("state") / "resume.pt"
@@ -50,7 +50,11 @@ class RunState:
 
 
 def save_state(run_folder: Path, state: RunState) -> None:
-    """Write the state atomically."""
+    """Write the state atomically.
+
+    Raises:
+        OutputError: it cannot be written, for instance because the disk is full.
+    """
     content = {
         "format_version": _FORMAT_VERSION,
         "cursor": asdict(state.cursor),
@@ -58,8 +62,13 @@ def save_state(run_folder: Path, state: RunState) -> None:
         "engine": state.engine,
         "random": state.random,
     }
-    with atomic_path(run_folder / STATE_FILE) as temporary:
-        torch.save(content, temporary)
+    path = run_folder / STATE_FILE
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own word for a write that failed
+            reason = str(error).splitlines()[0]
+            raise OutputError(f"{path}: cannot be written: {reason}", "is the disk full?") from error
 
 
 def load_state(run_folder: Path) -> RunState:

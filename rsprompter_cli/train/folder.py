@@ -1,0 +1,34 @@
+"""The run folder: what lies in it, and that it holds one run only."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.train.state import STATE_FILE
+from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
+
+BEST = "best"
+LAST = "last"
+CONFIG_FILE = "config.toml"
+_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE)
+
+
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to mix two runs in a folder, before any work is done."""
+    used = [name for name in _OWN_NAMES if (out / name).exists()]
+    if used and not resume and not overwrite:
+        raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+
+
+def clear_folder(out: Path) -> None:
+    """Remove a former run from its folder, and nothing else that lies there."""
+    for name in _OWN_NAMES:
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            with suppress(FileNotFoundError):
+                path.unlink()

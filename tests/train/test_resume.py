@@ -1,0 +1,158 @@
+"""A run that is stopped and resumed equals one that never stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.train.progress import StepReport, TrainResult
+from rsprompter_cli.train.state import STATE_FILE, load_state
+from rsprompter_cli.train.track import read_log
+from tests.train.runs import equal, make_data, run, tensors
+
+OPTIONS = {"epochs": 2, "batch_size": 2, "eval_every": 2, "warmup_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """Six steps without a stop."""
+    return run(data, tmp_path_factory.mktemp("whole"), OPTIONS)
+
+
+def _signal_at(step: int, number: int = signal.SIGINT):
+    def watch(report: StepReport) -> None:
+        if report.step == step:
+            os.kill(os.getpid(), number)
+
+    return watch
+
+
+def _require_equal(whole: TrainResult, resumed: TrainResult) -> None:
+    assert resumed.finished
+    assert resumed.steps == whole.steps
+    assert equal(tensors(whole.last), tensors(resumed.last))
+    a, b = load_state(whole.folder), load_state(resumed.folder)
+    assert equal(a.engine, b.engine)
+    assert equal(a.random, b.random)
+    assert a.cursor == b.cursor
+    assert whole.metrics == resumed.metrics
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(3, 0), (2, 1)])
+def test_six_steps_equal_three_and_three(
+    data: Path, whole: TrainResult, tmp_path: Path, stop: int, workers: int
+) -> None:
+    options = OPTIONS | {"workers": workers}
+    first = run(data, tmp_path, options, on_step=_signal_at(stop))
+    assert (first.finished, first.interrupted, first.steps) == (False, True, stop)
+    # A resumed process starts with generators of its own.
+    torch.manual_seed(999)
+    _require_equal(whole, run(data, tmp_path, options, resume=True))
+
+
+def test_a_stop_between_accumulated_steps_is_exact_too(data: Path, tmp_path: Path) -> None:
+    options = OPTIONS | {"accumulate": 2}
+    whole = run(data, tmp_path / "whole", options)
+    assert whole.steps == 4
+    run(data, tmp_path / "parts", options, on_step=_signal_at(1))
+    _require_equal(whole, run(data, tmp_path / "parts", options, resume=True))
+
+
+def test_sigterm_and_a_time_budget_leave_a_state_too(data: Path, tmp_path: Path) -> None:
+    killed = run(data, tmp_path / "a", OPTIONS, on_step=_signal_at(1, signal.SIGTERM))
+    assert killed.interrupted
+    assert (killed.folder / STATE_FILE).is_file()
+    timed = run(data, tmp_path / "b", OPTIONS, minutes=0.0)
+    assert (timed.interrupted, timed.finished, timed.steps) == (False, False, 1)
+    assert run(data, tmp_path / "b", OPTIONS, resume=True).finished
+
+
+def test_a_stop_during_the_evaluation_repeats_it_on_resume(data: Path, whole: TrainResult, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    cut = run(data, tmp_path / "cut", OPTIONS, on_evaluation=interrupt)
+    assert cut.interrupted
+    assert cut.best is None
+    resumed = run(data, tmp_path / "cut", OPTIONS, resume=True)
+    _require_equal(whole, resumed)
+    assert equal(tensors(whole.folder / "best"), tensors(resumed.folder / "best"))
+
+
+def test_the_log_of_a_lost_stretch_is_taken_back(data: Path, tmp_path: Path) -> None:
+    cut = run(data, tmp_path, OPTIONS, on_step=_signal_at(2))
+    with (cut.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "step", "step": 5, "epoch": 1}\n{"kind": "st')
+    run(data, tmp_path, OPTIONS, resume=True)
+    steps = [record["step"] for record in read_log(tmp_path) if record["kind"] == "step"]
+    assert steps == sorted(set(steps))
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_workers(
+    data: Path, whole: TrainResult, tmp_path: Path
+) -> None:
+    a = run(data, tmp_path / "a", OPTIONS | {"workers": 2})
+    assert equal(tensors(a.last), tensors(whole.last))
+    b = run(data, tmp_path / "b", OPTIONS | {"seed": 1})
+    assert not equal(tensors(b.last), tensors(whole.last))
+
+
+def test_other_settings_or_data_are_refused_by_name(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "run", OPTIONS, on_step=_signal_at(1))
+    with pytest.raises(TrainingError, match=r"train\.lr was 0\.0002, is 0\.001"):
+        run(data, tmp_path / "run", OPTIONS | {"lr": 1e-3}, resume=True)
+    other = make_data(tmp_path / "data", train=5)
+    with pytest.raises(TrainingError, match="training annotations"):
+        run(other, tmp_path / "run", OPTIONS, resume=True)
+    # What does not touch the numbers may change.
+    assert run(data, tmp_path / "run", OPTIONS | {"eval_every": 1, "workers": 1}, resume=True).finished
+
+
+def test_a_state_that_cannot_be_restored_is_an_error(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no saved state"):
+        run(data, tmp_path / "nothing", OPTIONS, resume=True)
+    run(data, tmp_path / "run", OPTIONS, on_step=_signal_at(1))
+    path = tmp_path / "run" / STATE_FILE
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainingError, match="cannot be restored") as caught:
+        run(data, tmp_path / "run", OPTIONS, resume=True)
+    assert caught.value.exit_code == 8
+    assert "--load-from" in caught.value.hint
+
+
+def test_a_state_that_would_run_code_is_refused(data: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    run(data, tmp_path / "run", OPTIONS, on_step=_signal_at(1))
+    torch.save({"format_version": 1, "cursor": Bomb()}, tmp_path / "run" / STATE_FILE)
+    with pytest.raises(TrainingError, match="cannot be restored"):
+        run(data, tmp_path / "run", OPTIONS, resume=True)
+    assert not marker.exists()
+
+
+def test_a_finished_run_resumes_to_itself_and_a_folder_holds_one_run(data: Path, tmp_path: Path) -> None:
+    done = run(data, tmp_path / "run", OPTIONS | {"epochs": 1})
+    before = tensors(done.last)
+    again = run(data, tmp_path / "run", OPTIONS | {"epochs": 1}, resume=True)
+    assert again.finished
+    assert equal(before, tensors(again.last))
+    with pytest.raises(OutputError, match="holds a run already"):
+        run(data, tmp_path / "run", OPTIONS)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    run(data, tmp_path / "run", OPTIONS | {"epochs": 1}, overwrite=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
