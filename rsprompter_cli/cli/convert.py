@@ -141,3 +141,41 @@ def vector2coco_command(
     for name, (images, instances) in report.splits.items():
         typer.echo(f"{name}: {images} tiles, {instances} instances")
     typer.echo(f"{report.outcome}: {report.out}")
+
+
+@app.command("coco2vector")
+def coco2vector_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO file, or a JSON list of detection results.")],
+    out: Annotated[Path, typer.Option("--out", help="The extension names the format: .geojson, .gpkg, .fgb, ...")],
+    images: Annotated[
+        Path | None, typer.Option("--images", help="The COCO file that a list of results was made for.")
+    ] = None,
+    score: Annotated[float, typer.Option("--score", help="Leave out instances with a lower score.")] = 0.0,
+    pixel_coords: Annotated[
+        bool, typer.Option("--pixel-coords", help="Write pixels of each image; needs no georeference.")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put COCO instances back on the map, by the georeference of their tiles.
+
+    One feature per instance, with its image: what overlapping tiles show twice comes twice.
+    """
+    from dataclasses import asdict
+
+    from rsprompter_cli.data.convert.coco2vector import convert_coco
+
+    with counted_progress("instances") as on_progress:
+        report = convert_coco(
+            file,
+            out,
+            images=images,
+            score=score,
+            pixel_coords=pixel_coords,
+            overwrite=overwrite,
+            on_progress=on_progress,
+        )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        typer.echo(f"{report.outcome}: {report.out}, {report.features} features, {report.left_out} left out")

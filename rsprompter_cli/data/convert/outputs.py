@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import atomic_folder, write_bytes
+from rsprompter_cli.io.atomic import atomic_folder, refuse_existing, write_bytes
 
 Outcome = Literal["written", "unchanged"]
 
@@ -57,6 +59,30 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def _compact(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def write_by_path(out: Path, write: Callable[[Path], int], *, overwrite: bool) -> tuple[int, Outcome]:
+    """Let `write` make a file (and its companions, as a Shapefile has) and put it in its place.
+
+    Args:
+        write: gets a path of the same file name in an empty folder; returns what is counted.
+
+    Raises:
+        OutputError: `out` exists with other content and `overwrite` is not given.
+    """
+    if out.is_dir():
+        raise OutputError(f"{out} is a folder", "choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the output, so that the last step is a rename.
+    with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+        count = write(Path(folder) / out.name)
+        made = sorted(Path(folder).iterdir())
+        if all(_holds(out.parent / file.name, file.read_bytes()) for file in made):
+            return count, "unchanged"
+        refuse_existing(out, overwrite=overwrite)
+        for file in made:
+            os.replace(file, out.parent / file.name)
+    return count, "written"
 
 
 class Filling:

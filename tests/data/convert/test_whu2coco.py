@@ -80,9 +80,7 @@ def test_labels_of_one_bit_and_of_zero_and_one(tmp_path: Path) -> None:
     assert by_image["0.tif"] == by_image["1.tif"] == by_image["2.tif"] != []
 
 
-def test_same_bytes_for_any_number_of_workers(
-    whu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_bytes_for_any_number_of_workers(whu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert_whu(whu, tmp_path / "one", workers=1)
     monkeypatch.setattr(whu2coco, "SEQUENTIAL_BELOW", 1)
     convert_whu(whu, tmp_path / "two", workers=2)

@@ -1,0 +1,213 @@
+"""COCO instances back to the map, by the georeference that each image entry carries.
+
+Every instance is one feature, named with its image. Where tiles overlap, an object that several of
+them show comes several times: joining is the business of `rsp predict`, which knows the windows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+from pycocotools import mask as coco_mask
+
+from rsprompter_cli.data.coco import CocoFile, CocoImage, read_coco
+from rsprompter_cli.data.convert.outputs import Outcome, write_by_path
+from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
+from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
+from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, write_features
+from rsprompter_cli.structures import Georef
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTES: Mapping[str, type] = {**OBJECT_ATTRIBUTES, "image": str}
+"""As of found objects, and the file name of the image; `score` is absent for ground truth."""
+
+WGS84 = "EPSG:4326"
+
+
+@dataclass(frozen=True, slots=True)
+class _Instance:
+    """One object of a COCO file or of a results list; id is that of the annotation, or the place from 1."""
+
+    id: int
+    image: CocoImage
+    class_name: str
+    segmentation: Segmentation
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coco2VectorReport:
+    """What a conversion did; crowds and instances under the score are left out."""
+
+    out: Path
+    outcome: Outcome
+    features: int
+    left_out: int
+
+
+def convert_coco(
+    path: str | Path,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    score: float = 0.0,
+    pixel_coords: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Coco2VectorReport:
+    """Write the instances of a COCO file, or of a list of detection results, as a vector file.
+
+    RLE becomes the outline of its pixels, polygons stay as they are. The CRS is that of the images
+    where they agree, else WGS84.
+
+    Args:
+        path: a COCO file, or a JSON list of results with image_id, category_id, segmentation, score.
+        out: its extension names the format.
+        images: the COCO file whose images and categories a results list refers to.
+        score: instances with a lower score are left out; those without a score stay.
+        pixel_coords: write pixels of each image (y down) instead of map coordinates.
+        on_progress: called with (instances done, instances in all).
+
+    Raises:
+        InputError: not COCO, faulty, or an image without georeference.
+        OutputError: the output exists with other content and `overwrite` is not given.
+    """
+    out = Path(out)
+    check_vector_suffix(out)
+    if not 0 <= score <= 1:
+        raise UsageError(f"--score {score}: from 0 to 1")
+    instances, crowds = _read_instances(Path(path), None if images is None else Path(images))
+    kept = [i for i in instances if i.score is None or i.score >= score]
+    georefs: dict[int, Georef] = {}
+    if not pixel_coords:
+        georefs = {i.image.id: read_georef(i.image, Path(images or path)) for i in kept}
+    systems = {georef.crs_wkt for georef in georefs.values()}
+    if len(systems) > 1:
+        logger.info("images lie in %d coordinate reference systems, so the output is in WGS84", len(systems))
+    crs = next(iter(systems)) if len(systems) == 1 else (None if pixel_coords else WGS84)
+
+    def features() -> Iterator[Feature]:
+        for done, instance in enumerate(kept, start=1):
+            feature = _feature(instance, georefs.get(instance.image.id), crs)
+            if feature is not None:
+                yield feature
+            if on_progress is not None:
+                on_progress(done, len(kept))
+
+    written, outcome = write_by_path(
+        out, lambda target: write_features(target, features(), crs, attributes=ATTRIBUTES), overwrite=overwrite
+    )
+    return Coco2VectorReport(out, outcome, written, len(instances) + crowds - written)
+
+
+def read_georef(image: CocoImage, path: Path) -> Georef:
+    """Where an image lies, from its `georef` entry.
+
+    Raises:
+        InputError: it has none, or a damaged one.
+    """
+    entry = image.extra.get("georef")
+    if entry is None:
+        raise InputError(
+            f"{path}: image {image.id} ({image.file_name}) has no georeference",
+            "pass --pixel-coords for pixels of each image; sets made by rsp convert vector2coco have one",
+        )
+    try:
+        a, b, c, d, e, f = (float(value) for value in entry["transform"])
+        crs_wkt = str(entry["crs_wkt"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a damaged georef: {error}") from error
+    if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e - b * d == 0:
+        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a georef that places nothing")
+    return Georef((a, b, c, d, e, f), crs_wkt, "affine")
+
+
+def _read_instances(path: Path, images: Path | None) -> tuple[list[_Instance], int]:
+    """The instances of either kind of file and the number of crowds, which are no objects."""
+    document = _read_json(path)
+    if isinstance(document, list):
+        if images is None:
+            raise UsageError(f"{path} is a list of results", "pass --images with the COCO file it was made for")
+        return _read_results(document, path, read_coco(images)), 0
+    if images is not None:
+        raise UsageError(f"{path} has its own images", "leave --images away")
+    coco = read_coco(path)
+    raw_scores = {raw["id"]: raw.get("score") for raw in document["annotations"]}
+    by_id = {image.id: image for image in coco.images}
+    names = {category.id: category.name for category in coco.categories}
+    objects = [annotation for annotation in coco.annotations if not annotation.iscrowd]
+    instances = [
+        _Instance(a.id, by_id[a.image_id], names[a.category_id], a.segmentation, _score(raw_scores[a.id], path, a.id))
+        for a in objects
+    ]
+    return instances, len(coco.annotations) - len(objects)
+
+
+def _read_results(results: list[Any], path: Path, coco: CocoFile) -> list[_Instance]:
+    by_id = {image.id: image for image in coco.images}
+    names = {category.id: category.name for category in coco.categories}
+    instances = []
+    for place, result in enumerate(results, start=1):
+        if not isinstance(result, dict):
+            raise InputError(f"{path}: result {place} is no object")
+        image, name = by_id.get(result.get("image_id", -1)), names.get(result.get("category_id", -1))
+        if image is None or name is None:
+            key = "image_id" if image is None else "category_id"
+            raise InputError(f"{path}: result {place} has the {key} {result.get(key)!r}, which {coco.path} lacks")
+        try:
+            segmentation = parse_segmentation(result.get("segmentation"), image.height, image.width)
+        except EntryError as error:
+            raise InputError(f"{path}: result {place} {error.text}") from error
+        instances.append(_Instance(place, image, name, segmentation, _score(result.get("score"), path, place)))
+    return instances
+
+
+def _score(value: object, path: Path, place: int) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InputError(f"{path}: instance {place} has the score {value!r}, which is no number from 0 to 1")
+    return float(value)
+
+
+def _feature(instance: _Instance, georef: Georef | None, crs: str | None) -> Feature | None:
+    """The instance on the map, or in pixels without a georeference; None when nothing of it has area."""
+    polygon = _polygon(instance.segmentation)
+    if polygon is None:
+        return None
+    area = None
+    if georef is not None and georef.crs_wkt is not None:
+        (placed,) = to_map([polygon], georef)
+        (degrees,) = to_lonlat([placed], georef.crs_wkt)
+        area = round(geodesic_area(degrees), 1)
+        polygon = placed if crs == georef.crs_wkt else degrees
+    score = None if instance.score is None else round(instance.score, 4)
+    values = (instance.id, instance.class_name, score, area, instance.image.file_name)
+    return Feature(polygon, dict(zip(ATTRIBUTES, values, strict=True)))
+
+
+def _polygon(segmentation: Segmentation) -> Any:
+    """The outline in pixels of the image."""
+    if isinstance(segmentation, Rle):
+        return mask_to_polygon(coco_mask.decode(segmentation.as_dict()).astype(bool))
+    return polygon_parts(shapely.union_all([polygon_parts(shapely.Polygon(ring)) for ring in segmentation]))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error

@@ -1,0 +1,87 @@
+"""`rsp convert` as typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rsprompter_cli.cli.app import run
+from rsprompter_cli.data.coco import read_coco
+from tests.make.labelled import make_labelled_scene, rectangle
+from tests.make.whu import make_buildings, make_whu
+
+TOWN = [rectangle(20, 30, 50, 40, 20), rectangle(150, 100, 50, 50)]
+
+
+def test_whu2coco_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    label = make_buildings(np.random.default_rng(0), 64, 4, 9)
+    make_whu(tmp_path / "data/WHU", {split: [label] for split in ("train", "val", "test")})
+    monkeypatch.chdir(tmp_path)
+    assert run(["convert", "whu2coco"]) == 0
+    for split in ("train", "val", "test"):
+        assert len(read_coco(f"data/WHU/annotations/WHU_building_{split}.json").images) == 1
+    assert "written" in capsys.readouterr().out
+    assert run(["convert", "whu2coco", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
+
+
+def test_whu2coco_broken_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = [np.zeros((8, 8), np.uint8), np.full((8, 8), 9, np.uint8), np.zeros((8, 8), np.uint8)]
+    root = make_whu(tmp_path / "WHU", {"train": labels})
+    (root / "imgs/train/label/2.tif").unlink()
+    arguments = ["convert", "whu2coco", "--root", str(root), "--split", "train"]
+    assert run(arguments) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 3
+    assert "1.tif" in lines[0]
+    assert "2.tif" in lines[1]
+    assert lines[2].startswith("rsp: error: 2 of 3")
+    assert not (root / "annotations").exists()
+    assert run([*arguments, "--skip-bad"]) == 0
+    assert run(["convert", "whu2coco", "--root", str(tmp_path / "none")]) == 3
+
+
+def test_whu2coco_will_not_replace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_whu(tmp_path / "WHU", {"train": [np.zeros((8, 8), np.uint8)]})
+    arguments = ["convert", "whu2coco", "--root", str(root), "--split", "train"]
+    assert run(arguments) == 0
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(root / "imgs/train/label/0.tif")
+    assert run(arguments) == 7
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*arguments, "--overwrite"]) == 0
+
+
+def test_vector2coco_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = make_labelled_scene(tmp_path, "one", TOWN)
+    two = make_labelled_scene(tmp_path, "two", TOWN, label_suffix=".geojson")
+    files = [str(path) for path in (*one, *two)]
+    out = tmp_path / "set"
+    arguments = ["convert", "vector2coco", *files, "--out", str(out), "--gsd", "0.5", "--gsd", "1"]
+    assert run([*arguments, "--val-scene", "two", "--tile", "128", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["outcome"] == "written"
+    assert set(report["splits"]) == {"train", "val"}
+    assert run([*arguments, "--val-scene", "two", "--tile", "128"]) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert run([*arguments, "--val-scene", "one"]) == 7
+    assert run(["convert", "vector2coco", *files[:3], "--out", str(out)]) == 2
+    assert "its LABELS" in capsys.readouterr().err
+    back = tmp_path / "back.geojson"
+    assert run(["convert", "coco2vector", str(out / "annotations/instances_val.json"), "--out", str(back)]) == 0
+    assert "written" in capsys.readouterr().out
+    assert {f["properties"]["class"] for f in json.loads(back.read_text())["features"]} == {"building"}
+
+
+def test_coco2vector_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_whu(tmp_path / "WHU", {"train": [make_buildings(np.random.default_rng(0), 64, 4, 9)]})
+    assert run(["convert", "whu2coco", "--root", str(root), "--split", "train"]) == 0
+    file = str(root / "annotations/WHU_building_train.json")
+    assert run(["convert", "coco2vector", file, "--out", str(tmp_path / "x.geojson")]) == 3
+    assert "--pixel-coords" in capsys.readouterr().err
+    assert run(["convert", "coco2vector", file, "--out", str(tmp_path / "x.geojson"), "--pixel-coords"]) == 0
