@@ -39,7 +39,6 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _RETRIES = 5  # in a row without one new byte
 _PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,8 @@ def _stream(remote: _Remote, part: Path, start: int, progress: Progress) -> None
         hf_raise_for_status(response)
         done = start if response.status_code == 206 else 0
         with part.open("ab" if done else "wb") as file:
-            for chunk in response.iter_bytes(_CHUNK):
+            # As they arrive: a chunk of fixed size would be lost with the connection.
+            for chunk in response.iter_bytes():
                 file.write(chunk)
                 done += len(chunk)
                 progress(remote.label, done, remote.size)
