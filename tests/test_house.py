@@ -170,7 +170,8 @@ def paths(command, path):
     for name, child in getattr(command, "commands", {}).items():
         yield from paths(child, [*path, name])
 
-heavy = "torch torchvision numpy transformers rasterio geopandas shapely pandas scipy PIL pyproj pyogrio peft timm".split()
+heavy = "torch torchvision numpy transformers rasterio geopandas shapely pandas".split()
+heavy += "scipy PIL pyproj pyogrio peft timm pycocotools tensorboard huggingface_hub".split()
 for path in [["--version"], *([*path, "--help"] for path in paths(typer.main.get_command(app), []))]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -26,6 +26,12 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def half_written(path: Path, stop: type[BaseException]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise stop
+
+
 def disk_full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -52,9 +58,8 @@ def test_temporary_name_keeps_the_extension_and_stays_in_the_folder(tmp_path: Pa
 
 def test_error_in_the_block_leaves_the_old_file(tmp_path: Path) -> None:
     write_text(tmp_path / "x.txt", "old")
-    with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "x.txt") as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        half_written(tmp_path / "x.txt", ZeroDivisionError)
     assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
     assert names_in(tmp_path) == ["x.txt"]
 
@@ -72,9 +77,8 @@ def test_full_disk_leaves_the_old_file_and_one_line(tmp_path: Path, monkeypatch:
 
 
 def test_interrupt_removes_the_temporary_file(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "x.txt") as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        half_written(tmp_path / "x.txt", KeyboardInterrupt)
     assert names_in(tmp_path) == []
 
 
