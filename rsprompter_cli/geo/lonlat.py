@@ -77,7 +77,7 @@ def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str
         InputError: unknown CRS, or coordinates that cannot be placed.
     """
     array = _as_array(geometries)
-    if CRS.from_user_input(from_crs) == CRS.from_user_input(to_crs):
+    if parse_crs(from_crs) == parse_crs(to_crs):
         return array
     transformer = _transformer(from_crs, to_crs)
     return shapely.transform(array, lambda xy: _apply(transformer, xy))
@@ -108,6 +108,18 @@ def geodesic_area(lonlat: Any) -> float:
             lon, lat = shapely.get_coordinates(ring).T
             total += sign * abs(geod.polygon_area_perimeter(lon, lat)[0])
     return total
+
+
+def parse_crs(text: str) -> CRS:
+    """A CRS from WKT, PROJJSON or "EPSG:32633".
+
+    Raises:
+        InputError: it names no coordinate reference system.
+    """
+    try:
+        return CRS.from_user_input(text)
+    except ProjError as error:
+        raise InputError(f"unknown coordinate reference system: {error}") from error
 
 
 def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
@@ -153,9 +165,9 @@ def _apply(transformer: Transformer, xy: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=16)
 def _transformer(from_crs: str, to_crs: str) -> Transformer:
     try:
-        return Transformer.from_crs(from_crs, to_crs, always_xy=True)
+        return Transformer.from_crs(parse_crs(from_crs), parse_crs(to_crs), always_xy=True)
     except ProjError as error:
-        raise InputError(f"unknown coordinate reference system: {error}") from error
+        raise InputError(f"no way from one coordinate reference system to the other: {error}") from error
 
 
 @lru_cache(maxsize=1)

@@ -20,7 +20,7 @@ from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.geojson import write_geojson
-from rsprompter_cli.geo.lonlat import reproject
+from rsprompter_cli.geo.lonlat import parse_crs, reproject
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
 from rsprompter_cli.io.atomic import atomic_path
 
@@ -103,8 +103,8 @@ def read_footprints(
     if len(wkb) and not polygons:
         raise InputError(f"{path}: none of its {len(wkb)} features is a polygon with area")
     if to_crs_wkt is not None and crs is not None and polygons:
-        _check_degrees(path, polygons, crs)
         try:
+            _check_degrees(polygons, crs)
             moved = reproject(polygons, crs, to_crs_wkt)
         except InputError as error:
             raise InputError(f"{path}: {error.message}", error.hint) from error
@@ -268,11 +268,11 @@ _COUNT_WORDS = {
 }
 
 
-def _check_degrees(path: Path, polygons: list[Any], crs: str) -> None:
+def _check_degrees(polygons: list[Any], crs: str) -> None:
     west, south, east, north = shapely.total_bounds(polygons)
-    if CRS.from_user_input(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
+    if parse_crs(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
         raise InputError(
-            f"{path}: coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
+            f"coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
             "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
         )
 

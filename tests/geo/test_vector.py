@@ -378,6 +378,15 @@ def test_missing_crs(tmp_path: Path) -> None:
     assert read_footprints(path).crs_wkt is None
 
 
+def test_unknown_crs(tmp_path: Path) -> None:
+    write_features(tmp_path / "a.shp", [one(box(0, 0, 9, 9))], None)
+    with pytest.raises(InputError, match=r"a\.shp: unknown coordinate reference system"):
+        read_footprints(tmp_path / "a.shp", to_crs_wkt=UTM33, file_crs="EPSG:nonsense")
+    local = 'ENGCRS["field",EDATUM["peg"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
+    with pytest.raises(InputError, match="no way"):
+        to_lonlat([box(0, 0, 1, 1)], local)
+
+
 def test_metres_called_degrees(tmp_path: Path) -> None:
     feature = {
         "type": "Feature",
