@@ -68,7 +68,9 @@ def read_georef(dataset: Any, source: Source) -> Georef:
 
 def scaled_georef(georef: Georef, *, per_row: float, per_col: float) -> Georef:
     """The georeference of a grid whose pixels are `per_row` x `per_col` pixels of this one."""
-    return Georef(_six(Affine(*georef.transform) * Affine.scale(per_col, per_row)), georef.crs_wkt, georef.kind)
+    a, b, c, d, e, f = georef.transform
+    scaled = (a * per_col, b * per_row, c, d * per_col, e * per_row, f)
+    return Georef(scaled, georef.crs_wkt, georef.kind)
 
 
 def _six(transform: Affine) -> tuple[float, float, float, float, float, float]:

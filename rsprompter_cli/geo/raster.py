@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,8 +12,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
-from rasterio.transform import Affine
 
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
 from rsprompter_cli.geo.georef import read_georef
@@ -71,6 +72,7 @@ class Scene:
         plan: BandPlan,
         scale: ScaleChoice,
         max_block: int,
+        opened: ExitStack,
     ) -> None:
         self.path, self.name = source.name, Path(source.location).name
         self.height, self.width, self.georef, self.working_gsd = grid.height, grid.width, grid.georef, grid.gsd
@@ -81,9 +83,9 @@ class Scene:
         self._source, self._dataset, self._plan, self._scale, self._max_block = source, dataset, plan, scale, max_block
         self._scaling: Scaling | None = None
         self._deciding = threading.Lock()
-        with ExitStack() as stack:
-            self._reader = stack.enter_context(self._open_level(self.height, self.width))
-            self._opened = stack.pop_all()
+        self._reader = opened.enter_context(self._open_level(self.height, self.width))
+        # From here on the scene closes what was opened for it.
+        self._opened = opened.pop_all()
 
     def __enter__(self) -> Scene:
         return self
@@ -96,7 +98,6 @@ class Scene:
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
-        self._dataset.close()
 
     @property
     def scaling(self) -> Scaling:
@@ -219,7 +220,7 @@ def open_scene(
     choice = scale if isinstance(scale, tuple) else parse_scale(scale)
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
     with ExitStack() as stack:
-        dataset = stack.enter_context(_upright(open_raster(source, max_block=max_block), source))
+        dataset = _upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands)
         georef = read_georef(dataset, source)
         resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
@@ -247,32 +248,27 @@ def open_scene(
             plan=plan,
             scale=choice,
             max_block=max_block,
+            opened=stack,
         )
-        stack.pop_all()
     return scene
 
 
-def _upright(dataset: Any, source: Source) -> Any:
+def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
     """The dataset, or for a photograph stored turned, its upright pixels in memory, as `read_picture` gives them."""
     orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
     if source.driver not in ("JPEG", "PNG", "WEBP") or orientation in ("", "0", "1"):
         return dataset
-    dataset.close()
     pixels = read_picture(source.location)  # [H, W, 3]
     height, width = pixels.shape[:2]
-    with MemoryFile() as memory:
+    memory = stack.enter_context(MemoryFile())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(
-            driver="GTiff",
-            height=height,
-            width=width,
-            count=3,
-            dtype="uint8",
-            photometric="RGB",
-            transform=Affine.identity(),
+            driver="GTiff", height=height, width=width, count=3, dtype="uint8", photometric="RGB"
         ) as turned:
             turned.write(np.moveaxis(pixels, -1, 0))
         log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
-        return memory.open()
+        return stack.enter_context(memory.open())
 
 
 def _source_span(start: int, count: int, n_in: int, n_out: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ _LARGEST_SCAN = 1 << 28
 def sample_valid(reader: PixelReader) -> np.ndarray:
     """Valid samples spread over one level of a raster, always the same ones.
 
-    A level up to twice SAMPLE_SIDE is read whole and thinned; of a larger one a lattice of small
+    A level of up to (2 SAMPLE_SIDE)^2 pixels is read whole and thinned; of a larger one a lattice of small
     windows is read, so that the work does not grow with the scene; blocks never stored are not read.
 
     Returns:
@@ -29,7 +29,7 @@ def sample_valid(reader: PixelReader) -> np.ndarray:
     Raises:
         InputError: the file is damaged where it was read.
     """
-    if max(reader.height, reader.width) <= 2 * SAMPLE_SIDE:
+    if reader.height * reader.width <= (2 * SAMPLE_SIDE) ** 2:
         return _thinned(reader)
     for count, side in _LATTICES:
         found = [_valid(reader, box, 1) for box in _lattice(reader, count, side)]

@@ -84,7 +84,11 @@ def test_remote_files_need_the_option(path):
 def test_folder_and_text_are_refused(tmp_path):
     (tmp_path / "text.tif").write_text("not a raster")
     (tmp_path / "empty.tif").write_bytes(b"")
-    for path, reason in ((tmp_path, "a folder"), (tmp_path / "text.tif", "not a raster"), (tmp_path / "empty.tif", "not a raster")):
+    for path, reason in (
+        (tmp_path, "a folder"),
+        (tmp_path / "text.tif", "not a raster"),
+        (tmp_path / "empty.tif", "not a raster"),
+    ):
         with pytest.raises(InputError, match=reason):
             open_scene(path)
 

@@ -19,7 +19,12 @@ def choose(choice, *, dtype="uint16", full_scale=None, samples=None):
 
 
 def test_parse_scale():
-    assert [parse_scale(text) for text in (None, "auto", "none", "percentile")] == ["auto", "auto", "none", "percentile"]
+    assert [parse_scale(text) for text in (None, "auto", "none", "percentile")] == [
+        "auto",
+        "auto",
+        "none",
+        "percentile",
+    ]
     assert parse_scale("0,3000.5") == (0.0, 3000.5)
     assert parse_scale("-1e3,2") == (-1000.0, 2.0)
 

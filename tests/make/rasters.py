@@ -47,11 +47,11 @@ def write_raster(
             rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_PAM_ENABLED="NO"),
             rasterio.open(path, "w", **{**options, **place, **profile}) as dataset,
         ):
-            dataset.write(pixels)
             if colours is not None:
                 dataset.colorinterp = [rasterio.enums.ColorInterp[name] for name in colours]
             if palette is not None:
                 dataset.write_colormap(1, palette)
+            dataset.write(pixels)
             if mask is not None:
                 dataset.write_mask(mask)
         if overviews:
