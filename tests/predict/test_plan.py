@@ -1,0 +1,72 @@
+"""What predicting on a scene will take."""
+
+from __future__ import annotations
+
+import pytest
+
+from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.windows import make_grid
+from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.predict import plan as plan_module
+from rsprompter_cli.predict.plan import format_gsd, format_seconds, plan_scene, scene_info, window_size
+from tests.make.rasters import pattern, write_raster, write_sparse
+
+META = CheckpointMeta(("house",), (1,), 256, gsd_range=(0.4, 0.6), provenance={"seconds_per_window": 0.5})
+
+
+def test_windows_with_data_are_counted_and_timed(tmp_path):
+    path = write_sparse(tmp_path / "a.tif", 2048, 2048, stored=(slice(0, 256), slice(0, 512)))
+    with open_scene(path) as scene:
+        plan = plan_scene(scene, make_grid(2048, 2048, size=256, overlap=0), META)
+    assert (plan.windows, plan.windows_with_data, plan.counted) == (64, 2, True)
+    assert plan.share_with_data == 2 / 64
+    assert plan.est_seconds == 1.0
+    assert "64 windows of 256 px, 2 with data; about 1 s" in plan.summary()
+
+
+def test_many_windows_are_sampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "_COUNTED_WINDOWS", 100)
+    path = write_sparse(tmp_path / "a.tif", 8192, 8192, stored=(slice(0, 4096), slice(0, 8192)))
+    with open_scene(path) as scene:
+        plan = plan_scene(scene, make_grid(8192, 8192, size=256, overlap=0), None)
+    assert (plan.windows, plan.counted, plan.est_seconds) == (1024, False, None)
+    assert plan.windows_with_data == pytest.approx(512, rel=0.1)
+    assert "about" in plan.summary()
+    assert "time unknown" in plan.summary()
+
+
+def test_memory_grows_with_the_window_and_not_beyond_the_cache(tmp_path):
+    path = write_sparse(tmp_path / "a.tif", 400_000, 400_000, stored=(slice(0, 256), slice(0, 256)), block=1024)
+    with open_scene(path) as scene:
+        small = plan_scene(scene, make_grid(2048, 2048, size=256), META).est_memory_bytes
+        large = plan_scene(scene, make_grid(2048, 2048, size=1024), META, batch=8).est_memory_bytes
+    assert small < large < 2 << 30
+
+
+def test_a_picture_goes_whole_unless_it_shrinks_too_much(tmp_path):
+    near = write_raster(tmp_path / "near.tif", pattern(700, 1000), crs=None, transform=None)
+    far = write_raster(tmp_path / "far.tif", pattern(700, 1100), crs=None, transform=None)
+    placed = write_raster(tmp_path / "placed.tif", pattern(700, 1000))
+    with open_scene(near) as scene:
+        assert window_size(scene, META, native=False) == 1000
+        assert window_size(scene, META, native=True) == 256
+    with open_scene(far) as scene:
+        assert window_size(scene, META, native=False) == 256
+    with open_scene(placed) as scene:
+        assert window_size(scene, None, native=False) == 256
+
+
+def test_info_tells_a_refusal_with_its_way_out(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pattern(300, 400))
+    info = scene_info(path, gsd=0.05)
+    assert info.plan is None
+    assert info.facts["width"] == 400
+    assert "--native" in (info.refusal or "")
+    assert ("prediction", f"refused: {info.refusal}") in info.rows()
+    assert scene_info(path, max_windows=1).refusal is not None
+
+
+def test_formats():
+    assert format_gsd((0.3, 0.301)) == "0.3005 m"
+    assert format_gsd((0.5, 0.25)) == "0.25 x 0.5 m"
+    assert [format_seconds(value) for value in (3, 600, 9000)] == ["3 s", "10 min", "2.5 h"]
