@@ -227,7 +227,7 @@ def apart(polygons: Sequence[Polygon]) -> list[Polygon]:
     return chosen
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(rectangles, min_size=1, max_size=8).map(apart), st.sampled_from([64, 100, 150, 512]))
 def test_rectangles_come_back_whatever_the_window_size(shapes: list[Polygon], size: int) -> None:
     grid = make_grid(250, 400, size=size, overlap=0.25)
@@ -235,7 +235,7 @@ def test_rectangles_come_back_whatever_the_window_size(shapes: list[Polygon], si
     assert sorted(j.polygon.normalize().wkt for j in joined) == sorted(shape.normalize().wkt for shape in shapes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(rectangles, min_size=2, max_size=10), st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_of_windows_changes_no_byte(shapes: list[Polygon], seed: int, order: random.Random) -> None:
     things = [SceneObject(shape, label=i % 2) for i, shape in enumerate(shapes)]
