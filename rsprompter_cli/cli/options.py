@@ -43,6 +43,22 @@ SetOption = Annotated[
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Checkpoint folder; default: the bundled building model.")
 ]
+GsdOption = Annotated[
+    float | None,
+    typer.Option("--gsd", min=1e-6, help="Metres on the ground per pixel to work at; default: what the model knows."),
+]
+NativeOption = Annotated[bool, typer.Option("--native", help="Work at the file's own pixels.")]
+BandsOption = Annotated[str | None, typer.Option("--bands", help="Bands for red,green,blue, from 1: 4,3,2.")]
+ScaleOption = Annotated[
+    str | None, typer.Option("--scale", help="How samples become 0..255: auto, none, percentile, or LO,HI.")
+]
+OverlapOption = Annotated[float, typer.Option("--overlap", help="Share of a window its neighbour sees too.")]
+MaxBlockOption = Annotated[
+    int, typer.Option("--max-block", min=1, help="Largest block of the file that is decoded, MiB.")
+]
+MaxWindowsOption = Annotated[int, typer.Option("--max-windows", min=1, help="Refuse more windows than this.")]
+AllowVrtOption = Annotated[bool, typer.Option("--allow-vrt", help="Admit VRT files, which read other files.")]
+RemoteOption = Annotated[bool, typer.Option("--remote", help="Admit https:// and s3:// paths.")]
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:
