@@ -180,6 +180,10 @@ class TrainConfig(_Frozen):
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
     seed: int = 0
     workers: int = Field(2, ge=0, description="processes that read and augment pictures")
+    cache_views: int = Field(
+        0, ge=0, description="frozen encoder: augmented views per picture whose encoder maps are kept on disk; 0: none"
+    )
+    cache_folder: str | None = Field(None, description="where those maps lie; None: in the run folder")
     augment: AugmentConfig = AugmentConfig()
 
 
@@ -196,6 +200,8 @@ class Config(_Frozen):
         low, high = self.train.augment.scale
         if not 0 < low <= high:
             raise ValueError("train.augment.scale: the range must be positive and ascending")
+        if self.train.cache_views and self.model.encoder != "frozen":
+            raise ValueError("train.cache_views: only a frozen encoder gives the same maps twice; set it to 0")
         return self
 
 

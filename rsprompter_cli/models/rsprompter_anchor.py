@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsprompter_cli.models.encoder_cache import EncoderCache
 from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.matcher import ROI_RULE
@@ -102,6 +103,13 @@ class RSPrompterAnchor(nn.Module):
         self.mask_decoder = mask_decoder
         self.image_size = image_size
         self.roi_samples = roi_samples
+        self.encoder_cache: EncoderCache | None = None
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """Mean colour on the 0..255 scale: what a padded pixel is."""
+        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
+        return mean
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but frozen parts stay in evaluation mode."""
@@ -135,7 +143,7 @@ class RSPrompterAnchor(nn.Module):
     def features(self, batch: Tensor) -> Features:
         """Encode a normalised, padded batch [B, 3, S, S]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.encoder)):
-            encoded = self.encoder(batch)
+            encoded = self.encoder_cache.encode(self.encoder, batch) if self.encoder_cache else self.encoder(batch)
         levels = self.neck(encoded)
         rows, columns = levels[0].shape[-2:]
         sine = sine_positions(rows, columns, levels[0].shape[1], batch.device)

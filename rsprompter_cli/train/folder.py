@@ -13,7 +13,8 @@ from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
 BEST = "best"
 LAST = "last"
 CONFIG_FILE = "config.toml"
-_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE)
+ENCODER_MAPS = "encoder-maps"
+_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS)
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:

@@ -25,12 +25,12 @@ from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
-from rsprompter_cli.train.folder import BEST, CONFIG_FILE, LAST, check_folder, clear_folder
+from rsprompter_cli.train.folder import BEST, CONFIG_FILE, ENCODER_MAPS, LAST, check_folder, clear_folder
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
-from rsprompter_cli.train.setup import Setup, prepare, run_identity, seed_everything
+from rsprompter_cli.train.setup import Setup, keep_encoder_maps, prepare, run_identity, seed_everything
 from rsprompter_cli.train.state import (
     Cursor,
     RunState,
@@ -113,6 +113,8 @@ def train(
     # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
     setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
     setup.model.to(where)
+    if config.train.cache_views:
+        keep_encoder_maps(setup.model, Path(config.train.cache_folder or out / ENCODER_MAPS))
     on_model(setup.model)
     identity = run_identity(setup, dtype)
     engine = _build_engine(setup, device=where, dtype=dtype)
@@ -124,7 +126,13 @@ def train(
         write_text(out / CONFIG_FILE, dump_config(setup.config))
     cursor = state.cursor if state is not None else Cursor()
     options = setup.config.train
-    loader = EpochLoader(setup.train_data, batch_size=options.batch_size, seed=options.seed, workers=options.workers)
+    loader = EpochLoader(
+        setup.train_data,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        workers=options.workers,
+        views=options.cache_views,
+    )
     with StopRequest(minutes) as stop, RunLog(out, step=cursor.step) as log:
         run = _Run(
             setup.config, out, engine, loader, setup.val_data, setup.meta, identity, log, stop, on_step, on_evaluation

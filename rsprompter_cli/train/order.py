@@ -52,13 +52,22 @@ class EpochLoader:
     The workers outlive an epoch. Neither order nor augmentation depends on their number.
 
     Args:
+        views: augmented views of each picture that take turns epoch by epoch; 0: a new one each epoch.
         context: how processes start, None for the system's way; `spawn` is that of Windows and macOS.
     """
 
     def __init__(
-        self, dataset: CocoDataset, *, batch_size: int, seed: int, workers: int, context: str | None = None
+        self,
+        dataset: CocoDataset,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int,
+        views: int = 0,
+        context: str | None = None,
     ) -> None:
         self._dataset = dataset
+        self._views = views
         self._batches = EpochBatches(len(dataset), batch_size, seed=seed)
         self._loader: DataLoader[Any] = DataLoader(
             _Told(dataset),
@@ -78,7 +87,7 @@ class EpochLoader:
         Raises:
             InputError: a picture cannot be read.
         """
-        self._dataset.set_epoch(epoch)
+        self._dataset.set_epoch(epoch % self._views if self._views else epoch)
         self._batches.begin(epoch, start)
         for batch in self._loader:
             if isinstance(batch, RspError):

@@ -1,0 +1,106 @@
+"""Maps of a frozen encoder kept on disk, so that pictures seen again are not encoded again.
+
+On a CPU the frozen encoder is most of a training step. A run that shows each picture in a fixed
+number of augmented views encodes each view once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.models.encoder import EncoderOutput
+
+_HALF_LIMIT = 6e4
+"""Below float16's largest number, 65504."""
+
+
+class EncoderCache:
+    """A folder of encoder outputs by the hash of encoder and picture.
+
+    Maps are stored in float16 (float32 where they would not fit), and a map is rounded before its
+    first use too, so that it does not matter whether it was stored before.
+
+    Args:
+        folder: made when needed; several runs with the same encoder may share it.
+        encoder: its weights enter the hash, and must not change while the cache is used.
+    """
+
+    def __init__(self, folder: str | Path, encoder: nn.Module) -> None:
+        self.folder = Path(folder)
+        self.hits = self.misses = 0
+        digest = hashlib.sha256()
+        for name, tensor in sorted(encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self._identity = digest.digest()
+
+    def encode(self, encoder: nn.Module, batch: Tensor) -> EncoderOutput:
+        """The encoder's output for normalised pictures [B, 3, S, S], computing only those not stored.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+        paths = [self._path(image) for image in batch]
+        outputs = [self._load(path, batch.device) for path in paths]
+        missing = [index for index, output in enumerate(outputs) if output is None]
+        self.hits += len(paths) - len(missing)
+        self.misses += len(missing)
+        if missing:
+            fresh: EncoderOutput = encoder(batch[missing])
+            for place, index in enumerate(missing):
+                outputs[index] = self._store(paths[index], fresh, place)
+        found = [output for output in outputs if output is not None]
+        states = tuple(torch.cat(maps) for maps in zip(*(output.states for output in found), strict=True))
+        return EncoderOutput(states, torch.cat([output.embedding for output in found]))
+
+    def _path(self, image: Tensor) -> Path:
+        digest = hashlib.sha256(self._identity)
+        digest.update(str(tuple(image.shape)).encode())
+        digest.update(image.detach().float().cpu().contiguous().numpy().tobytes())
+        return self.folder / f"{digest.hexdigest()}.safetensors"
+
+    def _load(self, path: Path, device: torch.device) -> EncoderOutput | None:
+        try:
+            maps = load_file(path)
+        except (FileNotFoundError, SafetensorError):
+            # A damaged file is as good as none: it is written anew.
+            return None
+        return _as_output(maps, device)
+
+    def _store(self, path: Path, output: EncoderOutput, index: int) -> EncoderOutput:
+        maps = {f"state{i:03d}": _rounded(state[index : index + 1]) for i, state in enumerate(output.states)}
+        maps["embedding"] = _rounded(output.embedding[index : index + 1])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
+        try:
+            save_file({name: value.cpu() for name, value in maps.items()}, temporary)
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"{self.folder}: encoder maps cannot be stored: {error}",
+                "free some disk, name another train.cache_folder, or pass --set train.cache_views=0",
+            ) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        return _as_output(maps, output.embedding.device)
+
+
+def _as_output(maps: dict[str, Tensor], device: torch.device) -> EncoderOutput:
+    states = tuple(maps[name].to(device).float() for name in sorted(maps) if name.startswith("state"))
+    return EncoderOutput(states, maps["embedding"].to(device).float())
+
+
+def _rounded(value: Tensor) -> Tensor:
+    value = value.detach().float().contiguous()
+    return value.half() if float(value.abs().max()) < _HALF_LIMIT else value

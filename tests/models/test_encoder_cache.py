@@ -1,0 +1,88 @@
+"""Encoder maps kept on disk are the encoder's, rounded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.models.encoder import EncoderOutput
+from rsprompter_cli.models.encoder_cache import EncoderCache
+
+
+class _Encoder(nn.Module):
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 4, stride=4)
+        self.scale = scale
+        self.images = 0
+
+    def forward(self, batch: Tensor) -> EncoderOutput:
+        self.images += len(batch)
+        first = self.conv(batch) * self.scale
+        return EncoderOutput((first, first + 1), first * 2)
+
+
+def _equal(a: EncoderOutput, b: EncoderOutput) -> bool:
+    pairs = [*zip(a.states, b.states, strict=True), (a.embedding, b.embedding)]
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_a_picture_is_encoded_once_and_gives_the_same_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder, batch = _Encoder(), torch.randn(3, 3, 16, 16)
+    cache = EncoderCache(tmp_path, encoder)
+    first = cache.encode(encoder, batch)
+    again = EncoderCache(tmp_path, encoder).encode(encoder, batch)
+    mixed = cache.encode(encoder, torch.cat([torch.randn(1, 3, 16, 16), batch[:1]]))
+    assert encoder.images == 4
+    assert (cache.hits, cache.misses) == (1, 4)
+    assert _equal(first, again)
+    assert torch.equal(mixed.embedding[1:], first.embedding[:1])
+    plain = encoder(batch)
+    for kept, exact in zip((*first.states, first.embedding), (*plain.states, plain.embedding), strict=True):
+        assert kept.dtype == torch.float32
+        torch.testing.assert_close(kept, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_other_weights_give_other_maps(tmp_path: Path) -> None:
+    batch = torch.randn(1, 3, 16, 16)
+    torch.manual_seed(0)
+    one = _Encoder()
+    other = _Encoder()
+    EncoderCache(tmp_path, one).encode(one, batch)
+    EncoderCache(tmp_path, other).encode(other, batch)
+    assert other.images == 1
+
+
+def test_large_values_stay_finite(tmp_path: Path) -> None:
+    encoder = _Encoder(scale=1e6)
+    output = EncoderCache(tmp_path, encoder).encode(encoder, torch.randn(1, 3, 16, 16) + 3)
+    assert torch.isfinite(output.embedding).all()
+
+
+def test_a_damaged_file_is_written_anew(tmp_path: Path) -> None:
+    encoder, batch = _Encoder(), torch.randn(1, 3, 16, 16)
+    cache = EncoderCache(tmp_path, encoder)
+    first = cache.encode(encoder, batch)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:50])
+    assert _equal(cache.encode(encoder, batch), first)
+    assert encoder.images == 2
+    assert _equal(cache.encode(encoder, batch), first)
+    assert encoder.images == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("rsprompter_cli.models.encoder_cache.os.replace", full)
+    encoder = _Encoder()
+    with pytest.raises(OutputError, match="No space left") as caught:
+        EncoderCache(tmp_path, encoder).encode(encoder, torch.randn(1, 3, 16, 16))
+    assert "cache_views=0" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
