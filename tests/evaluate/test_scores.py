@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_curves_fall_from_high_to_low_precision() -> None:
     metrics = score_results(truth, make_results(truth, rng))
     for curve in metrics.curves.values():
         assert len(curve) == 101
-        assert all(a >= b for a, b in zip(curve, curve[1:], strict=False))
+        assert all(a >= b for a, b in pairwise(curve))
 
 
 def test_stdout_stays_clean_and_inputs_are_not_changed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_warm_up_rises_linearly_from_a_thousandth_and_is_done_in_fifty_steps() -
     factors = [rate_factor(step, 0, epochs=300, warmup_steps=50) for step in range(60)]
     assert factors[0] == pytest.approx(1e-3)
     assert factors[49:] == pytest.approx([1.0] * 11)
-    steps = [b - a for a, b in zip(factors[:50], factors[1:50], strict=False)]
+    steps = [b - a for a, b in pairwise(factors[:50])]
     assert steps == pytest.approx([0.999 / 49] * 49)
     assert rate_factor(0, 0, epochs=3, warmup_steps=0) == rate_factor(0, 0, epochs=3, warmup_steps=1) == 1.0
 

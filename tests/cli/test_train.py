@@ -1,0 +1,122 @@
+"""`rsp train` in process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.cli.app import run
+from rsprompter_cli.config import dump_config
+from rsprompter_cli.train import loop
+from tests.make.coco_sets import make_set
+from tests.make.tiny_models import tiny_config
+
+
+@pytest.fixture
+def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tiny preset file and its data in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        make_set(tmp_path / "data", split=split)
+    Path("tiny.toml").write_text(dump_config(tiny_config(train={"epochs": 1})), encoding="utf-8")
+    return "tiny.toml"
+
+
+def _train(preset: str, *more: str) -> int:
+    return run(["train", preset, "--data", "data", "--device", "cpu", "--random-sam", *more])
+
+
+def test_a_run_ends_in_a_table_and_a_default_folder(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(preset, "--epochs", "2", "--set", "train.batch_size=4") == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].split() == ["run", str(Path("runs") / "tiny")]
+    assert "segm_AP50" in captured.out
+    assert Path("runs/tiny/best/model.safetensors").is_file()
+    # The table of what trains and the progress of each epoch are talk, not data.
+    rows = {line.split()[0]: line.split()[1:] for line in captured.err.splitlines() if line}
+    assert rows["encoder"][0] == "0"
+    assert int(rows["all"][0].replace(",", "")) > 0
+    assert "epoch 2/2 step 2/2: loss" in captured.err
+
+
+def test_json_is_the_only_thing_on_stdout(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-v", "train", preset, "--data", "data", "--random-sam", "--out", "r", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["finished"] is True
+    assert result["best"] == str(Path("r") / "best")
+    assert "segm_AP" in result["metrics"]
+
+
+def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    original = loop.rate_factor
+
+    def interrupt(step: int, epoch: int, **keywords: int) -> float:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(step, epoch, **keywords)
+
+    options = ("--out", "r", "--epochs", "2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "rate_factor", interrupt)
+        assert _train(preset, *options) == 130
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
+    assert "--resume goes on" in captured.err
+    assert _train(preset, *options, "--resume") == 0
+    assert "yes" in capsys.readouterr().out
+
+
+def test_a_time_budget_ends_cleanly(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(preset, "--out", "r", "--minutes", "0", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["finished"], result["interrupted"], result["steps"], result["best"]) == (False, False, 1, None)
+
+
+def test_a_second_run_needs_overwrite_or_resume(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(preset, "--out", "r") == 0
+    capsys.readouterr()
+    assert _train(preset, "--out", "r") == 7
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("rsp: error: r holds a run already")
+    assert "\n" not in error
+    assert _train(preset, "--out", "r", "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--set", "train.epoch=3"], 2, "did you mean 'train.epochs'"),
+        (["--set", "data.val_split=test"], 3, "test.json"),
+        (["--load-from", "nowhere"], 4, "nowhere: no such checkpoint folder"),
+        (["--resume"], 8, "no saved state to resume"),
+        (["--sam", "a b=c"], 2, "a b=c"),
+    ],
+)
+def test_errors_are_one_line_with_their_code(
+    preset: str, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    assert run(["train", preset, "--data", "data", "--out", "r", *arguments]) == code
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+    assert not Path("r").exists()
+
+
+def test_alone_it_takes_the_default_preset_and_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["train"]) == 3
+    assert "data/WHU" in capsys.readouterr().err
+
+
+def test_missing_sam_weights_name_the_command(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    assert run(["train", preset, "--data", "data", "--sam", "large"]) == 4
+    assert "rsp download-sam large" in capsys.readouterr().err
