@@ -117,6 +117,34 @@ def test_sizes_of_a_tiny_vit_folder(tmp_path: Path) -> None:
     assert resolve_sam_arch(str(tmp_path)) == arch
 
 
+def test_weights_of_a_tiny_vit_folder_are_loaded(tmp_path: Path) -> None:
+    arch = TinyVitArch(
+        embed_dims=(8, 8, 8, 8), depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_sizes=(4, 4, 4, 4),
+        output_channels=16, pretrained_image_size=64, decoder=TINY_VIT.decoder,
+    )  # fmt: skip
+    source, model = (tiny_model(sam="tiny-vit", sam_arch=arch, seed=seed) for seed in (1, 2))
+    names = {
+        "encoder.": "vision_encoder.",
+        "mask_decoder.decoder.": "mask_decoder.",
+        "mask_decoder.no_mask_embed.": "prompt_encoder.no_mask_embed.",
+        "mask_decoder.position.": "shared_image_embedding.",
+    }
+    stored = {"prompt_encoder.point_embed.0.weight": torch.zeros(1, 16)}
+    for key, value in source.state_dict().items():
+        for ours, theirs in names.items():
+            if key.startswith(ours):
+                stored[theirs + key.removeprefix(ours)] = value
+    save_file(stored, tmp_path / "model.safetensors")
+    load_sam_weights(model, tmp_path)
+    loaded = model.state_dict()
+    assert all(
+        torch.equal(value, loaded[key])
+        for key, value in source.state_dict().items()
+        if key.startswith(("encoder.", "mask_decoder."))
+    )
+    assert not torch.equal(loaded["rpn.conv.weight"], source.state_dict()["rpn.conv.weight"])
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "bert"}'])
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
