@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.bands import choose_bands, look_up_palette
@@ -66,7 +67,9 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) in pixels as `read_picture` would give it; all samples are decoded, so that damage shows.
+    """(height, width) in pixels as `read_picture` would give it.
+
+    Of a TIFF the last row is decoded, so that a file cut short shows; other formats are decoded whole.
 
     Raises:
         InputError: unreadable or damaged.
@@ -78,7 +81,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         return height, width
     with gdal_env(source), open_raster(source) as dataset:
         _check_size(source, dataset.width, dataset.height)
-        _read(dataset, source, list(dataset.indexes))
+        _read(dataset, source, [1], window=Window(0, dataset.height - 1, dataset.width, 1))
         return dataset.height, dataset.width
 
 
@@ -128,8 +131,8 @@ def _check_size(source: Source, width: int, height: int) -> None:
         raise InputError(f"{source.name}: {width} x {height} px, more than {MAX_PIXELS} pixels", _SCENE_HINT)
 
 
-def _read(dataset: Any, source: Source, bands: list[int]) -> np.ndarray:
+def _read(dataset: Any, source: Source, bands: list[int], window: Window | None = None) -> np.ndarray:
     try:
-        return dataset.read(bands)
+        return dataset.read(bands, window=window)
     except (RasterioError, MemoryError) as error:
         raise InputError(f"{source.name}: damaged, its pixels cannot be read: {gdal_reason(error)}") from error

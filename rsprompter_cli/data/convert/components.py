@@ -18,10 +18,11 @@ def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
     Returns:
         int32 [H, W] with 0 for background and 1..K for the components, in the order in which their
-        first pixels come row by row; and K.
+        first pixels come column by column, as COCO counts pixels; and K.
     """
-    labels, count = ndimage.label(mask)
-    return labels, int(count)
+    # Turned, so that the columns of the result lie in memory one after the other.
+    labels, count = ndimage.label(np.ascontiguousarray(mask.T))
+    return labels.T, int(count)
 
 
 def label_image_to_instances(labels: np.ndarray, count: int) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ from rsprompter_cli.io.atomic import atomic_folder, refuse_existing, write_bytes
 
 Outcome = Literal["written", "unchanged"]
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 
 def json_bytes(document: Mapping[str, Any]) -> bytes:
     """A COCO document as compact JSON: one line per image and annotation, so that diffs can be read.
@@ -25,10 +27,10 @@ def json_bytes(document: Mapping[str, Any]) -> bytes:
     parts = []
     for key, value in document.items():
         if isinstance(value, list) and value:
-            body = "[\n" + ",\n".join(_compact(item) for item in value) + "\n]"
+            body = "[\n" + ",\n".join(_COMPACT.encode(item) for item in value) + "\n]"
         else:
-            body = _compact(value)
-        parts.append(f"{_compact(key)}: {body}")
+            body = _COMPACT.encode(value)
+        parts.append(f"{_COMPACT.encode(key)}: {body}")
     return ("{\n" + ",\n".join(parts) + "\n}\n").encode()
 
 
@@ -55,10 +57,6 @@ def write_files(files: Mapping[Path, bytes], *, overwrite: bool) -> Outcome:
 
 def _holds(path: Path, content: bytes) -> bool:
     return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def write_by_path(out: Path, write: Callable[[Path], int], *, overwrite: bool) -> tuple[int, Outcome]:

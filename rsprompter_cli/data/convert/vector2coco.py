@@ -265,7 +265,6 @@ def _info(options: _Options, reports: Sequence[SceneReport]) -> dict[str, Any]:
     return {
         "description": "tiles of georeferenced scenes, cut by rsp convert vector2coco",
         "gsd_range": [resolutions[0], resolutions[-1]],
-        "gsd": resolutions,
         "tile": options.tile,
         "overlap": options.overlap,
         "min_visible": options.min_visible,

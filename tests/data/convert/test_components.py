@@ -28,11 +28,11 @@ def test_instances_equal_pycocotools(mask: np.ndarray) -> None:
 
 @given(MASKS)
 @settings(max_examples=50, deadline=None)
-def test_area_is_preserved_and_order_is_row_by_row(mask: np.ndarray) -> None:
+def test_area_is_preserved_and_order_is_column_by_column(mask: np.ndarray) -> None:
     labels, count = connected_components(mask)
     instances = label_image_to_instances(labels, count)
     assert sum(instance["area"] for instance in instances) == np.count_nonzero(mask)
-    seen = [label for label in dict.fromkeys(labels.ravel().tolist()) if label]
+    seen = [label for label in dict.fromkeys(labels.ravel(order="F").tolist()) if label]
     assert seen == list(range(1, count + 1))
 
 

@@ -117,6 +117,15 @@ def break_pairs(whu: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_an_image_that_is_cut_short_is_found(tmp_path: Path, suffix: str) -> None:
+    make_whu(tmp_path, {"train": [np.zeros((64, 64), np.uint8)] * 2}, suffix)
+    image = tmp_path / "imgs/train/image" / f"1{suffix}"
+    image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(InputError, match=f"1 of 2 .*1{suffix}"):
+        convert_whu(tmp_path, splits=["train"])
+
+
 def test_all_broken_pairs_are_named_and_nothing_is_written(whu: Path, caplog: pytest.LogCaptureFixture) -> None:
     words = break_pairs(whu)
     # The command line turns propagation off, which caplog needs.
