@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli import __version__
-from rsprompter_cli.cli import config_cmd, convert, data_cmd, download_sam, eval, info, train
+from rsprompter_cli.cli import config_cmd, convert, data_cmd, download_sam, eval, info, predict, train
 from rsprompter_cli.cli.output import print_error, set_up_logging
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, ResourceError, RspError, UsageError
 
@@ -27,6 +27,7 @@ app.add_typer(convert.app, name="convert")
 app.command("download-sam")(download_sam.download_sam_command)
 app.command("train")(train.train_command)
 app.command("eval")(eval.eval_command)
+app.command("predict")(predict.predict_command)
 app.command("info")(info.info_command)
 
 

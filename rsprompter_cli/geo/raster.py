@@ -24,6 +24,7 @@ from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
 from rsprompter_cli.geo.sampling import SAMPLE_SIDE, sample_valid
 from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale
+from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.structures import Georef, Tile
 
 __all__ = ["MAX_BLOCK_BYTES", "Scene", "open_scene", "read_label", "read_picture"]
@@ -132,17 +133,32 @@ class Scene:
             ValueError: the window reaches beyond the grid.
         """
         self._check_inside(window)
+        return self._render(self._reader, self.height, self.width, window)
+
+    def preview(self, side: int) -> np.ndarray:
+        """The whole scene as a picture, uint8 [H, W, 3], its longer side at most `side` pixels.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        shrink = max(1.0, max(self.height, self.width) / side)
+        height, width = max(1, round(self.height / shrink)), max(1, round(self.width / shrink))
+        with self._open_level(height, width) as reader:
+            tile = self._render(reader, height, width, Window(0, 0, 0, 0, height, width))
+        return np.clip(np.rint(tile.pixels), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+    def _render(self, reader: PixelReader, grid_height: int, grid_width: int, window: PixelBox) -> Tile:
+        """A window of a grid of grid_height x grid_width pixels over the whole scene, resampled from `reader`."""
         scaling = self.scaling
-        cols = self._weights(window.left, window.width, self._reader.width, self.width)
-        step = max(
-            1, int(_CHUNK_SAMPLES // (max(1, cols.last - cols.first) * max(1, self._reader.height / self.height)))
-        )
+        cols = _weights(window.left, window.width, reader.width, grid_width, reader.dtype)
+        per_row = max(1, cols.last - cols.first) * max(1, reader.height / grid_height)
+        step = max(1, int(_CHUNK_SAMPLES // per_row))
         pixels = np.empty((3, window.height, window.width), dtype=np.float32)
         valid = np.ones((window.height, window.width), dtype=bool)
         for start in range(0, window.height, step):
             count = min(step, window.height - start)
-            rows = self._weights(window.top + start, count, self._reader.height, self.height)
-            values, known = self._reader.read(rows.first, cols.first, rows.last - rows.first, cols.last - cols.first)
+            rows = _weights(window.top + start, count, reader.height, grid_height, reader.dtype)
+            values, known = reader.read(rows.first, cols.first, rows.last - rows.first, cols.last - cols.first)
             values, known = resample(values, known, rows, cols)
             # Broadcasting repeats grey.
             pixels[:, start : start + count] = scaling.apply(values)
@@ -164,9 +180,6 @@ class Scene:
         top, bottom = _source_span(window.top, window.height, reader.height, self.height)
         left, right = _source_span(window.left, window.width, reader.width, self.width)
         return reader.may_have_data(top, left, bottom - top, right - left)
-
-    def _weights(self, start: int, count: int, n_in: int, n_out: int) -> AxisWeights:
-        return AxisWeights(start, start + count, n_in=n_in, n_out=n_out, dtype=self._reader.dtype)
 
     def _check_inside(self, window: PixelBox) -> None:
         bottom, right = window.top + window.height, window.left + window.width
@@ -269,6 +282,10 @@ def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
             turned.write(np.moveaxis(pixels, -1, 0))
         log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
         return stack.enter_context(memory.open())
+
+
+def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:
+    return AxisWeights(start, start + count, n_in=n_in, n_out=n_out, dtype=dtype)
 
 
 def _source_span(start: int, count: int, n_in: int, n_out: int) -> tuple[int, int]:

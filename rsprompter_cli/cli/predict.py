@@ -1,0 +1,107 @@
+"""`rsp predict`: a scene or picture in, polygons out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import (
+    AllowVrtOption,
+    BandsOption,
+    Device,
+    DeviceOption,
+    GsdOption,
+    JsonOption,
+    MaxBlockOption,
+    MaxWindowsOption,
+    ModelOption,
+    NativeOption,
+    OverlapOption,
+    OverwriteOption,
+    Precision,
+    PrecisionOption,
+    RemoteOption,
+    ScaleOption,
+    ThreadsOption,
+    parse_bands,
+)
+from rsprompter_cli.cli.output import counted_progress, print_json, set_threads
+from rsprompter_cli.errors import UsageError
+
+
+def predict_command(
+    source: Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Output file: .geojson .gpkg .fgb .parquet .shp (polygons), .json (COCO), .png .jpg (overlay).",
+        ),
+    ] = None,
+    model: ModelOption = None,
+    score: Annotated[
+        float | None, typer.Option("--score", min=0, max=1, help="Lowest score kept; default: the model's own.")
+    ] = None,
+    gsd: GsdOption = None,
+    native: NativeOption = False,
+    bands: BandsOption = None,
+    scale: ScaleOption = None,
+    overlap: OverlapOption = 0.25,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per forward pass.")] = 1,
+    simplify: Annotated[
+        float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
+    ] = 0.0,
+    min_area: Annotated[float, typer.Option("--min-area", min=0, help="Smallest area kept, square metres.")] = 0.0,
+    pixel_coords: Annotated[
+        bool, typer.Option("--pixel-coords", help="Polygons in pixels, for pictures without georeference.")
+    ] = False,
+    max_block: MaxBlockOption = 1024,
+    max_windows: MaxWindowsOption = 5_000_000,
+    allow_vrt: AllowVrtOption = False,
+    remote: RemoteOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, read no pixel.")] = False,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
+    threads: ThreadsOption = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the objects of a scene and write their polygons.
+
+    rsp predict scene.tif --out buildings.geojson
+    """
+    from rsprompter_cli.predict.scene import predict_scene
+
+    if out is None and not dry_run:
+        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
+    set_threads(threads)
+    with counted_progress("windows") as progress:
+        result = predict_scene(
+            source,
+            None if dry_run else out,
+            model=model,
+            score=score,
+            gsd=gsd,
+            native=native,
+            bands=parse_bands(bands),
+            scale=scale,
+            overlap=overlap,
+            batch=batch,
+            pixel_coords=pixel_coords,
+            simplify=simplify,
+            min_area=min_area,
+            max_block=max_block << 20,
+            max_windows=max_windows,
+            allow_vrt=allow_vrt,
+            remote=remote,
+            device=device.value,
+            precision=precision.value,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        typer.echo(result.summary(), err=not dry_run)

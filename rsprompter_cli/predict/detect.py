@@ -1,0 +1,137 @@
+"""Running a model over the windows of a scene: read ahead, batch, detect, outline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import torch
+from shapely import Geometry, difference, is_empty
+from shapely.affinity import translate
+from torch import Tensor
+
+from rsprompter_cli.geo.merge import Instance
+from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, polygon_parts
+from rsprompter_cli.geo.windows import Window
+from rsprompter_cli.models.precision import autocast
+from rsprompter_cli.structures import Detections, LowResMasks, Tile
+
+_READ_AHEAD = 2
+"""Batches being read while one is computed: reading is an order of magnitude faster than any model."""
+
+
+class TileReader(Protocol):
+    """What detection needs of a scene."""
+
+    def read(self, window: Window) -> Tile:
+        """The pixels of a window."""
+
+
+def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> Iterator[list[tuple[Window, Tile]]]:
+    """Tiles in batches that are a fixed partition of the window list, read ahead in one thread.
+
+    Windows without a valid pixel are left out after reading, so a batch may be shorter or empty;
+    the partition does not depend on what the windows hold.
+    """
+    groups = _partition(windows, batch)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-read") as reader:
+        pending: list[Future[list[tuple[Window, Tile]]]] = []
+        try:
+            for group in groups:
+                pending.append(reader.submit(_read_group, scene, group))
+                if len(pending) > _READ_AHEAD:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _partition(windows: Iterable[Window], batch: int) -> Iterator[list[Window]]:
+    iterator = iter(windows)
+    while group := list(islice(iterator, batch)):
+        yield group
+
+
+def _read_group(scene: TileReader, group: Sequence[Window]) -> list[tuple[Window, Tile]]:
+    tiles = ((window, scene.read(window)) for window in group)
+    return [(window, tile) for window, tile in tiles if tile.valid is None or bool(tile.valid.any())]
+
+
+def run_model(model: torch.nn.Module, tiles: Sequence[Tile], *, size: int, dtype: torch.dtype) -> list[Detections]:
+    """Detections of each tile, in pixels of the tile.
+
+    A tile smaller than the model's input (a scene smaller than a window) is padded with the mean
+    colour at its right and bottom, not enlarged: its ground resolution must stay.
+    """
+    parameter = next(model.parameters(), None)
+    device = parameter.device if parameter is not None else torch.device("cpu")
+    mean = getattr(model, "pixel_mean", (0.0, 0.0, 0.0))
+    images = [_padded(torch.from_numpy(tile.pixels), size, mean).to(device) for tile in tiles]
+    with torch.inference_mode(), autocast(device, dtype):
+        return list(model(images, None))
+
+
+def _padded(pixels: Tensor, size: int, mean: Sequence[float]) -> Tensor:
+    _, height, width = pixels.shape
+    if height >= size and width >= size:
+        return pixels
+    fill = torch.as_tensor(mean, dtype=pixels.dtype).reshape(3, 1, 1)
+    canvas = fill.expand(3, max(size, height), max(size, width)).clone()
+    canvas[:, :height, :width] = pixels
+    return canvas
+
+
+def outline(window: Window, tile: Tile, detections: Detections, *, score: float) -> list[Instance]:
+    """The detections of one window as polygons in working-grid pixels.
+
+    Those under `score` are dropped, and so is what lies in nodata; `index` counts the model's
+    detections, so that it does not depend on the threshold.
+    """
+    kept = [i for i, value in enumerate(detections.scores.tolist()) if value >= score]
+    if not kept:
+        return []
+    polygons = _tile_polygons(detections.masks, kept)
+    hidden = _invalid_area(tile)
+    labels = detections.labels.tolist()
+    scores = detections.scores.tolist()
+    instances = []
+    for index, polygon in zip(kept, polygons, strict=True):
+        cut = _clip(polygon, hidden, window)
+        if cut is not None:
+            instances.append(Instance(window.row, window.col, index, int(labels[index]), float(scores[index]), cut))
+    return instances
+
+
+def _tile_polygons(masks: Tensor | LowResMasks, kept: Sequence[int]) -> list[Geometry | None]:
+    if isinstance(masks, LowResMasks):
+        values = masks.values[list(kept)].float().cpu().numpy()
+        return list(masks_to_polygons(values, masks.threshold, frame=masks.frame))
+    return [mask_to_polygon(masks[index].cpu().numpy()) for index in kept]
+
+
+def _invalid_area(tile: Tile) -> Geometry | None:
+    if tile.valid is None or bool(tile.valid.all()):
+        return None
+    return mask_to_polygon(np.logical_not(tile.valid))
+
+
+def _clip(polygon: Geometry | None, hidden: Geometry | None, window: Window) -> Geometry | None:
+    """The part of a polygon inside its window and outside nodata, in working-grid pixels; None when nothing is."""
+    if polygon is None:
+        return None
+    from shapely import box, intersection
+
+    x0, y0, x1, y1 = polygon.bounds
+    if x0 < 0 or y0 < 0 or x1 > window.width or y1 > window.height:
+        polygon = intersection(polygon, box(0, 0, window.width, window.height))
+    if hidden is not None:
+        polygon = difference(polygon, hidden)
+    polygon = polygon_parts(polygon)
+    if polygon is None or is_empty(polygon):
+        return None
+    return translate(polygon, window.left, window.top)

@@ -1,0 +1,200 @@
+"""What becomes of the joined objects: vector features, a COCO file or a picture, by extension."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from shapely import Geometry, get_coordinates, get_parts
+from shapely.affinity import scale
+
+from rsprompter_cli.data.polygon_rle import polygon_rle
+from rsprompter_cli.draw.overlays import draw_instances
+from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.lonlat import areas_m2, to_map
+from rsprompter_cli.geo.polygons import simplify
+from rsprompter_cli.geo.vector import VECTOR_SUFFIXES, object_feature, write_features
+from rsprompter_cli.io.atomic import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.merge import JoinedInstance
+    from rsprompter_cli.geo.raster import Scene
+
+
+class OutputKind(Enum):
+    """The three families of output."""
+
+    VECTOR = "vector"
+    COCO = "coco"
+    OVERLAY = "overlay"
+
+
+OVERLAY_SIDE = 2048
+"""Longest side of an overlay picture, pixels."""
+
+_KINDS = {
+    **dict.fromkeys(VECTOR_SUFFIXES, OutputKind.VECTOR),
+    ".json": OutputKind.COCO,
+    ".png": OutputKind.OVERLAY,
+    ".jpg": OutputKind.OVERLAY,
+}
+
+
+def output_kind(path: Path) -> OutputKind:
+    """The family of an output by its extension.
+
+    Raises:
+        UsageError: an extension that names no known format.
+    """
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"--out {path}: unknown extension {path.suffix!r}", "known: " + " ".join(_KINDS))
+    return kind
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How objects are written.
+
+    pixel_coords: vector features in pixels of the file instead of map coordinates.
+    simplify: largest distance a simplified outline may move, metres (pixels off the earth).
+    min_area: smallest area kept, square metres (square pixels off the earth).
+    """
+
+    pixel_coords: bool = False
+    simplify: float = 0.0
+    min_area: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class FoundObject:
+    """A joined object on its way out.
+
+    polygon: in working-grid pixels. area: square metres, or square pixels of the file off the earth.
+    """
+
+    polygon: Geometry
+    label: int
+    score: float
+    area: float
+
+
+def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: OutputOptions) -> list[FoundObject]:
+    """Simplify the joined objects, measure them and drop those under the smallest area."""
+    on_earth = scene.georef.on_earth and not options.pixel_coords
+    metres = sum(scene.working_gsd) / 2 if on_earth and scene.working_gsd else 1.0
+    polygons = [one.polygon for one in objects]
+    if options.simplify:
+        polygons = [simplify(polygon, options.simplify / metres) for polygon in polygons]
+    if on_earth:
+        areas = [area or 0.0 for area in areas_m2(polygons, scene.georef)]
+    else:
+        areas = [polygon.area * _pixels_per_cell(scene) for polygon in polygons]
+    return [
+        FoundObject(polygon, one.label, one.score, area)
+        for polygon, one, area in zip(polygons, objects, areas, strict=True)
+        if area >= options.min_area
+    ]
+
+
+def write_output(
+    out: Path,
+    kind: OutputKind,
+    objects: Sequence[FoundObject],
+    scene: Scene,
+    *,
+    class_names: Sequence[str],
+    category_ids: Sequence[int],
+    pixel_coords: bool,
+) -> None:
+    """Write objects in the family of `out`, atomically.
+
+    Args:
+        objects: in output order; ids count from 1.
+        class_names, category_ids: by label.
+    """
+    if kind is OutputKind.COCO:
+        document = coco_document(objects, scene, class_names=class_names, category_ids=category_ids)
+        write_text(out, json.dumps(document, allow_nan=False) + "\n")
+    elif kind is OutputKind.OVERLAY:
+        _write_overlay(out, objects, scene, class_names)
+    else:
+        _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords)
+
+
+def _write_vector(
+    out: Path, objects: Sequence[FoundObject], scene: Scene, class_names: Sequence[str], *, pixel_coords: bool
+) -> None:
+    on_earth = scene.georef.on_earth and not pixel_coords
+    geometries = [found.polygon for found in objects]
+    placed = to_map(geometries, scene.georef) if on_earth else _in_file_pixels(geometries, scene)
+    features = (
+        object_feature(
+            geometry,
+            id=number,
+            class_name=class_names[found.label],
+            score=found.score,
+            area_m2=found.area if on_earth else None,
+        )
+        for number, (geometry, found) in enumerate(zip(placed, objects, strict=True), start=1)
+    )
+    write_features(out, features, scene.georef.crs_wkt if on_earth else None)
+
+
+def coco_document(
+    objects: Sequence[FoundObject], scene: Scene, *, class_names: Sequence[str], category_ids: Sequence[int]
+) -> dict[str, Any]:
+    """A COCO file of one image, in pixels of the file; ids from 1, annotations carry a `score`."""
+    polygons = _in_file_pixels([found.polygon for found in objects], scene)
+    annotations = [
+        {
+            "id": number,
+            "image_id": 1,
+            "category_id": int(category_ids[found.label]),
+            "score": round(found.score, 4),
+            "iscrowd": 0,
+            **_coco_shape(polygon, scene.native_height, scene.native_width),
+        }
+        for number, (polygon, found) in enumerate(zip(polygons, objects, strict=True), start=1)
+    ]
+    names = [{"id": int(i), "name": name} for i, name in zip(category_ids, class_names, strict=True)]
+    image = {"id": 1, "file_name": scene.name, "width": scene.native_width, "height": scene.native_height}
+    return {"images": [image], "annotations": annotations, "categories": names}
+
+
+def _coco_shape(polygon: Geometry, height: int, width: int) -> dict[str, Any]:
+    """`segmentation`, `bbox` and `area`: polygons, or RLE where there are holes, which COCO polygons lack."""
+    x0, y0, x1, y1 = polygon.bounds
+    fields: dict[str, Any] = {"bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)], "area": round(polygon.area, 2)}
+    parts = list(get_parts(polygon))
+    if any(part.interiors for part in parts):
+        return {**fields, "segmentation": polygon_rle(polygon, height, width)}
+    rings = [np.round(get_coordinates(part.exterior)[:-1], 2) for part in parts]
+    return {**fields, "segmentation": [ring.ravel().tolist() for ring in rings]}
+
+
+def _write_overlay(out: Path, objects: Sequence[FoundObject], scene: Scene, class_names: Sequence[str]) -> None:
+    preview = scene.preview(OVERLAY_SIDE)
+    factor = (preview.shape[1] / scene.width, preview.shape[0] / scene.height)
+    shapes = [scale(found.polygon, *factor, origin=(0, 0)) for found in objects]
+    picture = draw_instances(
+        preview, shapes, [found.label for found in objects], [found.score for found in objects], class_names
+    )
+    with atomic_path(out) as temporary:
+        picture.convert("RGB").save(temporary)
+
+
+def _in_file_pixels(geometries: Sequence[Geometry], scene: Scene) -> list[Geometry]:
+    fx, fy = scene.native_width / scene.width, scene.native_height / scene.height
+    if fx == 1 and fy == 1:
+        return list(geometries)
+    return [scale(geometry, fx, fy, origin=(0, 0)) for geometry in geometries]
+
+
+def _pixels_per_cell(scene: Scene) -> float:
+    return (scene.native_width / scene.width) * (scene.native_height / scene.height)

@@ -1,0 +1,206 @@
+"""From a scene or a picture to polygons: read, detect, join, write.
+
+`path -> Georef + windows -> float32 tile -> Detections (tile px) -> polygons (scene px) ->
+joined over window borders -> CRS -> features`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.geo.merge import Instance, join
+from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
+from rsprompter_cli.geo.windows import MAX_WINDOWS, Window, WindowGrid, make_grid
+from rsprompter_cli.io.atomic import refuse_existing
+from rsprompter_cli.models.load import LoadedModel, load_model
+from rsprompter_cli.models.precision import resolve_precision
+from rsprompter_cli.predict.detect import outline, read_batches, run_model
+from rsprompter_cli.predict.outputs import (
+    FoundObject,
+    OutputKind,
+    OutputOptions,
+    finish_objects,
+    output_kind,
+    write_output,
+)
+from rsprompter_cli.predict.plan import ScenePlan, plan_scene, window_size
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, int], None]
+"""Called with (windows done, windows in all)."""
+
+
+@dataclass(frozen=True)
+class ScenePrediction:
+    """What `predict_scene` did.
+
+    out: the file written, or None for a dry run.
+    plan: windows, resolution and estimates.
+    objects: what was written, in output order, polygons in working-grid pixels.
+    seconds: wall time of reading, detecting, joining and writing.
+    """
+
+    out: Path | None
+    plan: ScenePlan
+    objects: list[FoundObject] = field(repr=False)
+    seconds: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        if self.out is None:
+            return self.plan.summary()
+        return f"{len(self.objects)} objects in {self.seconds:.1f} s -> {self.out}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Facts for `--json`."""
+        found = {"out": str(self.out) if self.out else None, "objects": len(self.objects)}
+        return {**found, "seconds": round(self.seconds, 2), "plan": self.plan.as_dict()}
+
+
+def predict_scene(
+    source: str | Path,
+    out: str | Path | None,
+    *,
+    model: str | Path | LoadedModel | None = None,
+    score: float | None = None,
+    gsd: float | None = None,
+    native: bool = False,
+    bands: tuple[int, ...] | None = None,
+    scale: str | None = None,
+    overlap: float = 0.25,
+    batch: int = 1,
+    pixel_coords: bool = False,
+    simplify: float = 0.0,
+    min_area: float = 0.0,
+    max_block: int = MAX_BLOCK_BYTES,
+    max_windows: int = MAX_WINDOWS,
+    allow_vrt: bool = False,
+    remote: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ScenePrediction:
+    """Find the objects of a scene or picture and write them.
+
+    Args:
+        source: a raster or picture file.
+        out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
+            None plans without reading pixels.
+        model: a checkpoint folder, a loaded model, or None for the bundled one.
+        score: lowest score kept, 0..1; None: the model's own threshold.
+        gsd: ground resolution to work at, metres per pixel; None: the nearest the model knows.
+        native: work at the file's own pixels, whatever the model was trained at.
+        bands: 1-based bands to read as red, green, blue.
+        scale: how samples become 0..255, see `open_scene`.
+        overlap: share of a window it has in common with its neighbour, 0 <= overlap < 0.5.
+        batch: windows per forward pass.
+        pixel_coords: vector output in pixels of the file, for pictures that lie nowhere on earth.
+        simplify: largest distance a simplified outline may move, metres (pixels without georeference).
+        min_area: smallest area kept, square metres (square pixels without georeference).
+        max_block: largest block of the file that is decoded, bytes.
+        max_windows: more windows than this are refused.
+        allow_vrt, remote: admit VRT files; https and s3 paths.
+        device, precision: where and in which arithmetic the model runs.
+        overwrite: replace an existing output.
+        progress: called after each batch of windows.
+
+    Raises:
+        RspError: any of its children, before something is written.
+    """
+    start = time.perf_counter()
+    kind = _check_output(source, out, overwrite=overwrite)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    meta = loaded.meta
+    with open_scene(
+        source,
+        gsd=gsd,
+        native=native,
+        trained_gsd=meta.gsd_range,
+        bands=bands or meta.bands,
+        scale=scale,
+        max_block=max_block,
+        allow_vrt=allow_vrt,
+        remote=remote,
+        pixel_coords=pixel_coords,
+    ) as scene:
+        _check_georef(source, scene, kind, pixel_coords=pixel_coords)
+        grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
+        grid.check_count(max_windows)
+        plan = plan_scene(scene, grid, meta, batch=batch)
+        if out is None or kind is None:
+            return ScenePrediction(None, plan, [], time.perf_counter() - start)
+        threshold = meta.score_threshold if score is None else score
+        dtype = resolve_precision(precision, next(loaded.model.parameters(), torch.empty(0)).device)
+        found = find_instances(loaded.model, scene, grid, score=threshold, batch=batch, dtype=dtype, progress=progress)
+        options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
+        objects = finish_objects(join(list(found), grid), scene, options)
+        write_output(
+            Path(out),
+            kind,
+            objects,
+            scene,
+            class_names=meta.class_names,
+            category_ids=meta.category_ids,
+            pixel_coords=pixel_coords,
+        )
+    return ScenePrediction(Path(out), plan, objects, time.perf_counter() - start)
+
+
+def find_instances(
+    model: torch.nn.Module,
+    scene: Scene,
+    grid: WindowGrid,
+    *,
+    score: float,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Iterator[Instance]:
+    """The instances of every window of a scene, window by window in row-major order."""
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: at least 1")
+    wanted: list[Window] = [window for window in grid.windows() if scene.may_have_data(window)]
+    done = 0
+    for tiles in read_batches(scene, wanted, batch):
+        done = min(done + batch, len(wanted))
+        if tiles:
+            detections = run_model(model, [tile for _, tile in tiles], size=grid.size, dtype=dtype)
+            for (window, tile), found in zip(tiles, detections, strict=True):
+                yield from outline(window, tile, found, score=score)
+        if progress is not None:
+            progress(done, len(wanted))
+
+
+def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool) -> OutputKind | None:
+    if out is None:
+        return None
+    kind = output_kind(Path(out))
+    if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
+        raise OutputError(f"{out} is the input", "choose another --out")
+    refuse_existing(out, overwrite=overwrite)
+    return kind
+
+
+def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, *, pixel_coords: bool) -> None:
+    if kind is not OutputKind.VECTOR or pixel_coords or scene.georef.on_earth:
+        return
+    reason = {
+        "gcp": "has ground control points but no affine transform",
+        "rpc": "has a camera model (RPC) but no affine transform",
+        "none": "has no georeference",
+        "affine": "has no coordinate reference system",
+    }[scene.georef.kind]
+    raise InputError(
+        f"{source}: {reason}, so its polygons lie nowhere on earth",
+        "pass --pixel-coords, write COCO (.json) or an overlay (.png), or warp it first (gdalwarp)",
+    )
