@@ -1,88 +1,110 @@
-"""From a picture of labels to COCO instances, without a full-size mask per instance."""
+"""From a mask to the COCO instances of its connected components, by runs instead of pixels.
+
+A run is an unbroken stretch of pixels within one column. A tile has a few thousand of them where it
+has a quarter of a million pixels, and COCO's masks are lists of runs anyway.
+"""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 
-def connected_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the 4-connected components of a mask.
+class Runs(NamedTuple):
+    """Stretches of a mask, all int64 [R], in column order: column, first row, one past the last row."""
+
+    column: np.ndarray
+    top: np.ndarray
+    bottom: np.ndarray
+
+
+def mask_to_instances(mask: np.ndarray) -> list[dict[str, Any]]:
+    """The COCO fields of every 4-connected component of a mask.
 
     Args:
         mask: bool [H, W].
 
     Returns:
-        int32 [H, W] with 0 for background and 1..K for the components, in the order in which their
-        first pixels come column by column, as COCO counts pixels; and K.
+        One dictionary per component, in the order of their first pixels column by column: `bbox` XYWH in
+        pixels, `area` in pixels, `segmentation` as compressed RLE, equal to what pycocotools encodes
+        from the component's own mask.
     """
-    # Turned, so that the columns of the result lie in memory one after the other.
-    labels, count = ndimage.label(np.ascontiguousarray(mask.T))
-    return labels.T, int(count)
-
-
-def label_image_to_instances(labels: np.ndarray, count: int) -> list[dict[str, Any]]:
-    """The COCO fields of every object of a label image, found in one pass over its pixels.
-
-    The image is walked once in column order, the order of COCO's run lengths: each place where the
-    label changes starts a run, and the runs of one label, with the gaps between them, are its RLE.
-
-    Args:
-        labels: integers [H, W], 0 for background, objects 1..count; each number must occur.
-        count: number of objects.
-
-    Returns:
-        One dictionary per object in the order of the numbers: `bbox` XYWH in pixels, `area` in pixels,
-        `segmentation` as compressed RLE, equal to what pycocotools encodes from the object's mask.
-    """
-    if count == 0:
+    height, width = mask.shape
+    runs = find_runs(mask)
+    if len(runs.column) == 0:
         return []
-    height, width = labels.shape
-    flat = labels.ravel(order="F")
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    ends = np.append(starts[1:], flat.size)
-    runs = np.flatnonzero(flat[starts])
-    runs = runs[np.argsort(flat[starts[runs]], kind="stable")]  # by object, then in column order
-    starts, ends, owner = starts[runs], ends[runs], flat[starts[runs]]
-    first = np.searchsorted(owner, np.arange(1, count + 2))
-    counts = _run_lengths(starts, ends, first[:-1])
-    rles = []
-    for begin, end in pairwise(first.tolist()):
-        rest = flat.size - int(ends[end - 1])
-        rles.append({"size": [height, width], "counts": counts[2 * begin : 2 * end] + ([rest] if rest else [])})
-    boxes = _boxes(starts, ends, first, height)
-    areas = np.add.reduceat(ends - starts, first[:-1])
-    return [
-        {
-            "bbox": box,
-            "area": area,
-            "segmentation": {"size": [height, width], "counts": rle["counts"].decode("ascii")},
-        }
-        for box, area, rle in zip(
-            boxes.tolist(), areas.tolist(), coco_mask.frPyObjects(rles, height, width), strict=True
-        )
+    component = number_components(runs, height)
+    order = np.argsort(component, kind="stable")  # by component, then in column order
+    component = component[order]
+    column, top, bottom = (values[order] for values in runs)
+    first = np.concatenate([[0], np.flatnonzero(np.diff(component)) + 1])
+    last = np.append(first[1:], len(order)) - 1
+    x, y = column[first], np.minimum.reduceat(top, first)
+    w, h = column[last] - x + 1, np.maximum.reduceat(bottom, first) - y
+    boxes = np.stack([x, y, w, h], axis=1).astype(np.float64).tolist()
+    areas = np.add.reduceat(bottom - top, first).tolist()
+    rles = _compress(column * height + top, column * height + bottom, component, height, width)
+    return [{"bbox": box, "area": area, "segmentation": rle} for box, area, rle in zip(boxes, areas, rles, strict=True)]
+
+
+def find_runs(mask: np.ndarray) -> Runs:
+    """The runs of a mask, bool [H, W]."""
+    height, width = mask.shape
+    # A row of background above and below ends every run within its column.
+    framed = np.zeros((width, height + 2), np.int8)
+    framed[:, 1:-1] = mask.T
+    change = np.flatnonzero(framed.ravel()[1:] != framed.ravel()[:-1])  # starts and ends take turns
+    column, row = np.divmod(change, height + 2)
+    return Runs(column[0::2], row[0::2], row[1::2])
+
+
+def number_components(runs: Runs, height: int) -> np.ndarray:
+    """The component of each run, int64 [R], from 0 in the order of their first runs.
+
+    Runs of neighbouring columns belong together when they share a row.
+    """
+    # Places on a line on which every column has its own stretch, one longer than any run reaches.
+    start = runs.column * (height + 1) + runs.top
+    end = runs.column * (height + 1) + runs.bottom
+    from_next = np.searchsorted(end, start + height + 1, side="right")
+    to_next = np.searchsorted(start, end + height + 1, side="left")
+    partners = np.maximum(to_next - from_next, 0)
+    left = np.repeat(np.arange(len(start)), partners)
+    before = np.cumsum(partners) - partners
+    right = np.arange(len(left)) - np.repeat(before - from_next, partners)
+    links = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(len(start), len(start)))
+    _, label = connected_components(links, directed=False)
+    _, seen, label = np.unique(label, return_index=True, return_inverse=True)
+    rank = np.empty(len(seen), np.int64)
+    rank[np.argsort(seen)] = np.arange(len(seen))
+    return rank[label]
+
+
+def _compress(
+    starts: np.ndarray, ends: np.ndarray, component: np.ndarray, height: int, width: int
+) -> list[dict[str, Any]]:
+    """The RLE of each component from its runs [start, end) in column order, sorted by component."""
+    # A run at the foot of a column and one at the head of the next are one to COCO.
+    apart = (starts[1:] != ends[:-1]) | (component[1:] != component[:-1])
+    starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    component = component[np.append(True, apart)]
+    first = np.concatenate([[0], np.flatnonzero(np.diff(component)) + 1])
+    lengths = np.empty(2 * len(starts), np.int64)  # gap, run, gap, run, ...
+    lengths[2::2] = starts[1:] - ends[:-1]
+    lengths[2 * first] = starts[first]
+    lengths[1::2] = ends - starts
+    rest = (height * width - ends[np.append(first[1:], len(ends)) - 1]).tolist()
+    bounds = [*(2 * first).tolist(), len(lengths)]
+    counts = lengths.tolist()
+    size = [height, width]
+    plain = [
+        {"size": size, "counts": counts[a:b] + ([left] if left else [])}
+        for (a, b), left in zip(pairwise(bounds), rest, strict=True)
     ]
-
-
-def _run_lengths(starts: np.ndarray, ends: np.ndarray, first: np.ndarray) -> list[int]:
-    """For each run the gap since the previous run of its object (or the image's start), and its length."""
-    counts = np.empty(2 * len(starts), np.int64)
-    counts[2::2] = starts[1:] - ends[:-1]
-    counts[2 * first] = starts[first]
-    counts[1::2] = ends - starts
-    return counts.tolist()
-
-
-def _boxes(starts: np.ndarray, ends: np.ndarray, first: np.ndarray, height: int) -> np.ndarray:
-    """float64 [K, 4] XYWH of the objects whose runs begin at `first` (K + 1 positions)."""
-    last = ends - 1
-    left, right = starts[first[:-1]] // height, last[first[1:] - 1] // height
-    # A run that goes on from the bottom of one column to the top of the next touches both edges.
-    wraps = starts // height != last // height
-    top = np.minimum.reduceat(np.where(wraps, 0, starts % height), first[:-1])
-    bottom = np.maximum.reduceat(np.where(wraps, height - 1, last % height), first[:-1])
-    return np.stack([left, top, right - left + 1, bottom - top + 1], axis=1).astype(np.float64)
+    packed = coco_mask.frPyObjects(plain, height, width)
+    return [{"size": size, "counts": rle["counts"].decode("ascii")} for rle in packed]

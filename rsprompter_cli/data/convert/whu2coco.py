@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsprompter_cli.data.convert.components import connected_components, label_image_to_instances
+from rsprompter_cli.data.convert.components import mask_to_instances
 from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
 from rsprompter_cli.geo.pictures import picture_size, read_label
@@ -129,7 +129,7 @@ def convert_pair(pair: Pair) -> dict[str, Any] | str:
         "height": size[0],
         "width": size[1],
         "segm_file": pair.label.name,
-        "annotations": label_image_to_instances(*connected_components(mask)),
+        "annotations": mask_to_instances(mask),
     }
 
 
