@@ -74,7 +74,7 @@ def main() -> int:
         if hasattr(os, "sync"):
             os.sync()  # or the first one timed pays for writing the tiles out
         seconds = {}
-        for name, workers in (("one process", 1), ("one process per CPU", None)):
+        for name, workers in (("one process", 1), ("one process per CPU", os.cpu_count())):
             start = time.perf_counter()
             convert_whu(root, root / name, splits=["train"], workers=workers)
             seconds[name] = time.perf_counter() - start

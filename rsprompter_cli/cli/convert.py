@@ -33,7 +33,9 @@ def whu2coco_command(
     splits: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split; may be repeated. Default: train, val, test.")
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one per CPU.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes; default: one per CPU for 1000 labels or more.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave broken pairs out instead of writing nothing.")
     ] = False,

@@ -30,8 +30,9 @@ SPLITS = ("train", "val", "test")
 PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 CATEGORIES = [{"id": 1, "name": "building"}]
 
-SEQUENTIAL_BELOW = 200
-"""Fewer pairs than this are converted in this process: another needs a second to start, a pair 6 ms."""
+SEQUENTIAL_BELOW = 1000
+"""Fewer pairs than this are converted in this process unless told otherwise: another needs a second to start, a
+pair 5 ms."""
 
 
 class Pair(NamedTuple):
@@ -74,7 +75,8 @@ def convert_whu(
     Args:
         root: folder that holds `imgs/SPLIT/image` and `imgs/SPLIT/label`.
         out: folder of the JSON files; None: `annotations` below the root.
-        workers: processes; None: one per CPU. The bytes written do not depend on it.
+        workers: processes; None: one per CPU for SEQUENTIAL_BELOW pairs or more. The bytes written do not depend
+            on it.
         skip_bad: leave broken pairs out, with a warning each, instead of refusing to write anything.
         on_progress: called with (pairs done, pairs in all).
 
@@ -90,7 +92,9 @@ def convert_whu(
     listed = [_list_pairs(root / "imgs" / split) for split in splits]
     pairs = [pair for found, _ in listed for pair in found]
     results: list[dict[str, Any] | str] = []
-    for result in _convert_pairs(pairs, workers or os.cpu_count() or 1):
+    if workers is None:
+        workers = 1 if len(pairs) < SEQUENTIAL_BELOW else os.cpu_count() or 1
+    for result in _convert_pairs(pairs, workers):
         results.append(result)
         if on_progress is not None:
             on_progress(len(results), len(pairs))
@@ -171,8 +175,8 @@ def _list_pictures(folder: Path) -> tuple[set[str], int]:
 
 
 def _convert_pairs(pairs: list[Pair], workers: int) -> Iterator[dict[str, Any] | str]:
-    """`convert_pair` of all pairs in their order, over processes when that pays."""
-    if workers == 1 or len(pairs) < SEQUENTIAL_BELOW:
+    """`convert_pair` of all pairs in their order, over processes."""
+    if workers == 1:
         yield from map(convert_pair, pairs)
         return
     chunk = max(1, min(32, len(pairs) // (4 * workers)))

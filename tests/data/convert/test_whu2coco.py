@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rsprompter_cli.data.convert import whu2coco
 from rsprompter_cli.data.convert.whu2coco import convert_whu
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from tests.make.whu import make_buildings, make_whu
@@ -80,9 +79,8 @@ def test_labels_of_one_bit_and_of_zero_and_one(tmp_path: Path) -> None:
     assert by_image["0.tif"] == by_image["1.tif"] == by_image["2.tif"] != []
 
 
-def test_same_bytes_for_any_number_of_workers(whu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_bytes_for_any_number_of_workers(whu: Path, tmp_path: Path) -> None:
     convert_whu(whu, tmp_path / "one", workers=1)
-    monkeypatch.setattr(whu2coco, "SEQUENTIAL_BELOW", 1)
     convert_whu(whu, tmp_path / "two", workers=2)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
