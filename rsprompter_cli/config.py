@@ -114,6 +114,9 @@ class RoiConfig(_Frozen):
 
     fc_channels: PositiveInt = 1024
     samples: PositiveInt = 256
+    mask_samples: PositiveInt | None = Field(
+        None, description="positives per image decoded for the mask loss, the costly part on a CPU; None: all"
+    )
     score_threshold: float = Field(0.05, ge=0, lt=1)
     nms_iou: float = Field(0.5, gt=0, le=1)
     max_detections: PositiveInt = 100

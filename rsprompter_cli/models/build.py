@@ -107,6 +107,7 @@ def _build_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module
         mask_decoder=_build_decoder(arch, config.mask_chunk),
         image_size=side,
         roi_samples=config.roi.samples,
+        mask_samples=config.roi.mask_samples,
     )
 
 

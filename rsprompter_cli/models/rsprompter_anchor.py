@@ -80,6 +80,8 @@ class RSPrompterAnchor(nn.Module):
         rpn, box_head, prompt_head, mask_decoder: the blocks of the two stages.
         image_size: side of the square input, pixels.
         roi_samples: boxes per image that the region losses see.
+        mask_samples: of the positives among them, at most so many per image are decoded for the mask
+            loss, drawn at random; None: all.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class RSPrompterAnchor(nn.Module):
         mask_decoder: PromptedDecoder,
         image_size: int,
         roi_samples: int,
+        mask_samples: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -103,6 +106,7 @@ class RSPrompterAnchor(nn.Module):
         self.mask_decoder = mask_decoder
         self.image_size = image_size
         self.roi_samples = roi_samples
+        self.mask_samples = mask_samples
         self.encoder_cache: EncoderCache | None = None
 
     @property
@@ -222,17 +226,26 @@ class RSPrompterAnchor(nn.Module):
 
     def _mask_loss(self, features: Features, samples: Sequence[RoiSamples], targets: Sequence[Target]) -> Tensor:
         """Mean binary cross entropy over positives and pixels of the padded frame."""
-        positives = [drawn.boxes[: drawn.objects.shape[0]] for drawn in samples]
+        chosen = [_draw(drawn.objects.shape[0], self.mask_samples, drawn.boxes.device) for drawn in samples]
+        positives = [drawn.boxes[picked] for drawn, picked in zip(samples, chosen, strict=True)]
+        objects = [drawn.objects[picked] for drawn, picked in zip(samples, chosen, strict=True)]
         count = sum(part.shape[0] for part in positives)
         # Zero with a gradient: a batch without positives must still go through the backward pass.
         total = features.located[0].float().sum() * 0
         if count == 0:
             return total
         prompts = self.prompts(features, positives)
-        for index, (part, drawn, target) in enumerate(zip(prompts, samples, targets, strict=True)):
+        for index, (part, owners, target) in enumerate(zip(prompts, objects, targets, strict=True)):
             logits = self.mask_decoder(features.embedding[index : index + 1], part)
-            total = total + full_frame_mask_loss(logits, target.masks, drawn.objects, self.image_size)
+            total = total + full_frame_mask_loss(logits, target.masks, owners, self.image_size)
         return total / (count * self.image_size**2)
+
+
+def _draw(count: int, most: int | None, device: torch.device) -> Tensor:
+    """Indices of at most `most` of `count` things; chance is asked only when there are more."""
+    if most is None or count <= most:
+        return torch.arange(count, device=device)
+    return torch.randperm(count, device=device)[:most]
 
 
 def sine_positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
 from rsprompter_cli.geo.windows import MAX_WINDOWS, Window, WindowGrid, make_grid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.models.load import LoadedModel, load_model
-from rsprompter_cli.models.precision import resolve_precision
+from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.outputs import (
     FoundObject,
@@ -119,7 +119,7 @@ def predict_scene(
     """
     start = time.perf_counter()
     kind = _check_output(source, out, overwrite=overwrite)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
     meta = loaded.meta
     with open_scene(
         source,

@@ -296,3 +296,28 @@ def test_mask_loss_is_the_mean_over_the_padded_frame(monkeypatch: pytest.MonkeyP
         count += len(logits)
         assert side == 64
     assert float(losses["loss_mask"].detach()) == pytest.approx(float(total) / (count * 64 * 64), rel=1e-5)
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, [3, 2]), (2, [2, 2]), (100, [3, 2])])
+def test_the_mask_loss_decodes_no_more_positives_than_asked(
+    monkeypatch: pytest.MonkeyPatch, most: int | None, expected: list[int]
+) -> None:
+    model = _anchor()
+    model.mask_samples = most
+    model.train()
+    boxes = [[(4.0, 5, 30, 30), (10, 10, 50, 40), (20, 8, 60, 60)], [(1, 2, 60, 50), (9, 9, 30, 30)]]
+    drawn = iter([RoiSamples(torch.tensor(part), torch.arange(len(part))) for part in boxes])
+    monkeypatch.setattr(rsprompter_anchor, "sample_rois", lambda *_: next(drawn))
+    seen: list[list[int]] = []
+    original = rsprompter_anchor.full_frame_mask_loss
+
+    def spy(logits: Tensor, masks: Tensor, chosen: Tensor, side: int) -> Tensor:
+        assert len(logits) == len(chosen) == len(set(chosen.tolist()))
+        seen.append(chosen.tolist())
+        return original(logits, masks, chosen, side)
+
+    monkeypatch.setattr(rsprompter_anchor, "full_frame_mask_loss", spy)
+    targets = [_target(64, 64, [tuple(int(v) for v in box) for box in part]) for part in boxes]  # type: ignore[misc]
+    losses = model(_images((64, 64), (64, 64)), targets)
+    assert [len(part) for part in seen] == expected
+    assert torch.isfinite(losses["loss_mask"])
