@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 import subprocess
@@ -39,9 +40,14 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import in a file, those in functions and for type checkers included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -50,7 +56,7 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def functions_of(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
@@ -61,7 +67,9 @@ def lines_that_ask_for_the_platform(path: Path) -> set[int]:
 
 
 def dotted_names(tree: ast.AST) -> set[str]:
-    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    """Every `name.attribute` below a node."""
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return {f"{node.value.id}.{node.attr}" for node in attributes if isinstance(node.value, ast.Name)}
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -115,7 +123,7 @@ def test_no_private_or_unix_only_imports(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_fork_only_calls(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert dotted_names(tree) & FORK_ONLY == set()
     contexts = [
         ast.unparse(node)
@@ -142,7 +150,7 @@ def test_nothing_is_left_for_later(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
 
 
@@ -154,7 +162,7 @@ def test_no_junk_drawer() -> None:
 def test_top_level_names_are_defined_once_per_file() -> None:
     twice = []
     for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         twice += [f"{name_of(path)}: {name}" for name in set(names) if names.count(name) > 1]
     assert twice == []
