@@ -180,6 +180,7 @@ def paths(command, path):
 
 heavy = "torch torchvision numpy transformers rasterio geopandas shapely pandas".split()
 heavy += "scipy PIL pyproj pyogrio peft timm pycocotools tensorboard huggingface_hub".split()
+heavy += ["rsprompter_cli.config"]  # its pydantic models take as long to build as all the rest
 for path in [["--version"], *([*path, "--help"] for path in paths(typer.main.get_command(app), []))]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
@@ -204,6 +205,16 @@ def test_help_of_every_command_loads_no_heavy_module() -> None:
 def test_importing_the_package_loads_no_heavy_module() -> None:
     code = "import rsprompter_cli, sys; assert not {'torch', 'numpy', 'rasterio'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_default_preset_in_the_help_is_the_one_taken() -> None:
+    import typer
+
+    from rsprompter_cli.cli.app import app
+    from rsprompter_cli.config import DEFAULT_PRESET
+
+    command = typer.main.get_command(app).commands["train"]
+    assert [item.show_default for item in command.params if item.name == "preset"] == [DEFAULT_PRESET]
 
 
 def load_generator() -> ModuleType:

@@ -11,7 +11,6 @@ import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
 from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
-from rsprompter_cli.config import DEFAULT_PRESET
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 def train_command(
-    preset: Annotated[str, typer.Argument(help="A preset name or a TOML file.")] = DEFAULT_PRESET,
+    preset: Annotated[
+        str | None, typer.Argument(help="A preset name or a TOML file.", show_default="rsprompter-anchor-whu")
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="COCO set: annotations/*{train,val}.json and pictures; default: the preset's."),
@@ -55,11 +56,11 @@ def train_command(
 
     The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/.
     """
-    from rsprompter_cli.config import load_config
+    from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.loop import train
 
     set_threads(threads)
-    config = load_config(preset, [*(overrides or ()), *_shorthands(sam, epochs)])
+    config = load_config(preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, epochs)])
     with progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
