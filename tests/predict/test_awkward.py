@@ -29,7 +29,7 @@ FILES = (
     "float.tif",
     "float_nan.tif",
 )
-NOWHERE = {"cog_gcps_ovr.tif", "rotated.tif"}
+NOWHERE = {"cog_gcps_ovr.tif", "float.tif", "float_nan.tif", "rotated.tif"}
 """No place on the earth that a polygon could be given: named with the way out."""
 
 
