@@ -138,6 +138,9 @@ class RSPrompterAnchorConfig(_Frozen):
     rpn: RpnConfig = RpnConfig()
     roi: RoiConfig = RoiConfig()
     prompts_per_object: PositiveInt = 5
+    box_prompts: bool = Field(
+        False, description="prompt with the corners of the box too, as SAM was trained; masks need far less training"
+    )
     mask_chunk: PositiveInt = Field(4, description="prompts decoded at a time; changes speed, never the result")
 
 

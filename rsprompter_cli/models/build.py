@@ -102,9 +102,13 @@ def _build_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module
             max_detections=config.roi.max_detections,
         ),
         prompt_head=PromptHead(
-            channels=channels, prompts=config.prompts_per_object, embed_channels=arch.decoder.hidden_size
+            channels=channels,
+            prompts=config.prompts_per_object,
+            embed_channels=arch.decoder.hidden_size,
+            # Beside SAM's own prompts the learned ones start silent: the first masks are then SAM's.
+            silent=config.box_prompts,
         ),
-        mask_decoder=_build_decoder(arch, config.mask_chunk),
+        mask_decoder=_build_decoder(arch, config.mask_chunk, box_prompts=config.box_prompts),
         image_size=side,
         roi_samples=config.roi.samples,
         mask_samples=config.roi.mask_samples,
@@ -188,7 +192,7 @@ def _aggregator_kind(config: RSPrompterAnchorConfig) -> str:
     return config.neck.aggregator or ("last" if config.encoder == "lora" else "layers")
 
 
-def _build_decoder(arch: VitArch | TinyVitArch, chunk: int) -> PromptedDecoder:
+def _build_decoder(arch: VitArch | TinyVitArch, chunk: int, *, box_prompts: bool) -> PromptedDecoder:
     sizes = arch.decoder
     return PromptedDecoder(
         hidden_size=sizes.hidden_size,
@@ -201,4 +205,5 @@ def _build_decoder(arch: VitArch | TinyVitArch, chunk: int) -> PromptedDecoder:
         num_multimask_outputs=sizes.num_multimask_outputs,
         chunk=chunk,
         norm_eps=LITE_MEDSAM_EPS if isinstance(arch, TinyVitArch) else TRANSFORMERS_EPS,
+        box_prompts=box_prompts,
     )

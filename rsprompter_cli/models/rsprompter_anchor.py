@@ -51,9 +51,10 @@ class PromptHead(nn.Module):
         channels: of the region features.
         prompts: embeddings per object, Kp.
         embed_channels: width of SAM's prompts, D.
+        silent: start with prompts of zero, so that the decoder first answers to other prompts alone.
     """
 
-    def __init__(self, *, channels: int, prompts: int, embed_channels: int) -> None:
+    def __init__(self, *, channels: int, prompts: int, embed_channels: int, silent: bool = False) -> None:
         super().__init__()
         self.prompts = prompts
         self.embed_channels = embed_channels
@@ -62,6 +63,9 @@ class PromptHead(nn.Module):
         self.fc1 = nn.Linear(channels * (PROMPT_SIZE // 2) ** 2, channels)
         self.fc2 = nn.Linear(channels, channels)
         self.fc3 = nn.Linear(channels, 2 * prompts * embed_channels)
+        if silent:
+            nn.init.zeros_(self.fc3.weight)
+            nn.init.zeros_(self.fc3.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, C, 14, 14] to prompts [N, Kp, D]."""
@@ -215,9 +219,12 @@ class RSPrompterAnchor(nn.Module):
         ]
 
     def prompts(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Prompt embeddings [N_i, Kp, D] for the boxes of each image."""
+        """Prompt embeddings [N_i, Kp, D] for the boxes of each image; two more where boxes prompt as well."""
         regions = roi_features(features.located, boxes, PROMPT_SIZE)
         prompts: Tensor = self.prompt_head(regions)
+        if self.mask_decoder.corner_embed is not None:
+            corners = self.mask_decoder.corner_prompts(torch.cat(list(boxes)), self.image_size)
+            prompts = torch.cat([prompts, corners.to(prompts.dtype)], dim=1)
         return prompts.split([part.shape[0] for part in boxes])
 
     def _classify(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -96,6 +96,7 @@ class PromptedDecoder(nn.Module):
         norm_eps: of the two-way transformer's layer norms.
         chunk: prompts decoded at a time. Changes the speed, never the result: 100 prompts in one batch
             are four times slower on a CPU than in chunks of a few, whose maps stay in the cache.
+        box_prompts: also hold SAM's embeddings of a box's two corners, for `corner_prompts`.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class PromptedDecoder(nn.Module):
         num_multimask_outputs: int,
         chunk: int,
         norm_eps: float,
+        box_prompts: bool = False,
     ) -> None:
         super().__init__()
         self.chunk = chunk
@@ -129,8 +131,29 @@ class PromptedDecoder(nn.Module):
         config._attn_implementation = "sdpa"
         self.decoder = SamMaskDecoder(config)
         self.no_mask_embed = nn.Embedding(1, hidden_size)
+        self.corner_embed = nn.Embedding(2, hidden_size) if box_prompts else None
         # The scale only sets the spread of the random start; SAM's weights replace it.
         self.position = SamPositionalEmbedding(SamVisionConfig(hidden_size=2, num_pos_feats=hidden_size // 2))
+
+    def corner_prompts(self, boxes: Tensor, side: int) -> Tensor:
+        """SAM's two prompt tokens of each box, its top left and bottom right pixel.
+
+        Source: SAM's prompt encoder. It was trained with boxes that name the first and the last
+        pixel of an object; ours end one pixel later.
+
+        Args:
+            boxes: [N, 4] xyxy in pixels of the square input.
+            side: of that input, pixels.
+
+        Returns:
+            float32 [N, 2, C].
+        """
+        if self.corner_embed is None:
+            raise ValueError("this decoder holds no corner embeddings")
+        corners = torch.stack([boxes[:, :2] + 0.5, boxes[:, 2:] - 0.5], dim=1).float() / side  # [N, 2, 2]
+        with torch.autocast(boxes.device.type, enabled=False):
+            encoded: Tensor = self.position(corners)
+        return encoded + self.corner_embed.weight
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """SAM's positional encoding of a map's cells, float32 [1, C, rows, columns]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,9 @@ _RENAMED = {
 _UNUSED = ("prompt_encoder.mask_embed.", "prompt_encoder.point_embed.", "prompt_encoder.not_a_point_embed.",
            "prompt_encoder.shared_embedding.")  # fmt: skip
 """Parts of SAM for prompts that users click, which a model may lack."""
+_CORNERS = "mask_decoder.corner_embed.weight"
+_CORNER_SOURCES = ("prompt_encoder.point_embed.2.weight", "prompt_encoder.point_embed.3.weight")
+"""A box's top left and bottom right corner among SAM's kinds of points."""
 
 
 def resolve_sam_arch(sam: str) -> VitArch | TinyVitArch:
@@ -56,6 +60,8 @@ def load_sam_weights(model: nn.Module, folder: str | Path) -> None:
     tensors = _renamed(
         stored, encoder_prefix="encoder.vit." if any("encoder.vit." in key for key in own) else "encoder."
     )
+    if _CORNERS in own and all(key in stored for key in _CORNER_SOURCES):
+        tensors[_CORNERS] = torch.cat([stored[key] for key in _CORNER_SOURCES])
     tensors = {
         key: _resized(key, value, own[wanted[key]]) if key in wanted else value for key, value in tensors.items()
     }

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.models.sam.configuration_sam import SamConfig, SamPromptEncoderConfig
+from transformers.models.sam.modeling_sam import SamPromptEncoder
 
 from rsprompter_cli.models import rsprompter_anchor
 from rsprompter_cli.models.masks import inflate
@@ -321,3 +323,37 @@ def test_the_mask_loss_decodes_no_more_positives_than_asked(
     losses = model(_images((64, 64), (64, 64)), targets)
     assert [len(part) for part in seen] == expected
     assert torch.isfinite(losses["loss_mask"])
+
+
+def test_box_prompts_are_what_sam_itself_gives_a_box() -> None:
+    decoder = _anchor(box_prompts=True).mask_decoder
+    assert decoder.corner_embed is not None
+    width = decoder.no_mask_embed.weight.shape[1]
+    sizes = SamPromptEncoderConfig(hidden_size=width, image_size=64, patch_size=16, mask_input_channels=8)
+    reference = SamPromptEncoder(
+        SamConfig(prompt_encoder_config=sizes.to_dict(), vision_config={"num_pos_feats": width // 2})
+    )
+    with torch.no_grad():
+        reference.shared_embedding.positional_embedding.copy_(decoder.position.positional_embedding)
+        for corner, index in ((2, 0), (3, 1)):
+            reference.point_embed[corner].weight.copy_(decoder.corner_embed.weight[index : index + 1])
+    boxes = torch.tensor([[4.0, 6.0, 30.0, 21.0], [0.0, 0.0, 64.0, 64.0]])
+    # SAM names the last pixel, we its outer edge.
+    last_pixel = boxes - torch.tensor([0.0, 0.0, 1.0, 1.0])
+    sparse, _ = reference(input_points=None, input_labels=None, input_boxes=last_pixel[None], input_masks=None)
+    torch.testing.assert_close(decoder.corner_prompts(boxes, 64), sparse[0], rtol=1e-5, atol=1e-5)
+
+
+def test_box_prompts_join_the_learned_ones_which_start_silent() -> None:
+    model = _anchor(box_prompts=True, prompts_per_object=3).eval()
+    features = model.features(torch.zeros(2, 3, 64, 64))
+    boxes = [torch.tensor([[4.0, 6.0, 30.0, 21.0]]), torch.zeros(0, 4)]
+    one, none = model.prompts(features, boxes)
+    assert one.shape[1:] == none.shape[1:] == (5, one.shape[2])
+    assert none.shape[0] == 0
+    assert bool((one[:, :3] == 0).all())
+    assert torch.equal(one[:, 3:], model.mask_decoder.corner_prompts(boxes[0], 64))
+    losses = model.train()(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
+    _loss(losses).backward()
+    assert model.prompt_head.fc3.weight.grad is not None
+    assert float(model.prompt_head.fc3.weight.grad.abs().max()) > 0

@@ -199,6 +199,23 @@ def test_adapters_keep_their_start_and_the_projection_is_loaded(sam: SamModel, f
     assert torch.all(state["encoder.vit.layers.0.attn.qkv.lora_B.default.weight"] == 0)
 
 
+def test_corner_embeddings_are_sams(sam: SamModel, folder: Path) -> None:
+    model = _loaded(folder, box_prompts=True)
+    boxes = torch.tensor([[[3.0, 5.0, 40.0, 31.0]]])
+    expected, _ = sam.prompt_encoder(
+        input_points=None, input_labels=None, input_boxes=boxes - torch.tensor([0, 0, 1.0, 1.0]), input_masks=None
+    )
+    torch.testing.assert_close(model.mask_decoder.corner_prompts(boxes[0], 64), expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_folder_without_corner_embeddings_is_refused_when_they_are_needed(folder: Path, tmp_path: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["prompt_encoder.point_embed.3.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"missing: mask_decoder\.corner_embed\.weight"):
+        load_sam_weights(tiny_model(box_prompts=True), tmp_path)
+
+
 def test_weights_that_do_not_fit_are_listed(folder: Path, tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["mask_decoder.iou_token.weight"]
