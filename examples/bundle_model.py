@@ -1,8 +1,9 @@
-"""Make the model in the box from a trained checkpoint: half precision, measured speed, credits, a model card.
+"""Make the model in the box from a trained checkpoint: half precision, measured speed, credits.
 
-    python examples/bundle_model.py runs/town/best --card docs/model-card.md --out rsprompter_cli/weights
+    python examples/bundle_model.py runs/town/best --out rsprompter_cli/weights
 
 Stops unless the half-precision model finds the same objects on the example scene as the original.
+MODEL_CARD.md beside the weights is written by hand: bring it up to date.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ def main() -> None:
     """Write the bundle and say what was compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--card", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     source = read_checkpoint(options.checkpoint)
@@ -59,7 +59,6 @@ def main() -> None:
         for path in (Path(scratch) / "model").iterdir():
             shutil.copy(path, options.out / path.name)
             (options.out / path.name).chmod(0o644)
-    shutil.copy(options.card, options.out / "MODEL_CARD.md")
     size = (options.out / "model.safetensors").stat().st_size
     if size > LARGEST_BYTES:
         sys.exit(f"{options.out}: {size / 1e6:.1f} MB is over the limit of {LARGEST_BYTES / 1e6:.0f} MB")

@@ -1,0 +1,90 @@
+"""`rsp predict` as typed, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.cli.app import run
+from rsprompter_cli.io.checkpoint import write_checkpoint
+from tests.make.rfc7946 import problems
+from tests.make.scenes import paint, write_scene
+from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "best"
+    write_checkpoint(folder, tiny_model(num_classes=2).state_dict(), tiny_config(), tiny_meta(num_classes=2))
+    return folder
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "scene.tif", paint(70, 90, {"red": [(10, 10, 50, 40)]}))
+
+
+def test_geojson_with_the_promised_attributes(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.geojson"
+    code = run(["predict", str(scene), "--out", str(out), "--model", str(model), "--native", "--score", "0", "--json"])
+    assert code == 0
+    facts = json.loads(capsys.readouterr().out)
+    collection = json.loads(out.read_text())
+    assert problems(out.read_text()) == []
+    assert facts["objects"] == len(collection["features"]) > 0
+    for number, feature in enumerate(collection["features"], start=1):
+        assert list(feature["properties"]) == ["id", "class", "score", "area_m2"]
+        assert feature["properties"]["id"] == number
+        assert 0 <= feature["properties"]["score"] <= 1
+
+
+def test_dry_run_says_the_plan_and_writes_nothing(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["predict", str(scene), "--dry-run", "--model", str(model), "--native", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["out"] is None
+    assert facts["plan"]["windows"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "--out"),
+        (["--out", "x.docx"], 2, ".geojson"),
+        (["--out", "x.geojson", "--bands", "red"], 2, "--bands"),
+        (["--out", "x.geojson", "--overlap", "0.7"], 2, "overlap"),
+        (["--out", "x.geojson", "--model", "nowhere"], 4, "nowhere"),
+        (["--out", "x.geojson", "--device", "cude"], 2, "cude"),
+        (["--out", "x.geojson", "--nativ"], 2, "--native"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    model: Path,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = [] if "--model" in arguments else ["--model", str(model)]
+    assert run(["predict", str(scene), *chosen, *arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
+def test_a_missing_scene_is_named(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["predict", str(tmp_path / "no.tif"), "--out", str(tmp_path / "x.geojson"), "--model", str(model)])
+    assert code == 3
+    assert "no.tif" in capsys.readouterr().err
