@@ -43,12 +43,14 @@ def eval_command(
     """Box and mask average precision of a checkpoint on a COCO split."""
     from rsprompter_cli.evaluate.coco import evaluate_coco
     from rsprompter_cli.evaluate.curves import save_curves
-    from rsprompter_cli.evaluate.gallery import save_gallery
+    from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
     from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
     from rsprompter_cli.io.atomic import refuse_existing
 
     for path in filter(None, (save_detections, show_dir, pr_curve)):
         refuse_existing(path, overwrite=overwrite)
+    if show_dir is not None:
+        require_replaceable(show_dir)
     set_threads(threads)
     with counted_progress("evaluation") as on_progress:
         evaluation = evaluate_coco(

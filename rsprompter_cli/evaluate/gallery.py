@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.draw.overlays import draw_instances, side_by_side
+from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import atomic_folder
 
 if TYPE_CHECKING:
@@ -17,16 +19,41 @@ if TYPE_CHECKING:
 _DEFAULT_THRESHOLD = 0.5
 """Where no detection was right there is no best threshold."""
 
+_OWN_NAME = re.compile(r"(worst|best)_\d{2,}_\d\.\d\d_.*\.png", re.DOTALL)
+
+
+def require_replaceable(folder: str | Path) -> None:
+    """Refuse a folder that a gallery must not replace, because it holds other things than a gallery.
+
+    Raises:
+        OutputError: names the first thing that is not a picture of a gallery.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise OutputError(f"{folder} is not a folder", "name another --show-dir")
+    foreign = sorted(path.name for path in folder.iterdir() if not (_OWN_NAME.fullmatch(path.name) and path.is_file()))
+    if foreign:
+        raise OutputError(
+            f"{folder} holds {foreign[0]!r}, which is no picture of a gallery: the folder is not replaced",
+            f"name a folder of its own, for instance --show-dir {folder / 'show'}",
+        )
+
 
 def save_gallery(folder: str | Path, evaluation: Evaluation, *, count: int) -> list[str]:
     """Write `worst_RANK_F1_NAME.png` and `best_...` for up to `count` pictures each, in one new folder.
 
-    Pictures are ranked by their F1 at mask IoU .5; those with neither object nor detection are left
-    out, and none is both among the worst and the best.
+    An older gallery there is replaced. Pictures are ranked by their F1 at mask IoU .5; those with
+    neither object nor detection are left out, and none is both among the worst and the best.
 
     Returns:
         The file names.
+
+    Raises:
+        OutputError: the folder holds anything else, or cannot be written.
     """
+    require_replaceable(folder)
     ranked = sorted(evaluation.metrics.image_f1.items(), key=lambda item: (item[1], item[0]))
     worst = ranked[:count]
     best = ranked[len(worst) :][::-1][:count]

@@ -48,6 +48,16 @@ def test_everything_at_once_and_json_alone_on_stdout(model: str, capsys: pytest.
     assert run([*command, "--overwrite"]) == 0
 
 
+def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in Path(model).iterdir())
+    # Refused before the evaluation: the split need not even be there.
+    assert run(["eval", model, "--data", "nowhere", "--show-dir", model, "--overwrite"]) == 7
+    error = capsys.readouterr().err.strip()
+    assert "which is no picture of a gallery" in error
+    assert "\n" not in error
+    assert sorted(path.name for path in Path(model).iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

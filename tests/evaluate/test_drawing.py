@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from rsprompter_cli.errors import OutputError
 from rsprompter_cli.evaluate.coco import Evaluation, evaluate_model
 from rsprompter_cli.evaluate.curves import draw_curves, save_curves
 from rsprompter_cli.evaluate.gallery import save_gallery
@@ -47,6 +48,25 @@ def test_the_gallery_holds_worst_and_best_once(tmp_path: Path, evaluation: Evalu
     assert len({name.split("_", 3)[3] for name in names}) == 4
     with Image.open(tmp_path / "show" / names[0]) as picture:
         assert picture.width >= 2 * 64
+
+
+def test_a_gallery_replaces_a_gallery_and_nothing_else(tmp_path: Path, evaluation: Evaluation) -> None:
+    show = tmp_path / "show"
+    save_gallery(show, evaluation, count=3)
+    assert len(save_gallery(show, evaluation, count=1)) == len(list(show.iterdir())) == 2
+    for foreign in ("notes.txt", "worst_01_0.50_a.tif", "worst.png"):
+        (show / foreign).write_text("mine")
+        with pytest.raises(OutputError, match=f"holds '{foreign}'"):
+            save_gallery(show, evaluation, count=3)
+        assert len(list(show.iterdir())) == 3
+        (show / foreign).unlink()
+    (show / "worst_01_0.50_folder.png").mkdir()
+    with pytest.raises(OutputError, match="folder"):
+        save_gallery(show, evaluation, count=3)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match="is not a folder"):
+        save_gallery(tmp_path / "file", evaluation, count=3)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_tables_and_tree_tell_the_same(evaluation: Evaluation) -> None:
