@@ -62,16 +62,23 @@ def _read_group(scene: TileReader, group: Sequence[Window]) -> list[tuple[Window
     return [(window, tile) for window, tile in tiles if tile.valid is None or bool(tile.valid.any())]
 
 
-def run_model(model: torch.nn.Module, tiles: Sequence[Tile], *, size: int, dtype: torch.dtype) -> list[Detections]:
+def run_model(
+    model: torch.nn.Module, tiles: Sequence[Tile], *, pad_to: int | None, dtype: torch.dtype
+) -> list[Detections]:
     """Detections of each tile, in pixels of the tile.
 
-    A tile smaller than the model's input (a scene smaller than a window) is padded with the mean
-    colour at its right and bottom, not enlarged: its ground resolution must stay.
+    Args:
+        model: in evaluation mode.
+        tiles: of one batch.
+        pad_to: a tile with a shorter side (a scene smaller than a window) is padded with the mean
+            colour at its right and bottom to this many pixels, not enlarged: its ground resolution
+            must stay. None gives the model each tile as it is, to be resized as in evaluation.
+        dtype: the arithmetic.
     """
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
     mean = getattr(model, "pixel_mean", (0.0, 0.0, 0.0))
-    images = [_padded(torch.from_numpy(tile.pixels), size, mean).to(device) for tile in tiles]
+    images = [_padded(torch.from_numpy(tile.pixels), pad_to or 0, mean).to(device) for tile in tiles]
     with torch.inference_mode(), autocast(device, dtype):
         return list(model(images, None))
 

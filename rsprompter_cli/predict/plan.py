@@ -129,10 +129,18 @@ def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> i
     A picture that has no ground resolution goes through the model in one piece, resized by the
     model as in evaluation, because there is no scale to choose; unless it would shrink too much.
     """
-    size = meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
+    whole = goes_whole(scene, meta, native=native)
+    return max(scene.height, scene.width) if whole else _model_size(meta)
+
+
+def goes_whole(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
+    """Whether the model gets the scene in one piece and resizes it itself; see `window_size`."""
     longest = max(scene.height, scene.width)
-    whole = scene.gsd is None and not native and longest <= LARGEST_REDUCTION * size
-    return longest if whole else size
+    return scene.gsd is None and not native and longest <= LARGEST_REDUCTION * _model_size(meta)
+
+
+def _model_size(meta: CheckpointMeta | None) -> int:
+    return meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
 
 
 def plan_scene(scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1) -> ScenePlan:

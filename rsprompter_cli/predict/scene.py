@@ -31,7 +31,7 @@ from rsprompter_cli.predict.outputs import (
     output_kind,
     write_output,
 )
-from rsprompter_cli.predict.plan import ScenePlan, plan_scene, window_size
+from rsprompter_cli.predict.plan import ScenePlan, goes_whole, plan_scene, window_size
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,16 @@ def predict_scene(
             return ScenePrediction(None, plan, [], time.perf_counter() - start)
         threshold = meta.score_threshold if score is None else score
         dtype = resolve_precision(precision, next(loaded.model.parameters(), torch.empty(0)).device)
-        found = find_instances(loaded.model, scene, grid, score=threshold, batch=batch, dtype=dtype, progress=progress)
+        found = find_instances(
+            loaded.model,
+            scene,
+            grid,
+            score=threshold,
+            pad=not goes_whole(scene, meta, native=native),
+            batch=batch,
+            dtype=dtype,
+            progress=progress,
+        )
         options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
         objects = finish_objects(join(list(found), grid), scene, options)
         write_output(
@@ -162,11 +171,16 @@ def find_instances(
     grid: WindowGrid,
     *,
     score: float,
+    pad: bool = True,
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> Iterator[Instance]:
-    """The instances of every window of a scene, window by window in row-major order."""
+    """The instances of every window of a scene, window by window in row-major order.
+
+    Args:
+        pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
+    """
     if batch < 1:
         raise UsageError(f"--batch {batch}: at least 1")
     wanted: list[Window] = [window for window in grid.windows() if scene.may_have_data(window)]
@@ -174,7 +188,7 @@ def find_instances(
     for tiles in read_batches(scene, wanted, batch):
         done = min(done + batch, len(wanted))
         if tiles:
-            detections = run_model(model, [tile for _, tile in tiles], size=grid.size, dtype=dtype)
+            detections = run_model(model, [tile for _, tile in tiles], pad_to=grid.size if pad else None, dtype=dtype)
             for (window, tile), found in zip(tiles, detections, strict=True):
                 yield from outline(window, tile, found, score=score)
         if progress is not None:
