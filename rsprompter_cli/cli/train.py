@@ -11,6 +11,7 @@ import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
 from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
+from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 def train_command(
     preset: Annotated[
-        str | None, typer.Argument(help="A preset name or a TOML file.", show_default="rsprompter-anchor-whu")
+        str | None,
+        typer.Argument(
+            help="A preset name or a TOML file; --resume: the run's own.", show_default="rsprompter-anchor-whu"
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -56,17 +60,20 @@ def train_command(
 
     The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/.
     """
+    _refuse_contradictions(resume=resume, overwrite=overwrite, load_from=load_from, random_sam=random_sam)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
+    from rsprompter_cli.train.folder import config_of_run
     from rsprompter_cli.train.loop import train
 
     set_threads(threads)
-    config = load_config(preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, epochs)])
+    own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
+    config = load_config(own or preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, epochs)])
     with progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
             config,
             data=data or config.data.root,
-            out=out or Path("runs") / config.name,
+            out=out or (Path("runs") / config.name if own is None else own.parent),
             resume=resume,
             overwrite=overwrite,
             load_from=load_from,
@@ -80,6 +87,18 @@ def train_command(
     _print_result(result, as_json=as_json)
     if result.interrupted:
         raise KeyboardInterrupt
+
+
+def _refuse_contradictions(*, resume: bool, overwrite: bool, load_from: Path | None, random_sam: bool) -> None:
+    """Raise UsageError for options of which one would be ignored."""
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run, --overwrite removes it", "give one of the two")
+    if resume and load_from is not None:
+        raise UsageError(
+            "--resume takes the weights of its own run, --load-from those of another", "give one of the two"
+        )
+    if load_from is not None and random_sam:
+        raise UsageError("--load-from brings all weights, --random-sam would make some anew", "give one of the two")
 
 
 def _shorthands(sam: str | None, epochs: int | None) -> list[str]:

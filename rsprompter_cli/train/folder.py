@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
 
@@ -33,3 +33,17 @@ def clear_folder(out: Path) -> None:
         else:
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def config_of_run(out: Path) -> Path:
+    """The configuration file a run wrote into its folder.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    path = out / CONFIG_FILE
+    if not path.is_file():
+        raise TrainingError(
+            f"{out}: no saved state to resume ({path} is missing)", "name the run's folder with --out, or its preset"
+        )
+    return path

@@ -123,7 +123,7 @@ def train(
         engine.restore(state.engine)
     else:
         clear_folder(out)
-        write_text(out / CONFIG_FILE, dump_config(setup.config))
+    write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
     cursor = state.cursor if state is not None else Cursor()
     options = setup.config.train
     loader = EpochLoader(
@@ -143,6 +143,12 @@ def train(
         with explain_out_of_memory(batch_size=options.batch_size, image_size=setup.meta.image_size, device=where):
             cursor = _fit(run, cursor)
         return _finish(run, cursor)
+
+
+def _with_data(config: Config, data: str | Path) -> Config:
+    """The configuration that resumes the run from any working folder without naming its data."""
+    root = str(Path(data).absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
 
 
 def _build_engine(setup: Setup, *, device: Any, dtype: Any) -> Engine:

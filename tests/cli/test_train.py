@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.config import dump_config
+from rsprompter_cli.config import dump_config, load_config
 from rsprompter_cli.train import loop
 from tests.make.coco_sets import make_set
 from tests.make.tiny_models import tiny_config
@@ -68,6 +68,32 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
     assert "--resume goes on" in captured.err
     assert _train(preset, *options, "--resume") == 0
     assert "yes" in capsys.readouterr().out
+
+
+def test_resume_needs_the_run_folder_only(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(preset, "--epochs", "2", "--set", "train.lr=0.003", "--minutes", "0", "--out", "r") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert run(["train", "--resume", "--out", "../r", "--device", "cpu", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["finished"], result["epochs_done"], result["folder"]) == (True, 2, str(Path("../r")))
+    config = load_config(tmp_path / "r" / "config.toml")
+    assert (config.train.lr, config.name, Path(config.data.root)) == (0.003, "tiny", tmp_path / "data")
+    assert run(["train", "--resume", "--out", "empty"]) == 8
+    assert "no saved state to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--resume", "--overwrite"], ["--resume", "--load-from", "x"], ["--load-from", "x", "--random-sam"]]
+)
+def test_options_that_contradict_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "nothing.toml", *options]) == 2
+    error = capsys.readouterr().err.strip()
+    assert all(name in error for name in options if name.startswith("--"))
+    assert "\n" not in error
 
 
 def test_a_time_budget_ends_cleanly(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
