@@ -88,10 +88,21 @@ def _exit_code(error: BaseException) -> int:
         # would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        print_error("out of memory", "lower --batch or model.image_size, or use a machine with more memory")
+    if _is_out_of_memory(error):
+        print_error(
+            "out of memory",
+            "lower what the command takes at once (batch, workers, picture size), end other programs, "
+            "or use a machine with more memory",
+        )
         return ResourceError.exit_code
     if isinstance(error, SystemExit):
         return int(error.code or 0)
     print_error(f"internal error: {type(error).__name__}: {error}", "run again with RSP_DEBUG=1 for the traceback")
     return RspError.exit_code
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Python's, the GPU's and the CPU allocator's ways to say it; torch itself is not imported for that."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

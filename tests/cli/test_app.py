@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,11 +110,28 @@ def test_debug_leaves_help_alone(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert capsys.readouterr().err == ""
 
 
-def test_memory_error_names_what_to_lower(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    def fail() -> None:
-        raise MemoryError
+def ask_python() -> None:
+    raise MemoryError
 
-    monkeypatch.setattr("rsprompter_cli.config.list_presets", fail)
+
+def ask_the_cpu_allocator() -> None:
+    import torch
+
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def ask_the_gpu() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20.00 GiB")
+
+
+@pytest.mark.parametrize("ask", [ask_python, ask_the_cpu_allocator, ask_the_gpu])
+def test_memory_error_names_what_to_lower(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, ask: Callable[[], None]
+) -> None:
+    monkeypatch.delenv("RSP_DEBUG", raising=False)
+    monkeypatch.setattr("rsprompter_cli.config.list_presets", ask)
     assert run(["config", "list"]) == 9
     assert "lower" in one_line(capsys.readouterr().err)
 
