@@ -79,8 +79,11 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
     if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
         raise InputError(f"{shown}: not a file path", "give the path of a raster file")
     location = resolve_file(text, shown)
-    with location.open("rb") as file:
-        head = file.read(4096)
+    try:
+        with location.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise InputError(f"{shown}: cannot be read: {error.strerror or error}", "check its permissions") from error
     driver = next((name for name, at, marks in _SIGNATURES if head[at:].startswith(marks)), None)
     if driver is None and (b"<VRTDataset" in head or location.suffix.lower() == ".vrt"):
         if not allow_vrt:

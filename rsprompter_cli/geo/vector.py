@@ -174,10 +174,7 @@ def check_vector_suffix(path: str | Path) -> None:
 def _check_kind(path: Path) -> None:
     # A file is known by its first bytes, never by its name: GDAL would follow an XML file that
     # describes a virtual source to any other file or host.
-    if not path.is_file():
-        raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
-    with path.open("rb") as file:
-        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head.startswith(_MAGIC):
         raise InputError(
             f"{path}: not a vector file that can be read",
@@ -185,11 +182,20 @@ def _check_kind(path: Path) -> None:
         )
 
 
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check its permissions") from error
+
+
 def _read_table(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray | None, str | None]:
     """WKB [N], the values of a column [N] or None, CRS as WKT or None."""
-    with path.open("rb") as file:
-        if file.read(4) == b"PAR1":
-            return _read_parquet(path, column)
+    if _head(path).startswith(b"PAR1"):
+        return _read_parquet(path, column)
     try:
         info = pyogrio.read_info(path, layer=0)
         if info["driver"] not in _READ_DRIVERS:
@@ -216,7 +222,7 @@ def _read_parquet(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarra
         table = pq.read_table(path, columns=[primary] if column is None else [primary, column])
         crs = described.get("crs", "OGC:CRS84")
         wkt = None if crs is None else CRS.from_user_input(crs).to_wkt()
-    except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
+    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a GeoParquet file: {error}") from error
     wkb = np.array(table[primary].to_pylist(), dtype=object)
     values = None if column is None else np.array(table[column].to_pylist(), dtype=object)

@@ -195,3 +195,13 @@ def test_a_link_to_a_file_is_that_file(tmp_path, plain):
         pytest.skip("no links here")
     with open_raster(resolve_source(link)) as dataset:
         assert dataset.width == 64
+
+
+@pytest.mark.parametrize("opener", [open_scene, read_label, read_picture])
+def test_file_that_may_not_be_read_is_one_line(plain, monkeypatch, opener):
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"plain\.tif: cannot be read: Permission denied"):
+        opener(plain)

@@ -428,3 +428,14 @@ def test_real_footprints(shared: Path) -> None:
     assert len(read) == 1218
     assert all(polygon.is_valid for polygon in read.polygons)
     assert set(read.classes or []) == {"building"}
+
+
+def test_file_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "a.geojson"
+    write_features(path, [one(box(500000, 0, 500010, 10))], UTM33)
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"a\.geojson: cannot be read: Permission denied"):
+        read_footprints(path)
