@@ -111,8 +111,10 @@ def _flush_folder(path: Path) -> None:
     # Windows cannot open a folder; its file system journals renames itself.
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Some file systems (FUSE, network shares) cannot flush a folder; the file is in its place by now.
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

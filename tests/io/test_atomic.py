@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,21 @@ def test_full_disk_leaves_the_old_file_and_one_line(tmp_path: Path, monkeypatch:
     assert caught.value.exit_code == 7
     assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
     assert names_in(tmp_path) == ["x.txt"]
+
+
+def test_file_system_that_cannot_flush_a_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(atomic.os, "fsync", files_only)
+    write_text(tmp_path / "x.txt", "new")
+    with atomic_folder(tmp_path / "best") as temporary:
+        (temporary / "file").write_text("new", encoding="utf-8")
+    assert names_in(tmp_path) == ["best", "x.txt"]
 
 
 def test_interrupt_removes_the_temporary_file(tmp_path: Path) -> None:
