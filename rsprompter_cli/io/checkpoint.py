@@ -37,7 +37,8 @@ class CheckpointMeta:
     category_ids: id of each class in the COCO file it was trained on.
     gsd_range: metres per pixel on the ground seen in training (low, high), or None when unknown.
     bands: 1-based bands that were read as red, green, blue, or None for the file's own order.
-    scaling: how samples became 0..255: "uint8" (taken as they are) or "percentile".
+    scaling: how samples became 0..255: a value of --scale ("none", "percentile" or "LO,HI"), or
+        "uint8" when none was chosen: 8-bit samples were taken as they are, others by percentiles.
     score_threshold: the score below which `predict` drops an object, when the user names none.
     sam: identity of the SAM weights: name, file hash, commit.
     metrics: last evaluation, by COCO name ("segm_AP50").

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, ResourceError
 from rsprompter_cli.geo.guard import CACHE_BYTES
 from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
@@ -213,7 +214,7 @@ def scene_info(
             native=native,
             trained_gsd=trained_gsd,
             bands=chosen,
-            scale=scale,
+            scale=scale if scale is not None else trained_scale(meta),
             max_block=max_block,
             allow_vrt=allow_vrt,
             remote=remote,

@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from rsprompter_cli.geo.merge import Instance, join
 from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
+from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import MAX_WINDOWS, Window, WindowGrid, make_grid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.models.load import LoadedModel, load_model
@@ -100,8 +102,8 @@ def predict_scene(
         score: lowest score kept, 0..1; None: the model's own threshold.
         gsd: ground resolution to work at, metres per pixel; None: the nearest the model knows.
         native: work at the file's own pixels, whatever the model was trained at.
-        bands: 1-based bands to read as red, green, blue.
-        scale: how samples become 0..255, see `open_scene`.
+        bands: 1-based bands to read as red, green, blue; None: as in training.
+        scale: how samples become 0..255, see `open_scene`; None: as in training.
         overlap: share of a window it has in common with its neighbour, 0 <= overlap < 0.5.
         batch: windows per forward pass.
         pixel_coords: vector output in pixels of the file, for pictures that lie nowhere on earth.
@@ -127,7 +129,7 @@ def predict_scene(
         native=native,
         trained_gsd=meta.gsd_range,
         bands=bands or meta.bands,
-        scale=scale,
+        scale=scale if scale is not None else trained_scale(meta),
         max_block=max_block,
         allow_vrt=allow_vrt,
         remote=remote,
@@ -201,7 +203,8 @@ def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool
     kind = output_kind(Path(out))
     if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
         raise OutputError(f"{out} is the input", "choose another --out")
-    refuse_existing(out, overwrite=overwrite)
+    for path in written_files(Path(out)):
+        refuse_existing(path, overwrite=overwrite)
     return kind
 
 

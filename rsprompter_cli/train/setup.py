@@ -20,6 +20,7 @@ from torch import nn
 import rsprompter_cli
 from rsprompter_cli.config import Config
 from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
+from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.data.transforms import train_transform
@@ -94,11 +95,15 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
     val_data = CocoDataset(val_file, data, image_folder=folder, split=config.data.val_split, labels=val_labels)
     model = build_model(start.model, num_classes=len(names))
     load_start(model, start, names)
+    info = _info(train_file)
+    bands, scale = stored_colours(info, train_file.path)
     meta = CheckpointMeta(
         class_names=names,
         category_ids=tuple(category.id for category in train_file.categories),
         image_size=image_size,
-        gsd_range=_gsd_range(_info(train_file), train_file.path),
+        gsd_range=_gsd_range(info, train_file.path),
+        bands=bands,
+        scaling=scale or NO_CHOICE,
         sam=start.sam,
         versions=_versions(),
         git_commit=_git_commit(),

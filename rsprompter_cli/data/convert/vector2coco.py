@@ -19,6 +19,7 @@ from typing import Any
 import shapely
 from PIL import Image
 
+from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.convert.coverage import check_labels_on_scene, outline_in_degrees
 from rsprompter_cli.data.convert.outputs import Outcome, check_owned, fill_folder
 from rsprompter_cli.data.convert.scene_split import (
@@ -156,7 +157,7 @@ def convert_vectors(
         min_visible: see `keeps_piece`.
         skip_empty: leave training tiles without instances out; validation keeps them, or its figures
             would not count what is found where nothing is.
-        bands, scale: see `open_scene`.
+        bands, scale: see `open_scene`; the set says what was chosen, so that a model trained on it reads alike.
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
     Raises:
@@ -270,6 +271,7 @@ def _info(options: _Options, reports: Sequence[SceneReport]) -> dict[str, Any]:
         "min_visible": options.min_visible,
         "sliver_rule": SLIVER_RULE,
         "scenes": sorted({f"{report.scene} ({report.split})" for report in reports}),
+        **colour_info(options.bands, options.scale),
     }
 
 
