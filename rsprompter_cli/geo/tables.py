@@ -113,27 +113,43 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
 def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
     """Write a Shapefile and its companions.
 
-    Several files cannot be replaced in one step: the old .shp goes first and the new one comes
-    last, so that a reader never sees one with companions of another. Companions of the old one that
-    the new one lacks (an index, a CRS) are removed.
+    See `put_in_place` for what a reader sees meanwhile.
     """
     folder = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
     try:
         folder.mkdir(parents=True)
         write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem)
-        made = sorted(folder.iterdir(), key=lambda file: file.suffix.lower() == ".shp")
-        for file in made:
+        for file in folder.iterdir():
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
-        path.unlink(missing_ok=True)
-        for suffix in _SHAPEFILE_COMPANIONS:
-            path.with_suffix(suffix).unlink(missing_ok=True)
-        for file in made:
-            os.replace(file, path.parent / file.name)
+        put_in_place(folder, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_in_place(folder: Path, path: Path) -> None:
+    """Move the files of a folder, `path` and its companions, to where `path` lies.
+
+    Several files cannot be replaced in one step: an old .shp goes first and the new one comes
+    last, so that a reader never sees one with companions of another. Companions of the old one that
+    the new one lacks (an index, a CRS) are removed.
+
+    Raises:
+        OSError: a file cannot be removed or moved.
+    """
+    if path.suffix.lower() == ".shp":
+        for old in written_files(path):
+            old.unlink(missing_ok=True)
+    for file in sorted(folder.iterdir(), key=lambda file: file.suffix.lower() == ".shp"):
+        os.replace(file, path.parent / file.name)
+
+
+def written_files(path: Path) -> list[Path]:
+    """`path`, and of a Shapefile the companions that writing it makes, replaces or removes."""
+    companions = _SHAPEFILE_COMPANIONS if path.suffix.lower() == ".shp" else ()
+    return [path, *(path.with_suffix(suffix) for suffix in companions)]
 
 
 def write_parquet(path: Path, batches: Batches, crs_wkt: str | None) -> None:

@@ -202,6 +202,14 @@ def test_output_rules(tmp_path: Path) -> None:
         predict_scene(picture, picture, model=blob_model(), overwrite=True)
 
 
+def test_a_shapefile_companion_is_not_replaced_unasked(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "a.tif", paint(20, 20, {}))
+    (tmp_path / "town.dbf").write_text("precious")
+    with pytest.raises(OutputError, match=r"town\.dbf exists"):
+        predict_scene(scene, tmp_path / "town.shp", model=blob_model(), native=True)
+    assert (tmp_path / "town.dbf").read_text() == "precious"
+
+
 def test_too_many_windows_are_refused_with_the_number(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", paint(200, 200, {}))
     with pytest.raises(ResourceError, match="16 windows"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.geo.tables import put_in_place, written_files
 from rsprompter_cli.io.atomic import atomic_folder, refuse_existing, write_bytes
 
 Outcome = Literal["written", "unchanged"]
@@ -66,20 +66,24 @@ def write_by_path(out: Path, write: Callable[[Path], int], *, overwrite: bool) -
         write: gets a path of the same file name in an empty folder; returns what is counted.
 
     Raises:
-        OutputError: `out` exists with other content and `overwrite` is not given.
+        OutputError: `out` or a companion exists with other content and `overwrite` is not given, or
+            it cannot be written.
     """
     if out.is_dir():
         raise OutputError(f"{out} is a folder", "choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the output, so that the last step is a rename.
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
-        count = write(Path(folder) / out.name)
-        made = sorted(Path(folder).iterdir())
-        if all(_holds(out.parent / file.name, file.read_bytes()) for file in made):
-            return count, "unchanged"
-        refuse_existing(out, overwrite=overwrite)
-        for file in made:
-            os.replace(file, out.parent / file.name)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the output, so that the last step is a rename.
+        with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+            count = write(Path(folder) / out.name)
+            made = sorted(Path(folder).iterdir())
+            if all(_holds(out.parent / file.name, file.read_bytes()) for file in made):
+                return count, "unchanged"
+            for path in written_files(out):
+                refuse_existing(path, overwrite=overwrite)
+            put_in_place(Path(folder), out)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     return count, "written"
 
 
