@@ -27,7 +27,7 @@ from rsprompter_cli.geo.pictures import picture_size, read_label
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 CATEGORIES = [{"id": 1, "name": "building"}]
 
 SEQUENTIAL_BELOW = 1000

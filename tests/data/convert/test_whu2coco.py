@@ -151,8 +151,11 @@ def test_nothing_is_written_when_every_pair_is_broken(tmp_path: Path) -> None:
 def test_other_files_are_counted(whu: Path) -> None:
     (whu / "imgs/train/image/Thumbs.db").write_bytes(b"x")
     (whu / "imgs/train/label/notes.txt").write_text("x")
+    # A format that the raster door does not read.
+    for kind in ("image", "label"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(whu / "imgs/train" / kind / "9.bmp")
     report = convert_whu(whu)
-    assert (report.skipped, report.images) == (2, 6)
+    assert (report.skipped, report.images) == (4, 6)
 
 
 def test_missing_folder_and_bad_options(whu: Path) -> None:
