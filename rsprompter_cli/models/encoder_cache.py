@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.models.encoder import EncoderOutput
+from rsprompter_cli.models.precision import autocast
 
 _HALF_LIMIT = 6e4
 """Below float16's largest number, 65504."""
@@ -33,12 +34,15 @@ class EncoderCache:
     Args:
         folder: made when needed; several runs with the same encoder may share it.
         encoder: its weights enter the hash, and must not change while the cache is used.
+        device, dtype: where and in which arithmetic the encoder runs; they enter the hash too, so that
+            runs of several kinds never read each other's maps.
     """
 
-    def __init__(self, folder: str | Path, encoder: nn.Module) -> None:
+    def __init__(self, folder: str | Path, encoder: nn.Module, *, device: torch.device, dtype: torch.dtype) -> None:
         self.folder = Path(folder)
         self.hits = self.misses = 0
-        digest = hashlib.sha256()
+        self._device, self._dtype = device, dtype
+        digest = hashlib.sha256(f"{device.type} {dtype}".encode())
         for name, tensor in sorted(encoder.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -62,6 +66,24 @@ class EncoderCache:
         found = [output for output in outputs if output is not None]
         states = tuple(torch.cat(maps) for maps in zip(*(output.states for output in found), strict=True))
         return EncoderOutput(states, torch.cat([output.embedding for output in found]))
+
+    @torch.no_grad()
+    def measure(self, encoder: nn.Module, image_size: int) -> int:
+        """Bytes that the maps of one picture take on disk, found by encoding a grey one."""
+        mode = encoder.training
+        encoder.eval()
+        try:
+            with autocast(self._device, self._dtype):
+                output: EncoderOutput = encoder(torch.zeros(1, 3, image_size, image_size, device=self._device))
+        finally:
+            encoder.train(mode)
+        return sum(value.nbytes for value in map(_rounded, (*output.states, output.embedding)))
+
+    def stored_bytes(self) -> int:
+        """Bytes of all maps that lie in the folder, whoever stored them."""
+        if not self.folder.is_dir():
+            return 0
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
 
     def _path(self, image: Tensor) -> Path:
         digest = hashlib.sha256(self._identity)

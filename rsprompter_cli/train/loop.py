@@ -27,10 +27,11 @@ from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
 from rsprompter_cli.train.folder import BEST, CONFIG_FILE, ENCODER_MAPS, LAST, check_folder, clear_folder
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
+from rsprompter_cli.train.maps import keep_encoder_maps, remove_encoder_maps
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
-from rsprompter_cli.train.setup import Setup, keep_encoder_maps, prepare, run_identity, seed_everything
+from rsprompter_cli.train.setup import Setup, prepare, run_identity, seed_everything
 from rsprompter_cli.train.state import (
     Cursor,
     RunState,
@@ -113,18 +114,18 @@ def train(
     # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
     setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
     setup.model.to(where)
-    if config.train.cache_views:
-        keep_encoder_maps(setup.model, Path(config.train.cache_folder or out / ENCODER_MAPS))
     on_model(setup.model)
     identity = run_identity(setup, dtype)
     engine = _build_engine(setup, device=where, dtype=dtype)
     if state is not None:
         require_same_run(out, state, identity)
         engine.restore(state.engine)
-    else:
+    cursor = state.cursor if state is not None else Cursor()
+    if cursor.epoch < config.train.epochs:
+        _keep_maps(setup, out, device=where, dtype=dtype)
+    if state is None:
         clear_folder(out)
     write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
-    cursor = state.cursor if state is not None else Cursor()
     options = setup.config.train
     loader = EpochLoader(
         setup.train_data,
@@ -149,6 +150,23 @@ def _with_data(config: Config, data: str | Path) -> Config:
     """The configuration that resumes the run from any working folder without naming its data."""
     root = str(Path(data).absolute())
     return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
+
+
+def _keep_maps(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
+    options, image_size = setup.config.train, setup.meta.image_size
+    if not options.cache_views:
+        return
+    with explain_out_of_memory(batch_size=1, image_size=image_size, device=device):
+        keep_encoder_maps(
+            setup.model,
+            Path(options.cache_folder or out / ENCODER_MAPS),
+            train_images=len(setup.train_data),
+            views=min(options.cache_views, options.epochs),
+            val_images=len(setup.val_data),
+            image_size=image_size,
+            device=device,
+            dtype=dtype,
+        )
 
 
 def _build_engine(setup: Setup, *, device: Any, dtype: Any) -> Engine:
@@ -296,6 +314,8 @@ def _finish(run: _Run, cursor: Cursor) -> TrainResult:
     if not finished:
         _save(run, cursor)
         _log.warning("stopped in epoch %d, the state is saved: --resume goes on", cursor.epoch + 1)
+    elif run.config.train.cache_folder is None:
+        remove_encoder_maps(run.out / ENCODER_MAPS)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     best = run.out / BEST
     return TrainResult(

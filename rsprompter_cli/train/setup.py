@@ -28,7 +28,6 @@ from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.coco import match_classes
 from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.encoder_cache import EncoderCache
 from rsprompter_cli.train.start import Start, choose_start, load_start
 
 _FREE_KEYS = (
@@ -110,11 +109,6 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
         provenance=_provenance(config, start, train_file, val_file),
     )
     return Setup(config, model, train_data, val_data, meta)
-
-
-def keep_encoder_maps(model: nn.Module, folder: Path) -> None:
-    """Let the model keep the maps of its frozen encoder in `folder`."""
-    model.encoder_cache = EncoderCache(folder, model.get_submodule("encoder"))  # type: ignore[assignment]
 
 
 def run_identity(setup: Setup, dtype: torch.dtype) -> dict[str, str]:

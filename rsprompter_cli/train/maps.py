@@ -1,0 +1,81 @@
+"""The encoder maps of a run: where they lie, how much disk they take, when they go."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.models.encoder_cache import EncoderCache
+
+_log = logging.getLogger(__name__)
+
+
+def keep_encoder_maps(
+    model: nn.Module,
+    folder: Path,
+    *,
+    train_images: int,
+    views: int,
+    val_images: int,
+    image_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Let the model keep the maps of its frozen encoder in `folder`, when there is room for them.
+
+    Args:
+        views: views of each training picture that the run will show.
+        image_size: side of the model's input, pixels.
+
+    Raises:
+        OutputError: the disk is too small for the maps that are still to come.
+    """
+    encoder = model.get_submodule("encoder")
+    cache = EncoderCache(folder, encoder, device=device, dtype=dtype)
+    each = cache.measure(encoder, image_size)
+    total = each * (train_images * views + val_images)
+    # Maps of other runs in a shared folder count as ours: better to begin in vain than to refuse in vain.
+    missing = max(0, total - cache.stored_bytes())
+    free = shutil.disk_usage(_existing(folder)).free
+    _log.info(
+        "encoder maps: about %s in %s (%d x %d + %d pictures of %.1f MB), %s still to come, %s free",
+        _gigabytes(total),
+        folder,
+        train_images,
+        views,
+        val_images,
+        each / 1e6,
+        _gigabytes(missing),
+        _gigabytes(free),
+    )
+    if missing > free:
+        raise OutputError(
+            f"{folder}: encoder maps need {_gigabytes(missing)} more, the disk has {_gigabytes(free)} free",
+            "free some disk, name a train.cache_folder elsewhere, or lower train.cache_views (0 keeps no maps)",
+        )
+    model.encoder_cache = cache  # type: ignore[assignment]
+
+
+def remove_encoder_maps(folder: Path) -> None:
+    """Remove the maps of a run that needs them no more."""
+    if not folder.is_dir():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        _log.warning("%s: the encoder maps are needed no more and cannot be removed: %s", folder, error)
+
+
+def _existing(folder: Path) -> Path:
+    """The nearest folder above that exists: that whose disk will be used."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"

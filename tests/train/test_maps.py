@@ -1,0 +1,75 @@
+"""Runs that keep their encoder maps: the same numbers, disk told before, nothing left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.train import maps
+from rsprompter_cli.train.folder import ENCODER_MAPS
+from tests.train.runs import make_data, run
+
+OPTIONS = {"epochs": 2, "cache_views": 1, "eval_every": 2}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_data(tmp_path / "data", train=4)
+
+
+def _lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(maps._log, "info", lambda text, *values: lines.append(text % values))
+    return lines
+
+
+def test_maps_stay_while_the_run_goes_on_and_go_with_its_end(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = _lines(monkeypatch)
+    out = tmp_path / "run"
+    assert not run(data, out, OPTIONS, minutes=0.0).finished
+    assert len(list((out / ENCODER_MAPS).iterdir())) == 2
+    assert run(data, out, OPTIONS, resume=True).finished
+    assert not (out / ENCODER_MAPS).exists()
+    assert len(lines) == 2
+    assert all("4 x 1 + 2 pictures" in line for line in lines)
+    # A finished run needs no maps.
+    assert run(data, out, OPTIONS, resume=True).finished
+    assert len(lines) == 2
+
+
+def test_maps_in_a_named_folder_are_kept_for_other_runs(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    assert run(data, tmp_path / "run", OPTIONS | {"cache_folder": str(folder)}).finished
+    assert len(list(folder.iterdir())) == 4 + 2
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_touched(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    first = run(data, out, OPTIONS | {"epochs": 1})
+    monkeypatch.setattr(maps.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.raises(OutputError, match=r"encoder maps need .* GB more, the disk has 0\.00 GB free") as caught:
+        run(data, out, OPTIONS, overwrite=True)
+    assert "train.cache_views" in caught.value.hint
+    assert first.last.is_dir()
+    assert not (out / ENCODER_MAPS).exists()
+
+
+def test_maps_that_cannot_be_removed_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(maps._log, "warning", lambda text, *values: warnings.append(text % values))
+
+    def refuse(_folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(maps.shutil, "rmtree", refuse)
+    maps.remove_encoder_maps(tmp_path)
+    assert "Permission denied" in warnings[0]
+    maps.remove_encoder_maps(tmp_path / "none")
+    assert len(warnings) == 1
