@@ -80,7 +80,7 @@ def predict_command(
     with counted_progress("windows") as progress:
         result = predict_scene(
             source,
-            None if dry_run else out,
+            out,
             model=model,
             score=score,
             gsd=gsd,
@@ -99,6 +99,7 @@ def predict_command(
             device=device.value,
             precision=precision.value,
             overwrite=overwrite,
+            dry_run=dry_run,
             progress=progress,
         )
     if as_json:

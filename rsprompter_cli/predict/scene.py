@@ -22,6 +22,7 @@ from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
 from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import MAX_WINDOWS, Window, WindowGrid, make_grid
 from rsprompter_cli.io.atomic import refuse_existing
+from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
@@ -90,6 +91,7 @@ def predict_scene(
     device: str = "auto",
     precision: str = "auto",
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> ScenePrediction:
     """Find the objects of a scene or picture and write them.
@@ -114,6 +116,8 @@ def predict_scene(
         allow_vrt, remote: admit VRT files; https and s3 paths.
         device, precision: where and in which arithmetic the model runs.
         overwrite: replace an existing output.
+        dry_run: only plan, as without `out`, but check that `out` could be written; the model's
+            weights are not read.
         progress: called after each batch of windows.
 
     Raises:
@@ -121,8 +125,8 @@ def predict_scene(
     """
     start = time.perf_counter()
     kind = _check_output(source, out, overwrite=overwrite)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
-    meta = loaded.meta
+    loaded = None if dry_run or out is None else _loaded(model, device)
+    meta = _meta(model) if loaded is None else loaded.meta
     with open_scene(
         source,
         gsd=gsd,
@@ -139,7 +143,7 @@ def predict_scene(
         grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
         grid.check_count(max_windows)
         plan = plan_scene(scene, grid, meta, batch=batch)
-        if out is None or kind is None:
+        if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, [], time.perf_counter() - start)
         threshold = meta.score_threshold if score is None else score
         dtype = resolve_precision(precision, next(loaded.model.parameters(), torch.empty(0)).device)
@@ -195,6 +199,17 @@ def find_instances(
                 yield from outline(window, tile, found, score=score)
         if progress is not None:
             progress(done, len(wanted))
+
+
+def _loaded(model: str | Path | LoadedModel | None, device: str) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
+
+
+def _meta(model: str | Path | LoadedModel | None) -> CheckpointMeta:
+    """What a model says of itself, without its weights."""
+    if isinstance(model, LoadedModel):
+        return model.meta
+    return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
 
 
 def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool) -> OutputKind | None:

@@ -14,10 +14,11 @@ from pyproj import Transformer
 from shapely.geometry import shape
 
 from rsprompter_cli.errors import InputError, OutputError, ResourceError, RspError, UsageError
+from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.rfc7946 import problems
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
-from tests.make.stub_model import BlobModel, blob_model
+from tests.make.stub_model import BlobModel, blob_model, stub_config
 
 
 def _features(path: Path) -> list[dict[str, Any]]:
@@ -233,6 +234,22 @@ def test_min_area_and_score(tmp_path: Path) -> None:
     assert len(_features(tmp_path / "a.geojson")) == 1
     predict_scene(scene, tmp_path / "b.geojson", model=blob_model(), native=True, score=0.95)
     assert _features(tmp_path / "b.geojson") == []
+
+
+def test_a_dry_run_keeps_the_rules_of_outputs_and_loads_no_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_checkpoint(folder, {}, stub_config(), blob_model().meta)
+    scene = write_scene(tmp_path / "a.tif", paint(50, 60, {}), crs=None)
+    (tmp_path / "old.json").write_text("precious")
+    with pytest.raises(InputError, match="no georeference"):
+        predict_scene(scene, tmp_path / "a.geojson", model=folder, dry_run=True)
+    with pytest.raises(OutputError, match="exists"):
+        predict_scene(scene, tmp_path / "old.json", model=folder, dry_run=True)
+    with pytest.raises(UsageError, match="extension"):
+        predict_scene(scene, tmp_path / "a.docx", model=folder, dry_run=True)
+    result = predict_scene(scene, tmp_path / "a.json", model=folder, dry_run=True)
+    assert (result.out, result.plan.windows) == (None, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "model", "old.json"]
 
 
 def test_dry_run_reads_nothing_and_writes_nothing(tmp_path: Path) -> None:
