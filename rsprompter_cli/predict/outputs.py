@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -24,6 +26,9 @@ from rsprompter_cli.io.atomic import atomic_path, write_text
 if TYPE_CHECKING:
     from rsprompter_cli.geo.merge import JoinedInstance
     from rsprompter_cli.geo.raster import Scene
+
+
+_log = logging.getLogger(__name__)
 
 
 class OutputKind(Enum):
@@ -75,7 +80,8 @@ class OutputOptions:
 class FoundObject:
     """A joined object on its way out.
 
-    polygon: in working-grid pixels. area: square metres, or square pixels of the file off the earth.
+    polygon: in working-grid pixels.
+    area: square metres, or square pixels of the file off the earth; NaN when it cannot be measured.
     """
 
     polygon: Geometry
@@ -85,20 +91,26 @@ class FoundObject:
 
 
 def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: OutputOptions) -> list[FoundObject]:
-    """Simplify the joined objects, measure them and drop those under the smallest area."""
+    """Simplify the joined objects, measure them and drop those under the smallest area.
+
+    An object whose area cannot be measured is kept, with NaN, and counted in a warning.
+    """
     on_earth = scene.georef.on_earth and not options.pixel_coords
     metres = sum(scene.working_gsd) / 2 if on_earth and scene.working_gsd else 1.0
     polygons = [one.polygon for one in objects]
     if options.simplify:
         polygons = [simplify(polygon, options.simplify / metres) for polygon in polygons]
     if on_earth:
-        areas = [area or 0.0 for area in areas_m2(polygons, scene.georef)]
+        areas = [math.nan if area is None else area for area in areas_m2(polygons, scene.georef)]
     else:
         areas = [polygon.area * _pixels_per_cell(scene) for polygon in polygons]
+    unknown = sum(math.isnan(area) for area in areas)
+    if unknown:
+        _log.warning("%s: %d objects whose area cannot be measured are written without it", scene.name, unknown)
     return [
         FoundObject(polygon, one.label, one.score, area)
         for polygon, one, area in zip(polygons, objects, areas, strict=True)
-        if area >= options.min_area
+        if math.isnan(area) or area >= options.min_area
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,18 @@ def test_min_area_and_score(tmp_path: Path) -> None:
     assert len(_features(tmp_path / "a.geojson")) == 1
     predict_scene(scene, tmp_path / "b.geojson", model=blob_model(), native=True, score=0.95)
     assert _features(tmp_path / "b.geojson") == []
+
+
+def test_an_object_of_unknown_area_is_written_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rsprompter_cli.predict.outputs.areas_m2", lambda polygons, _: [math.nan] * len(polygons))
+    # The command line turns propagation off, which caplog needs.
+    logging.getLogger("rsprompter_cli").propagate = True
+    scene = write_scene(tmp_path / "a.tif", paint(60, 60, {"red": [(2, 2, 6, 6), (20, 20, 50, 50)]}))
+    predict_scene(scene, tmp_path / "a.geojson", model=blob_model(), native=True, min_area=10)
+    assert [feature["properties"]["area_m2"] for feature in _features(tmp_path / "a.geojson")] == [None, None]
+    assert any("2 objects whose area" in message for message in caplog.messages)
 
 
 def test_a_dry_run_keeps_the_rules_of_outputs_and_loads_no_weights(tmp_path: Path) -> None:
