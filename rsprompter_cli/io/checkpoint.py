@@ -7,6 +7,7 @@ is never seen under its name.
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -41,7 +42,7 @@ class CheckpointMeta:
         "uint8" when none was chosen: 8-bit samples were taken as they are, others by percentiles.
     score_threshold: the score below which `predict` drops an object, when the user names none.
     sam: identity of the SAM weights: name, file hash, commit.
-    metrics: last evaluation, by COCO name ("segm_AP50").
+    metrics: last evaluation, by COCO name ("segm_AP50"); NaN where it says nothing, null in the file.
     versions: of the packages that wrote it; git_commit: of the code, when known.
     provenance: free facts: data sets, credits, epochs.
     """
@@ -90,7 +91,10 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
         except SafetensorError as error:  # a full disk comes as this, not as an OSError
             raise OutputError(f"{folder}: weights cannot be written: {error}") from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
-        (temporary / META_FILE).write_text(json.dumps(asdict(meta), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        fields = asdict(meta)
+        fields |= {name: _nan_to_null(fields[name]) for name in ("metrics", "provenance")}
+        text = json.dumps(fields, indent=2, sort_keys=True, allow_nan=False)
+        (temporary / META_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_checkpoint(folder: str | Path) -> Checkpoint:
@@ -132,12 +136,23 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error
 
 
+def _nan_to_null(value: Any) -> Any:
+    """JSON has no word for not-a-number and infinity: they are stored as null."""
+    if isinstance(value, Mapping):
+        return {key: _nan_to_null(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nan_to_null(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _parse_meta(fields: dict[str, Any]) -> CheckpointMeta:
     if fields.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"format_version {fields.get('format_version')!r}, this version reads {FORMAT_VERSION}")
     for name in ("class_names", "category_ids", "gsd_range", "bands"):
         if fields.get(name) is not None:
             fields[name] = tuple(fields[name])
+    metrics = fields.get("metrics") or {}
+    fields["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
     meta = CheckpointMeta(**fields)
     if not meta.class_names or len(meta.class_names) != len(meta.category_ids):
         raise ValueError("class_names and category_ids must be as many")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,19 @@ def test_meta_is_plain_json(tmp_path: Path) -> None:
     fields = json.loads((tmp_path / "best" / "meta.json").read_text(encoding="utf-8"))
     assert fields["class_names"] == ["building", "tank"]
     assert fields["category_ids"] == [0, 7]
+
+
+def test_meta_without_a_number_stays_json(tmp_path: Path) -> None:
+    meta = replace(META, metrics={"f1": 0.5, "segm_APs": math.nan}, provenance={"losses": [1.0, math.inf]})
+    write_checkpoint(tmp_path / "x", {"w": torch.zeros(1)}, load_config("rsprompter-anchor-cpu"), meta)
+    text = (tmp_path / "x" / "meta.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    fields = json.loads(text, parse_constant=pytest.fail)
+    assert fields["metrics"] == {"f1": 0.5, "segm_APs": None}
+    assert fields["provenance"] == {"losses": [1.0, None]}
+    back = read_checkpoint(tmp_path / "x").meta
+    assert back.metrics["f1"] == 0.5
+    assert math.isnan(back.metrics["segm_APs"])
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
