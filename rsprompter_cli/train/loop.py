@@ -21,7 +21,7 @@ from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.evaluate.coco import evaluate_model
 from rsprompter_cli.evaluate.scores import CocoMetrics
 from rsprompter_cli.io.atomic import write_text
-from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
+from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint, write_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
@@ -134,10 +134,9 @@ def train(
         workers=options.workers,
         views=options.cache_views,
     )
+    meta = setup.meta if state is None else _go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
     with StopRequest(minutes) as stop, RunLog(out, step=cursor.step) as log:
-        run = _Run(
-            setup.config, out, engine, loader, setup.val_data, setup.meta, identity, log, stop, on_step, on_evaluation
-        )
+        run = _Run(setup.config, out, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation)
         log.write("start", step=cursor.step, epoch=cursor.epoch, dtype=str(dtype), device=str(where), resume=resume)
         if state is not None:
             set_random_state(state.random)
@@ -341,6 +340,20 @@ def _with_metrics(meta: CheckpointMeta, metrics: CocoMetrics) -> CheckpointMeta:
     threshold = metrics.score_threshold
     return replace(
         meta, metrics=metrics.flat(), score_threshold=meta.score_threshold if threshold is None else threshold
+    )
+
+
+def _go_on_from(meta: CheckpointMeta, former: CheckpointMeta) -> CheckpointMeta:
+    """The facts of a resumed run: how it began and what its last evaluation found, from before the stop.
+
+    Only the data sets are those of now, since the validation set may be another.
+    """
+    now = {name: meta.provenance[name] for name in ("run", "train", "val")}
+    return replace(
+        meta,
+        metrics=former.metrics,
+        score_threshold=former.score_threshold,
+        provenance={**former.provenance, **now},
     )
 
 

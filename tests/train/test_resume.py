@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.train.progress import StepReport, TrainResult
 from rsprompter_cli.train.state import STATE_FILE, load_state
 from rsprompter_cli.train.track import read_log
@@ -145,11 +147,32 @@ def test_a_state_that_would_run_code_is_refused(data: Path, tmp_path: Path) -> N
     assert not marker.exists()
 
 
+def test_a_stop_between_evaluations_keeps_what_the_last_one_found(data: Path, tmp_path: Path) -> None:
+    options = OPTIONS | {"epochs": 3, "eval_every": 1}
+    start = run(data, tmp_path / "start", OPTIONS | {"epochs": 1}).last
+    out = tmp_path / "run"
+    first = run(data, out, options, on_step=_signal_at(4), load_from=start, random_sam=False)
+    before = read_checkpoint(first.last).meta
+    assert before.metrics
+    # As if the first part had been evaluated well and begun long ago.
+    known = {"started": "2020-01-01T00:00:00+00:00", "load_from": str(start)}
+    assert before.provenance["load_from"] == known["load_from"]
+    changed = replace(before, score_threshold=0.35, provenance={**before.provenance, **known})
+    write_checkpoint(first.last, tensors(first.last), read_checkpoint(first.last).config, changed)
+    second = run(data, out, options, on_step=_signal_at(5), resume=True)
+    after = read_checkpoint(second.last).meta
+    assert (after.metrics, after.score_threshold) == (before.metrics, 0.35)
+    assert {name: after.provenance[name] for name in known} == known
+    assert after.provenance["steps"] == 5
+    assert second.metrics == before.metrics
+
+
 def test_a_finished_run_resumes_to_itself_and_a_folder_holds_one_run(data: Path, tmp_path: Path) -> None:
     done = run(data, tmp_path / "run", OPTIONS | {"epochs": 1})
     before = tensors(done.last)
     again = run(data, tmp_path / "run", OPTIONS | {"epochs": 1}, resume=True)
     assert again.finished
+    assert again.metrics == done.metrics != {}
     assert equal(before, tensors(again.last))
     with pytest.raises(OutputError, match="holds a run already"):
         run(data, tmp_path / "run", OPTIONS)
