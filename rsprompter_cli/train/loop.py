@@ -19,12 +19,12 @@ from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.evaluate.coco import evaluate_model
-from rsprompter_cli.evaluate.scores import CocoMetrics
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint, write_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
+from rsprompter_cli.train.facts import WindowClock, go_on_from, with_metrics
 from rsprompter_cli.train.folder import BEST, CONFIG_FILE, ENCODER_MAPS, LAST, check_folder, clear_folder
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
 from rsprompter_cli.train.maps import keep_encoder_maps, remove_encoder_maps
@@ -134,7 +134,7 @@ def train(
         workers=options.workers,
         views=options.cache_views,
     )
-    meta = setup.meta if state is None else _go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
+    meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
     with StopRequest(minutes) as stop, RunLog(out, step=cursor.step) as log:
         run = _Run(setup.config, out, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation)
         log.write("start", step=cursor.step, epoch=cursor.epoch, dtype=str(dtype), device=str(where), resume=resume)
@@ -259,7 +259,10 @@ def _step(run: _Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cur
 def _validate(run: _Run, cursor: Cursor) -> Cursor:
     """Evaluate, write what came out, and keep the model when it is the best so far."""
 
+    clock = WindowClock(run.val_data.coco.images, run.meta.image_size, getattr(run.engine.model, "encoder_cache", None))
+
     def progress(done: int, total: int) -> None:
+        clock.count(done)
         run.on_evaluation(done, total)
         if run.stop.wanted:
             raise _StoppedError
@@ -277,7 +280,7 @@ def _validate(run: _Run, cursor: Cursor) -> Cursor:
     figures = metrics.flat()
     seconds = time.monotonic() - began
     run.speed.restart()
-    run.meta = _with_metrics(run.meta, metrics)
+    run.meta = with_metrics(run.meta, metrics, seconds_per_window=clock.seconds_per_window())
     run.log.write("evaluation", step=cursor.step, epoch=cursor.epoch, seconds=round(seconds, 1), metrics=figures)
     run.log.plot({f"val/{name}": value for name, value in figures.items()}, step=cursor.step)
     score = figures.get(BEST_BY, 0.0)
@@ -334,27 +337,6 @@ def _write_checkpoint(run: _Run, name: str, cursor: Cursor, *, epochs_done: int)
     facts = {"epochs": epochs_done, "steps": cursor.step, "images_seen": cursor.images}
     meta = replace(run.meta, provenance={**run.meta.provenance, **facts})
     write_checkpoint(run.out / name, run.engine.model.state_dict(), run.config, meta)
-
-
-def _with_metrics(meta: CheckpointMeta, metrics: CocoMetrics) -> CheckpointMeta:
-    threshold = metrics.score_threshold
-    return replace(
-        meta, metrics=metrics.flat(), score_threshold=meta.score_threshold if threshold is None else threshold
-    )
-
-
-def _go_on_from(meta: CheckpointMeta, former: CheckpointMeta) -> CheckpointMeta:
-    """The facts of a resumed run: how it began and what its last evaluation found, from before the stop.
-
-    Only the data sets are those of now, since the validation set may be another.
-    """
-    now = {name: meta.provenance[name] for name in ("run", "train", "val")}
-    return replace(
-        meta,
-        metrics=former.metrics,
-        score_threshold=former.score_threshold,
-        provenance={**former.provenance, **now},
-    )
 
 
 def _report(run: _Run, cursor: Cursor, losses: Mapping[str, float], norm: float) -> StepReport:
