@@ -10,6 +10,7 @@ import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption, parse_bands
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
 
 app = typer.Typer(help="Convert data sets from and to COCO.", no_args_is_help=True)
@@ -71,8 +72,10 @@ def vector2coco_command(
         list[Path], typer.Argument(metavar="SCENE LABELS [SCENE LABELS ...]", help="Scenes, each with its footprints.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/ and annotations/.")],
-    tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.")] = 256,
-    overlap: Annotated[float, typer.Option("--overlap", help="Share that neighbouring tiles share, below 0.5.")] = 0.0,
+    tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.")] = TILE,
+    overlap: Annotated[
+        float, typer.Option("--overlap", help="Share that neighbouring tiles share, below 0.5.")
+    ] = TILE_OVERLAP,
     gsd: Annotated[
         list[float] | None,
         typer.Option("--gsd", help="Metres per pixel on the ground; may be repeated. Default: as fine as the scene."),
@@ -83,7 +86,7 @@ def vector2coco_command(
     ] = None,
     class_name: Annotated[
         str, typer.Option("--class-name", help="Class of footprints without such a column or value.")
-    ] = "building",
+    ] = CLASS_NAME,
     val: Annotated[
         float | None,
         typer.Option("--val", help="Cut an end off each scene to validate with this share of its footprints [0.2]."),
@@ -99,7 +102,7 @@ def vector2coco_command(
             "--min-visible",
             help="Drop cut pieces that show less of their footprint and have under 256 px; under 16 px always.",
         ),
-    ] = 0.1,
+    ] = MIN_VISIBLE,
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out training tiles without footprints.")
     ] = False,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar
+from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 
 app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_help=True)
 
@@ -41,7 +39,7 @@ def check_command(
     from rsprompter_cli.data.checks import check_set
     from rsprompter_cli.errors import InputError
 
-    with _progress("pictures") as on_picture:
+    with counted_progress("pictures") as on_picture:
         reports = check_set(source, image_folder=image_folder, read_pictures=pictures, on_picture=on_picture)
     if as_json:
         print_json([report.as_json() for report in reports])
@@ -69,7 +67,7 @@ def show_command(
     from rsprompter_cli.data.show import show_images
 
     file, root = locate(source, split)
-    with _progress("pictures") as on_picture:
+    with counted_progress("pictures") as on_picture:
         written = show_images(
             read_coco(file),
             root,
@@ -140,10 +138,3 @@ def _print_paths(paths: list[Path], *, as_json: bool) -> None:
         print_json([str(path) for path in paths])
     else:
         typer.echo("\n".join(str(path) for path in paths))
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    with progress_bar() as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -127,14 +127,14 @@ class TrainTransform:
 def train_transform(
     *,
     image_size: int,
-    flip: float = 0.0,
-    vertical_flip: float = 0.0,
-    rotate90: bool = False,
-    scale: tuple[float, float] = (1.0, 1.0),
-    brightness: float = 0.0,
-    contrast: float = 0.0,
-    saturation: float = 0.0,
-    hue: float = 0.0,
+    flip: float,
+    vertical_flip: float,
+    rotate90: bool,
+    scale: tuple[float, float],
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
 ) -> TrainTransform:
     """The training augmentation; the keywords after `image_size` are those of the configuration.
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.data.coco import read_coco
+from rsprompter_cli.data.convert.vector2coco import convert_vectors
 from tests.make.labelled import make_labelled_scene, rectangle
 from tests.make.whu import make_buildings, make_whu
 
@@ -85,3 +86,14 @@ def test_coco2vector_names_the_way_out(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(["convert", "coco2vector", file, "--out", str(tmp_path / "x.geojson")]) == 3
     assert "--pixel-coords" in capsys.readouterr().err
     assert run(["convert", "coco2vector", file, "--out", str(tmp_path / "x.geojson"), "--pixel-coords"]) == 0
+
+
+def test_vector2coco_has_the_defaults_of_its_function(tmp_path: Path) -> None:
+    scene, labels = make_labelled_scene(tmp_path, "one", TOWN)
+    assert run(["convert", "vector2coco", str(scene), str(labels), "--out", str(tmp_path / "typed")]) == 0
+    convert_vectors([(scene, labels)], tmp_path / "called")
+    names = [
+        {path.relative_to(tmp_path / at): path for path in (tmp_path / at).rglob("*.*")} for at in ("typed", "called")
+    ]
+    assert names[0].keys() == names[1].keys()
+    assert all(names[0][name].read_bytes() == names[1][name].read_bytes() for name in names[0])

@@ -15,12 +15,12 @@ from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.collate import collate
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.rle import to_rle
-from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.structures import Batch, Target
 from tests.make.coco_sets import make_set, read_document, write_document
+from tests.make.transforms import transform_with
 
-JITTER = train_transform(image_size=32, flip=0.5, rotate90=True, scale=(0.5, 2.0), brightness=0.3)
+JITTER = transform_with(image_size=32, flip=0.5, rotate90=True, scale=(0.5, 2.0), brightness=0.3)
 
 
 def _same(a: Target, b: Target) -> bool:

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.patches import Patch, draw_target, tight
 from rsprompter_cli.data.transforms import TrainTransform, train_transform
+from tests.make.transforms import NOTHING, transform_with
 
 
 def _blobs(rng: np.random.Generator, height: int, width: int, count: int) -> tuple[torch.Tensor, list[Patch]]:
@@ -33,7 +35,7 @@ def _blobs(rng: np.random.Generator, height: int, width: int, count: int) -> tup
 @st.composite
 def _transforms(draw: st.DrawFn) -> TrainTransform:
     low = draw(st.floats(0.1, 1.5))
-    return train_transform(
+    return transform_with(
         image_size=draw(st.integers(1, 40)),
         flip=draw(st.sampled_from([0, 0.5, 1])),
         vertical_flip=draw(st.sampled_from([0, 0.5, 1])),
@@ -108,7 +110,7 @@ def test_masks_lie_where_the_picture_shows_them() -> None:
     image = torch.zeros(3, 60, 80, dtype=torch.uint8)
     image[:, 20:40, 30:60] = 200
     patch = Patch(20, 30, np.ones((20, 30), dtype=bool))
-    transform = train_transform(image_size=64, flip=0.5, vertical_flip=0.5, rotate90=True, scale=(0.3, 2.0))
+    transform = transform_with(image_size=64, flip=0.5, vertical_flip=0.5, rotate90=True, scale=(0.3, 2.0))
     seen = 0
     for seed in range(60):
         picture, (moved,) = transform(image, [patch], np.random.default_rng(seed))
@@ -125,7 +127,7 @@ def test_masks_lie_where_the_picture_shows_them() -> None:
 def test_an_object_cropped_away_leaves_no_target() -> None:
     image = torch.zeros(3, 20, 20, dtype=torch.uint8)
     corner = Patch(0, 0, np.ones((6, 6), dtype=bool))
-    transform = train_transform(image_size=8, scale=(2.5, 2.5))
+    transform = transform_with(image_size=8, scale=(2.5, 2.5))
     counts = set()
     for seed in range(40):
         picture, moved = transform(image, [corner], np.random.default_rng(seed))
@@ -139,7 +141,7 @@ def test_an_object_cropped_away_leaves_no_target() -> None:
 def test_all_eight_orientations_appear_and_are_consistent() -> None:
     image = torch.arange(27, dtype=torch.uint8).reshape(3, 3, 3)
     patch = Patch(0, 1, np.ones((1, 2), dtype=bool))
-    transform = train_transform(image_size=3, flip=0.5, rotate90=True)
+    transform = transform_with(image_size=3, flip=0.5, rotate90=True)
     seen = set()
     for seed in range(100):
         picture, (moved,) = transform(image, [patch], np.random.default_rng(seed))
@@ -152,8 +154,8 @@ def test_all_eight_orientations_appear_and_are_consistent() -> None:
 
 def test_the_original_order_of_sizes() -> None:
     image = torch.zeros(3, 100, 50, dtype=torch.uint8)
-    small, _ = train_transform(image_size=64, scale=(0.5, 0.5))(image, [], np.random.default_rng(0))
-    large, _ = train_transform(image_size=64, scale=(2.0, 2.0))(image, [], np.random.default_rng(0))
+    small, _ = transform_with(image_size=64, scale=(0.5, 0.5))(image, [], np.random.default_rng(0))
+    large, _ = transform_with(image_size=64, scale=(2.0, 2.0))(image, [], np.random.default_rng(0))
     assert small.shape == (3, 32, 16)
     assert large.shape == (3, 64, 64)
 
@@ -161,7 +163,7 @@ def test_the_original_order_of_sizes() -> None:
 def test_same_seed_same_picture_and_no_change_of_the_input() -> None:
     image, patches = _blobs(np.random.default_rng(1), 20, 30, 3)
     before = image.clone()
-    transform = train_transform(image_size=16, flip=0.5, scale=(0.5, 2), brightness=0.4, hue=0.2)
+    transform = transform_with(image_size=16, flip=0.5, scale=(0.5, 2), brightness=0.4, hue=0.2)
     one, _ = transform(image, patches, np.random.default_rng(5))
     two, _ = pickle.loads(pickle.dumps(transform))(image, patches, np.random.default_rng(5))
     other, _ = transform(image, patches, np.random.default_rng(6))
@@ -173,7 +175,7 @@ def test_same_seed_same_picture_and_no_change_of_the_input() -> None:
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_colours_change_and_masks_do_not(name: str) -> None:
     image, patches = _blobs(np.random.default_rng(1), 20, 20, 2)
-    plain = train_transform(image_size=20)
+    plain = transform_with(image_size=20)
     coloured = TrainTransform(**{**vars(plain), name: 0.4})
     same, unmoved = plain(image, patches, np.random.default_rng(3))
     picture, moved = coloured(image, patches, np.random.default_rng(3))
@@ -183,3 +185,12 @@ def test_colours_change_and_masks_do_not(name: str) -> None:
         assert a is not None
         assert b is not None
         assert a.box == b.box
+
+
+def test_the_configuration_alone_has_defaults() -> None:
+    settings_of_run = AugmentConfig().model_dump()
+    assert settings_of_run.keys() == NOTHING.keys()
+    transform = train_transform(image_size=8, **settings_of_run)
+    assert (transform.image_size, transform.flip) == (8, AugmentConfig().flip)
+    with pytest.raises(TypeError, match="flip"):
+        train_transform(image_size=8)  # type: ignore[call-arg]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.train.order import EpochBatches, EpochLoader
 from tests.make.coco_sets import make_set
+from tests.make.transforms import transform_with
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,7 +44,7 @@ def test_epochs_and_seeds_shuffle_differently() -> None:
 
 def _loader(root: Path, workers: int, context: str | None = None) -> EpochLoader:
     coco = read_coco(root / "annotations" / "instances_train.json")
-    transform = train_transform(image_size=64, flip=0.5, scale=(0.5, 1.5), brightness=0.2)
+    transform = transform_with(image_size=64, flip=0.5, scale=(0.5, 1.5), brightness=0.2)
     dataset = CocoDataset(coco, root, transform=transform, seed=3)
     return EpochLoader(dataset, batch_size=2, seed=3, workers=workers, context=context)
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.convert.coverage import check_labels_on_scene, outline_in_degrees
+from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.data.convert.outputs import Outcome, check_owned, fill_folder
 from rsprompter_cli.data.convert.scene_split import (
     Cut,
@@ -124,16 +125,16 @@ def convert_vectors(
     pairs: Sequence[tuple[str | Path, str | Path]],
     out: str | Path,
     *,
-    tile: int = 256,
-    overlap: float = 0.0,
+    tile: int = TILE,
+    overlap: float = TILE_OVERLAP,
     gsd: Sequence[float] = (),
     native: bool = False,
     class_attribute: str | None = None,
-    class_name: str = "building",
+    class_name: str = CLASS_NAME,
     val: float | None = None,
     val_scenes: Sequence[str] = (),
     split: Split | None = None,
-    min_visible: float = 0.1,
+    min_visible: float = MIN_VISIBLE,
     skip_empty: bool = False,
     bands: tuple[int, ...] | None = None,
     scale: str | None = None,
