@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from typing import Any
 
@@ -13,7 +12,7 @@ from rsprompter_cli.cli.app import app, run
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [line for line in README.splitlines() if line.startswith("rsp ")] + re.findall(r"`(rsp -[^`]+)`", README)
+LINES = [line for line in README.splitlines() if line.startswith("rsp ")]
 
 
 def _parse(command: Any, words: list[str], parent: Any = None) -> None:
