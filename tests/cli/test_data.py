@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,88 @@ def test_split_then_check(tmp_path: Path, capsys: Capture) -> None:
     assert run(["data", "check", str(tmp_path), "--json"]) == 0
     assert [report["images"] for report in json.loads(capsys.readouterr().out)] == [6, 2]
     assert run(["data", "split", str(moved), "--val", "1.5"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"segmentation": [[float("inf"), 3, 6, 3, 6, 7]]}, "polygon-not-finite"),
+        ({"segmentation": [[2, 3, 6, 3, 6]]}, "polygon-odd"),
+        ({"segmentation": [[2, 3, 6, 3]]}, "polygon-short"),
+        ({"segmentation": [[2, 3, 4, 3, 6, 3]]}, "polygon-flat"),
+        ({"segmentation": {"size": [64, 48], "counts": [3072]}}, "rle-size"),
+        ({"segmentation": {"size": [48, 64], "counts": [3000, 71]}}, "rle-counts"),
+        ({"segmentation": {"size": [48, 64], "counts": "d0T3"}}, "rle-counts"),
+        ({"bbox": [1, 1, 5, -5]}, "bbox-empty"),
+        ({"bbox": [60, 40, 20, 20]}, "bbox-outside"),
+        ({"id": 2}, "annotation-id-twice"),
+        ({"image_id": 99}, "image-unknown"),
+        ({"category_id": 1}, "category-unknown"),
+    ],
+)
+def test_check_names_the_faulty_annotation(tmp_path: Path, capsys: Capture, change: dict[str, Any], kind: str) -> None:
+    make_set(tmp_path)
+    document = read_document(tmp_path)
+    document["annotations"][0].update(change)
+    write_document(tmp_path, document)
+    assert run(["data", "check", str(tmp_path), "--json"]) == 3
+    (report,) = json.loads(capsys.readouterr().out)
+    named = 2 if kind == "annotation-id-twice" else 1
+    assert [(error["kind"], error["annotation_id"]) for error in report["errors"]] == [(kind, named)]
+    assert run(["data", "check", str(tmp_path)]) == 3
+    assert f"annotation {named}" in capsys.readouterr().out
+
+
+def test_check_reports_a_box_beside_its_mask_and_goes_on(tmp_path: Path, capsys: Capture) -> None:
+    make_set(tmp_path)
+    document = read_document(tmp_path)
+    document["annotations"][0]["bbox"] = [50, 40, 4, 4]
+    write_document(tmp_path, document)
+    assert run(["data", "check", str(tmp_path)]) == 0
+    assert "disagree" in capsys.readouterr().out
+
+
+def test_check_takes_ids_from_zero_gaps_and_crowds(tmp_path: Path, capsys: Capture) -> None:
+    make_set(tmp_path, first_id=0)
+    document = read_document(tmp_path)
+    document["categories"][0]["id"] = 0
+    for annotation in document["annotations"]:
+        annotation["category_id"] *= annotation["category_id"] != 10
+    document["annotations"][0]["iscrowd"] = 1
+    write_document(tmp_path, document)
+    assert run(["data", "check", str(tmp_path)]) == 0
+    assert "0 errors, 0 warnings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png"])
+def test_check_refuses_names_that_leave_the_folder(tmp_path: Path, capsys: Capture, name: str) -> None:
+    make_set(tmp_path)
+    document = read_document(tmp_path)
+    document["images"][3]["file_name"] = name
+    write_document(tmp_path, document)
+    assert run(["data", "check", str(tmp_path), "--json"]) == 3
+    (report,) = json.loads(capsys.readouterr().out)
+    assert [error["kind"] for error in report["errors"]] == ["file-name"]
+
+
+@pytest.mark.parametrize("fault", ["link", "bomb", "turned"])
+def test_check_names_the_faulty_picture(tmp_path: Path, capsys: Capture, fault: str) -> None:
+    root = tmp_path / "set"
+    make_set(root)
+    picture = root / "images" / "train_0.png"
+    if fault == "link":
+        try:
+            (tmp_path / "link").symlink_to(picture.rename(tmp_path / "outside.png"))
+        except OSError:
+            pytest.skip("this system makes no links for this user")
+        (tmp_path / "link").rename(picture)
+    elif fault == "bomb":
+        Image.new("1", (10000, 9000)).save(picture)
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (64, 48)).save(picture, exif=exif)
+    assert run(["data", "check", str(root), "--json"]) == 3
+    (report,) = json.loads(capsys.readouterr().out)
+    assert [(error["kind"], error["image_id"]) for error in report["errors"]] == [("picture", 1)]
+    assert {"link": "outside", "bomb": "pixels", "turned": "48 x 64"}[fault] in report["errors"][0]["message"]
