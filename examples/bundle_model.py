@@ -51,7 +51,10 @@ def main() -> None:
         full = predict(options.checkpoint, Path(scratch))
         facts = {**source.meta.provenance, "credits": CREDITS, "licence": "Apache-2.0 (weights)"}
         facts["seconds_per_window"] = round(full.seconds / full.plan.windows, 3)
-        write_checkpoint(Path(scratch) / "model", half, source.config, replace(source.meta, provenance=facts))
+        # Folders of the machine it was trained on are nobody else's business.
+        settings = source.config.train.model_copy(update={"cache_folder": None})
+        config = source.config.model_copy(update={"train": settings})
+        write_checkpoint(Path(scratch) / "model", half, config, replace(source.meta, provenance=facts))
         bundled = predict(Path(scratch) / "model", Path(scratch))
         if not same(full, bundled):
             sys.exit(f"half precision changes the result: {len(full.objects)} objects, {len(bundled.objects)} bundled")

@@ -220,7 +220,9 @@ def test_a_set_with_nothing_to_learn_is_refused(tmp_path: Path, sound: dict[str,
 def test_one_object_is_enough(tmp_path: Path, sound: dict[str, Any]) -> None:
     document = copy.deepcopy(sound)
     document["annotations"] = document["annotations"][1:2]
-    require_usable(read_coco(write_document(tmp_path, document)))
+    coco = read_coco(write_document(tmp_path, document))
+    require_usable(coco)
+    assert len(coco.annotations) == 1
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
