@@ -26,7 +26,9 @@ def _parse(command: Any, words: list[str], parent: Any = None) -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_shown_command_has_these_arguments(line: str) -> None:
-    _parse(typer.main.get_command(app), shlex.split(line, comments=True)[1:])
+    words = shlex.split(line, comments=True)
+    assert words[0] == "rsp"
+    _parse(typer.main.get_command(app), words[1:])
 
 
 def test_a_wrong_one_would_be_seen() -> None:
