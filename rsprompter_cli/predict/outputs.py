@@ -15,6 +15,7 @@ import numpy as np
 from shapely import Geometry, get_coordinates, get_parts
 from shapely.affinity import scale
 
+from rsprompter_cli.data.image_place import mean_gsd, place_entry
 from rsprompter_cli.data.polygon_rle import polygon_rle
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import UsageError
@@ -161,7 +162,10 @@ def _write_vector(
 def coco_document(
     objects: Sequence[FoundObject], scene: Scene, *, class_names: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """A COCO file of one image, in pixels of the file; ids from 1, annotations carry a `score`."""
+    """A COCO file of one image, in pixels of the file; ids from 1, annotations carry a `score`.
+
+    The image entry says where a scene on the earth lies, so that `coco2vector` finds back to the map.
+    """
     polygons = _in_file_pixels([found.polygon for found in objects], scene)
     annotations = [
         {
@@ -176,6 +180,8 @@ def coco_document(
     ]
     names = [{"id": int(i), "name": name} for i, name in zip(category_ids, class_names, strict=True)]
     image = {"id": 1, "file_name": scene.name, "width": scene.native_width, "height": scene.native_height}
+    if scene.native_georef.on_earth and scene.gsd is not None:
+        image |= place_entry(scene.native_georef, mean_gsd(scene.gsd))
     return {"images": [image], "annotations": annotations, "categories": names}
 
 

@@ -15,7 +15,9 @@ from affine import Affine
 from pyproj import Transformer
 from shapely.geometry import shape
 
+from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.errors import InputError, OutputError, ResourceError, RspError, UsageError
+from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.rfc7946 import problems
@@ -159,6 +161,32 @@ def test_coco_output_in_pixels_of_the_file(tmp_path: Path) -> None:
     assert annotation["category_id"] == 7
     assert annotation["area"] == 20 * 28
     assert {c["id"]: c["name"] for c in document["categories"]} == {1: "red", 7: "blue"}
+
+
+PLACES = {
+    "north up, read at another resolution": (UTM, Affine(0.25, 0, ORIGIN[0], 0, -0.25, ORIGIN[1]), (0.5, 0.6)),
+    "rotated": (UTM, Affine.translation(*ORIGIN) @ Affine.rotation(30) @ Affine.scale(0.5, -0.5), None),
+    "south up, degrees": ("EPSG:4326", Affine(6e-6, 0, 15, 0, 4.5e-6, 45), None),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_coco_output_finds_back_to_the_map(tmp_path: Path, place: str) -> None:
+    crs, transform, trained = PLACES[place]
+    pixels = paint(160, 200, {"red": [(20, 30, 90, 70)], "blue": [(100, 80, 190, 150)]})
+    pixels[:, 100:120, 120:140] = 90  # a hole becomes RLE, the other stays a polygon
+    scene = write_scene(tmp_path / "a.tif", pixels, crs=crs, transform=transform)
+    options: dict[str, Any] = {"model": blob_model(gsd_range=trained), "native": trained is None}
+    predict_scene(scene, tmp_path / "a.json", **options)
+    predict_scene(scene, tmp_path / "direct.gpkg", **options)
+    report = convert_coco(tmp_path / "a.json", tmp_path / "back.gpkg")
+    direct = read_footprints(tmp_path / "direct.gpkg", to_crs_wkt=UTM, class_attribute="class")
+    back = read_footprints(tmp_path / "back.gpkg", to_crs_wkt=UTM, class_attribute="class")
+    assert (report.features, back.classes) == (2, direct.classes)
+    for one, other in zip(back.polygons, direct.polygons, strict=True):
+        assert one.intersection(other).area / one.union(other).area > 0.99
+    (image,) = json.loads((tmp_path / "a.json").read_text())["images"]
+    assert image["gsd"] == pytest.approx(0.25 if trained else 0.5, rel=0.06)
 
 
 def test_a_hole_becomes_rle_in_coco_output(tmp_path: Path) -> None:

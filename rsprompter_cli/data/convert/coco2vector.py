@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from rsprompter_cli.data.coco import CocoFile, CocoImage, read_coco
 from rsprompter_cli.data.convert.outputs import Outcome, write_by_path
+from rsprompter_cli.data.image_place import read_place
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
 from rsprompter_cli.errors import InputError, UsageError
@@ -91,7 +91,7 @@ def convert_coco(
     kept = [i for i in instances if i.score is None or i.score >= score]
     georefs: dict[int, Georef] = {}
     if not pixel_coords:
-        georefs = {i.image.id: read_georef(i.image, Path(images or path)) for i in kept}
+        georefs = {i.image.id: read_place(i.image, Path(images or path)) for i in kept}
     systems = {georef.crs_wkt for georef in georefs.values()}
     if len(systems) > 1:
         logger.info("images lie in %d coordinate reference systems, so the output is in WGS84", len(systems))
@@ -109,28 +109,6 @@ def convert_coco(
         out, lambda target: write_features(target, features(), crs, attributes=ATTRIBUTES), overwrite=overwrite
     )
     return Coco2VectorReport(out, outcome, written, len(instances) + crowds - written)
-
-
-def read_georef(image: CocoImage, path: Path) -> Georef:
-    """Where an image lies, from its `georef` entry.
-
-    Raises:
-        InputError: it has none, or a damaged one.
-    """
-    entry = image.extra.get("georef")
-    if entry is None:
-        raise InputError(
-            f"{path}: image {image.id} ({image.file_name}) has no georeference",
-            "pass --pixel-coords for pixels of each image; sets made by rsp convert vector2coco have one",
-        )
-    try:
-        a, b, c, d, e, f = (float(value) for value in entry["transform"])
-        crs_wkt = str(entry["crs_wkt"])
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a damaged georef: {error}") from error
-    if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e - b * d == 0:
-        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a georef that places nothing")
-    return Georef((a, b, c, d, e, f), crs_wkt, "affine")
 
 
 def _read_instances(path: Path, images: Path | None) -> tuple[list[_Instance], int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rsprompter_cli.data.convert.outputs import json_bytes
 from rsprompter_cli.data.convert.tiles import SLIVER_RULE, CutTile
+from rsprompter_cli.data.image_place import place_entry
 from rsprompter_cli.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -29,8 +30,7 @@ def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) 
         "width": tile.window.width,
         "height": tile.window.height,
         "scene": stem,
-        "gsd": gsd,
-        "georef": {"crs_wkt": tile.georef.crs_wkt, "transform": list(tile.georef.transform)},
+        **place_entry(tile.georef, gsd),
     }
 
 

@@ -9,7 +9,6 @@ Image entries carry where they lie (`georef`, `gsd`), so that `coco2vector` find
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from rsprompter_cli.data.convert.tiles import (
     cut_tiles,
     tile_windows,
 )
+from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.gsd import MIN_FACTOR
 from rsprompter_cli.geo.lonlat import to_pixels
@@ -321,10 +321,10 @@ def _resolutions(path: Path, options: _Options) -> Sequence[float | None]:
 
 
 def _mean_gsd(scene: Scene) -> float:
-    """Metres per pixel of the working grid, the geometric mean of its axes where they differ (native pixels)."""
+    """Metres per pixel of the working grid, whose axes may differ when its pixels are native."""
     if scene.working_gsd is None:
         raise InputError(f"{scene.path}: has no ground resolution")
-    return round(math.sqrt(scene.working_gsd[0] * scene.working_gsd[1]), 6)
+    return mean_gsd(scene.working_gsd)
 
 
 def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> None:
