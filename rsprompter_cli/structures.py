@@ -80,12 +80,14 @@ class Detections:
     labels: int64 [N], 0-based.
     scores: float32 [N] in 0..1.
     masks: bool [N, H, W], or the low-resolution maps with their frame.
+    quality: float32 [N] in 0..1, the model's own estimate of each mask's IoU, from models that give one.
     """
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
     masks: Tensor | LowResMasks
+    quality: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])

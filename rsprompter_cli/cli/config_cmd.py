@@ -17,16 +17,21 @@ def list_command(as_json: JsonOption = False) -> None:
     """List the presets."""
     from rsprompter_cli.config import list_presets, load_config
 
-    rows = []
-    for name in list_presets():
-        config = load_config(name)
-        rows.append(
-            {"preset": name, "model": config.model.kind, "sam": config.model.sam, "epochs": config.train.epochs}
-        )
+    configs = {name: load_config(name) for name in list_presets()}
+    rows = [
+        {
+            "preset": name,
+            "model": config.model.kind,
+            "sam": getattr(config.model, "sam", None),
+            "epochs": config.train.epochs,
+        }
+        for name, config in configs.items()
+    ]
     if as_json:
         print_json(rows)
     else:
-        print_table(["preset", "model", "sam", "epochs"], [list(row.values()) for row in rows])
+        shown = [[str("-" if value is None else value) for value in row.values()] for row in rows]
+        print_table(["preset", "model", "sam", "epochs"], shown)
 
 
 @app.command("show")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.config import ModelConfig
+from rsprompter_cli.config import ModelConfig, SamModelConfig
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
 from rsprompter_cli.io.hub import find_sam
@@ -44,10 +44,13 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
     """
     if checkpoint is not None:
         former = checkpoint.config.model
-        if model.sam_arch is None and model.sam == former.sam:
+        if isinstance(model, SamModelConfig) and isinstance(former, SamModelConfig):
             # The folder of that SAM need not be there any more.
-            model = model.model_copy(update={"sam_arch": former.sam_arch})
+            known = former.sam_arch if model.sam == former.sam else None
+            model = model.model_copy(update={"sam_arch": model.sam_arch or known})
         return Start(complete_config(model), checkpoint, None, dict(checkpoint.meta.sam))
+    if not isinstance(model, SamModelConfig):
+        return Start(complete_config(model), None, None, {})
     if random_sam:
         return Start(complete_config(model), None, None, {"name": model.sam, "weights": "random"})
     try:

@@ -1,0 +1,150 @@
+"""Reading and writing configurations: presets, files, single changes, and errors that name the key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from rsprompter_cli.config.run import Config
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+
+PRESET_FOLDER = Path(__file__).parents[1] / "presets"
+DEFAULT_PRESET = "rsprompter-anchor-whu"
+
+
+def list_presets() -> dict[str, Path]:
+    """Names of the built-in presets and their files, sorted."""
+    return {path.stem: path for path in sorted(PRESET_FOLDER.glob("*.toml"))}
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a preset name or a TOML file, with `a.b=value` overrides applied.
+
+    Raises:
+        UsageError: no such preset, an unknown key or a bad value; the message names the key's path.
+        InputError: a file that is not TOML.
+    """
+    presets = list_presets()
+    path = presets.get(str(source), Path(source))
+    if str(source) not in presets and not path.is_file():
+        raise UsageError(f"no preset or file named {str(source)!r}", did_you_mean(str(source), presets))
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}") from error
+    for text in overrides:
+        _apply_override(tree, text)
+    return parse_config(tree, origin=str(source))
+
+
+def parse_config(tree: Mapping[str, Any], origin: str) -> Config:
+    """A validated tree; `origin` is the file or preset named in errors."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {_first_problem(error)}", _hint(error)) from error
+
+
+def dump_config(config: Config) -> str:
+    """The configuration as TOML that `load_config` reads back equal; a None is left out."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def valid_keys() -> list[str]:
+    """Every settable key of every kind of model as a dotted path, sorted."""
+    return sorted(set(_leaf_paths(Config, "")))
+
+
+def _leaf_paths(model: type[BaseModel], prefix: str) -> list[str]:
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        tables = _tables(field.annotation)
+        paths.extend(path for table in tables for path in _leaf_paths(table, f"{prefix}{name}."))
+        if not tables:
+            paths.append(f"{prefix}{name}")
+    return paths
+
+
+def _tables(annotation: Any) -> list[type[BaseModel]]:
+    """The tables an annotation is made of, unions and Annotated opened."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [table for part in get_args(annotation) for table in _tables(part)]
+
+
+def _apply_override(tree: dict[str, Any], text: str) -> None:
+    key, sign, raw = text.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set {text!r}: write it as key=value, for instance train.lr=1e-4")
+    path = key.strip().split(".")
+    node = tree
+    for part in path[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--set {key}: {part!r} is a value, not a table", did_you_mean(key, valid_keys()))
+        node = child
+    if raw.strip().lower() == "none":
+        node.pop(path[-1], None)
+    else:
+        node[path[-1]] = _toml_value(raw.strip())
+
+
+def _toml_value(raw: str) -> Any:
+    """A TOML value, or the text itself when it is none (so that strings need no quotes)."""
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _locate(parts: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
+    """The dotted path as the user typed it, and the table its last key stands in.
+
+    A union puts its tag ("tiny-vit") between the field and its key, which nobody typed.
+    """
+    words: list[str] = []
+    table: type[BaseModel] | None = None
+    choices: list[type[BaseModel]] = [Config]
+    for part in parts:
+        tagged = [choice for choice in choices if part == _tag(choice)]
+        if tagged and len(choices) > 1:
+            choices = tagged
+            continue
+        words.append(str(part))
+        table = choices[0] if choices else None
+        field = table.model_fields.get(str(part)) if table else None
+        choices = _tables(field.annotation) if field else []
+    return ".".join(words), table
+
+
+def _tag(table: type[BaseModel]) -> Any:
+    return table.model_fields["kind"].default if "kind" in table.model_fields else None
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where, _ = _locate(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}"
+    if first["type"] == "union_tag_invalid":
+        return f"{where}.kind: no kind named {first['ctx']['tag']!r}"
+    if first["type"] == "union_tag_not_found":
+        return f"{where}.kind: is missing"
+    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+
+
+def _hint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where, table = _locate(first["loc"])
+    if first["type"] == "union_tag_invalid":
+        return did_you_mean(first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", "))
+    if first["type"] != "extra_forbidden" or table is None:
+        return ""
+    parent = where.rpartition(".")[0]
+    return did_you_mean(where, [f"{parent}.{name}" if parent else name for name in table.model_fields])

@@ -1,0 +1,262 @@
+"""The models: one table for each kind, told apart by `kind`.
+
+The defaults are the numbers of the original (arXiv 2306.16269 and its code); presets write out
+what differs between data sets.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from rsprompter_cli.config.frozen import Frozen
+from rsprompter_cli.config.sam import SamArch
+
+
+class LoraConfig(Frozen):
+    """Low-rank adapters on the encoder's qkv projections."""
+
+    r: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class NeckConfig(Frozen):
+    """Aggregator and splitter."""
+
+    aggregator: Literal["layers", "last"] | None = Field(
+        None, description="read several encoder states, or only the last map; None: last with LoRA, layers otherwise"
+    )
+    layers: tuple[int, ...] | None = Field(
+        None, description="encoder states to read, 0 = patch embedding; None: the SAM's default"
+    )
+    hidden_channels: PositiveInt | None = Field(None, description="None: 32 for layers, 512 for last")
+    out_channels: PositiveInt = 256
+
+
+class RpnConfig(Frozen):
+    """Region proposals."""
+
+    anchor_scales: tuple[float, ...] = (4.0, 8.0)
+    nms_pre_train: PositiveInt = 2000
+    nms_pre_test: PositiveInt = 1000
+    max_proposals: PositiveInt = 1000
+    nms_iou: float = Field(0.7, gt=0, le=1)
+    samples: PositiveInt = 256
+
+
+class OneScaleRpnConfig(RpnConfig):
+    """Region proposals with one anchor scale, as in every two-stage model but RSPrompter-anchor."""
+
+    anchor_scales: tuple[float, ...] = (8.0,)
+
+
+class BoxConfig(Frozen):
+    """Box head and post-processing of the two-stage models."""
+
+    fc_channels: PositiveInt = 1024
+    samples: PositiveInt = 512
+    score_threshold: float = Field(0.05, ge=0, lt=1)
+    nms_iou: float = Field(0.5, gt=0, le=1)
+    max_detections: PositiveInt = 100
+
+
+class RoiConfig(BoxConfig):
+    """Box head of RSPrompter-anchor, whose masks are decoded for the positives of a step."""
+
+    samples: PositiveInt = 256
+    mask_samples: PositiveInt | None = Field(
+        None, description="positives per image decoded for the mask loss, the costly part on a CPU; None: all"
+    )
+
+
+class QueryConfig(Frozen):
+    """Pixel decoder and query decoder of RSPrompter-query."""
+
+    queries: PositiveInt = Field(100, description="objects at most, Np")
+    channels: PositiveInt = Field(128, description="width of queries, pixel decoder and mask features")
+    encoder_layers: PositiveInt = Field(3, description="deformable layers of the pixel decoder")
+    decoder_layers: PositiveInt = 6
+    heads: PositiveInt = 8
+    points: PositiveInt = Field(4, description="samples per head and level of the deformable attention")
+    encoder_feedforward: PositiveInt = 512
+    decoder_feedforward: PositiveInt = 512
+    norm_groups: PositiveInt = 32
+    loss_points: PositiveInt = Field(12544, description="mask points compared per object")
+    oversample: float = Field(3.0, ge=1, description="points drawn for each that is kept for its uncertainty")
+    importance: float = Field(0.75, ge=0, le=1, description="share of the points kept for their uncertainty")
+
+
+class Mask2FormerQueryConfig(QueryConfig):
+    """The same decoders with Mask2Former's sizes."""
+
+    channels: PositiveInt = Field(256, description="width of queries, pixel decoder and mask features")
+    decoder_layers: PositiveInt = 9
+    encoder_feedforward: PositiveInt = 1024
+    decoder_feedforward: PositiveInt = 2048
+
+
+class ResNetConfig(Frozen):
+    """Sizes of a ResNet with bottlenecks; the defaults are ResNet-50."""
+
+    stem_channels: PositiveInt = 64
+    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+
+
+class AutomaskConfig(Frozen):
+    """SAM's automatic masks: a grid of points, each answered by masks, of which the good ones stay."""
+
+    points_per_side: PositiveInt = 32
+    min_predicted_iou: float = Field(0.5, ge=0, le=1)
+    min_stability: float = Field(0.6, ge=0, le=1)
+    stability_offset: float = Field(1.0, gt=0, description="logits added and taken away to see a mask's stability")
+    box_nms_iou: float = Field(0.5, gt=0, le=1)
+    crop_layers: int = Field(0, ge=0, description="further passes over 4, 16, .. crops of the picture")
+    crop_nms_iou: float = Field(0.6, gt=0, le=1)
+    min_region_area: int = Field(16, ge=0, description="holes and islands below this many pixels are removed")
+
+
+class SamModelConfig(Frozen):
+    """What every model on a SAM shares."""
+
+    sam: str = Field("base", description="base, large, huge, tiny-vit, or a folder written by rsp download-sam")
+    sam_arch: SamArch | None = Field(
+        None, description="sizes of that SAM; None: looked up by name or read from the folder"
+    )
+    image_size: PositiveInt | None = Field(None, description="side of the square input, pixels; None: the SAM's own")
+
+
+class TrainedSamConfig(SamModelConfig):
+    """What every model whose SAM encoder may train shares."""
+
+    encoder: Literal["frozen", "lora", "full"] = "frozen"
+    checkpoint_encoder: bool = Field(
+        False, description="run the encoder a second time in the backward pass: much less memory, a third more time"
+    )
+    lora: LoraConfig = LoraConfig()
+    neck: NeckConfig = NeckConfig()
+
+
+class RSPrompterAnchorConfig(TrainedSamConfig):
+    """RSPrompter-anchor: region features become prompts of the SAM mask decoder."""
+
+    kind: Literal["rsprompter-anchor"] = "rsprompter-anchor"
+    decoder: Literal["train", "frozen"] = "train"
+    rpn: RpnConfig = RpnConfig()
+    roi: RoiConfig = RoiConfig()
+    prompts_per_object: PositiveInt = 5
+    box_prompts: bool = Field(
+        False, description="prompt with the corners of the box too, as SAM was trained; masks need far less training"
+    )
+    mask_chunk: PositiveInt = Field(4, description="prompts decoded at a time; changes speed, never the result")
+
+
+class RSPrompterQueryConfig(TrainedSamConfig):
+    """RSPrompter-query: learned queries become prompts of the SAM mask decoder."""
+
+    kind: Literal["rsprompter-query"] = "rsprompter-query"
+    decoder: Literal["train", "frozen"] = "train"
+    decoder_init: Literal["sam", "random"] = Field(
+        "sam", description="first weights of the mask decoder; random: as the original, by accident, started"
+    )
+    query: QueryConfig = QueryConfig()
+    prompts_per_object: PositiveInt = 5
+    mask_chunk: PositiveInt = Field(4, description="prompts decoded at a time; changes speed, never the result")
+
+
+class SamsegMaskRcnnConfig(TrainedSamConfig):
+    """Mask R-CNN on SAM's encoder."""
+
+    kind: Literal["samseg-maskrcnn"] = "samseg-maskrcnn"
+    rpn: OneScaleRpnConfig = OneScaleRpnConfig()
+    roi: BoxConfig = BoxConfig()
+
+
+class SamsegMask2FormerConfig(TrainedSamConfig):
+    """Mask2Former on SAM's encoder."""
+
+    kind: Literal["samseg-mask2former"] = "samseg-mask2former"
+    query: Mask2FormerQueryConfig = Mask2FormerQueryConfig()
+
+
+class SamdetConfig(SamModelConfig):
+    """A Faster R-CNN whose boxes prompt a frozen SAM."""
+
+    kind: Literal["samdet"] = "samdet"
+    backbone: ResNetConfig = ResNetConfig()
+    backbone_weights: str = Field(
+        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+    )
+    frozen_stages: int = Field(
+        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
+    )
+    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    out_channels: PositiveInt = Field(256, description="width of the feature pyramid")
+    rpn: OneScaleRpnConfig = OneScaleRpnConfig()
+    roi: BoxConfig = BoxConfig()
+    mask_chunk: PositiveInt = Field(4, description="prompts decoded at a time; changes speed, never the result")
+
+
+class SamclsConfig(SamModelConfig):
+    """SAM's automatic masks, each named by a ResNet-18."""
+
+    kind: Literal["samcls"] = "samcls"
+    automask: AutomaskConfig = AutomaskConfig()
+    backbone_weights: str = Field(
+        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+    )
+    crop_size: PositiveInt = Field(224, description="side of the crops the classifier reads, pixels")
+    crop_scale: float = Field(2.0, ge=1, description="the crop is the mask's box, enlarged by this")
+    blur: PositiveInt = Field(7, description="side of the blur of everything outside the mask, pixels, odd")
+    match_iou: float = Field(
+        0.2, gt=0, le=1, description="a mask takes the class of the object its box overlaps by more"
+    )
+    max_detections: PositiveInt = Field(100, description="pairs of mask and class kept per picture")
+    mask_chunk: PositiveInt = Field(64, description="points decoded at a time; changes speed, never the result")
+
+
+class MaskRcnnConfig(Frozen):
+    """Plain baseline: torchvision's Mask R-CNN, ResNet-50 FPN v2."""
+
+    kind: Literal["maskrcnn"] = "maskrcnn"
+    image_size: PositiveInt = Field(1024, description="side of the square input, pixels")
+    backbone_weights: str = Field(
+        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+    )
+    frozen_stages: int = Field(
+        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
+    )
+    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    score_threshold: float = Field(0.05, ge=0, lt=1)
+    max_detections: PositiveInt = 100
+
+
+class Mask2FormerConfig(Frozen):
+    """Plain baseline: transformers' Mask2Former on a ResNet-50."""
+
+    kind: Literal["mask2former"] = "mask2former"
+    image_size: PositiveInt = Field(1024, description="side of the square input, pixels")
+    backbone_weights: str = Field(
+        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+    )
+    frozen_stages: int = Field(
+        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
+    )
+    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    backbone: ResNetConfig = ResNetConfig()
+    query: Mask2FormerQueryConfig = Mask2FormerQueryConfig()
+
+
+ModelConfig = Annotated[
+    RSPrompterAnchorConfig
+    | RSPrompterQueryConfig
+    | SamsegMaskRcnnConfig
+    | SamsegMask2FormerConfig
+    | SamdetConfig
+    | SamclsConfig
+    | MaskRcnnConfig
+    | Mask2FormerConfig,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,75 @@
+"""A whole run: the model, the data and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from rsprompter_cli.config.frozen import Frozen
+from rsprompter_cli.config.models import ModelConfig
+
+
+class DataConfig(Frozen):
+    """Where the pictures of a COCO set lie."""
+
+    root: str = Field("data/WHU", description="default of --data")
+    image_folder: str | None = Field(
+        None, description="image folder below the root, may contain {split}; None: images, imgs, imgs/{split}/image"
+    )
+    val_split: str = "val"
+
+
+class AugmentConfig(Frozen):
+    """Training augmentation: large-scale jitter as in the original, plus what aerial pictures allow."""
+
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    vertical_flip: float = Field(0.0, ge=0, le=1)
+    rotate90: bool = False
+    scale: tuple[float, float] = Field((0.1, 2.0), description="range of the resize, 1 = fits the image size")
+    brightness: float = Field(0.0, ge=0, le=1, description="largest relative change")
+    contrast: float = Field(0.0, ge=0, le=1)
+    saturation: float = Field(0.0, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+
+
+class TrainConfig(Frozen):
+    """Optimisation and bookkeeping of a run."""
+
+    epochs: PositiveInt = 300
+    lr: float = Field(2e-4, gt=0)
+    batch_size: PositiveInt = Field(2, description="images per process and step")
+    accumulate: PositiveInt = Field(1, description="steps whose gradients are summed before the optimizer moves")
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_steps: int = Field(50, ge=0, description="linear warm-up from a thousandth of the rate, optimizer steps")
+    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient; None: not clipped")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    eval_every: PositiveInt = Field(3, description="epochs between evaluations")
+    save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
+    seed: int = 0
+    workers: int = Field(2, ge=0, description="processes that read and augment pictures")
+    cache_views: int = Field(
+        0, ge=0, description="frozen encoder: augmented views per picture whose encoder maps are kept on disk; 0: none"
+    )
+    cache_folder: str | None = Field(None, description="where those maps lie; None: in the run folder")
+    augment: AugmentConfig = AugmentConfig()
+
+
+class Config(Frozen):
+    """A whole run."""
+
+    name: str = Field(description="names the run folder runs/NAME")
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        low, high = self.train.augment.scale
+        if not 0 < low <= high:
+            raise ValueError("train.augment.scale: the range must be positive and ascending")
+        if self.train.cache_views and getattr(self.model, "encoder", "none") != "frozen":
+            raise ValueError(
+                "train.cache_views: only a model whose SAM encoder is frozen has maps to keep; set it to 0"
+            )
+        return self

@@ -1,0 +1,136 @@
+"""The parts of a SAM that models are built of, from their sizes."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from torch import nn
+
+from rsprompter_cli.config import NeckConfig, TinyVitArch, TrainedSamConfig, VitArch
+from rsprompter_cli.errors import UsageError
+from rsprompter_cli.models.lora import add_lora
+from rsprompter_cli.models.neck import LastAggregator, LayersAggregator, Neck, Splitter
+from rsprompter_cli.models.sam import PromptedDecoder, SamVitEncoder
+
+TRANSFORMERS_EPS = 1e-6
+"""Of the mask decoder's norms in transformers, and so in the original RSPrompter."""
+LITE_MEDSAM_EPS = 1e-5
+"""Of the same norms in segment-anything's own code, which LiteMedSAM was trained with."""
+
+
+def build_trained_encoder(config: TrainedSamConfig) -> nn.Module:
+    """SAM's image encoder of a completed configuration, with its adapters where it has any."""
+    encoder = build_encoder(config.sam_arch, config.image_size)
+    if config.encoder == "lora":
+        add_lora(encoder, r=config.lora.r, alpha=config.lora.alpha, dropout=config.lora.dropout)
+    return encoder
+
+
+def build_encoder(arch: VitArch | TinyVitArch | None, side: int | None) -> nn.Module:
+    """SAM's image encoder for a square input of `side` pixels.
+
+    Raises:
+        UsageError: sizes that do not go together.
+    """
+    assert arch is not None
+    assert side is not None
+    if arch.output_channels != arch.decoder.hidden_size:
+        raise UsageError(
+            f"model.sam_arch: output_channels {arch.output_channels} differs from decoder.hidden_size "
+            f"{arch.decoder.hidden_size}",
+            "the mask decoder adds its prompts to the embedding: give both the same width",
+        )
+    match arch:
+        case VitArch():
+            if side % (2 * arch.patch_size):
+                raise UsageError(f"model.image_size = {side}: must be a multiple of {2 * arch.patch_size}")
+            return SamVitEncoder(
+                hidden_size=arch.hidden_size,
+                num_layers=arch.num_layers,
+                num_heads=arch.num_heads,
+                mlp_dim=arch.mlp_dim,
+                global_attn_indexes=arch.global_attn_indexes,
+                window_size=arch.window_size,
+                patch_size=arch.patch_size,
+                output_channels=arch.output_channels,
+                image_size=side,
+            )
+        case TinyVitArch():
+            # timm is slow to import and only this encoder needs it.
+            from rsprompter_cli.models.tiny_vit import TinyVitEncoder
+
+            return TinyVitEncoder(
+                embed_dims=arch.embed_dims,
+                depths=arch.depths,
+                num_heads=arch.num_heads,
+                window_sizes=arch.window_sizes,
+                output_channels=arch.output_channels,
+                image_size=side,
+            )
+        case _:
+            assert_never(arch)
+
+
+def build_neck(config: TrainedSamConfig, encoder: nn.Module) -> Neck:
+    """The neck that reads this encoder.
+
+    Raises:
+        UsageError: layers the encoder does not have, or an embedding of a stride it cannot take.
+    """
+    arch = config.sam_arch
+    assert arch is not None
+    neck: NeckConfig = config.neck
+    if neck.out_channels % 4:
+        raise UsageError(f"model.neck.out_channels = {neck.out_channels}: must be a multiple of 4")
+    aggregator: nn.Module
+    if aggregator_kind(config) == "last":
+        aggregator = LastAggregator(
+            in_channels=arch.output_channels,
+            hidden_channels=neck.hidden_channels or 512,
+            out_channels=neck.out_channels,
+        )
+    else:
+        state_channels: tuple[int, ...] = encoder.state_channels  # type: ignore[assignment]  # of the encoder's protocol
+        aggregator = LayersAggregator(
+            state_channels=state_channels,
+            layers=_layers(neck, arch, len(state_channels)),
+            hidden_channels=neck.hidden_channels or 32,
+            out_channels=neck.out_channels,
+        )
+    stride: int = encoder.embedding_stride  # type: ignore[assignment]  # of the encoder's protocol
+    if stride not in (4, 16):
+        raise UsageError(f"model.sam_arch.patch_size = {stride}: the neck takes embeddings of stride 4 or 16")
+    return Neck(aggregator, Splitter(channels=neck.out_channels, stride=stride))
+
+
+def _layers(neck: NeckConfig, arch: VitArch | TinyVitArch, states: int) -> tuple[int, ...]:
+    if neck.layers is None:
+        # Every other layer of a ViT, from the first on; every block that TinyViT offers.
+        return tuple(range(1, states, 2)) if isinstance(arch, VitArch) else tuple(range(states))
+    wrong = [layer for layer in neck.layers if not 0 <= layer < states]
+    if wrong or not neck.layers:
+        raise UsageError(f"model.neck.layers = {list(neck.layers)}: this encoder has states 0 to {states - 1}")
+    return neck.layers
+
+
+def aggregator_kind(config: TrainedSamConfig) -> str:
+    """The aggregator a configuration means where it names none."""
+    return config.neck.aggregator or ("last" if config.encoder == "lora" else "layers")
+
+
+def build_decoder(arch: VitArch | TinyVitArch, chunk: int, *, box_prompts: bool = False) -> PromptedDecoder:
+    """SAM's mask decoder; `chunk` prompts are decoded at a time."""
+    sizes = arch.decoder
+    return PromptedDecoder(
+        hidden_size=sizes.hidden_size,
+        num_layers=sizes.num_layers,
+        num_heads=sizes.num_heads,
+        mlp_dim=sizes.mlp_dim,
+        attention_downsample_rate=sizes.attention_downsample_rate,
+        iou_head_hidden_dim=sizes.iou_head_hidden_dim,
+        iou_head_depth=sizes.iou_head_depth,
+        num_multimask_outputs=sizes.num_multimask_outputs,
+        chunk=chunk,
+        norm_eps=LITE_MEDSAM_EPS if isinstance(arch, TinyVitArch) else TRANSFORMERS_EPS,
+        box_prompts=box_prompts,
+    )

@@ -1,0 +1,62 @@
+"""The two-stage models from their configuration."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from rsprompter_cli.config import BoxConfig, RpnConfig, RSPrompterAnchorConfig
+from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder
+from rsprompter_cli.models.roi import BoxHead
+from rsprompter_cli.models.rpn import RegionProposals
+from rsprompter_cli.models.rsprompter_anchor import PromptHead, RSPrompterAnchor
+
+
+def build_rsprompter_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module:
+    """RSPrompter-anchor of a completed configuration."""
+    arch, side = config.sam_arch, config.image_size
+    assert arch is not None
+    assert side is not None
+    encoder = build_trained_encoder(config)
+    channels = config.neck.out_channels
+    return RSPrompterAnchor(
+        encoder=encoder,
+        neck=build_neck(config, encoder),
+        rpn=build_rpn(config.rpn, channels),
+        box_head=build_box_head(config.roi, channels, num_classes),
+        prompt_head=PromptHead(
+            channels=channels,
+            prompts=config.prompts_per_object,
+            embed_channels=arch.decoder.hidden_size,
+            # Beside SAM's own prompts the learned ones start silent: the first masks are then SAM's.
+            silent=config.box_prompts,
+        ),
+        mask_decoder=build_decoder(arch, config.mask_chunk, box_prompts=config.box_prompts),
+        image_size=side,
+        roi_samples=config.roi.samples,
+        mask_samples=config.roi.mask_samples,
+    )
+
+
+def build_rpn(config: RpnConfig, channels: int) -> RegionProposals:
+    """Region proposals on a pyramid of that width."""
+    return RegionProposals(
+        channels=channels,
+        anchor_scales=config.anchor_scales,
+        nms_pre_train=config.nms_pre_train,
+        nms_pre_test=config.nms_pre_test,
+        max_proposals=config.max_proposals,
+        nms_iou=config.nms_iou,
+        samples=config.samples,
+    )
+
+
+def build_box_head(config: BoxConfig, channels: int, num_classes: int) -> BoxHead:
+    """The box head on region features of that width."""
+    return BoxHead(
+        channels=channels,
+        fc_channels=config.fc_channels,
+        num_classes=num_classes,
+        score_threshold=config.score_threshold,
+        nms_iou=config.nms_iou,
+        max_detections=config.max_detections,
+    )
