@@ -10,25 +10,41 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli import __version__
-from rsprompter_cli.cli import config_cmd, convert, data_cmd, download_sam, eval, info, predict, train
+from rsprompter_cli.cli.groups import Entry, LazyGroup
 from rsprompter_cli.cli.output import print_error, set_up_logging
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, ResourceError, RspError, UsageError
 
+# A new command is one line here: its name, where it is, and the first line of its docstring (of a group: its help).
+COMMANDS = {
+    "download-sam": Entry(
+        "download_sam:download_sam_command", "Get SAM weights, check them, and print the folder they are in."
+    ),
+    "train": Entry("train:train_command", "Train a model on a COCO set."),
+    "eval": Entry("eval:eval_command", "Box and mask average precision of a checkpoint on a COCO split."),
+    "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons."),
+    "info": Entry(
+        "info:info_command",
+        "Say what a scene is, at which resolution it would be read, in how many windows, time and memory.",
+    ),
+    "config": Entry("config_cmd:app", "List, show and describe configurations."),
+    "data": Entry("data_cmd:app", "Check, show, count and split COCO sets."),
+    "convert": Entry("convert:app", "Convert data sets from and to COCO."),
+}
+
+
+class _Program(LazyGroup):
+    entries = COMMANDS
+
+
 app = typer.Typer(
     name="rsp",
+    cls=_Program,
     help="Aerial and satellite imagery in, instance polygons out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # to draw help with rich takes longer than all the rest of it
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.add_typer(config_cmd.app, name="config")
-app.add_typer(data_cmd.app, name="data")
-app.add_typer(convert.app, name="convert")
-app.command("download-sam")(download_sam.download_sam_command)
-app.command("train")(train.train_command)
-app.command("eval")(eval.eval_command)
-app.command("predict")(predict.predict_command)
-app.command("info")(info.info_command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -59,7 +75,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name="rsp", standalone_mode=False)
     except BaseException as error:
         if os.environ.get("RSP_DEBUG") == "1" and not isinstance(error, typer.Exit):
             raise

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from rsprompter_cli import __version__
-from rsprompter_cli.cli.app import run
+from rsprompter_cli.cli.app import COMMANDS, app, run
 from rsprompter_cli.errors import RspError
 
 Captured = pytest.CaptureFixture[str]
@@ -39,13 +40,68 @@ def test_python_m_is_the_same_program() -> None:
 def test_help_goes_to_stdout(arguments: list[str], capsys: Captured) -> None:
     assert run(arguments) == 0
     out, err = capsys.readouterr()
-    assert "Usage:" in out
+    assert "Usage: rsp " in out
     assert err == ""
 
 
 def test_shell_completion_is_offered(capsys: Captured) -> None:
     run(["--help"])
     assert "--install-completion" in capsys.readouterr().out
+
+
+def test_a_tab_completes_commands_and_their_options(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setenv("_RSP_COMPLETE", "complete_bash")
+    for line, offered in (("rsp pre", "predict"), ("rsp config sch", "schema"), ("rsp predict --nat", "--native")):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert run([]) == 0
+        assert capsys.readouterr().out.split() == [offered]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_list_of_commands_says_what_each_says_of_itself(name: str) -> None:
+    itself = typer.main.get_command(app).commands[name].help.split("\n\n")[0]
+    assert COMMANDS[name].summary == itself, f"cli/app.py: the summary of {name} is not its first line"
+
+
+@pytest.mark.parametrize("group", [[], ["config"]])
+def test_no_command_is_help_on_stderr(group: list[str], capsys: Captured) -> None:
+    assert run([*group, "--help"]) == 0
+    asked = capsys.readouterr().out
+    assert run(group) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == asked
+
+
+def test_summaries_are_not_cut(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    for group in ([], ["convert"]):
+        assert run([*group, "--help"]) == 0
+        assert "..." not in capsys.readouterr().out.split("Commands:")[1]
+
+
+def test_help_flag_as_the_value_of_an_option_is_no_help(capsys: Captured) -> None:
+    assert run(["config", "show", "rsprompter-anchor-whu", "--set", "-h"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "-h" in one_line(err)
+
+
+LOADED_BY_HELP = """
+import sys
+from rsprompter_cli.cli.app import run
+watched = ["rich", "pydantic", *(f"rsprompter_cli.cli.{name}" for name in ("predict", "train", "config_cmd"))]
+for words in (["--help"], ["predict", "--help"], ["config", "list", "--help"]):
+    run(words)
+    print([name.split(".")[-1] for name in watched if name in sys.modules], file=sys.stderr)
+"""
+
+
+def test_help_imports_only_the_command_it_is_about() -> None:
+    command = [sys.executable, "-c", LOADED_BY_HELP]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["[]", "['predict']", "['predict', 'config_cmd']"]
 
 
 @pytest.mark.parametrize(
