@@ -5,7 +5,6 @@ Source: RSPrompter (arXiv 2306.16269), the anchor-based prompter.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
@@ -18,6 +17,7 @@ from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.matcher import ROI_RULE
 from rsprompter_cli.models.neck import Neck
+from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image, pad_batch, resize_batch
 from rsprompter_cli.models.roi import BOX_SIZE, BoxDetections, BoxHead, RoiSamples, roi_features, sample_rois
 from rsprompter_cli.models.rpn import RegionProposals
@@ -253,22 +253,3 @@ def _draw(count: int, most: int | None, device: torch.device) -> Tensor:
     if most is None or count <= most:
         return torch.arange(count, device=device)
     return torch.randperm(count, device=device)[:most]
-
-
-def sine_positions(rows: int, columns: int, channels: int, device: torch.device) -> Tensor:
-    """Sine position encoding of a map, float32 [1, channels, rows, columns], rows' half first.
-
-    Source: DETR's encoding as in MMDetection's SinePositionalEncoding, normalised, temperature 10000.
-    """
-    half = channels // 2
-    index = torch.arange(half, device=device, dtype=torch.float32)
-    period = 10000.0 ** (2 * torch.div(index, 2, rounding_mode="floor") / half)
-
-    def encode(count: int) -> Tensor:
-        cells = torch.arange(1, count + 1, device=device, dtype=torch.float32)
-        angles = (cells / (count + 1e-6) * (2 * math.pi))[:, None] / period  # [count, half]
-        return torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)
-
-    by_row = encode(rows).T[:, :, None].expand(half, rows, columns)
-    by_column = encode(columns).T[:, None, :].expand(half, rows, columns)
-    return torch.cat([by_row, by_column])[None]

@@ -13,10 +13,11 @@ from transformers.models.sam.modeling_sam import SamPromptEncoder
 
 from rsprompter_cli.models import rsprompter_anchor
 from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.roi import RoiSamples
 from rsprompter_cli.models.rpn import Proposals, RpnOutput
-from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor, sine_positions
+from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from rsprompter_cli.models.trainable import trainable_table
 from rsprompter_cli.structures import LowResMasks, Size, Target
 from tests.make.tiny_models import tiny_model
