@@ -1,79 +1,30 @@
-"""Key names of the original RSPrompter code, mapped to ours.
+"""Weights of the original RSPrompter code, put into our models.
 
-One ordered table of patterns for each block: a key is renamed by the first pattern that matches it whole.
+The names of each kind of model are one `KeyTable` in a file of their own (original_anchor.py, ...), listed
+in `TABLES`; how such a table is written is told in original_keys.py. A table never names the encoder and
+the neck, which all models share and which the original spells in several ways: see original_shared.py.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.original_anchor import ANCHOR
+from rsprompter_cli.models.original_keys import KeyTable, to_ours
+from rsprompter_cli.models.original_shared import PEFT_PREFIX, QKV, import_rows
 
-_PEFT = r"backbone\.vision_encoder\.base_model\.model\."
-_PLAIN = r"backbone\.vision_encoder\."
-_BODY = rf"(?:{_PEFT}|{_PLAIN})"
-
-_ENCODER = (
-    # transformers' names
-    (rf"{_BODY}(pos_embed|patch_embed\..+)", r"encoder.vit.\1"),
-    (rf"{_BODY}(layers\.\d+\.(?:layer_norm\d|mlp\.lin\d)\..+)", r"encoder.vit.\1"),
-    (rf"{_BODY}(layers\.\d+\.attn\.(?:proj\..+|rel_pos_.))", r"encoder.vit.\1"),
-    (rf"{_BODY}(layers\.\d+\.attn\.qkv\..+)", r"encoder.vit.\1"),
-    (rf"{_BODY}(neck\..+)", r"encoder.vit.\1"),
-    # mmpretrain's names, used with LoRA
-    (rf"{_BODY}(layers\.\d+)\.ln(\d)\.(.+)", r"encoder.vit.\1.layer_norm\2.\3"),
-    (rf"{_BODY}(layers\.\d+)\.ffn\.layers\.0\.0\.(.+)", r"encoder.vit.\1.mlp.lin1.\2"),
-    (rf"{_BODY}(layers\.\d+)\.ffn\.layers\.1\.(.+)", r"encoder.vit.\1.mlp.lin2.\2"),
-    (rf"{_BODY}channel_reduction\.0\.(.+)", r"encoder.vit.neck.conv1.\1"),
-    (rf"{_BODY}channel_reduction\.1\.(.+)", r"encoder.vit.neck.layer_norm1.\1"),
-    (rf"{_BODY}channel_reduction\.2\.(.+)", r"encoder.vit.neck.conv2.\1"),
-    (rf"{_BODY}channel_reduction\.3\.(.+)", r"encoder.vit.neck.layer_norm2.\1"),
-)
-
-_NECK = (
-    (r"neck\.feature_aggregator\.downconvs\.(.+)", r"neck.aggregator.reduce.\1"),
-    (r"neck\.feature_aggregator\.hidden_convs\.(.+)", r"neck.aggregator.residual.\1"),
-    (r"neck\.feature_aggregator\.(?:fusion_conv|channel_fusion)\.(.+)", r"neck.aggregator.fuse.\1"),
-    (r"neck\.feature_spliter\.fpn1\.(.+)", r"neck.splitter.up4.\1"),
-    (r"neck\.feature_spliter\.fpn2\.0\.(.+)", r"neck.splitter.up2.\1"),
-    (r"neck\.feature_spliter\.lateral_convs\.(\d)\.conv\.(.+)", r"neck.splitter.lateral.\1.conv.\2"),
-    (r"neck\.feature_spliter\.lateral_convs\.(\d)\.norm_layer\.(.+)", r"neck.splitter.lateral.\1.norm.\2"),
-    (r"neck\.feature_spliter\.fpn_convs\.(\d)\.conv\.(.+)", r"neck.splitter.output.\1.conv.\2"),
-    (r"neck\.feature_spliter\.fpn_convs\.(\d)\.norm_layer\.(.+)", r"neck.splitter.output.\1.norm.\2"),
-)
-
-_TWO_STAGE = (
-    (r"rpn_head\.rpn_conv\.(.+)", r"rpn.conv.\1"),
-    (r"rpn_head\.rpn_cls\.(.+)", r"rpn.objectness.\1"),
-    (r"rpn_head\.rpn_reg\.(.+)", r"rpn.offsets.\1"),
-    (r"roi_head\.bbox_head\.shared_fcs\.0\.(.+)", r"box_head.fc1.\1"),
-    (r"roi_head\.bbox_head\.shared_fcs\.1\.(.+)", r"box_head.fc2.\1"),
-    (r"roi_head\.bbox_head\.fc_cls\.(.+)", r"box_head.classes.\1"),
-    (r"roi_head\.bbox_head\.fc_reg\.(.+)", r"box_head.offsets.\1"),
-)
-
-_ANCHOR = (
-    (r"roi_head\.mask_head\.point_emb\.0\.(.+)", r"prompt_head.conv.\1"),
-    (r"roi_head\.mask_head\.point_emb\.1\.(.+)", r"prompt_head.norm.\1"),
-    (r"roi_head\.mask_head\.point_emb\.4\.(.+)", r"prompt_head.fc1.\1"),
-    (r"roi_head\.mask_head\.point_emb\.6\.(.+)", r"prompt_head.fc2.\1"),
-    (r"roi_head\.mask_head\.point_emb\.8\.(.+)", r"prompt_head.fc3.\1"),
-    (r"roi_head\.mask_head\.mask_decoder\.mask_decoder\.(.+)", r"mask_decoder.decoder.\1"),
-    (r"roi_head\.mask_head\.no_mask_embed\.(.+)", r"mask_decoder.no_mask_embed.\1"),
-    (r"shared_image_embedding\.shared_image_embedding\.(.+)", r"mask_decoder.position.\1"),
-)
-
-_TABLES = {"rsprompter-anchor": _ENCODER + _NECK + _TWO_STAGE + _ANCHOR}
-
-_QKV = re.compile(r"(\.attn\.qkv)\.(?:base_layer\.)?(weight|bias)$")
+TABLES: Mapping[str, KeyTable] = {
+    "rsprompter-anchor": ANCHOR,
+}
 
 
 def rename_keys(keys: Iterable[str], *, kind: str, lora: bool) -> dict[str, str]:
-    """Our name of each original key; a key that no pattern knows is left out.
+    """Our name of each original key; a key that no table knows is left out.
 
     Args:
         keys: of an original state dictionary.
@@ -81,16 +32,13 @@ def rename_keys(keys: Iterable[str], *, kind: str, lora: bool) -> dict[str, str]
         lora: whether our model has adapters, which move the projection's own weights to `base_layer`
             (peft before 0.7 wrote them without).
     """
-    table = [(re.compile(pattern), replacement) for pattern, replacement in _TABLES[kind]]
-    renamed = {}
-    for key in keys:
-        for pattern, replacement in table:
-            match = pattern.fullmatch(key)
-            if match:
-                name = match.expand(replacement)
-                renamed[key] = _QKV.sub(r"\1.base_layer.\2" if lora else r"\1.\2", name)
-                break
-    return renamed
+    table = TABLES[kind]
+    plain = {key: key.replace(table.encoder + PEFT_PREFIX, table.encoder, 1) for key in keys}
+    plain = {key: table.copies.get(name, name) for key, name in plain.items()}
+    ours = to_ours(plain.values(), table.rows + import_rows(table.encoder))
+    ours |= {piece: name for name, pieces in table.stacked.items() for piece in pieces}
+    base = r"\1.base_layer.\2" if lora else r"\1.\2"
+    return {key: QKV.sub(base, ours[name]) for key, name in plain.items() if name in ours}
 
 
 def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> None:
@@ -105,6 +53,18 @@ def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str,
     Raises:
         CheckpointError: lists unknown, missing, left-over and mismatched keys.
     """
+    ours = our_tensors(tensors, kind=kind, lora=lora, origin=origin)
+    check_keys(shapes_of(model.state_dict()), shapes_of(ours), origin)
+    model.load_state_dict(ours)
+
+
+def our_tensors(tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> dict[str, Tensor]:
+    """An original state dictionary under our names: pieces are stacked, and what stands there twice is once.
+
+    Raises:
+        CheckpointError: lists unknown keys, missing pieces, and copies that differ.
+    """
+    table = TABLES[kind]
     names = rename_keys(tensors, kind=kind, lora=lora)
     unknown = [key for key in tensors if key not in names]
     if unknown:
@@ -113,6 +73,12 @@ def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str,
             f"{origin}: {len(unknown)} keys are none of an original {kind}: {shown}",
             "is the preset the one it was trained with?",
         )
-    ours = {names[key]: value for key, value in tensors.items()}
-    check_keys(shapes_of(model.state_dict()), shapes_of(ours), origin)
-    model.load_state_dict(ours)
+    for copy, source in table.copies.items():
+        if copy in tensors and source in tensors and not torch.equal(tensors[copy], tensors[source]):
+            raise CheckpointError(f"{origin}: {copy} is not the same as {source}, of which it is a copy")
+    ours = {name: tensors[key] for key, name in names.items() if key not in table.copies}
+    for name, pieces in table.stacked.items():
+        ours.pop(name, None)
+        if all(piece in tensors for piece in pieces):  # else it is missing, and told as such
+            ours[name] = torch.cat([tensors[piece] for piece in pieces])
+    return ours
