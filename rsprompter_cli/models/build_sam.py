@@ -118,8 +118,15 @@ def aggregator_kind(config: TrainedSamConfig) -> str:
     return config.neck.aggregator or ("last" if config.encoder == "lora" else "layers")
 
 
-def build_decoder(arch: VitArch | TinyVitArch, chunk: int, *, box_prompts: bool = False) -> PromptedDecoder:
-    """SAM's mask decoder; `chunk` prompts are decoded at a time."""
+def build_decoder(
+    arch: VitArch | TinyVitArch,
+    chunk: int,
+    *,
+    box_prompts: bool = False,
+    point_prompts: bool = False,
+    mask_prompts: bool = False,
+) -> PromptedDecoder:
+    """SAM's mask decoder with the prompt parts asked for; `chunk` prompts are decoded at a time."""
     sizes = arch.decoder
     return PromptedDecoder(
         hidden_size=sizes.hidden_size,
@@ -133,4 +140,7 @@ def build_decoder(arch: VitArch | TinyVitArch, chunk: int, *, box_prompts: bool 
         chunk=chunk,
         norm_eps=LITE_MEDSAM_EPS if isinstance(arch, TinyVitArch) else TRANSFORMERS_EPS,
         box_prompts=box_prompts,
+        point_prompts=point_prompts,
+        mask_prompts=mask_prompts,
+        mask_input_channels=sizes.mask_input_channels,
     )

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import SamMaskDecoderConfig, SamVisionConfig
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPositionalEmbedding, SamVisionEncoder
+from transformers import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
+from transformers.models.sam.modeling_sam import (
+    SamMaskDecoder,
+    SamMaskEmbedding,
+    SamPositionalEmbedding,
+    SamVisionEncoder,
+)
 
 from rsprompter_cli.models.encoder import EncoderOutput
 
@@ -87,7 +92,9 @@ class SamVitEncoder(nn.Module):
 
 
 class PromptedDecoder(nn.Module):
-    """SAM's mask decoder with the two things it needs of the prompt encoder: positions and the empty dense prompt.
+    """SAM's mask decoder with those parts of SAM's prompt encoder that a model asks for.
+
+    Always held: the positions (`position`) and the empty dense prompt (`no_mask_embed`).
 
     Args:
         hidden_size, num_layers, num_heads, mlp_dim, attention_downsample_rate: of the two-way transformer.
@@ -97,6 +104,9 @@ class PromptedDecoder(nn.Module):
         chunk: prompts decoded at a time. Changes the speed, never the result: 100 prompts in one batch
             are four times slower on a CPU than in chunks of a few, whose maps stay in the cache.
         box_prompts: also hold SAM's embeddings of a box's two corners, for `corner_prompts`.
+        point_prompts: also hold SAM's embeddings of clicked points, for `point_prompts`.
+        mask_prompts: also hold SAM's embedding of masks, for `dense_prompts`.
+        mask_input_channels: width of that embedding; needed with `mask_prompts` only.
     """
 
     def __init__(
@@ -113,6 +123,9 @@ class PromptedDecoder(nn.Module):
         chunk: int,
         norm_eps: float,
         box_prompts: bool = False,
+        point_prompts: bool = False,
+        mask_prompts: bool = False,
+        mask_input_channels: int = 16,
     ) -> None:
         super().__init__()
         self.chunk = chunk
@@ -132,10 +145,17 @@ class PromptedDecoder(nn.Module):
         self.decoder = SamMaskDecoder(config)
         self.no_mask_embed = nn.Embedding(1, hidden_size)
         self.corner_embed = nn.Embedding(2, hidden_size) if box_prompts else None
+        self.point_embed = nn.Embedding(2, hidden_size) if point_prompts else None
+        self.not_a_point = nn.Embedding(1, hidden_size) if point_prompts else None
+        self.mask_embed = (
+            SamMaskEmbedding(SamPromptEncoderConfig(hidden_size=hidden_size, mask_input_channels=mask_input_channels))
+            if mask_prompts
+            else None
+        )
         # The scale only sets the spread of the random start; SAM's weights replace it.
         self.position = SamPositionalEmbedding(SamVisionConfig(hidden_size=2, num_pos_feats=hidden_size // 2))
 
-    def corner_prompts(self, boxes: Tensor, side: int) -> Tensor:
+    def corner_prompts(self, boxes: Tensor, side: int, *, last_pixel: bool = False) -> Tensor:
         """SAM's two prompt tokens of each box, its top left and bottom right pixel.
 
         Source: SAM's prompt encoder. It was trained with boxes that name the first and the last
@@ -144,16 +164,49 @@ class PromptedDecoder(nn.Module):
         Args:
             boxes: [N, 4] xyxy in pixels of the square input.
             side: of that input, pixels.
+            last_pixel: the boxes are passed as SAM's own code takes them, half a pixel being added to both corners.
 
         Returns:
             float32 [N, 2, C].
         """
         if self.corner_embed is None:
             raise ValueError("this decoder holds no corner embeddings")
-        corners = torch.stack([boxes[:, :2] + 0.5, boxes[:, 2:] - 0.5], dim=1).float() / side  # [N, 2, 2]
-        with torch.autocast(boxes.device.type, enabled=False):
-            encoded: Tensor = self.position(corners)
-        return encoded + self.corner_embed.weight
+        end = boxes[:, 2:] + (0.5 if last_pixel else -0.5)
+        corners = torch.stack([boxes[:, :2] + 0.5, end], dim=1).float() / side  # [N, 2, 2]
+        return self._encode(corners) + self.corner_embed.weight
+
+    def point_prompts(self, points: Tensor, side: int, labels: Tensor | None = None) -> Tensor:
+        """SAM's prompt tokens of points: one each, and the token that says that no box follows.
+
+        Args:
+            points: [N, P, 2] xy of pixels of the square input (their first corner: SAM adds half a pixel),
+                P points for each of N objects.
+            side: of that input, pixels.
+            labels: integers [N, P], 1 on the object, 0 on the background; None: all on the object.
+
+        Returns:
+            float32 [N, P + 1, C].
+        """
+        if self.point_embed is None or self.not_a_point is None:
+            raise ValueError("this decoder holds no point embeddings")
+        kinds = points.new_ones(points.shape[:2], dtype=torch.long) if labels is None else labels.long()
+        tokens = self._encode((points.float() + 0.5) / side) + self.point_embed(kinds)
+        last = self.not_a_point.weight.expand(points.shape[0], 1, -1)
+        return torch.cat([tokens, last], dim=1)
+
+    def dense_prompts(self, masks: Tensor) -> Tensor:
+        """SAM's dense prompt of mask logits.
+
+        Args:
+            masks: float [N, 1, 4h, 4w].
+
+        Returns:
+            [N, C, h, w].
+        """
+        if self.mask_embed is None:
+            raise ValueError("this decoder holds no mask embedding")
+        prompts: Tensor = self.mask_embed(masks)
+        return prompts
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """SAM's positional encoding of a map's cells, float32 [1, C, rows, columns]."""
@@ -161,33 +214,61 @@ class PromptedDecoder(nn.Module):
         y = (torch.arange(rows, device=table.device, dtype=torch.float32) + 0.5) / rows
         x = (torch.arange(columns, device=table.device, dtype=torch.float32) + 0.5) / columns
         grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        with torch.autocast(table.device.type, enabled=False):
-            encoded: Tensor = self.position(torch.stack([grid_x, grid_y], dim=-1))  # [rows, columns, C]
+        encoded = self._encode(torch.stack([grid_x, grid_y], dim=-1))  # [rows, columns, C]
         return encoded.permute(2, 0, 1)[None]
 
-    def forward(self, embedding: Tensor, prompts: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor, prompts: Tensor, dense: Tensor | None = None) -> Tensor:
         """Decode one mask for each prompt of one image.
 
         Args:
             embedding: [1, C, h, w] of the image.
             prompts: [N, Kp, C], Kp prompt tokens for each of N objects.
+            dense: [N, C, h, w] a dense prompt of each object's own; None: SAM's empty one.
 
         Returns:
-            logits float32 [N, 4h, 4w].
+            logits float32 [N, 4h, 4w]: those of `with_quality(..., multimask=False)`.
+        """
+        logits, _ = self.with_quality(embedding, prompts, dense=dense, multimask=False)
+        return logits[:, 0]
+
+    def with_quality(
+        self, embedding: Tensor, prompts: Tensor, *, dense: Tensor | None = None, multimask: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Decode the masks of each prompt of one image and SAM's guess of their quality.
+
+        Args:
+            embedding, prompts, dense: as for `forward`.
+            multimask: the masks of SAM's tokens for an ambiguous prompt, instead of the single one.
+
+        Returns:
+            logits: float32 [N, M, 4h, 4w], M the number of those tokens, or 1.
+            quality: float32 [N, M], the IoU each mask is thought to reach.
         """
         rows, columns = embedding.shape[-2:]
+        count = self.decoder.num_multimask_outputs if multimask else 1
         if prompts.shape[0] == 0:
-            return embedding.new_zeros((0, 4 * rows, 4 * columns), dtype=torch.float32)
-        positions = self.positions(rows, columns)
-        dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, rows, columns)
-        parts = []
-        for part in prompts.split(self.chunk):
-            masks, _ = self.decoder(
-                image_embeddings=embedding,
-                image_positional_embeddings=positions,
-                sparse_prompt_embeddings=part[None],  # [1, n, Kp, C]
-                dense_prompt_embeddings=dense,
-                multimask_output=False,
+            return (
+                embedding.new_zeros((0, count, 4 * rows, 4 * columns), dtype=torch.float32),
+                embedding.new_zeros((0, count), dtype=torch.float32),
             )
-            parts.append(masks[0, :, 0].float())
-        return torch.cat(parts)
+        positions = self.positions(rows, columns)
+        empty = self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, rows, columns)
+        masks, quality = [], []
+        for start in range(0, prompts.shape[0], self.chunk):
+            part = prompts[start : start + self.chunk]
+            part_masks, part_quality = self.decoder(
+                image_embeddings=embedding.expand(part.shape[0], -1, -1, -1),
+                image_positional_embeddings=positions,
+                sparse_prompt_embeddings=part[:, None],  # [n, 1, Kp, C]
+                dense_prompt_embeddings=empty if dense is None else dense[start : start + self.chunk],
+                multimask_output=multimask,
+            )
+            masks.append(part_masks[:, 0].float())
+            quality.append(part_quality[:, 0].float())
+        return torch.cat(masks), torch.cat(quality)
+
+    def _encode(self, places: Tensor) -> Tensor:
+        """SAM's positional encoding of points [..., 2] xy in 0..1 of the input's side, float32 [..., C]."""
+        with torch.autocast(places.device.type, enabled=False):
+            encoded: Tensor = self.position(places)
+        return encoded

@@ -16,17 +16,25 @@ from rsprompter_cli.io.sam_folder import SAM_WEIGHTS_FILE, read_sam_folder
 from rsprompter_cli.models.keys import check_keys, shapes_of
 
 _ENCODER = "vision_encoder."
+_DECODER = "mask_decoder.decoder."
 _RENAMED = {
-    "mask_decoder.": "mask_decoder.decoder.",
+    "mask_decoder.": _DECODER,
     "prompt_encoder.no_mask_embed.": "mask_decoder.no_mask_embed.",
     "shared_image_embedding.": "mask_decoder.position.",
 }
-_UNUSED = ("prompt_encoder.mask_embed.", "prompt_encoder.point_embed.", "prompt_encoder.not_a_point_embed.",
-           "prompt_encoder.shared_embedding.")  # fmt: skip
-"""Parts of SAM for prompts that users click, which a model may lack."""
-_CORNERS = "mask_decoder.corner_embed.weight"
-_CORNER_SOURCES = ("prompt_encoder.point_embed.2.weight", "prompt_encoder.point_embed.3.weight")
-"""A box's top left and bottom right corner among SAM's kinds of points."""
+_OPTIONAL = {
+    "prompt_encoder.mask_embed.": "mask_decoder.mask_embed.",
+    "prompt_encoder.not_a_point_embed.": "mask_decoder.not_a_point.",
+}
+"""Parts of SAM for prompts that a model may not use."""
+STACKED = {
+    "mask_decoder.point_embed.weight": ("prompt_encoder.point_embed.0.weight", "prompt_encoder.point_embed.1.weight"),
+    "mask_decoder.corner_embed.weight": ("prompt_encoder.point_embed.2.weight", "prompt_encoder.point_embed.3.weight"),
+}
+"""Our tables of SAM's kinds of points, and the single rows in SAM that they are made of, in order:
+background and object; a box's top left and bottom right corner."""
+_UNUSED = ("prompt_encoder.point_embed.", "prompt_encoder.shared_embedding.")
+"""Read as `STACKED`; the positions under their second name."""
 
 
 def resolve_sam_arch(sam: str) -> VitArch | TinyVitArch:
@@ -43,25 +51,34 @@ def resolve_sam_arch(sam: str) -> VitArch | TinyVitArch:
     return read_sam_folder(sam, verify=False).arch
 
 
-def load_sam_weights(model: nn.Module, folder: str | Path) -> None:
+def load_sam_weights(model: nn.Module, folder: str | Path, *, decoder: bool = True) -> None:
     """Put the weights of a SAM folder into `model.encoder` and `model.mask_decoder`, in place.
 
-    The model's input may differ in size from SAM's: the position tables are then resized. Adapters,
+    A model may lack the mask decoder, and its decoder parts of SAM's prompt encoder: what it holds is
+    filled. Its input may differ in size from SAM's: the position tables are then resized. Adapters,
     where the model has them, keep their start.
+
+    Args:
+        model: built for a SAM of these sizes.
+        folder: as `rsp download-sam` writes it.
+        decoder: False leaves the mask decoder proper as it started; SAM's positions and the embeddings
+            of its prompts are put in all the same.
 
     Raises:
         CheckpointError: missing or damaged file, or weights that do not fit.
     """
     path = Path(folder) / SAM_WEIGHTS_FILE
     stored = read_safetensors(path)
-    own = {key: value for key, value in model.state_dict().items() if key.startswith(("encoder.", "mask_decoder."))}
+    own = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key.startswith(("encoder.", "mask_decoder.")) and (decoder or not key.startswith(_DECODER))
+    }
     # Adapters stand beside the projection they wrap: its own weights are called base_layer.
     wanted = {key.replace(".base_layer.", "."): key for key in own if ".lora_" not in key}
     tensors = _renamed(
-        stored, encoder_prefix="encoder.vit." if any("encoder.vit." in key for key in own) else "encoder."
+        stored, encoder_prefix="encoder.vit." if any("encoder.vit." in key for key in own) else "encoder.", own=own
     )
-    if _CORNERS in own and all(key in stored for key in _CORNER_SOURCES):
-        tensors[_CORNERS] = torch.cat([stored[key] for key in _CORNER_SOURCES])
     tensors = {
         key: _resized(key, value, own[wanted[key]]) if key in wanted else value for key, value in tensors.items()
     }
@@ -71,7 +88,9 @@ def load_sam_weights(model: nn.Module, folder: str | Path) -> None:
     )
 
 
-def _renamed(stored: Mapping[str, Tensor], encoder_prefix: str) -> dict[str, Tensor]:
+def _renamed(stored: Mapping[str, Tensor], encoder_prefix: str, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SAM's tensors under the model's keys, without the parts beside the encoder that it lacks."""
+    absent = _OPTIONAL if any(key.startswith(_DECODER) for key in own) else _OPTIONAL | _RENAMED
     result = {}
     for key, value in stored.items():
         if key.startswith(_UNUSED):
@@ -79,8 +98,13 @@ def _renamed(stored: Mapping[str, Tensor], encoder_prefix: str) -> dict[str, Ten
         if key.startswith(_ENCODER):
             result[encoder_prefix + key.removeprefix(_ENCODER)] = value
             continue
-        old = next((prefix for prefix in _RENAMED if key.startswith(prefix)), None)
-        result[key if old is None else _RENAMED[old] + key.removeprefix(old)] = value
+        old = next((prefix for prefix in _RENAMED | _OPTIONAL if key.startswith(prefix)), None)
+        name = key if old is None else (_RENAMED | _OPTIONAL)[old] + key.removeprefix(old)
+        if old not in absent or name in own:
+            result[name] = value
+    for name, sources in STACKED.items():
+        if name in own and all(source in stored for source in sources):
+            result[name] = torch.cat([stored[source] for source in sources])
     return result
 
 

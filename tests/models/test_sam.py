@@ -9,13 +9,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import SamConfig, SamModel
 
 from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.sam_folder import config_from_arch
 from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.build_sam import build_decoder, build_encoder
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
+from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.sam_weights import load_sam_weights, resolve_sam_arch
 from tests.make.tiny_models import TINY_VIT, tiny_model, tiny_model_config
 
@@ -53,6 +56,16 @@ def folder(sam: SamModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sam")
     sam.save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def decoder(folder: Path) -> PromptedDecoder:
+    """A decoder with every prompt part, filled from the folder."""
+    model = nn.Module()
+    model.encoder = build_encoder(TINY_VIT, 64)
+    model.mask_decoder = build_decoder(TINY_VIT, 4, box_prompts=True, point_prompts=True, mask_prompts=True)
+    load_sam_weights(model, folder)
+    return model.mask_decoder.eval()
 
 
 def _loaded(folder: Path, **changes: object) -> RSPrompterAnchor:
@@ -93,8 +106,94 @@ def test_masks_equal_transformers_for_any_chunk(sam: SamModel, folder: Path) -> 
             assert torch.allclose(ours, theirs[0, :, 0], atol=1e-5)
 
 
-def test_no_prompts_give_no_masks(folder: Path) -> None:
-    assert _loaded(folder).mask_decoder(torch.randn(1, 16, 4, 4), torch.zeros(0, 5, 16)).shape == (0, 16, 16)
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+@pytest.mark.parametrize("multimask", [False, True])
+def test_dense_prompts_of_each_object_equal_transformers(
+    sam: SamModel, decoder: PromptedDecoder, multimask: bool, chunk: int
+) -> None:
+    embedding, prompts, masks = torch.randn(1, 16, 4, 4), torch.randn(5, 3, 16), torch.randn(5, 1, 16, 16)
+    with torch.no_grad():
+        dense = sam.prompt_encoder(input_points=None, input_labels=None, input_boxes=None, input_masks=masks)[1]
+        masks_of_sam, quality_of_sam = sam.mask_decoder(
+            image_embeddings=embedding.expand(5, -1, -1, -1),
+            image_positional_embeddings=sam.get_image_wide_positional_embeddings(),
+            sparse_prompt_embeddings=prompts[:, None],
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask,
+        )
+        decoder.chunk = chunk
+        assert torch.allclose(decoder.dense_prompts(masks), dense, atol=1e-6)
+        logits, quality = decoder.with_quality(embedding, prompts, dense=dense, multimask=multimask)
+        assert torch.allclose(logits, masks_of_sam[:, 0], atol=1e-5)
+        assert torch.allclose(quality, quality_of_sam[:, 0], atol=1e-5)
+        if not multimask:
+            assert torch.equal(decoder(embedding, prompts, dense), logits[:, 0])
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+def test_quality_with_the_empty_dense_prompt_equals_transformers(
+    sam: SamModel, decoder: PromptedDecoder, multimask: bool
+) -> None:
+    embedding, boxes = torch.randn(1, 16, 4, 4), torch.tensor([[[3.0, 5.0, 40.0, 31.0], [0.0, 9.5, 63.0, 63.0]]])
+    with torch.no_grad():
+        theirs = sam(image_embeddings=embedding, input_boxes=boxes, multimask_output=multimask)
+        prompts = decoder.corner_prompts(boxes[0], 64, last_pixel=True)
+        logits, quality = decoder.with_quality(embedding, prompts, multimask=multimask)
+    assert torch.allclose(logits, theirs.pred_masks[0], atol=1e-5)
+    assert torch.allclose(quality, theirs.iou_scores[0], atol=1e-5)
+
+
+def test_point_prompts_are_sams(sam: SamModel, decoder: PromptedDecoder) -> None:
+    points, labels = (
+        torch.tensor([[[3.0, 5.0], [40.0, 31.5]], [[0.0, 0.0], [63.0, 1.0]]]),
+        torch.tensor([[1, 0], [0, 1]]),
+    )
+    expected, _ = sam.prompt_encoder(
+        input_points=points[None], input_labels=labels[None], input_boxes=None, input_masks=None
+    )
+    torch.testing.assert_close(decoder.point_prompts(points, 64, labels), expected[0], rtol=1e-5, atol=1e-5)
+    ones = decoder.point_prompts(points, 64, torch.ones_like(labels))
+    assert torch.equal(decoder.point_prompts(points, 64), ones)
+
+
+def test_no_prompts_give_no_masks(decoder: PromptedDecoder) -> None:
+    embedding, prompts = torch.randn(1, 16, 4, 4), torch.zeros(0, 5, 16)
+    assert decoder(embedding, prompts).shape == (0, 16, 16)
+    logits, quality = decoder.with_quality(embedding, prompts, dense=torch.zeros(0, 16, 4, 4), multimask=True)
+    assert logits.shape == (0, 3, 16, 16)
+    assert quality.shape == (0, 3)
+
+
+def test_prompts_of_a_kind_that_is_not_held_are_refused(folder: Path) -> None:
+    decoder = _loaded(folder).mask_decoder
+    for ask in (
+        lambda: decoder.corner_prompts(torch.zeros(1, 4), 64),
+        lambda: decoder.point_prompts(torch.zeros(1, 1, 2), 64),
+        lambda: decoder.dense_prompts(torch.zeros(1, 1, 16, 16)),
+    ):
+        with pytest.raises(ValueError, match="this decoder holds no"):
+            ask()
+
+
+def test_a_model_without_mask_decoder_takes_the_encoder_alone(folder: Path) -> None:
+    whole = _loaded(folder)
+    model = nn.Module()
+    model.encoder = build_encoder(TINY_VIT, 64)
+    load_sam_weights(model, folder)
+    for key, value in model.encoder.state_dict().items():
+        assert torch.equal(value, whole.encoder.state_dict()[key])
+
+
+def test_the_decoder_proper_may_keep_its_start(sam: SamModel, folder: Path) -> None:
+    model = tiny_model(box_prompts=True)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_sam_weights(model, folder, decoder=False)
+    after = model.state_dict()
+    proper = [key for key in after if key.startswith("mask_decoder.decoder.")]
+    assert proper
+    assert all(torch.equal(after[key], before[key]) for key in proper)
+    assert torch.equal(after["mask_decoder.no_mask_embed.weight"], sam.prompt_encoder.no_mask_embed.weight)
+    assert torch.equal(after["encoder.vit.pos_embed"], sam.vision_encoder.pos_embed)
 
 
 def test_sizes_are_read_from_the_folder(folder: Path) -> None:
