@@ -13,16 +13,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.matcher import ROI_RULE
 from rsprompter_cli.models.neck import Neck
 from rsprompter_cli.models.positions import sine_positions
-from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image, pad_batch, resize_batch
-from rsprompter_cli.models.roi import BOX_SIZE, BoxDetections, BoxHead, RoiSamples, roi_features, sample_rois
+from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
+from rsprompter_cli.models.roi import BoxDetections, BoxHead, RoiSamples, roi_features
 from rsprompter_cli.models.rpn import RegionProposals
 from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.trainable import is_frozen, keep_frozen_in_eval
+from rsprompter_cli.models.two_stage import box_losses, find_boxes
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
 
 PROMPT_SIZE = 14
@@ -137,16 +139,9 @@ class RSPrompterAnchor(nn.Module):
         Raises:
             InputError: a tensor that is no picture, or a training image larger than the model's input.
         """
-        device = self.mask_decoder.no_mask_embed.weight.device
         mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
-        if not self.training:
-            batch, metas = resize_batch(images, self.image_size, mean, std, device)  # type: ignore[arg-type]
-            return self.detect(batch, metas)
-        if targets is None:
-            raise ValueError("training needs targets")
-        batch, sizes = pad_batch(images, self.image_size, mean, std, device)  # type: ignore[arg-type]
-        here = [Target(one.boxes.to(device), one.labels.to(device), one.masks.to(device)) for one in targets]
-        return self.losses(batch, sizes, here)
+        device = self.mask_decoder.no_mask_embed.weight.device
+        return answer(self, images, targets, mean=mean, std=std, device=device)  # type: ignore[arg-type]  # of the encoder
 
     def features(self, batch: Tensor) -> Features:
         """Encode a normalised, padded batch [B, 3, S, S]."""
@@ -170,22 +165,17 @@ class RSPrompterAnchor(nn.Module):
             float32 scalars loss_rpn_cls, loss_rpn_bbox, loss_cls, loss_bbox, loss_mask.
         """
         features = self.features(batch)
-        boxes = [target.boxes.float() for target in targets]
-        labels = [target.labels for target in targets]
-        output = self.rpn(features.levels)
-        object_loss, box_loss = self.rpn.losses(output, boxes)
-        proposals = self.rpn.propose(output, sizes)
-        samples = [
-            sample_rois(proposal.boxes, truth, ROI_RULE, self.roi_samples)
-            for proposal, truth in zip(proposals, boxes, strict=True)
-        ]
-        logits, offsets = self._classify(features, [drawn.boxes for drawn in samples])
-        return {
-            "loss_rpn_cls": object_loss.sum(),
-            "loss_rpn_bbox": box_loss.sum(),
-            **self.box_head.losses(logits, offsets, samples, boxes, labels),
-            "loss_mask": self._mask_loss(features, samples, targets),
-        }
+        losses, samples = box_losses(
+            self.rpn,
+            self.box_head,
+            levels=features.levels,
+            region_levels=features.located,
+            sizes=sizes,
+            targets=targets,
+            rule=ROI_RULE,
+            samples=self.roi_samples,
+        )
+        return {**losses, "loss_mask": self._mask_loss(features, samples, targets)}
 
     @torch.no_grad()
     def detect(self, batch: Tensor, metas: Sequence[ImageMeta]) -> list[Detections]:
@@ -207,16 +197,13 @@ class RSPrompterAnchor(nn.Module):
 
     def find_boxes(self, features: Features) -> list[BoxDetections]:
         """Detections of each image as boxes in input pixels, without masks."""
-        square = (self.image_size, self.image_size)
-        proposals = self.rpn.propose(self.rpn(features.levels), [square] * features.embedding.shape[0])
-        logits, offsets = self._classify(features, [proposal.boxes for proposal in proposals])
-        counts = [proposal.boxes.shape[0] for proposal in proposals]
-        return [
-            self.box_head.detect(part_logits, part_offsets, proposal.boxes, square)
-            for part_logits, part_offsets, proposal in zip(
-                logits.split(counts), offsets.split(counts), proposals, strict=True
-            )
-        ]
+        return find_boxes(
+            self.rpn,
+            self.box_head,
+            levels=features.levels,
+            region_levels=features.located,
+            side=self.image_size,
+        )
 
     def prompts(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Prompt embeddings [N_i, Kp, D] for the boxes of each image; two more where boxes prompt as well."""
@@ -226,10 +213,6 @@ class RSPrompterAnchor(nn.Module):
             corners = self.mask_decoder.corner_prompts(torch.cat(list(boxes)), self.image_size)
             prompts = torch.cat([prompts, corners.to(prompts.dtype)], dim=1)
         return prompts.split([part.shape[0] for part in boxes])
-
-    def _classify(self, features: Features, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        logits, offsets = self.box_head(roi_features(features.located, boxes, BOX_SIZE))
-        return logits, offsets
 
     def _mask_loss(self, features: Features, samples: Sequence[RoiSamples], targets: Sequence[Target]) -> Tensor:
         """Mean binary cross entropy over positives and pixels of the padded frame."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.models.sam.configuration_sam import SamConfig, SamPromptEncoderConfig
 from transformers.models.sam.modeling_sam import SamPromptEncoder
 
-from rsprompter_cli.models import rsprompter_anchor
+from rsprompter_cli.models import rsprompter_anchor, two_stage
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import make_meta
@@ -310,7 +310,7 @@ def test_the_mask_loss_decodes_no_more_positives_than_asked(
     model.train()
     boxes = [[(4.0, 5, 30, 30), (10, 10, 50, 40), (20, 8, 60, 60)], [(1, 2, 60, 50), (9, 9, 30, 30)]]
     drawn = iter([RoiSamples(torch.tensor(part), torch.arange(len(part))) for part in boxes])
-    monkeypatch.setattr(rsprompter_anchor, "sample_rois", lambda *_: next(drawn))
+    monkeypatch.setattr(two_stage, "sample_rois", lambda *_: next(drawn))
     seen: list[list[int]] = []
     original = rsprompter_anchor.full_frame_mask_loss
 
