@@ -73,20 +73,36 @@ class LowResMasks:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class MaskPatches:
+    """Masks as logits, each kept only in the part of the image that it covers.
+
+    A pixel belongs to the object where its value reaches 0; outside its patch none does.
+
+    values: N float tensors [h, w] at the image's pixels.
+    corners: (left, top) of each patch in the image, pixels.
+    image: (rows, columns).
+    """
+
+    values: tuple[Tensor, ...]
+    corners: tuple[tuple[int, int], ...]
+    image: Size
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Detections:
     """What a model found in one image, best score first.
 
     boxes: float32 [N, 4] xyxy in pixels of the image as given to the model.
     labels: int64 [N], 0-based.
     scores: float32 [N] in 0..1.
-    masks: bool [N, H, W], or the low-resolution maps with their frame.
+    masks: bool [N, H, W], or the low-resolution maps with their frame, or a patch of logits each.
     quality: float32 [N] in 0..1, the model's own estimate of each mask's IoU, from models that give one.
     """
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
-    masks: Tensor | LowResMasks
+    masks: Tensor | LowResMasks | MaskPatches
     quality: Tensor | None = None
 
     def __len__(self) -> int:

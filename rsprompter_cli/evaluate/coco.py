@@ -22,9 +22,9 @@ from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.scores import CocoMetrics, score_results
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.models.load import LoadedModel, load_model
-from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
-from rsprompter_cli.structures import Detections, LowResMasks
+from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
 
 Progress = Callable[[int, int], None]
 """Told (images done, images in all)."""
@@ -126,7 +126,7 @@ def evaluate_model(
 
 
 def to_results(image_id: int, detections: Detections, categories: Mapping[int, int]) -> list[dict[str, Any]]:
-    """The detections of one image as entries of a COCO results file.
+    """The detections of one image as entries of a COCO results file; `quality` beside `score` where there is one.
 
     Args:
         categories: label to category id.
@@ -134,15 +134,18 @@ def to_results(image_id: int, detections: Detections, categories: Mapping[int, i
     runs = _runs(detections.masks)
     boxes = detections.boxes.float().cpu().tolist()
     labels, scores = detections.labels.tolist(), detections.scores.float().cpu().tolist()
+    quality = detections.quality
+    guesses = [{}] * len(labels) if quality is None else [{"quality": one} for one in quality.float().cpu().tolist()]
     return [
         {
             "image_id": image_id,
             "category_id": categories[label],
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "score": score,
+            **guess,
             "segmentation": run,
         }
-        for (x0, y0, x1, y1), label, score, run in zip(boxes, labels, scores, runs, strict=True)
+        for (x0, y0, x1, y1), label, score, guess, run in zip(boxes, labels, scores, guesses, runs, strict=True)
     ]
 
 
@@ -184,16 +187,19 @@ def match_classes(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:
     return labels_for(coco, list(class_names))
 
 
-def _runs(masks: Tensor | LowResMasks) -> list[dict[str, Any]]:
+def _runs(masks: Tensor | LowResMasks | MaskPatches) -> list[dict[str, Any]]:
     """Masks as runs, only a few of them at full size at a time."""
     if isinstance(masks, Tensor):
         return _encode(masks)
-    rows, columns = masks.frame.image
+    rows, columns = masks.frame.image if isinstance(masks, LowResMasks) else masks.image
     step = max(1, _PIXELS_AT_ONCE // (rows * columns))
     runs = []
-    for start in range(0, masks.values.shape[0], step):
-        part = LowResMasks(masks.values[start : start + step], masks.threshold, masks.frame)
-        runs += _encode(inflate(part))
+    for start in range(0, len(masks.values), step):
+        some = slice(start, start + step)
+        if isinstance(masks, LowResMasks):
+            runs += _encode(inflate(LowResMasks(masks.values[some], masks.threshold, masks.frame)))
+        else:
+            runs += _encode(paste(MaskPatches(masks.values[some], masks.corners[some], masks.image)))
     return runs
 
 

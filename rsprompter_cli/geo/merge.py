@@ -49,6 +49,7 @@ class Instance:
     label: class, from 0.
     score: 0..1.
     polygon: valid polygon or multipolygon in pixels of the working grid, inside the window.
+    quality: the model's own estimate of the mask's IoU, 0..1, or None when it gives none.
     """
 
     window_row: int
@@ -57,6 +58,7 @@ class Instance:
     label: int
     score: float
     polygon: Any
+    quality: float | None = None
 
     @property
     def key(self) -> Key:
@@ -73,6 +75,7 @@ class JoinedInstance:
     score: the best of its members.
     key: the smallest of `members`; objects are numbered in the order of their keys.
     members: the instances it was made of, in order.
+    quality: the best of its members, None when the model gives none.
     """
 
     polygon: Any
@@ -80,6 +83,7 @@ class JoinedInstance:
     score: float
     key: Key
     members: tuple[Key, ...]
+    quality: float | None = None
 
 
 class Part(NamedTuple):
@@ -105,6 +109,7 @@ class Candidate:
     parts: tuple[Part, ...]
     cut: bool
     core_share: int
+    quality: float | None = None
 
     @property
     def rank(self) -> tuple[bool, int, float, Key]:
@@ -204,6 +209,7 @@ def compose(members: Sequence[Instance], grid: WindowGrid) -> Candidate | None:
         parts=parts,
         cut=cut,
         core_share=round(100 * in_cores / polygon.area),
+        quality=max((member.quality for member in members if member.quality is not None), default=None),
     )
 
 
@@ -231,7 +237,9 @@ def settle(candidates: Sequence[Candidate]) -> list[JoinedInstance]:
             if remaining is not None:
                 kept[place] = remaining
         settled += [
-            JoinedInstance(shapely.normalize(drop_collinear(c.polygon)), c.label, c.score, c.members[0], c.members)
+            JoinedInstance(
+                shapely.normalize(drop_collinear(c.polygon)), c.label, c.score, c.members[0], c.members, c.quality
+            )
             for c in kept.values()
         ]
     return sorted(settled, key=lambda joined: joined.key)

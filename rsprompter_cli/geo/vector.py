@@ -27,6 +27,9 @@ from rsprompter_cli.io.atomic import atomic_path
 OBJECT_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "area_m2": float}
 """Attributes of a found object, in the order of the file."""
 
+QUALITY_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "quality": float, "area_m2": float}
+"""The same for models that also estimate how good each mask is."""
+
 VECTOR_SUFFIXES = (".geojson", ".gpkg", ".fgb", ".parquet", ".shp")
 """What `write_features` can write."""
 
@@ -67,10 +70,17 @@ class Footprints:
         return len(self.polygons)
 
 
-def object_feature(geometry: Any, *, id: int, class_name: str, score: float, area_m2: float | None) -> Feature:
-    """A found object with OBJECT_ATTRIBUTES: score to 4 decimals, area to 0.1 m2 (None off the earth)."""
+def object_feature(
+    geometry: Any, *, id: int, class_name: str, score: float, area_m2: float | None, quality: float | None = None
+) -> Feature:
+    """A found object with OBJECT_ATTRIBUTES, or QUALITY_ATTRIBUTES where its quality is given.
+
+    Score and quality to 4 decimals, area to 0.1 m2 (None off the earth).
+    """
+    guess = {} if quality is None else {"quality": round(float(quality), 4)}
     area = None if area_m2 is None else round(area_m2, 1)
-    return Feature(geometry, {"id": id, "class": class_name, "score": round(float(score), 4), "area_m2": area})
+    named = {"id": id, "class": class_name, "score": round(float(score), 4)}
+    return Feature(geometry, {**named, **guess, "area_m2": area})
 
 
 def read_footprints(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsprompter_cli.structures import LowResMasks
+from rsprompter_cli.structures import LowResMasks, MaskPatches
 
 _PIXELS_AT_ONCE = 1 << 24
 """Full-size pixels held at a time: 64 MiB of float32."""
@@ -28,6 +28,16 @@ def inflate(masks: LowResMasks) -> Tensor:
         part = masks.values[start : start + step, None].float()
         part = stretch(part, padded)[:, :, :rows, :columns]
         result[start : start + step] = stretch(part, image)[:, 0] >= masks.threshold
+    return result
+
+
+def paste(masks: MaskPatches) -> Tensor:
+    """Masks in image pixels, bool [N, H, W], H and W of the image."""
+    device = masks.values[0].device if masks.values else None
+    result = torch.zeros((len(masks.values), *masks.image), dtype=torch.bool, device=device)
+    for whole, patch, (left, top) in zip(result, masks.values, masks.corners, strict=True):
+        rows, columns = patch.shape
+        whole[top : top + rows, left : left + columns] = patch >= 0
     return result
 
 

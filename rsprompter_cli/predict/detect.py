@@ -17,7 +17,7 @@ from rsprompter_cli.geo.merge import Instance
 from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, polygon_parts
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.precision import autocast
-from rsprompter_cli.structures import Detections, LowResMasks, Tile
+from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, MaskPatches, Tile
 
 _READ_AHEAD = 2
 """Batches being read while one is computed: reading is an order of magnitude faster than any model."""
@@ -106,19 +106,30 @@ def outline(window: Window, tile: Tile, detections: Detections, *, score: float)
     hidden = _invalid_area(tile)
     labels = detections.labels.tolist()
     scores = detections.scores.tolist()
+    quality = [None] * len(scores) if detections.quality is None else detections.quality.tolist()
     instances = []
     for index, polygon in zip(kept, polygons, strict=True):
         cut = _clip(polygon, hidden, window)
         if cut is not None:
-            instances.append(Instance(window.row, window.col, index, int(labels[index]), float(scores[index]), cut))
+            place = (window.row, window.col, index)
+            instances.append(Instance(*place, int(labels[index]), float(scores[index]), cut, quality[index]))
     return instances
 
 
-def _tile_polygons(masks: Tensor | LowResMasks, kept: Sequence[int]) -> list[Geometry | None]:
+def _tile_polygons(masks: Tensor | LowResMasks | MaskPatches, kept: Sequence[int]) -> list[Geometry | None]:
     if isinstance(masks, LowResMasks):
         values = masks.values[list(kept)].float().cpu().numpy()
         return list(masks_to_polygons(values, masks.threshold, frame=masks.frame))
+    if isinstance(masks, MaskPatches):
+        return [_patch_polygon(masks.values[index], masks.corners[index]) for index in kept]
     return [mask_to_polygon(masks[index].cpu().numpy()) for index in kept]
+
+
+def _patch_polygon(patch: Tensor, corner: tuple[int, int]) -> Geometry | None:
+    """The sub-pixel outline of a patch of logits [h, w] whose first pixel is `corner` (left, top) of the tile."""
+    size = (int(patch.shape[0]), int(patch.shape[1]))
+    (polygon,) = masks_to_polygons(patch[None].float().cpu().numpy(), 0.0, frame=MaskFrame(size, size, size))
+    return None if polygon is None else translate(polygon, *corner)
 
 
 def _invalid_area(tile: Tile) -> Geometry | None:

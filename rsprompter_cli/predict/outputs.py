@@ -21,7 +21,13 @@ from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.lonlat import areas_m2, to_map
 from rsprompter_cli.geo.polygons import simplify
-from rsprompter_cli.geo.vector import VECTOR_SUFFIXES, object_feature, write_features
+from rsprompter_cli.geo.vector import (
+    OBJECT_ATTRIBUTES,
+    QUALITY_ATTRIBUTES,
+    VECTOR_SUFFIXES,
+    object_feature,
+    write_features,
+)
 from rsprompter_cli.io.atomic import atomic_path, write_text
 
 if TYPE_CHECKING:
@@ -83,12 +89,14 @@ class FoundObject:
 
     polygon: in working-grid pixels.
     area: square metres, or square pixels of the file off the earth; NaN when it cannot be measured.
+    quality: the model's own estimate of the mask's IoU, 0..1, or None when it gives none.
     """
 
     polygon: Geometry
     label: int
     score: float
     area: float
+    quality: float | None = None
 
 
 def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: OutputOptions) -> list[FoundObject]:
@@ -109,7 +117,7 @@ def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: Out
     if unknown:
         _log.warning("%s: %d objects whose area cannot be measured are written without it", scene.name, unknown)
     return [
-        FoundObject(polygon, one.label, one.score, area)
+        FoundObject(polygon, one.label, one.score, area, one.quality)
         for polygon, one, area in zip(polygons, objects, areas, strict=True)
         if math.isnan(area) or area >= options.min_area
     ]
@@ -124,12 +132,14 @@ def write_output(
     class_names: Sequence[str],
     category_ids: Sequence[int],
     pixel_coords: bool,
+    with_quality: bool = False,
 ) -> None:
     """Write objects in the family of `out`, atomically.
 
     Args:
         objects: in output order; ids count from 1.
         class_names, category_ids: by label.
+        with_quality: vector files have a column for the quality of each mask, which every object then has.
     """
     if kind is OutputKind.COCO:
         document = coco_document(objects, scene, class_names=class_names, category_ids=category_ids)
@@ -137,11 +147,17 @@ def write_output(
     elif kind is OutputKind.OVERLAY:
         _write_overlay(out, objects, scene, class_names)
     else:
-        _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords)
+        _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords, with_quality=with_quality)
 
 
 def _write_vector(
-    out: Path, objects: Sequence[FoundObject], scene: Scene, class_names: Sequence[str], *, pixel_coords: bool
+    out: Path,
+    objects: Sequence[FoundObject],
+    scene: Scene,
+    class_names: Sequence[str],
+    *,
+    pixel_coords: bool,
+    with_quality: bool,
 ) -> None:
     on_earth = scene.georef.on_earth and not pixel_coords
     geometries = [found.polygon for found in objects]
@@ -153,16 +169,18 @@ def _write_vector(
             class_name=class_names[found.label],
             score=found.score,
             area_m2=found.area if on_earth else None,
+            quality=found.quality if with_quality else None,
         )
         for number, (geometry, found) in enumerate(zip(placed, objects, strict=True), start=1)
     )
-    write_features(out, features, scene.georef.crs_wkt if on_earth else None)
+    attributes = QUALITY_ATTRIBUTES if with_quality else OBJECT_ATTRIBUTES
+    write_features(out, features, scene.georef.crs_wkt if on_earth else None, attributes=attributes)
 
 
 def coco_document(
     objects: Sequence[FoundObject], scene: Scene, *, class_names: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """A COCO file of one image, in pixels of the file; ids from 1, annotations carry a `score`.
+    """A COCO file of one image, in pixels of the file; ids from 1, annotations carry a `score` (and `quality`).
 
     The image entry says where a scene on the earth lies, so that `coco2vector` finds back to the map.
     """
@@ -173,6 +191,7 @@ def coco_document(
             "image_id": 1,
             "category_id": int(category_ids[found.label]),
             "score": round(found.score, 4),
+            **({} if found.quality is None else {"quality": round(found.quality, 4)}),
             "iscrowd": 0,
             **_coco_shape(polygon, scene.native_height, scene.native_width),
         }

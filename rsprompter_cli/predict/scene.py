@@ -167,6 +167,7 @@ def predict_scene(
             class_names=meta.class_names,
             category_ids=meta.category_ids,
             pixel_coords=pixel_coords,
+            with_quality=bool(getattr(loaded.model, "gives_quality", False)),
         )
     return ScenePrediction(Path(out), plan, objects, time.perf_counter() - start)
 
