@@ -125,6 +125,7 @@ def build_decoder(
     box_prompts: bool = False,
     point_prompts: bool = False,
     mask_prompts: bool = False,
+    empty_prompt: bool = True,
 ) -> PromptedDecoder:
     """SAM's mask decoder with the prompt parts asked for; `chunk` prompts are decoded at a time."""
     sizes = arch.decoder
@@ -143,4 +144,5 @@ def build_decoder(
         point_prompts=point_prompts,
         mask_prompts=mask_prompts,
         mask_input_channels=sizes.mask_input_channels,
+        empty_prompt=empty_prompt,
     )

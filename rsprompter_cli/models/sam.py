@@ -94,7 +94,7 @@ class SamVitEncoder(nn.Module):
 class PromptedDecoder(nn.Module):
     """SAM's mask decoder with those parts of SAM's prompt encoder that a model asks for.
 
-    Always held: the positions (`position`) and the empty dense prompt (`no_mask_embed`).
+    Always held: the positions (`position`).
 
     Args:
         hidden_size, num_layers, num_heads, mlp_dim, attention_downsample_rate: of the two-way transformer.
@@ -107,6 +107,7 @@ class PromptedDecoder(nn.Module):
         point_prompts: also hold SAM's embeddings of clicked points, for `point_prompts`.
         mask_prompts: also hold SAM's embedding of masks, for `dense_prompts`.
         mask_input_channels: width of that embedding; needed with `mask_prompts` only.
+        empty_prompt: hold SAM's empty dense prompt (`no_mask_embed`); False where every call brings its own.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class PromptedDecoder(nn.Module):
         point_prompts: bool = False,
         mask_prompts: bool = False,
         mask_input_channels: int = 16,
+        empty_prompt: bool = True,
     ) -> None:
         super().__init__()
         self.chunk = chunk
@@ -143,7 +145,8 @@ class PromptedDecoder(nn.Module):
         # A decoder outside a SamModel has to be told how to attend.
         config._attn_implementation = "sdpa"
         self.decoder = SamMaskDecoder(config)
-        self.no_mask_embed = nn.Embedding(1, hidden_size)
+        if empty_prompt:
+            self.no_mask_embed = nn.Embedding(1, hidden_size)
         self.corner_embed = nn.Embedding(2, hidden_size) if box_prompts else None
         self.point_embed = nn.Embedding(2, hidden_size) if point_prompts else None
         self.not_a_point = nn.Embedding(1, hidden_size) if point_prompts else None
@@ -252,7 +255,8 @@ class PromptedDecoder(nn.Module):
                 embedding.new_zeros((0, count), dtype=torch.float32),
             )
         positions = self.positions(rows, columns)
-        empty = self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(1, -1, rows, columns)
+        if dense is None:
+            dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(prompts.shape[0], -1, rows, columns)
         masks, quality = [], []
         for start in range(0, prompts.shape[0], self.chunk):
             part = prompts[start : start + self.chunk]
@@ -260,7 +264,7 @@ class PromptedDecoder(nn.Module):
                 image_embeddings=embedding.expand(part.shape[0], -1, -1, -1),
                 image_positional_embeddings=positions,
                 sparse_prompt_embeddings=part[:, None],  # [n, 1, Kp, C]
-                dense_prompt_embeddings=empty if dense is None else dense[start : start + self.chunk],
+                dense_prompt_embeddings=dense[start : start + self.chunk],
                 multimask_output=multimask,
             )
             masks.append(part_masks[:, 0].float())

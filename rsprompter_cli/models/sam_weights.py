@@ -19,10 +19,10 @@ _ENCODER = "vision_encoder."
 _DECODER = "mask_decoder.decoder."
 _RENAMED = {
     "mask_decoder.": _DECODER,
-    "prompt_encoder.no_mask_embed.": "mask_decoder.no_mask_embed.",
     "shared_image_embedding.": "mask_decoder.position.",
 }
 _OPTIONAL = {
+    "prompt_encoder.no_mask_embed.": "mask_decoder.no_mask_embed.",
     "prompt_encoder.mask_embed.": "mask_decoder.mask_embed.",
     "prompt_encoder.not_a_point_embed.": "mask_decoder.not_a_point.",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.config import ModelConfig, SamModelConfig
+from rsprompter_cli.config import ModelConfig, RSPrompterQueryConfig, SamModelConfig
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
 from rsprompter_cli.io.hub import find_sam
@@ -79,7 +79,8 @@ def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> No
     if start.checkpoint is not None:
         _load_checkpoint(model, start.checkpoint, start.model, class_names)
     elif start.sam_folder is not None:
-        load_sam_weights(model, start.sam_folder.path)
+        random = isinstance(start.model, RSPrompterQueryConfig) and start.model.decoder_init == "random"
+        load_sam_weights(model, start.sam_folder.path, decoder=not random)
 
 
 def _load_checkpoint(
