@@ -142,7 +142,10 @@ class RegionProposals(nn.Module):
             truth = torch.zeros_like(chosen, dtype=torch.float32)
             truth[: positive.numel()] = 1
             each = F.binary_cross_entropy_with_logits(logits[index, chosen], truth, reduction="none")
-            object_loss = object_loss.index_add(0, level_of[chosen], each)
+            # Summed level by level, not by index_add: that adds one by one, which loses digits in float32.
+            object_loss = object_loss + torch.stack(
+                [each[level_of[chosen] == level].sum() for level in range(len(counts))]
+            )
             target = encode_boxes(anchors[positive], objects[matched[positive] - 1], RPN_SCALE)
             box_loss = box_loss + torch.stack(
                 [
