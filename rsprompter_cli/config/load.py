@@ -18,7 +18,7 @@ DEFAULT_PRESET = "rsprompter-anchor-whu"
 
 def list_presets() -> dict[str, Path]:
     """Names of the built-in presets and their files, sorted."""
-    return {path.stem: path for path in sorted(PRESET_FOLDER.glob("*.toml"))}
+    return {path.stem: path for path in sorted(PRESET_FOLDER.glob("*.toml"), key=lambda path: path.stem)}
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,20 @@ class _Inert:
         pass
 
 
+class _Table:
+    """Stands for a dictionary of a framework's own kind, which is read as a plain one."""
+
+    def __new__(cls, *content: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # torch fills this very type
+        return OrderedDict(content[0]) if content and isinstance(content[0], dict) else OrderedDict()
+
+
 # What checkpoints of the original RSPrompter carry beside the weights: mmengine's message hub keeps
 # HistoryBuffers, made of numpy arrays and scalars and of bound statistics (read through getattr);
 # DeepSpeed's files name an enum. The value is replaced, the name is all that is known of it.
 _STAND_INS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "mmengine.logging.message_hub.MessageHub",
+    "mmengine.config.config.Config",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
@@ -50,6 +59,12 @@ _STAND_INS = (
     "deepspeed.utils.tensor_fragment.fragment_address",
 )
 
+_TABLES = (
+    "mmengine.config.config.ConfigDict",
+    "mmcv.utils.config.ConfigDict",
+    "addict.addict.Dict",
+)
+
 
 def load_pickle(path: str | Path) -> Any:
     """The object in a file that `torch.save` wrote, tensors on the CPU.
@@ -62,8 +77,9 @@ def load_pickle(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    known: list[Any] = [(_Inert, name) for name in _STAND_INS] + [(_Table, name) for name in _TABLES]
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _STAND_INS]):
+        with torch.serialization.safe_globals(known):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error

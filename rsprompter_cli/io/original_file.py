@@ -1,0 +1,122 @@
+"""Weights files of the original RSPrompter: which of their tensors are the model, and what else they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.io.checkpoint import read_safetensors
+from rsprompter_cli.io.unpickle import load_pickle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AVERAGED, TRAINED = "averaged", "as trained"
+"""What the tensors are: the mean over the last steps (EMA), or the weights that the optimizer moved."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What parallel training and compilation put before every name."""
+_COUNTERS = ("steps", "n_averaged")
+"""Beside the weights of an averaged model: how many steps it has seen."""
+_META_FACTS = ("epoch", "iter", "time", "experiment_name", "mmengine_version")
+
+
+@dataclass(frozen=True, eq=False)
+class OriginalFile:
+    """A weights file, read.
+
+    tensors: of the model by original name, on the CPU.
+    weights: AVERAGED or TRAINED; other: which of the two the file holds beside them, if any.
+    class_names: as the training recorded them, or None; they need not fit the model.
+    facts: epoch and the like.
+    """
+
+    tensors: dict[str, Tensor]
+    weights: str
+    other: str | None = None
+    class_names: tuple[str, ...] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
+    """The model in a file of the original: a bare state dictionary or a whole training checkpoint.
+
+    Args:
+        path: `.pth` as torch wrote it, or `.safetensors`.
+        ema: take averaged weights where the file has any, else those that were trained.
+
+    Raises:
+        CheckpointError: missing, damaged, it names something outside the allow-list, or holds no weights.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        content: Any = read_safetensors(path)
+    else:
+        content = load_pickle(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no table of tensors")
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content.get(wrapper), dict):
+            return _from_checkpoint(content, wrapper, path, ema)
+    if isinstance(content.get("module"), dict):
+        raise CheckpointError(
+            f"{path}: DeepSpeed's own file, whose weights may be rounded or in parts",
+            "convert its folder with the zero_to_fp32.py that lies in it, and import that",
+        )
+    state, averaged = _unwrapped(_tensors(content, path))
+    return OriginalFile(state, AVERAGED if averaged else TRAINED)
+
+
+def _from_checkpoint(content: Mapping[str, Any], wrapper: str, path: Path, ema: bool) -> OriginalFile:
+    state, averaged = _unwrapped(_tensors(content[wrapper], path))
+    weights, other = (AVERAGED if averaged else TRAINED), None
+    if isinstance(content.get("ema_state_dict"), dict):
+        second = _tensors(content["ema_state_dict"], path)
+        # mmengine's EMAHook exchanges the two when it saves, so that the averaged weights stand under
+        # `state_dict` and the trained ones under `ema_state_dict`. It counts steps; other programs do not
+        # exchange them.
+        exchanged = "steps" in second
+        second, _ = _unwrapped(second)
+        averaged_state, trained_state = (state, second) if exchanged else (second, state)
+        # What is not averaged stands in one of them only.
+        state = {**trained_state, **averaged_state} if ema else {**averaged_state, **trained_state}
+        weights, other = (AVERAGED, TRAINED) if ema else (TRAINED, AVERAGED)
+    meta = content.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+    facts = {key: meta[key] for key in _META_FACTS if type(meta.get(key)) in (str, int, float)}
+    return OriginalFile(state, weights, other, _class_names(meta), facts)
+
+
+def _tensors(table: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    from torch import Tensor
+
+    wrong = [str(key) for key, value in table.items() if not isinstance(value, Tensor)]
+    if wrong or not table:
+        named = f": {wrong[0]} is none" if wrong else ""
+        raise CheckpointError(f"{path}: holds no table of tensors{named}")
+    return {str(key): value for key, value in table.items()}
+
+
+def _unwrapped(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
+    """The names without wrappers, and whether a counter shows that this is an averaged model."""
+    plain = {key: value for key, value in state.items() if key not in _COUNTERS}
+    averaged = len(plain) < len(state)
+    for prefix in _WRAPPERS * 2:  # in either order
+        if plain and all(key.startswith(prefix) for key in plain):
+            plain = {key.removeprefix(prefix): value for key, value in plain.items()}
+    return plain, averaged
+
+
+def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names under the spellings of mmengine and of mmdetection before it."""
+    dataset = meta.get("dataset_meta")
+    tables = [meta] if not isinstance(dataset, Mapping) else [dataset, meta]
+    for table in tables:
+        for key in ("classes", "CLASSES"):
+            names = table.get(key)
+            if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return None

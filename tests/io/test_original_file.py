@@ -1,0 +1,118 @@
+"""Weights files of the original: which tensors are the model, with all that stands around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.io.original_file import AVERAGED, TRAINED, OriginalFile, read_original_file
+from tests.make.original_files import save_like_mmengine
+
+STATE = {"neck.weight": torch.arange(4.0), "norm.num_batches_tracked": torch.tensor(7)}
+MEAN = {key: value + 1 for key, value in STATE.items()}
+
+
+def same(found: OriginalFile, expected: dict[str, Tensor]) -> bool:
+    return found.tensors.keys() == expected.keys() and all(
+        torch.equal(found.tensors[key], value) for key, value in expected.items()
+    )
+
+
+def prefixed(prefix: str, state: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in (state or STATE).items()}
+
+
+def test_a_training_checkpoint_gives_weights_classes_and_how_far_it_got(tmp_path: Path) -> None:
+    path = save_like_mmengine(tmp_path / "epoch_12.pth", STATE, classes=["car", "boat"])
+    found = read_original_file(path)
+    assert same(found, STATE)
+    assert (found.weights, found.other) == (TRAINED, None)
+    assert found.class_names == ("car", "boat")
+    assert found.facts == {
+        "epoch": 12,
+        "iter": 3400,
+        "time": "20240110_200348",
+        "experiment_name": "epoch_12",
+        "mmengine_version": "0.10.3",
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"state_dict": STATE},
+        {"model": STATE},
+        prefixed("module."),
+        {"state_dict": prefixed("module.")},
+        prefixed("_orig_mod.module."),
+        prefixed("module._orig_mod."),
+    ],
+    ids=["bare", "state_dict", "model", "bare-ddp", "ddp", "compiled-ddp", "ddp-compiled"],
+)
+def test_every_wrapping_is_read(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    found = read_original_file(path)
+    assert same(found, STATE)
+    assert (found.weights, found.class_names) == (TRAINED, None)
+
+
+def test_a_safetensors_file_is_read(tmp_path: Path) -> None:
+    save_file(prefixed("module."), tmp_path / "weights.safetensors")
+    assert same(read_original_file(tmp_path / "weights.safetensors"), STATE)
+
+
+def test_mmengine_stores_the_mean_as_the_state_and_the_state_as_the_mean(tmp_path: Path) -> None:
+    # Its EMAHook exchanges the two when it saves.
+    hook = {"steps": torch.tensor(90), **prefixed("module.")}
+    path = save_like_mmengine(tmp_path / "ema.pth", MEAN, ema_state_dict=hook)
+    found = read_original_file(path)
+    assert same(found, MEAN)
+    assert (found.weights, found.other) == (AVERAGED, TRAINED)
+    found = read_original_file(path, ema=False)
+    assert same(found, STATE)
+    assert (found.weights, found.other) == (TRAINED, AVERAGED)
+
+
+def test_other_programs_store_the_mean_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "ema.pth"
+    torch.save({"state_dict": STATE, "ema_state_dict": prefixed("module.", MEAN)}, path)
+    assert same(read_original_file(path), MEAN)
+    assert same(read_original_file(path, ema=False), STATE)
+
+
+def test_what_is_not_averaged_comes_from_the_state(tmp_path: Path) -> None:
+    path = tmp_path / "ema.pth"
+    torch.save({"state_dict": STATE, "ema_state_dict": {"neck.weight": MEAN["neck.weight"]}}, path)
+    assert same(read_original_file(path), {**STATE, "neck.weight": MEAN["neck.weight"]})
+
+
+@pytest.mark.parametrize("counter", ["steps", "n_averaged"])
+def test_the_state_of_an_averaged_model_alone(tmp_path: Path, counter: str) -> None:
+    path = tmp_path / "ema.pth"
+    torch.save({counter: torch.tensor(90), **prefixed("module.", MEAN)}, path)
+    found = read_original_file(path)
+    assert same(found, MEAN)
+    assert found.weights == AVERAGED
+
+
+def test_a_deepspeed_file_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "mp_rank_00_model_states.pt"
+    torch.save({"module": STATE, "dp_world_size": 8}, path)
+    with pytest.raises(CheckpointError, match=r"zero_to_fp32\.py"):
+        read_original_file(path)
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"state_dict": {}}, {"state_dict": {"w": "text"}}, {"lr": 0.1}])
+def test_a_file_without_weights_is_refused(tmp_path: Path, content: object) -> None:
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"other\.pth: holds no table of tensors"):
+        read_original_file(path)
