@@ -86,6 +86,9 @@ class QueryConfig(Frozen):
     loss_points: PositiveInt = Field(12544, description="mask points compared per object")
     oversample: float = Field(3.0, ge=1, description="points drawn for each that is kept for its uncertainty")
     importance: float = Field(0.75, ge=0, le=1, description="share of the points kept for their uncertainty")
+    max_detections: PositiveInt | None = Field(
+        None, description="pairs of query and class kept per picture; None: as many as there are queries"
+    )
 
 
 class Mask2FormerQueryConfig(QueryConfig):
