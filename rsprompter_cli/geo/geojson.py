@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import IO, Any
 
@@ -25,38 +25,55 @@ _BATCH = 2048
 _log = logging.getLogger(__name__)
 
 
-def write_geojson(
-    file: IO[str], features: Iterable[tuple[Any, Mapping[str, Any]]], crs_wkt: str | None, *, name: str
-) -> int:
+def write_geojson(file: IO[str], features: Iterable[tuple[Any, Mapping[str, Any]]]) -> int:
     """Stream a FeatureCollection.
 
     Args:
         file: opened for text in UTF-8.
-        features: (polygon or multipolygon in the CRS, properties) one by one.
-        crs_wkt: CRS of the geometries; None writes the coordinates as they are (pixels).
-        name: of the output, for the log.
+        features: (geometry from `prepared`, properties) one by one.
 
     Returns:
-        Features written. A geometry that rounding to 7 decimals leaves without area is dropped, with
-        a warning that counts them.
+        Features written.
+    """
+    written = 0
+    file.write('{"type":"FeatureCollection","features":[')
+    for geometry, properties in features:
+        file.write(",\n" if written else "\n")
+        file.write(_feature_text(geometry, properties))
+        written += 1
+    file.write("\n]}\n")
+    return written
+
+
+def prepared(
+    features: Iterable[tuple[Any, Mapping[str, Any]]],
+    crs_wkt: str | None,
+    *,
+    name: str,
+    on_dropped: Callable[[int], None],
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Features with geometries as RFC 7946 wants them, without those that rounding leaves without area.
+
+    Args:
+        features: (polygon or multipolygon in the CRS, properties) one by one.
+        crs_wkt: CRS of the geometries; None keeps the coordinates (pixels).
+        name: of the output, for the warning that counts what is left out.
+        on_dropped: told the place, from 0, of each feature left out.
     """
     stream = iter(features)
-    written = dropped = 0
-    file.write('{"type":"FeatureCollection","features":[')
+    seen = dropped = 0
     while batch := list(islice(stream, _BATCH)):
         array = np.empty(len(batch), dtype=object)
         array[:] = [geometry for geometry, _ in batch]
-        for geometry, (_, properties) in zip(prepare(array, crs_wkt), batch, strict=True):
-            if geometry is None:
+        for place, (geometry, (_, properties)) in enumerate(zip(prepare(array, crs_wkt), batch, strict=True), seen):
+            if geometry is not None:
+                yield geometry, properties
+            else:
                 dropped += 1
-                continue
-            file.write(",\n" if written else "\n")
-            file.write(_feature_text(geometry, properties))
-            written += 1
-    file.write("\n]}\n")
+                on_dropped(place)
+        seen += len(batch)
     if dropped:
         _log.warning("%s: %d polygons smaller than %d decimals of a degree left out", name, dropped, DECIMALS)
-    return written
 
 
 def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:

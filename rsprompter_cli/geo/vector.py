@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
-from rsprompter_cli.geo.geojson import write_geojson
+from rsprompter_cli.geo.geojson import prepared, write_geojson
 from rsprompter_cli.geo.lonlat import parse_crs, reproject
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
 from rsprompter_cli.io.atomic import atomic_path
@@ -36,6 +36,10 @@ VECTOR_SUFFIXES = (".geojson", ".gpkg", ".fgb", ".parquet", ".shp")
 _READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
 _MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
 _log = logging.getLogger(__name__)
+
+
+Row = tuple[Any, Mapping[str, Any]]
+"""A feature on its way into a file: geometry and properties."""
 
 
 class Feature(NamedTuple):
@@ -71,11 +75,18 @@ class Footprints:
 
 
 def object_feature(
-    geometry: Any, *, id: int, class_name: str, score: float, area_m2: float | None, quality: float | None = None
+    geometry: Any,
+    *,
+    class_name: str,
+    score: float,
+    area_m2: float | None,
+    id: int | None = None,
+    quality: float | None = None,
 ) -> Feature:
     """A found object with OBJECT_ATTRIBUTES, or QUALITY_ATTRIBUTES where its quality is given.
 
-    Score and quality to 4 decimals, area to 0.1 m2 (None off the earth).
+    Score and quality to 4 decimals, area to 0.1 m2 (None off the earth). Without an id it is numbered
+    by `write_features`.
     """
     guess = {} if quality is None else {"quality": round(float(quality), 4)}
     area = None if area_m2 is None else round(area_m2, 1)
@@ -133,6 +144,7 @@ def write_features(
     crs_wkt: str | None,
     *,
     attributes: Mapping[str, type] = OBJECT_ATTRIBUTES,
+    on_dropped: Callable[[int], None] = lambda _place: None,
 ) -> int:
     """Stream polygons into a file whose extension names the format; it appears whole or not at all.
 
@@ -145,7 +157,9 @@ def write_features(
         features: polygons or multipolygons in the CRS, one by one; memory does not grow with them.
         crs_wkt: CRS of the geometries, None for pixel coordinates.
         attributes: name and type (int, float, str, bool) of the attributes, in file order; every
-            feature has exactly these.
+            feature has exactly these. An `id` of None becomes the place in the file, from 1.
+        on_dropped: told the place, from 0, of each feature that the format cannot hold (GeoJSON: nothing
+            is left of it at 7 decimals).
 
     Returns:
         Features written.
@@ -158,9 +172,10 @@ def write_features(
     check_vector_suffix(path)
     rows = _checked(features, attributes)
     if path.suffix.lower() == ".geojson":
+        rows = prepared(rows, crs_wkt, name=str(path), on_dropped=on_dropped)
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            return write_geojson(file, rows, crs_wkt, name=str(path))
-    batches = Batches(rows, attributes)
+            return write_geojson(file, _numbered(rows))
+    batches = Batches(_numbered(rows), attributes)
     if path.suffix.lower() == ".shp":
         write_shapefile(path, batches, crs_wkt)
         return batches.written
@@ -301,7 +316,12 @@ def _class_name(value: Any) -> str | None:
     return str(value)
 
 
-def _checked(features: Iterable[Feature], attributes: Mapping[str, type]) -> Iterator[Feature]:
+def _numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    for number, (geometry, properties) in enumerate(rows, start=1):
+        yield geometry, {**properties, "id": number} if properties.get("id", number) is None else properties
+
+
+def _checked(features: Iterable[Feature], attributes: Mapping[str, type]) -> Iterator[Row]:
     names = list(attributes)
     for geometry, properties in features:
         if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_empty:
@@ -310,4 +330,4 @@ def _checked(features: Iterable[Feature], attributes: Mapping[str, type]) -> Ite
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 values[name] = None
-        yield Feature(geometry, values)
+        yield geometry, values

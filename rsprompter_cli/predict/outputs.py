@@ -133,13 +133,16 @@ def write_output(
     category_ids: Sequence[int],
     pixel_coords: bool,
     with_quality: bool = False,
-) -> None:
+) -> list[FoundObject]:
     """Write objects in the family of `out`, atomically.
 
     Args:
         objects: in output order; ids count from 1.
         class_names, category_ids: by label.
         with_quality: vector files have a column for the quality of each mask, which every object then has.
+
+    Returns:
+        The objects that were written: a format may have no numbers for the very small.
     """
     if kind is OutputKind.COCO:
         document = coco_document(objects, scene, class_names=class_names, category_ids=category_ids)
@@ -147,7 +150,8 @@ def write_output(
     elif kind is OutputKind.OVERLAY:
         _write_overlay(out, objects, scene, class_names)
     else:
-        _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords, with_quality=with_quality)
+        return _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords, with_quality=with_quality)
+    return list(objects)
 
 
 def _write_vector(
@@ -158,23 +162,25 @@ def _write_vector(
     *,
     pixel_coords: bool,
     with_quality: bool,
-) -> None:
+) -> list[FoundObject]:
     on_earth = scene.georef.on_earth and not pixel_coords
     geometries = [found.polygon for found in objects]
     placed = to_map(geometries, scene.georef) if on_earth else _in_file_pixels(geometries, scene)
     features = (
         object_feature(
             geometry,
-            id=number,
             class_name=class_names[found.label],
             score=found.score,
             area_m2=found.area if on_earth else None,
             quality=found.quality if with_quality else None,
         )
-        for number, (geometry, found) in enumerate(zip(placed, objects, strict=True), start=1)
+        for geometry, found in zip(placed, objects, strict=True)
     )
     attributes = QUALITY_ATTRIBUTES if with_quality else OBJECT_ATTRIBUTES
-    write_features(out, features, scene.georef.crs_wkt if on_earth else None, attributes=attributes)
+    dropped: set[int] = set()
+    crs = scene.georef.crs_wkt if on_earth else None
+    write_features(out, features, crs, attributes=attributes, on_dropped=dropped.add)
+    return [found for place, found in enumerate(objects) if place not in dropped]
 
 
 def coco_document(

@@ -159,7 +159,7 @@ def predict_scene(
         )
         options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
         objects = finish_objects(join(list(found), grid), scene, options)
-        write_output(
+        objects = write_output(
             Path(out),
             kind,
             objects,

@@ -147,6 +147,21 @@ def test_invisible_polygons_are_dropped_and_counted(tmp_path: Path, caplog: pyte
     assert "1 polygons" in caplog.text
 
 
+@pytest.mark.parametrize("suffix", ALL_SUFFIXES)
+def test_features_without_an_id_are_numbered_as_written(tmp_path: Path, suffix: str) -> None:
+    sizes = (1e-9, 1.0, 1e-9, 2.0)
+    values: dict[str, Any] = {"class_name": "house", "score": 0.5, "area_m2": 1.0}
+    features = [object_feature(box(0, 0, size, size), **values) for size in sizes]
+    dropped: list[int] = []
+    write_features(tmp_path / f"a{suffix}", features, WGS84, on_dropped=dropped.append)
+    back = pyogrio.read_dataframe(tmp_path / f"a{suffix}") if suffix != ".parquet" else None
+    back = geopandas.read_parquet(tmp_path / f"a{suffix}") if back is None else back
+    kept = 2 if suffix == ".geojson" else 4
+    # FlatGeobuf orders its rows by place.
+    assert sorted(back["id"]) == list(range(1, kept + 1))
+    assert dropped == ([0, 2] if suffix == ".geojson" else [])
+
+
 def test_a_stream_of_many_features_keeps_its_order(tmp_path: Path) -> None:
     count = geojson._BATCH * 2 + 3
     features = (one(box(i % 300, i // 300, i % 300 + 0.5, i // 300 + 0.5), i) for i in range(count))

@@ -266,6 +266,17 @@ def test_min_area_and_score(tmp_path: Path) -> None:
     assert _features(tmp_path / "b.geojson") == []
 
 
+def test_ids_and_count_are_those_of_what_the_file_holds(tmp_path: Path) -> None:
+    # Half a millimetre per pixel: 7 decimals of a degree have no room for the first object.
+    pixels = paint(60, 60, {"red": [(2, 2, 5, 5), (20, 20, 58, 58)]})
+    scene = write_scene(tmp_path / "a.tif", pixels, gsd=0.0005)
+    result = predict_scene(scene, tmp_path / "a.geojson", model=blob_model(), native=True)
+    assert [feature["properties"]["id"] for feature in _features(tmp_path / "a.geojson")] == [1]
+    assert len(result.objects) == 1
+    table = predict_scene(scene, tmp_path / "a.gpkg", model=blob_model(), native=True)
+    assert len(table.objects) == 2
+
+
 def test_an_object_of_unknown_area_is_written_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
