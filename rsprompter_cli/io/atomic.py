@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rsprompter_cli.errors import OutputError
+
+_LOOKS, _PAUSE = 5, 0.05
+"""How often and after how many seconds a reader looks again for a folder whose replacement is under way."""
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
     A folder cannot be replaced in one step, so an existing one is first moved aside, and moved
     back if the new one cannot take its place. A crash between the two steps leaves the old one
-    under `.NAME.old`, which `recover_folder` puts back.
+    under `.NAME.old`: readers find it there by `complete_folder`, the next writer puts it back.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -80,8 +84,23 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     _flush_folder(path.parent)
 
 
+def complete_folder(path: str | Path) -> Path:
+    """Where the folder called `path` can be read; changes nothing, since its writer may be at work.
+
+    That is `path`, or `.NAME.old` when a writer was killed between its two renames. A living one
+    needs but a moment between them, which is waited for.
+    """
+    path = Path(path)
+    aside = _aside(path)
+    for _ in range(_LOOKS):
+        if path.exists() or not aside.is_dir():
+            return path
+        time.sleep(_PAUSE)
+    return aside
+
+
 def recover_folder(path: str | Path) -> None:
-    """Finish or undo an `atomic_folder` that was killed between its two renames."""
+    """Finish or undo an `atomic_folder` that was killed between its two renames; for the folder's only writer."""
     path = Path(path)
     aside = _aside(path)
     if not aside.exists():

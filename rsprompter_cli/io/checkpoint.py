@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import Config, dump_config, parse_config
 from rsprompter_cli.errors import CheckpointError, OutputError
-from rsprompter_cli.io.atomic import atomic_folder, recover_folder
+from rsprompter_cli.io.atomic import atomic_folder, complete_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,10 @@ class CheckpointMeta:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A folder read and checked, tensors not yet loaded."""
+    """A folder read and checked, tensors not yet loaded.
+
+    folder: where its files lie; see `complete_folder`.
+    """
 
     folder: Path
     config: Config
@@ -103,8 +106,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: not a checkpoint folder, or a file of it is missing or damaged.
     """
-    folder = Path(folder)
-    recover_folder(folder)
+    folder = complete_folder(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE) if not (folder / name).is_file()]

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from rsprompter_cli.config import KNOWN_SAM
 from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
-from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def find_sam(name: str) -> Path:
         CheckpointError: it is not there; the hint is the command that fetches it.
         UsageError: neither a known name nor anything like an id or a path.
     """
-    for folder in (sam_folder_for(name), Path(name)):
-        recover_folder(folder)
+    for folder in (complete_folder(sam_folder_for(name)), complete_folder(name)):
         if (folder / SAM_CONFIG_FILE).is_file():
             return folder
     if name in KNOWN_SAM or is_repository(name):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError
-from rsprompter_cli.io.atomic import atomic_folder, recover_folder
+from rsprompter_cli.io.atomic import atomic_folder, complete_folder
 from rsprompter_cli.io.checkpoint import read_safetensors
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def read_sam_folder(path: str | Path, *, verify: bool = True) -> SamFolder:
     Raises:
         CheckpointError: not a SAM folder, damaged, or a network that is not supported.
     """
-    path = Path(path)
-    recover_folder(path)
+    path = complete_folder(path)
     missing = [name for name in (SAM_CONFIG_FILE, SAM_WEIGHTS_FILE) if not (path / name).is_file()]
     if missing:
         raise CheckpointError(f"{path}: not a SAM folder, it lacks {' and '.join(missing)}")

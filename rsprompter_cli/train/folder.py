@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.io.atomic import recover_folder
 from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
 
@@ -22,6 +23,12 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
         raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+
+
+def recover_checkpoints(out: Path) -> None:
+    """Put back the checkpoints that a killed run left aside; for the run that writes there from now on."""
+    for name in (BEST, LAST):
+        recover_folder(out / name)
 
 
 def clear_folder(out: Path) -> None:

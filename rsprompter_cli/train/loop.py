@@ -25,7 +25,15 @@ from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
 from rsprompter_cli.train.facts import WindowClock, go_on_from, with_metrics
-from rsprompter_cli.train.folder import BEST, CONFIG_FILE, ENCODER_MAPS, LAST, check_folder, clear_folder
+from rsprompter_cli.train.folder import (
+    BEST,
+    CONFIG_FILE,
+    ENCODER_MAPS,
+    LAST,
+    check_folder,
+    clear_folder,
+    recover_checkpoints,
+)
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
 from rsprompter_cli.train.maps import keep_encoder_maps, remove_encoder_maps
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
@@ -109,6 +117,7 @@ def train(
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
     check_folder(out, resume=resume, overwrite=overwrite)
+    recover_checkpoints(out)
     seed_everything(config.train.seed)
     state = load_state(out) if resume else None
     # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.

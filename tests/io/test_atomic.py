@@ -16,6 +16,7 @@ from rsprompter_cli.io import atomic
 from rsprompter_cli.io.atomic import (
     atomic_folder,
     atomic_path,
+    complete_folder,
     recover_folder,
     refuse_existing,
     write_bytes,
@@ -149,6 +150,9 @@ def test_killed_folder_writer_leaves_the_old_folder(tmp_path: Path, step: int) -
     done = subprocess.run(command, timeout=60, check=False, capture_output=True, text=True)
     assert done.returncode != 0
     assert "was not killed" not in done.stderr
+    before = names_in(tmp_path)
+    assert (complete_folder(folder) / "file").read_text(encoding="utf-8") == "old"
+    assert names_in(tmp_path) == before
     recover_folder(folder)
     assert (folder / "file").read_text(encoding="utf-8") == "old"
 
@@ -200,6 +204,19 @@ def test_recovery_drops_the_leftover_of_a_finished_replacement(tmp_path: Path) -
     leftover.mkdir()
     recover_folder(folder)
     assert names_in(tmp_path) == ["best"]
+
+
+def test_reader_waits_for_a_replacement_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, fresh = tmp_path / "best", tmp_path / ".best.1234.tmp"
+    (tmp_path / ".best.old").mkdir()
+    fresh.mkdir()
+    monkeypatch.setattr(atomic.time, "sleep", lambda _: fresh.rename(folder))
+    assert complete_folder(folder) == folder
+    assert names_in(tmp_path) == [".best.old", "best"]
+
+
+def test_reader_of_nothing_is_told_the_name(tmp_path: Path) -> None:
+    assert complete_folder(tmp_path / "best") == tmp_path / "best"
 
 
 def test_existing_output_is_refused_unless_told(tmp_path: Path) -> None:

@@ -181,10 +181,23 @@ def test_full_disk_while_saving_keeps_the_previous_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
 
 
-def test_crash_between_the_renames_is_healed_on_reading(tmp_path: Path) -> None:
-    write(tmp_path / "last")
+def test_folder_caught_between_the_renames_is_read_where_it_lies(tmp_path: Path) -> None:
+    write(tmp_path / "last", value=3.0)
     (tmp_path / "last").rename(tmp_path / ".last.old")
-    assert read_checkpoint(tmp_path / "last").meta == META
+    found = read_checkpoint(tmp_path / "last")
+    assert found.meta == META
+    assert float(found.tensors()["a.weight"][0, 0]) == 3.0
+    assert [path.name for path in tmp_path.iterdir()] == [".last.old"]
+    write(tmp_path / "last", value=4.0)
+    assert float(read_checkpoint(tmp_path / "last").tensors()["a.weight"][0, 0]) == 4.0
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+
+
+def test_reading_leaves_the_leftover_of_a_finished_replacement_to_its_writer(tmp_path: Path) -> None:
+    write(tmp_path / "last", value=2.0)
+    write(tmp_path / ".last.old", value=1.0)
+    assert float(read_checkpoint(tmp_path / "last").tensors()["a.weight"][0, 0]) == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".last.old", "last"]
 
 
 def test_class_names_and_category_ids_must_be_as_many(tmp_path: Path) -> None:
