@@ -46,10 +46,12 @@ class BandPlan:
         return values[[self.distinct.index(band) for band in self.colours]]
 
 
-def choose_bands(dataset: Any, name: str, bands: Sequence[int] | None = None) -> BandPlan:
+def choose_bands(
+    dataset: Any, name: str, bands: Sequence[int] | None = None, trained: Sequence[int] | None = None
+) -> BandPlan:
     """Apply the band rule to an open raster.
 
-    `bands` wins; else one band is grey (its palette, if any, expanded), two are grey and what the
+    `bands` wins, then `trained`; else one band is grey (its palette, if any, expanded), two are grey and what the
     file calls alpha, three and more go by colour interpretation, else the first three that are
     not alpha. Alpha is what the file calls so, at any place.
 
@@ -57,14 +59,20 @@ def choose_bands(dataset: Any, name: str, bands: Sequence[int] | None = None) ->
         dataset: an open rasterio dataset.
         name: the file as the user wrote it, for messages.
         bands: one or three 1-based bands chosen by the user.
+        trained: those that a model's training pictures were made of.
 
     Raises:
-        InputError: complex numbers, or colours in a model other than RGB.
+        InputError: complex numbers, colours in a model other than RGB, or a file without the bands of `trained`.
         UsageError: `bands` names a band the file lacks.
     """
     interpretation = dataset.colorinterp
     alpha = next((at for at, kind in enumerate(interpretation, 1) if kind == ColorInterp.alpha), None)
-    colours = _wanted(dataset, name, bands) if bands is not None else _by_rule(interpretation, name)
+    if bands is not None:
+        colours = _wanted(dataset, name, bands)
+    elif trained is not None:
+        colours = _as_trained(dataset, name, trained)
+    else:
+        colours = _by_rule(interpretation, name)
     for band in colours:
         if dataset.dtypes[band - 1].startswith("complex"):
             raise InputError(f"{name}: band {band} holds complex numbers", "convert it to amplitude first")
@@ -99,6 +107,18 @@ def _wanted(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, ...]:
     if missing:
         raise UsageError(f"--bands: {name} has no band {missing[0]}, it has {dataset.count}", "bands count from 1")
     return chosen
+
+
+def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[int, ...]:
+    order = ",".join(map(str, trained))
+    if max(trained) > dataset.count:
+        raise InputError(
+            f"{name}: the model was trained on bands {order} (red,green,blue) of its scenes, "
+            f"this file has {dataset.count}",
+            "name the bands with these colours here, as in --bands 1,2,3",
+        )
+    log.info("%s: bands %s are red, green, blue, as in the model's training (--bands changes it)", name, order)
+    return tuple(trained)
 
 
 def _by_rule(interpretation: Sequence[ColorInterp], name: str) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from rsprompter_cli.geo.pictures import read_label, read_picture
 from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
 from rsprompter_cli.geo.sampling import SAMPLE_SIDE, sample_valid
-from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale
+from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale, trained_choice
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.structures import Georef, Tile
 
@@ -205,7 +205,9 @@ def open_scene(
     native: bool = False,
     trained_gsd: tuple[float, float] | None = None,
     bands: Sequence[int] | None = None,
+    trained_bands: Sequence[int] | None = None,
     scale: str | tuple[float, float] | None = None,
+    trained_scale: str | None = None,
     max_block: int = MAX_BLOCK_BYTES,
     allow_vrt: bool = False,
     remote: bool = False,
@@ -218,8 +220,10 @@ def open_scene(
         gsd: metres per pixel on the ground to work at.
         native: work at the file's own pixels.
         trained_gsd: (low, high) metres per pixel a model knows; the nearest to the file's own is taken.
-        bands: one or three 1-based bands to read as grey, or red, green, blue; None: the band rule.
-        scale: how samples become 0..255: auto (also None), none, percentile, "LO,HI" or a pair.
+        bands: one or three 1-based bands to read as grey, or red, green, blue.
+        trained_bands: those a model knows, taken where `bands` is None; both None: the band rule.
+        scale: how samples become 0..255: auto, none, percentile, "LO,HI" or a pair.
+        trained_scale: the scale a model knows, taken where `scale` is None, see `trained_choice`; both None: auto.
         max_block: bytes a decoded block may take.
         allow_vrt: admit a virtual raster, which can read any other file.
         remote: admit https and s3 addresses.
@@ -230,11 +234,14 @@ def open_scene(
         ResourceError: a block over `max_block`.
         UsageError: options that contradict each other or are out of range.
     """
-    choice = scale if isinstance(scale, tuple) else parse_scale(scale)
+    chosen = scale if isinstance(scale, tuple) else parse_scale(scale)
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
     with ExitStack() as stack:
         dataset = _upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
-        plan = choose_bands(dataset, source.name, bands)
+        plan = choose_bands(dataset, source.name, bands, trained_bands)
+        if scale is None:
+            dtype = str(dataset.dtypes[plan.colours[0] - 1])
+            chosen = trained_choice(trained_scale, dtype=dtype, name=source.name)
         georef = read_georef(dataset, source)
         resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
         if resolution is None and not pixel_coords and not native:
@@ -259,7 +266,7 @@ def open_scene(
             gsd=resolution.centre if resolution else None,
             dataset=dataset,
             plan=plan,
-            scale=choice,
+            scale=chosen,
             max_block=max_block,
             opened=stack,
         )

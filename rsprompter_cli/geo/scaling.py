@@ -84,6 +84,28 @@ def check_range(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def trained_choice(trained: str | None, *, dtype: str, name: str) -> ScaleChoice:
+    """The choice for a scene whose user makes none: that of the model's training, where it can be meant.
+
+    A range above 255 speaks of deeper samples than those of an 8-bit file, which would come out black.
+
+    Args:
+        trained: a value of --scale, None when none was chosen in training.
+        dtype: numpy name of the scene's samples.
+        name: the file, for messages.
+    """
+    choice = parse_scale(trained)
+    if isinstance(choice, tuple) and choice[1] > 255 and dtype == "uint8":
+        log.warning(
+            "%s: its 8-bit samples are taken as they are; the model's training scenes had %s scaled to 0..255 "
+            "(--scale changes it)",
+            name,
+            "{:g} to {:g}".format(*choice),
+        )
+        return "auto"
+    return choice
+
+
 def choose_scaling(
     choice: ScaleChoice,
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_IMAGE_SIZE = 256
 """Side of windows when there is no model to ask: that of the bundled one."""
@@ -205,7 +208,6 @@ def scene_info(
     """
     folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
     meta = read_checkpoint(folder).meta if folder is not None else None
-    chosen = bands or (meta.bands if meta is not None else None)
 
     def opened(*, gsd: float | None, native: bool, trained_gsd: tuple[float, float] | None) -> Scene:
         return open_scene(
@@ -213,8 +215,10 @@ def scene_info(
             gsd=gsd,
             native=native,
             trained_gsd=trained_gsd,
-            bands=chosen,
-            scale=scale if scale is not None else trained_scale(meta),
+            bands=bands,
+            trained_bands=meta.bands if meta is not None else None,
+            scale=scale,
+            trained_scale=trained_scale(meta),
             max_block=max_block,
             allow_vrt=allow_vrt,
             remote=remote,

@@ -95,6 +95,32 @@ def test_a_band_that_is_not_there_names_the_option(tmp_path):
             open_scene(path, bands=bands)
 
 
+def test_a_scene_without_the_bands_of_the_model_is_refused_with_the_way_out(tmp_path, caplog):
+    pixels = pattern(20, 30, 4)
+    rgb = write_raster(tmp_path / "rgb.tif", pixels[:3])
+    with pytest.raises(InputError, match=r"rgb\.tif: the model was trained on bands 4,3,2 .* has 3") as caught:
+        open_scene(rgb, trained_bands=(4, 3, 2))
+    assert "--bands 1,2,3" in caught.value.hint
+    assert np.array_equal(read_all(rgb, trained_bands=(4, 3, 2), bands=(1, 2, 3)).pixels, pixels[:3])
+    four = write_raster(tmp_path / "four.tif", pixels, colours=("gray",) + ("undefined",) * 3, photometric="minisblack")
+    with caplog.at_level(logging.INFO):
+        assert np.array_equal(read_all(four, trained_bands=(4, 3, 2)).pixels, pixels[[3, 2, 1]])
+    assert "as in the model's training" in caplog.text
+
+
+def test_a_range_of_deep_training_samples_does_not_blacken_an_8_bit_file(tmp_path, caplog):
+    pixels = pattern(20, 30)
+    path = write_raster(tmp_path / "a.tif", pixels)
+    with caplog.at_level(logging.WARNING):
+        assert np.array_equal(read_all(path, trained_scale="0,3000").pixels, pixels)
+    assert "0 to 3000" in caplog.text
+    assert "--scale" in caplog.text
+    # Whoever asks for it gets it, and deeper samples are meant anyway.
+    assert read_all(path, scale="0,3000", trained_scale="none").pixels.max() < 22
+    deep = write_raster(tmp_path / "deep.tif", pixels.astype(np.uint16) * 10)
+    assert np.allclose(read_all(deep, trained_scale="0,2550").pixels, pixels, atol=1e-3)
+
+
 def test_palette_is_expanded(tmp_path):
     index = np.array([[[0, 1], [2, 7]]], np.uint8)
     palette = {0: (10, 20, 30, 255), 1: (200, 0, 0, 255), 2: (0, 90, 0, 255)}
