@@ -41,7 +41,9 @@ class ScenePlan:
     window_size, overlap_px: pixels.
     windows: all windows; windows_with_data: those under which the file stores something.
     counted: False when windows_with_data is estimated from a sample of windows.
-    est_seconds: from the model's measured `seconds_per_window`, or None when it has none.
+    est_seconds: from the model's measured `seconds_per_window`; None when it has none, or when that was
+        measured on another kind of device than the one to predict on.
+    measured_on: the kind of device (cpu, cuda, mps) of that measurement, None when unknown.
     est_memory_bytes: reading, scaling and windows in flight; the model itself is not in it unless
         its provenance says `model_memory_bytes`.
     """
@@ -55,6 +57,7 @@ class ScenePlan:
     windows_with_data: int
     counted: bool
     est_seconds: float | None
+    measured_on: str | None
     est_memory_bytes: int
 
     @property
@@ -66,11 +69,18 @@ class ScenePlan:
         """For JSON."""
         return {**asdict(self), "gsd": list(self.gsd) if self.gsd else None, "share_with_data": self.share_with_data}
 
+    def time(self) -> str:
+        """The estimated time and where it holds."""
+        if self.est_seconds is None:
+            return f"unknown (measured on {self.measured_on} only)" if self.measured_on else "unknown"
+        place = self.measured_on or "the machine that trained the model"
+        return f"about {format_seconds(self.est_seconds)} on {place}"
+
     def summary(self) -> str:
         """One line for people."""
         metres = f" at {format_gsd(self.gsd)}" if self.gsd else ""
         about = "" if self.counted else "about "
-        seconds = "time unknown" if self.est_seconds is None else f"about {format_seconds(self.est_seconds)}"
+        seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
             f"{self.width} x {self.height} px{metres}: {self.windows} windows of {self.window_size} px, "
             f"{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
@@ -120,7 +130,7 @@ class SceneInfo:
             rows += [
                 ("working grid", grid),
                 ("windows", f"{plan.windows} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
-                ("time", format_seconds(plan.est_seconds) if plan.est_seconds is not None else "unknown"),
+                ("time", plan.time()),
                 ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
@@ -147,21 +157,33 @@ def _model_size(meta: CheckpointMeta | None) -> int:
     return meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
 
 
-def plan_scene(scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1) -> ScenePlan:
+def plan_scene(
+    scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1, device: str | None = None
+) -> ScenePlan:
     """Count windows and estimate time and memory. Decodes no pixel.
+
+    Warns of windows that share nothing.
 
     Args:
         scene: an open scene.
         grid: windows over its working grid.
         meta: of the model, or None.
         batch: windows per forward pass.
+        device: kind of device that will run the model (cpu, cuda, mps), None when that is open.
     """
     total = len(grid)
+    if grid.overlap_px == 0 and total > 1:
+        _log.warning(
+            "%s: windows share nothing, so objects on their borders stay in pieces that are not joined (--overlap)",
+            scene.path,
+        )
     asked = range(total) if total <= _COUNTED_WINDOWS else range(0, total, -(-total // _COUNTED_WINDOWS))
     hits = sum(scene.may_have_data(grid.window_at(index)) for index in asked)
     with_data = hits if len(asked) == total else round(hits / len(asked) * total)
     provenance = meta.provenance if meta is not None else {}
-    per_window = provenance.get("seconds_per_window")
+    per_window, measured_on = provenance.get("seconds_per_window"), provenance.get("seconds_per_window_on")
+    if None not in (device, measured_on) and device != measured_on:
+        per_window = None
     tile_bytes = min(grid.size, grid.height) * min(grid.size, grid.width) * 3 * 4
     return ScenePlan(
         height=scene.height,
@@ -173,6 +195,7 @@ def plan_scene(scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, b
         windows_with_data=with_data,
         counted=len(asked) == total,
         est_seconds=None if per_window is None else float(per_window) * with_data,
+        measured_on=measured_on,
         est_memory_bytes=int(provenance.get("model_memory_bytes", 0))
         + min(CACHE_BYTES, scene.cached_bytes(grid.size))
         + _TILES_IN_FLIGHT * batch * tile_bytes,

@@ -144,7 +144,7 @@ def predict_scene(
         _check_georef(source, scene, kind, pixel_coords=pixel_coords)
         grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
         grid.check_count(max_windows)
-        plan = plan_scene(scene, grid, meta, batch=batch)
+        plan = plan_scene(scene, grid, meta, batch=batch, device=_kind_of(device, loaded))
         if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, [], time.perf_counter() - start)
         threshold = meta.score_threshold if score is None else score
@@ -206,6 +206,13 @@ def find_instances(
 
 def _loaded(model: str | Path | LoadedModel | None, device: str) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
+
+
+def _kind_of(device: str, loaded: LoadedModel | None) -> str:
+    """cpu, cuda or mps: where the model is, or would be if it were loaded."""
+    if loaded is not None:
+        return next(loaded.model.parameters(), torch.empty(0)).device.type
+    return resolve_device(device).type if device == "auto" else device
 
 
 def _meta(model: str | Path | LoadedModel | None) -> CheckpointMeta:

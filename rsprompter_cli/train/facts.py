@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from rsprompter_cli.data.coco import CocoImage
 from rsprompter_cli.evaluate.scores import CocoMetrics
@@ -16,10 +17,14 @@ _LIKE_A_WINDOW = (2 / 3, 3 / 2)
 """Longest side of a picture over that of the model's input, between which it costs as much as a window."""
 
 
-def with_metrics(meta: CheckpointMeta, metrics: CocoMetrics, *, seconds_per_window: float | None) -> CheckpointMeta:
-    """The facts after an evaluation; what it could not find out stays as it was."""
+def with_metrics(
+    meta: CheckpointMeta, metrics: CocoMetrics, *, seconds_per_window: float | None, device: str
+) -> CheckpointMeta:
+    """The facts after an evaluation on a device (cpu, cuda, mps); what it could not find out stays as it was."""
     threshold = metrics.score_threshold
-    speed = {} if seconds_per_window is None else {"seconds_per_window": round(seconds_per_window, 4)}
+    speed: dict[str, Any] = {}
+    if seconds_per_window is not None:
+        speed = {"seconds_per_window": round(seconds_per_window, 4), "seconds_per_window_on": device}
     return replace(
         meta,
         metrics=metrics.flat(),

@@ -289,7 +289,8 @@ def _validate(run: _Run, cursor: Cursor) -> Cursor:
     figures = metrics.flat()
     seconds = time.monotonic() - began
     run.speed.restart()
-    run.meta = with_metrics(run.meta, metrics, seconds_per_window=clock.seconds_per_window())
+    speed = clock.seconds_per_window()
+    run.meta = with_metrics(run.meta, metrics, seconds_per_window=speed, device=run.engine.device.type)
     run.log.write("evaluation", step=cursor.step, epoch=cursor.epoch, seconds=round(seconds, 1), metrics=figures)
     run.log.plot({f"val/{name}": value for name, value in figures.items()}, step=cursor.step)
     score = figures.get(BEST_BY, 0.0)

@@ -22,7 +22,8 @@ def model(tmp_path):
     from rsprompter_cli.config import load_config
     from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 
-    meta = CheckpointMeta(("house",), (1,), 128, gsd_range=(0.8, 1.0), provenance={"seconds_per_window": 2.0})
+    speed = {"seconds_per_window": 2.0, "seconds_per_window_on": "cuda"}
+    meta = CheckpointMeta(("house",), (1,), 128, gsd_range=(0.8, 1.0), provenance=speed)
     write_checkpoint(tmp_path / "model", {"a": torch.zeros(1)}, load_config("rsprompter-anchor-cpu"), meta)
     return tmp_path / "model"
 
@@ -37,7 +38,7 @@ def test_json_has_facts_and_plan_of_the_model(scene, model, capsys):
     assert (plan["width"], plan["height"], plan["window_size"]) == (563, 375, 128)
     assert plan["gsd"] == pytest.approx([0.8, 0.8], rel=1e-2)
     assert plan["windows"] == plan["windows_with_data"] == 24
-    assert plan["est_seconds"] == 48
+    assert (plan["est_seconds"], plan["measured_on"]) == (48, "cuda")
     assert plan["share_with_data"] == 1
 
 
@@ -57,6 +58,7 @@ def test_table_on_stdout_talk_on_stderr(tmp_path, capsys, model):
     assert "70 x 60 px" in out
     assert "3 of uint16, read 1,2,3" in out
     assert "percentiles" in err
+    assert "about 2 s on cuda" in out
     assert run(["-q", "info", str(path), "--model", str(model), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["gsd"] is None

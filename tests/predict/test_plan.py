@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
+
 import pytest
 
 from rsprompter_cli.geo.raster import open_scene
@@ -11,7 +14,9 @@ from rsprompter_cli.predict import plan as plan_module
 from rsprompter_cli.predict.plan import format_gsd, format_seconds, plan_scene, scene_info, window_size
 from tests.make.rasters import pattern, write_raster, write_sparse
 
-META = CheckpointMeta(("house",), (1,), 256, gsd_range=(0.4, 0.6), provenance={"seconds_per_window": 0.5})
+META = CheckpointMeta(
+    ("house",), (1,), 256, gsd_range=(0.4, 0.6), provenance={"seconds_per_window": 0.5, "seconds_per_window_on": "cpu"}
+)
 
 
 def test_windows_with_data_are_counted_and_timed(tmp_path):
@@ -21,7 +26,32 @@ def test_windows_with_data_are_counted_and_timed(tmp_path):
     assert (plan.windows, plan.windows_with_data, plan.counted) == (64, 2, True)
     assert plan.share_with_data == 2 / 64
     assert plan.est_seconds == 1.0
-    assert "64 windows of 256 px, 2 with data; about 1 s" in plan.summary()
+    assert "64 windows of 256 px, 2 with data; about 1 s on cpu" in plan.summary()
+
+
+def test_a_time_measured_on_one_device_is_not_told_of_another(tmp_path):
+    path = write_raster(tmp_path / "a.tif", pattern(300, 400))
+    with open_scene(path) as scene:
+        grid = make_grid(300, 400, size=256)
+        here, there = (plan_scene(scene, grid, META, device=device) for device in ("cpu", "cuda"))
+        nowhere = plan_scene(scene, grid, replace(META, provenance={"seconds_per_window": 0.5}), device="cuda")
+    assert (here.est_seconds, here.measured_on) == (2.0, "cpu")
+    assert (there.est_seconds, there.measured_on) == (None, "cpu")
+    assert "time unknown (measured on cpu only)" in there.summary()
+    # Models that do not say where: the figure, and that it is theirs.
+    assert "about 2 s on the machine that trained the model" in nowhere.summary()
+
+
+def test_windows_that_share_nothing_are_warned_of_once(tmp_path, caplog):
+    # The command line turns propagation off, which caplog needs.
+    logging.getLogger("rsprompter_cli").propagate = True
+    path = write_raster(tmp_path / "a.tif", pattern(300, 400))
+    with open_scene(path) as scene:
+        plan_scene(scene, make_grid(300, 400, size=512, overlap=0), META)
+        plan_scene(scene, make_grid(300, 400, size=256), META)
+        assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+        plan_scene(scene, make_grid(300, 400, size=256, overlap=0), META)
+    assert [record.getMessage().count("--overlap") for record in caplog.records if record.levelname == "WARNING"] == [1]
 
 
 def test_many_windows_are_sampled(tmp_path, monkeypatch):

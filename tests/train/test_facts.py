@@ -58,4 +58,6 @@ def test_a_trained_model_knows_its_speed(tmp_path: Path) -> None:
     # The second evaluation finds its maps stored: the time of the first one stays.
     options = {"epochs": 2, "eval_every": 1, "cache_views": 1}
     result = run(data, tmp_path / "run", options)
-    assert read_checkpoint(result.last).meta.provenance["seconds_per_window"] > 0
+    provenance = read_checkpoint(result.last).meta.provenance
+    assert provenance["seconds_per_window"] > 0
+    assert provenance["seconds_per_window_on"] == "cpu"
