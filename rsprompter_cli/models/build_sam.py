@@ -86,7 +86,7 @@ def build_neck(config: TrainedSamConfig, encoder: nn.Module) -> Neck:
     if aggregator_kind(config) == "last":
         aggregator = LastAggregator(
             in_channels=arch.output_channels,
-            hidden_channels=neck.hidden_channels or 512,
+            hidden_channels=hidden_channels(config),
             out_channels=neck.out_channels,
         )
     else:
@@ -94,7 +94,7 @@ def build_neck(config: TrainedSamConfig, encoder: nn.Module) -> Neck:
         aggregator = LayersAggregator(
             state_channels=state_channels,
             layers=_layers(neck, arch, len(state_channels)),
-            hidden_channels=neck.hidden_channels or 32,
+            hidden_channels=hidden_channels(config),
             out_channels=neck.out_channels,
         )
     stride: int = encoder.embedding_stride  # type: ignore[assignment]  # of the encoder's protocol
@@ -116,6 +116,11 @@ def _layers(neck: NeckConfig, arch: VitArch | TinyVitArch, states: int) -> tuple
 def aggregator_kind(config: TrainedSamConfig) -> str:
     """The aggregator a configuration means where it names none."""
     return config.neck.aggregator or ("last" if config.encoder == "lora" else "layers")
+
+
+def hidden_channels(config: TrainedSamConfig) -> int:
+    """The aggregator's inner width that a configuration means where it names none."""
+    return config.neck.hidden_channels or (512 if aggregator_kind(config) == "last" else 32)
 
 
 def build_decoder(

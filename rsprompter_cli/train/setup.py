@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import random
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import rsprompter_cli
 from rsprompter_cli.config import Config
 from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
 from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
@@ -27,6 +23,7 @@ from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.coco import match_classes
 from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.train.start import Start, choose_start, load_start
 
@@ -42,8 +39,6 @@ _FREE_KEYS = (
     "train.cache_folder",
 )
 """Settings that a resumed run may change: its numbers do not come from them (the arithmetic is compared itself)."""
-
-_PACKAGES = ("torch", "torchvision", "transformers", "peft", "timm", "numpy", "pycocotools")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,8 +99,8 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
         bands=bands,
         scaling=scale or NO_CHOICE,
         sam=start.sam,
-        versions=_versions(),
-        git_commit=_git_commit(),
+        versions=package_versions(),
+        git_commit=code_commit(),
         provenance=_provenance(config, start, train_file, val_file),
     )
     return Setup(config, model, train_data, val_data, meta)
@@ -169,25 +164,3 @@ def _gsd_range(info: Mapping[str, Any], path: Path) -> tuple[float, float] | Non
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"rsprompter_cli": rsprompter_cli.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    """The commit of this code when it runs from a checkout of its own."""
-    root = Path(rsprompter_cli.__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
