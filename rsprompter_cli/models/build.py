@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from rsprompter_cli.config import ModelConfig, RSPrompterAnchorConfig, SamModelConfig, TrainedSamConfig
+from rsprompter_cli.config import ModelConfig, RSPrompterAnchorConfig, SamdetConfig, SamModelConfig, TrainedSamConfig
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.build_sam import aggregator_kind
+from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor
+from rsprompter_cli.models.resnet import freeze_stages
 from rsprompter_cli.models.sam_weights import resolve_sam_arch
 from rsprompter_cli.models.trainable import set_trainable
 
@@ -61,6 +63,10 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
         case RSPrompterAnchorConfig():
             model = build_rsprompter_anchor(complete, num_classes)
             set_trainable(model, encoder=complete.encoder, decoder=complete.decoder)
+        case SamdetConfig():
+            model = build_samdet(complete, num_classes)
+            set_trainable(model, encoder="frozen", decoder="frozen")
+            freeze_stages(model.resnet, complete.frozen_stages)
         case _:
             raise UsageError(f"model.kind = {complete.kind}: this version cannot build it yet")
     return model

@@ -33,6 +33,7 @@ def answer(
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
+    eight_bit: bool = False,
 ) -> dict[str, Tensor] | list[Detections]:
     """Losses in training mode, detections in evaluation mode.
 
@@ -42,12 +43,13 @@ def answer(
         targets: B ground truths in the pixels of their image; needed in training only.
         mean, std: per channel, on the 0..255 scale.
         device: of the model.
+        eight_bit: in evaluation, see `resize_batch`.
 
     Raises:
         InputError: a tensor that is no picture, or a training image larger than the model's input.
     """
     if not model.training:
-        batch, metas = resize_batch(images, model.image_size, mean, std, device)
+        batch, metas = resize_batch(images, model.image_size, mean, std, device, eight_bit=eight_bit)
         return model.detect(batch, metas)
     if targets is None:
         raise ValueError("training needs targets")

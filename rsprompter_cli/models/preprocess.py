@@ -32,7 +32,13 @@ def make_meta(image: Size, scale: tuple[float, float], side: int) -> ImageMeta:
 
 
 def resize_batch(
-    images: Sequence[Tensor], side: int, mean: Sequence[float], std: Sequence[float], device: torch.device
+    images: Sequence[Tensor],
+    side: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    *,
+    eight_bit: bool = False,
 ) -> tuple[Tensor, list[ImageMeta]]:
     """The evaluation pipeline: long side to `side`, normalise, pad right and below with the mean colour.
 
@@ -41,6 +47,8 @@ def resize_batch(
         side: of the square, pixels.
         mean, std: per channel, on the 0..255 scale.
         device: where the batch goes.
+        eight_bit: resize and pad before the picture leaves 8 bits: an uint8 picture is whole numbers
+            after the resize too, and the padding is the mean colour rounded.
 
     Returns:
         float32 [B, 3, side, side] and how each image lies in it.
@@ -49,6 +57,8 @@ def resize_batch(
         InputError: a tensor that is no picture.
     """
     batch = torch.zeros((len(images), 3, side, side), dtype=torch.float32, device=device)
+    if eight_bit:
+        batch += normalise(batch.new_tensor(rounded_colour(mean))[:, None, None], mean, std)
     metas = []
     for index, image in enumerate(images):
         height, width = _check_image(image, index)
@@ -58,6 +68,8 @@ def resize_batch(
         pixels = image.to(device=device, dtype=torch.float32)
         if (rows, columns) != (height, width):
             pixels = F.interpolate(pixels[None], size=(rows, columns), mode="bilinear", align_corners=False)[0]
+            if eight_bit and image.dtype == torch.uint8:
+                pixels = (pixels + 0.5).floor()
         batch[index, :, :rows, :columns] = normalise(pixels, mean, std)
         metas.append(make_meta((height, width), (rows / height, columns / width), side))
     return batch, metas
@@ -93,14 +105,30 @@ def pad_batch(
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(pixels - mean) / std per channel, float32 [3, H, W]."""
+    """(pixels - mean) / std per channel, float32 [..., 3, H, W]."""
     return (pixels - pixels.new_tensor(mean)[:, None, None]) / pixels.new_tensor(std)[:, None, None]
+
+
+def restore_pixels(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """pixels * std + mean per channel, the inverse of `normalise`."""
+    return pixels * pixels.new_tensor(std)[:, None, None] + pixels.new_tensor(mean)[:, None, None]
+
+
+def rounded_colour(mean: Sequence[float]) -> tuple[float, ...]:
+    """The mean colour as an 8-bit picture can hold it."""
+    return tuple(float(round(value)) for value in mean)
 
 
 def boxes_to_image(boxes: Tensor, meta: ImageMeta) -> Tensor:
     """Boxes [N, 4] from pixels of the square to pixels of the image."""
     rows, columns = meta.scale
     return boxes / boxes.new_tensor([columns, rows, columns, rows])
+
+
+def boxes_to_square(boxes: Tensor, meta: ImageMeta) -> Tensor:
+    """Boxes [N, 4] from pixels of the image to pixels of the square."""
+    rows, columns = meta.scale
+    return boxes * boxes.new_tensor([columns, rows, columns, rows])
 
 
 def _check_image(image: Tensor, index: int) -> Size:

@@ -8,12 +8,17 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import (
+    BoxConfig,
     Config,
     NeckConfig,
+    OneScaleRpnConfig,
+    ResNetConfig,
     RoiConfig,
     RpnConfig,
     RSPrompterAnchorConfig,
     SamDecoderArch,
+    SamdetConfig,
+    SamsegMaskRcnnConfig,
     TrainConfig,
     VitArch,
 )
@@ -59,6 +64,30 @@ def tiny_model(*, num_classes: int = 3, seed: int = 0, **changes: Any) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(tiny_model_config(**changes), num_classes=num_classes).eval()
+
+
+def tiny_samdet_config(**changes: Any) -> SamdetConfig:
+    """SAMDet on a ResNet of width 8 that starts random; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "backbone": ResNetConfig(stem_channels=8, hidden_sizes=(16, 16, 32, 32), depths=(1, 1, 1, 1)),
+        "backbone_weights": "random",
+        "out_channels": 16,
+        "rpn": OneScaleRpnConfig(nms_pre_train=100, nms_pre_test=50, max_proposals=30, samples=64),
+        "roi": BoxConfig(fc_channels=32, samples=32, max_detections=10, score_threshold=0.01),
+    }
+    return SamdetConfig.model_validate(base | changes)
+
+
+def tiny_samseg_maskrcnn_config(**changes: Any) -> SamsegMaskRcnnConfig:
+    """SAM-seg Mask R-CNN on the tiny SAM; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "neck": NeckConfig(hidden_channels=8, out_channels=16),
+        "rpn": OneScaleRpnConfig(nms_pre_train=100, nms_pre_test=50, max_proposals=30, samples=64),
+        "roi": BoxConfig(fc_channels=32, samples=32, max_detections=10, score_threshold=0.01),
+    }
+    return SamsegMaskRcnnConfig.model_validate(base | changes)
 
 
 def tiny_meta(*, num_classes: int = 3, image_size: int = 64, **changes: Any) -> CheckpointMeta:

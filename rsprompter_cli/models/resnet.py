@@ -1,0 +1,121 @@
+"""A ResNet with bottlenecks of any width, and which of its parts stay as they are.
+
+The keys of its weights are torchvision's, so that its files and those of other ResNets fit each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck
+
+from rsprompter_cli.errors import UsageError
+
+_STAGE = re.compile(r"(?:layer(\d)|conv1|bn1)\.")
+
+
+class ResNet(nn.Module):
+    """Maps of strides 4, 8, 16 and 32 from a ResNet.
+
+    Source: ResNet v1.5 as in torchvision, whose ResNet-50 is this one with the sizes 64,
+    (256, 512, 1024, 2048) and (3, 4, 6, 3).
+
+    Args:
+        stem_channels: of the first convolution.
+        hidden_sizes: channels of the four maps, each a multiple of 4.
+        depths: bottlenecks of each stage.
+        frozen_norms: BatchNorm keeps its running statistics in training too; its scale and shift still train.
+
+    Raises:
+        UsageError: sizes that make no ResNet.
+    """
+
+    def __init__(
+        self, *, stem_channels: int, hidden_sizes: Sequence[int], depths: Sequence[int], frozen_norms: bool
+    ) -> None:
+        super().__init__()
+        if len(hidden_sizes) != 4 or len(depths) != 4 or any(size % 4 for size in hidden_sizes):
+            raise UsageError(
+                f"model.backbone: hidden_sizes {list(hidden_sizes)} and depths {list(depths)} make no ResNet",
+                "give four of each, hidden_sizes as multiples of 4",
+            )
+        self.frozen_norms = frozen_norms
+        self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        sizes = (stem_channels, *hidden_sizes)
+        self.layer1 = _stage(sizes[0], sizes[1], depths[0], stride=1)
+        self.layer2 = _stage(sizes[1], sizes[2], depths[1], stride=2)
+        self.layer3 = _stage(sizes[2], sizes[3], depths[2], stride=2)
+        self.layer4 = _stage(sizes[3], sizes[4], depths[3], stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's, but frozen norms stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen_norms:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Normalised pictures [B, 3, S, S] to maps [B, hidden_sizes[i], S / 4 .. S / 32, the same]."""
+        stem = F.max_pool2d(F.relu(self.bn1(self.conv1(pixels))), 3, stride=2, padding=1)
+        c2 = self.layer1(stem)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
+
+
+def _stage(channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:
+    """Bottlenecks of one stage; the first one changes channels and stride."""
+    shortcut = None
+    if stride != 1 or channels != out_channels:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+        )
+    width = out_channels // Bottleneck.expansion
+    first = Bottleneck(channels, width, stride, shortcut)
+    return nn.Sequential(first, *(Bottleneck(out_channels, width) for _ in range(depth - 1)))
+
+
+def freeze_stages(resnet: nn.Module, stages: int) -> None:
+    """Let the first parts of a ResNet train no more.
+
+    Args:
+        resnet: this one, torchvision's or transformers'.
+        stages: the last stage that is frozen, 0 for the stem alone, -1 for none.
+    """
+    for name, parameter in resnet.named_parameters():
+        found = _STAGE.match(torchvision_name(name))
+        if found is not None and int(found[1] or 0) <= stages:
+            parameter.requires_grad_(False)
+
+
+_TRANSFORMERS_BLOCK = re.compile(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+)")
+_TRANSFORMERS_CONV = re.compile(r"layer\.(\d+)\.(convolution|normalization)\.(.+)")
+
+
+def torchvision_name(key: str) -> str:
+    """torchvision's name of a ResNet's weight that is named as torchvision or as transformers does."""
+    stem = {"embedder.embedder.convolution.": "conv1.", "embedder.embedder.normalization.": "bn1."}
+    for theirs, name in stem.items():
+        if key.startswith(theirs):
+            return name + key.removeprefix(theirs)
+    block = _TRANSFORMERS_BLOCK.fullmatch(key)
+    if block is None:
+        return key
+    rest = (
+        block[3].replace("shortcut.convolution.", "downsample.0.").replace("shortcut.normalization.", "downsample.1.")
+    )
+    conv = _TRANSFORMERS_CONV.fullmatch(rest)
+    if conv is not None:
+        rest = f"{'conv' if conv[2] == 'convolution' else 'bn'}{int(conv[1]) + 1}.{conv[3]}"
+    return f"layer{int(block[1]) + 1}.{block[2]}.{rest}"
