@@ -1,0 +1,132 @@
+"""SAM-seg with Mask2Former: learned queries with masks of their own, on SAM's image encoder.
+
+Source: RSPrompter (arXiv 2306.16269), its baseline that uses SAM's encoder only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.forward import answer
+from rsprompter_cli.models.neck import Neck
+from rsprompter_cli.models.pixel_decoder import PixelDecoder
+from rsprompter_cli.models.preprocess import ImageMeta
+from rsprompter_cli.models.query_decoder import QueryDecoder, QueryOutput, mask_logits
+from rsprompter_cli.models.query_instances import find_instances
+from rsprompter_cli.models.query_losses import Draw, QueryCriterion, named_by_layer, uniform
+from rsprompter_cli.models.trainable import is_frozen, keep_frozen_in_eval
+from rsprompter_cli.structures import Detections, Size, Target
+
+
+class Answers(NamedTuple):
+    """What the queries say of a batch.
+
+    outputs: before the first layer and after each.
+    mask_features: [B, D, S/4, S/4].
+    """
+
+    outputs: tuple[QueryOutput, ...]
+    mask_features: Tensor
+
+
+class SamsegMask2Former(nn.Module):
+    """The whole model: pictures in, losses or detections out.
+
+    Args:
+        encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
+        neck: encoder maps to a pyramid.
+        pixel_decoder, query_decoder: of the pyramid.
+        criterion: the losses.
+        image_size: side of the square input, pixels.
+        max_detections: pairs of query and class kept per image.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        neck: Neck,
+        pixel_decoder: PixelDecoder,
+        query_decoder: QueryDecoder,
+        criterion: QueryCriterion,
+        image_size: int,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.neck = neck
+        self.pixel_decoder = pixel_decoder
+        self.query_decoder = query_decoder
+        self.criterion = criterion
+        self.image_size = image_size
+        self.max_detections = max_detections
+        self.encoder_cache: EncoderCache | None = None
+
+    @property
+    def pixel_mean(self) -> tuple[float, ...]:
+        """Mean colour on the 0..255 scale: what a padded pixel is."""
+        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
+        return mean
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module's, but frozen parts stay in evaluation mode."""
+        super().train(mode)
+        keep_frozen_in_eval(self)
+        return self
+
+    def forward(
+        self, images: list[Tensor], targets: list[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Losses in training mode, detections in evaluation mode; see `answer`."""
+        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
+        device = self.query_decoder.queries.weight.device
+        return answer(self, images, targets, mean=mean, std=std, device=device)  # type: ignore[arg-type]  # of the encoder
+
+    def features(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid of a normalised, padded batch [B, 3, S, S]: [B, C, S/4, S/4] .. [B, C, S/64, S/64]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.encoder)):
+            encoded = self.encoder_cache.encode(self.encoder, batch) if self.encoder_cache else self.encoder(batch)
+        levels: tuple[Tensor, ...] = self.neck(encoded)
+        return levels
+
+    def ask(self, levels: Sequence[Tensor]) -> Answers:
+        """What the queries say of a pyramid."""
+        maps = self.pixel_decoder(levels)
+        return Answers(self.query_decoder(maps), maps.mask_features)
+
+    def losses(
+        self, batch: Tensor, sizes: Sequence[Size], targets: Sequence[Target], draw: Draw = uniform
+    ) -> dict[str, Tensor]:
+        """The losses of a normalised, padded batch.
+
+        Args:
+            batch: float32 [B, 3, S, S].
+            sizes: (rows, columns) of each image before padding; the padding is background like any other.
+            targets: B ground truths on the batch's device.
+            draw: source of the points at which masks are compared.
+
+        Returns:
+            float32 scalars loss_cls, loss_mask, loss_dice of the last output, and of every earlier one.
+        """
+        outputs, features = self.ask(self.features(batch))
+        return named_by_layer([self.criterion.losses(output, features, targets, draw=draw) for output in outputs])
+
+    @torch.no_grad()
+    def detect(self, batch: Tensor, metas: Sequence[ImageMeta]) -> list[Detections]:
+        """Detections of a normalised, padded batch, in the pixels of the original images.
+
+        Args:
+            batch: float32 [B, 3, S, S].
+            metas: how each image lies in its square.
+        """
+        outputs, features = self.ask(self.features(batch))
+        masks = mask_logits(outputs[-1].mask_embed, features)
+        return [
+            find_instances(classes, logits, meta, self.max_detections)
+            for classes, logits, meta in zip(outputs[-1].class_logits, masks, metas, strict=True)
+        ]
