@@ -123,6 +123,7 @@ class BoxHead(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
+        self.score_floor = 0.0  # see score_floor.py
         self.fc1 = nn.Linear(channels * BOX_SIZE**2, fc_channels)
         self.fc2 = nn.Linear(fc_channels, fc_channels)
         self.classes = nn.Linear(fc_channels, num_classes + 1)
@@ -181,7 +182,7 @@ class BoxHead(nn.Module):
         """
         scores = logits.softmax(dim=-1)[:, :-1]  # [N, K]
         boxes = decode_boxes(proposals[:, None, :], offsets, ROI_SCALE, clip)  # [N, K, 4]
-        rows, labels = (scores > self.score_threshold).nonzero().unbind(1)
+        rows, labels = ((scores > self.score_threshold) & (scores >= self.score_floor)).nonzero().unbind(1)
         score, box = scores[rows, labels], boxes[rows, labels]
         keep = batched_nms(box, score, labels, self.nms_iou)[: self.max_detections]
         return BoxDetections(box[keep], labels[keep], score[keep])

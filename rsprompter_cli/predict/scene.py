@@ -25,6 +25,7 @@ from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.outputs import (
     FoundObject,
@@ -197,7 +198,9 @@ def find_instances(
     for tiles in read_batches(scene, wanted, batch):
         done = min(done + batch, len(wanted))
         if tiles:
-            detections = run_model(model, [tile for _, tile in tiles], pad_to=grid.size if pad else None, dtype=dtype)
+            pixels = [tile for _, tile in tiles]
+            with only_scores_from(model, score):
+                detections = run_model(model, pixels, pad_to=grid.size if pad else None, dtype=dtype)
             for (window, tile), found in zip(tiles, detections, strict=True):
                 yield from outline(window, tile, found, score=score)
         if progress is not None:
