@@ -18,6 +18,7 @@ import shapely
 from shapely.affinity import translate
 
 from rsprompter_cli.geo.lonlat import to_lonlat
+from rsprompter_cli.geo.polygons import polygon_parts
 
 DECIMALS = 7
 _GRID = 10.0**-DECIMALS
@@ -96,8 +97,8 @@ def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:
     for index in np.flatnonzero(~shapely.is_valid(rounded)):
         rounded[index] = shapely.transform(shapely.set_precision(shapely.make_valid(rounded[index]), _GRID), _round)
     result = np.empty(len(rounded), dtype=object)
-    result[:] = [_polygonal(geometry) for geometry in shapely.orient_polygons(rounded, exterior_cw=False)]
-    return result
+    result[:] = [polygon_parts(geometry) for geometry in rounded]
+    return shapely.orient_polygons(result, exterior_cw=False)
 
 
 def cut_antimeridian(geometry: Any) -> Any:
@@ -141,14 +142,6 @@ def _leaves_the_map(lonlat: np.ndarray) -> np.ndarray:
         steps = [np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() for ring in rings]
         suspicious[row] = max(steps) > 180
     return suspicious
-
-
-def _polygonal(geometry: Any) -> Any:
-    """The polygons of a geometry with area as one polygon or multipolygon, None when there are none."""
-    parts = [part for part in shapely.get_parts(geometry) if part.geom_type == "Polygon" and not part.is_empty]
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
 def _round(xy: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pyproj import CRS
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.geojson import prepared, write_geojson
 from rsprompter_cli.geo.lonlat import parse_crs, reproject
+from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
 from rsprompter_cli.io.atomic import atomic_path
 
@@ -282,14 +283,8 @@ def _polygons_of(geometries: np.ndarray) -> tuple[list[Any], list[int], dict[str
 
 
 def _valid_polygon(geometry: Any) -> Any:
-    """The area of a geometry as a valid polygon or multipolygon, None when it has none."""
-    if not np.isfinite(shapely.get_coordinates(geometry)).all():
-        return None
-    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(geometry, method="structure", keep_collapsed=False)))
-    areas = [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
-    if not areas:
-        return None
-    return areas[0] if len(areas) == 1 else shapely.union_all(areas)
+    """The area of a geometry as a valid polygon or multipolygon, None when it has none or is not finite."""
+    return polygon_parts(geometry) if np.isfinite(shapely.get_coordinates(geometry)).all() else None
 
 
 _COUNT_WORDS = {
