@@ -21,6 +21,7 @@ from rsprompter_cli.cli.options import (
     parse_bands,
 )
 from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 
 def info_command(
@@ -30,9 +31,9 @@ def info_command(
     native: NativeOption = False,
     bands: BandsOption = None,
     scale: ScaleOption = None,
-    overlap: OverlapOption = 0.25,
-    max_block: MaxBlockOption = 1024,
-    max_windows: MaxWindowsOption = 5_000_000,
+    overlap: OverlapOption = OVERLAP,
+    max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
+    max_windows: MaxWindowsOption = MAX_WINDOWS,
     allow_vrt: AllowVrtOption = False,
     remote: RemoteOption = False,
     as_json: JsonOption = False,

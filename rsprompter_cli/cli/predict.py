@@ -29,6 +29,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import counted_progress, print_json, set_threads
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 
 def predict_command(
@@ -48,7 +49,7 @@ def predict_command(
     native: NativeOption = False,
     bands: BandsOption = None,
     scale: ScaleOption = None,
-    overlap: OverlapOption = 0.25,
+    overlap: OverlapOption = OVERLAP,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per forward pass.")] = 1,
     simplify: Annotated[
         float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
@@ -57,8 +58,8 @@ def predict_command(
     pixel_coords: Annotated[
         bool, typer.Option("--pixel-coords", help="Polygons in pixels, for pictures without georeference.")
     ] = False,
-    max_block: MaxBlockOption = 1024,
-    max_windows: MaxWindowsOption = 5_000_000,
+    max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
+    max_windows: MaxWindowsOption = MAX_WINDOWS,
     allow_vrt: AllowVrtOption = False,
     remote: RemoteOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, read no pixel.")] = False,

@@ -20,12 +20,10 @@ import rasterio
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from rsprompter_cli.errors import InputError, ResourceError, UsageError
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
-
-MAX_BLOCK_BYTES = 1 << 30
-"""Bytes one decoded block may take: 1 GiB, the default of --max-block."""
 
 CACHE_BYTES = 512 << 20
 """GDAL's block cache. Its own default is 5 % of the machine, which on a large one is not bounded by the job."""

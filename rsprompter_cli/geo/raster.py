@@ -16,9 +16,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.georef import read_georef
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
-from rsprompter_cli.geo.guard import MAX_BLOCK_BYTES, Source, open_raster, resolve_source
+from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
 from rsprompter_cli.geo.pictures import read_label, read_picture
 from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
@@ -27,7 +28,7 @@ from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, par
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.structures import Georef, Tile
 
-__all__ = ["MAX_BLOCK_BYTES", "Scene", "open_scene", "read_label", "read_picture"]
+__all__ = ["Scene", "open_scene", "read_label", "read_picture"]
 
 log = logging.getLogger(__name__)
 

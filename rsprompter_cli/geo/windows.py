@@ -13,12 +13,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from rsprompter_cli.errors import ResourceError, UsageError
+from rsprompter_cli.geo.defaults import MAX_WINDOWS, OVERLAP
 
 MAX_OVERLAP = 0.5
 """Below a half, a point lies in at most two windows per axis (three beside the shifted last one)."""
-
-MAX_WINDOWS = 5_000_000
-"""More windows than this are refused unless the user raises the limit: a mistyped resolution, not a job."""
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
@@ -150,7 +148,7 @@ class WindowGrid:
         return [other for other in around if abs(self._start(other, length) - start) < self.size]
 
 
-def make_grid(height: int, width: int, *, size: int, overlap: float = 0.25) -> WindowGrid:
+def make_grid(height: int, width: int, *, size: int, overlap: float = OVERLAP) -> WindowGrid:
     """Lay windows over a scene.
 
     Args:
@@ -166,7 +164,7 @@ def make_grid(height: int, width: int, *, size: int, overlap: float = 0.25) -> W
     if size < 1:
         raise UsageError(f"window size {size} px: at least 1")
     if not 0 <= overlap < MAX_OVERLAP:
-        raise UsageError(f"overlap {overlap}: at least 0 and below {MAX_OVERLAP}", "0.25 suits most scenes")
+        raise UsageError(f"overlap {overlap}: at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes")
     return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2))
 
 

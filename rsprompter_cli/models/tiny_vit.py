@@ -48,12 +48,12 @@ class TinyVitEncoder(nn.Module):
     def __init__(
         self,
         *,
-        embed_dims: Sequence[int] = (64, 128, 160, 320),
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (2, 4, 5, 10),
-        window_sizes: Sequence[int] = (7, 7, 14, 7),
-        output_channels: int = 256,
-        image_size: int = 256,
+        embed_dims: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        window_sizes: Sequence[int],
+        output_channels: int,
+        image_size: int,
     ) -> None:
         super().__init__()
         _check_sizes(embed_dims, depths, num_heads, window_sizes)

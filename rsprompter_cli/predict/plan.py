@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, ResourceError
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.guard import CACHE_BYTES
-from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
-from rsprompter_cli.geo.windows import MAX_WINDOWS, WindowGrid, make_grid
+from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def scene_info(
     native: bool = False,
     bands: Sequence[int] | None = None,
     scale: str | None = None,
-    overlap: float = 0.25,
+    overlap: float = OVERLAP,
     max_block: int = MAX_BLOCK_BYTES,
     max_windows: int = MAX_WINDOWS,
     allow_vrt: bool = False,

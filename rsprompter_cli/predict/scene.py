@@ -17,10 +17,11 @@ import torch
 
 from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.merge import Instance, join
-from rsprompter_cli.geo.raster import MAX_BLOCK_BYTES, Scene, open_scene
+from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.tables import written_files
-from rsprompter_cli.geo.windows import MAX_WINDOWS, Window, WindowGrid, make_grid
+from rsprompter_cli.geo.windows import Window, WindowGrid, make_grid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
@@ -80,7 +81,7 @@ def predict_scene(
     native: bool = False,
     bands: tuple[int, ...] | None = None,
     scale: str | None = None,
-    overlap: float = 0.25,
+    overlap: float = OVERLAP,
     batch: int = 1,
     pixel_coords: bool = False,
     simplify: float = 0.0,

@@ -39,6 +39,10 @@ SMALL: dict[str, Any] = {
     "output_channels": 8,
     "image_size": 32,
 }
+FULL: dict[str, Any] = {
+    **KNOWN_SAM["tiny-vit"].model_dump(include=set(SMALL)),
+    "image_size": KNOWN_SAM["tiny-vit"].pretrained_image_size,
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def tensors(folder: SamFolder) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def ours(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    encoder = TinyVitEncoder().eval()
+    encoder = TinyVitEncoder(**FULL).eval()
     encoder.load_state_dict(_below(tensors, "vision_encoder."), strict=True)
     with torch.no_grad():
         output = encoder(_picture())
@@ -152,7 +156,7 @@ def test_a_key_too_many_or_too_few_is_refused(tensors: dict[str, Tensor]) -> Non
         convert_lite_medsam({"image_encoder.head": torch.zeros(1)}, "x.pth")
     with pytest.raises(CheckpointError, match="missing"):
         convert_lite_medsam({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, "x.pth")
-    encoder = TinyVitEncoder()
+    encoder = TinyVitEncoder(**FULL)
     assert encoder.state_dict().keys() == _below(tensors, "vision_encoder.").keys()
 
 
