@@ -91,14 +91,27 @@ def sample(matched: Tensor, count: int, positive_share: float) -> tuple[Tensor, 
     Returns:
         indices of positives and of background, int64, each ascending where all are taken.
     """
-    positive = _draw(torch.nonzero(matched > 0).squeeze(1), int(count * positive_share))
-    negative = _draw(torch.nonzero(matched == BACKGROUND).squeeze(1), count - positive.numel())
-    return positive, negative
+    positive = torch.nonzero(matched > 0).squeeze(1)
+    positive = positive[draw(positive.numel(), int(count * positive_share), matched.device)]
+    negative = torch.nonzero(matched == BACKGROUND).squeeze(1)
+    return positive, negative[draw(negative.numel(), count - positive.numel(), matched.device)]
 
 
-def _draw(candidates: Tensor, count: int) -> Tensor:
-    if candidates.numel() <= count:
-        return candidates
-    # Drawn on the CPU, so that one seed gives one choice on every device.
-    order = torch.randperm(candidates.numel())[:count]
-    return candidates[order.to(candidates.device)]
+def draw(count: int, most: int | None, device: torch.device) -> Tensor:
+    """Choose at most `most` of `count` things at random; the one way in which models draw.
+
+    Chance is torch's default generator on the CPU, whatever the device, so that one seed gives one
+    choice everywhere and a resumed run, which restores that generator, draws on as if never stopped.
+    It is asked only when there are more than `most`.
+
+    Args:
+        count: things there are.
+        most: things to choose at most; None: all.
+        device: of the result.
+
+    Returns:
+        their indices, int64; ascending where all are taken.
+    """
+    if most is None or count <= most:
+        return torch.arange(count, device=device)
+    return torch.randperm(count)[:most].to(device)

@@ -16,7 +16,7 @@ from rsprompter_cli.models.encoder_cache import EncoderCache
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
-from rsprompter_cli.models.matcher import ROI_RULE
+from rsprompter_cli.models.matcher import ROI_RULE, draw
 from rsprompter_cli.models.neck import Neck
 from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
@@ -216,7 +216,7 @@ class RSPrompterAnchor(nn.Module):
 
     def _mask_loss(self, features: Features, samples: Sequence[RoiSamples], targets: Sequence[Target]) -> Tensor:
         """Mean binary cross entropy over positives and pixels of the padded frame."""
-        chosen = [_draw(drawn.objects.shape[0], self.mask_samples, drawn.boxes.device) for drawn in samples]
+        chosen = [draw(drawn.objects.shape[0], self.mask_samples, drawn.boxes.device) for drawn in samples]
         positives = [drawn.boxes[picked] for drawn, picked in zip(samples, chosen, strict=True)]
         objects = [drawn.objects[picked] for drawn, picked in zip(samples, chosen, strict=True)]
         count = sum(part.shape[0] for part in positives)
@@ -229,10 +229,3 @@ class RSPrompterAnchor(nn.Module):
             logits = self.mask_decoder(features.embedding[index : index + 1], part)
             total = total + full_frame_mask_loss(logits, target.masks, owners, self.image_size)
         return total / (count * self.image_size**2)
-
-
-def _draw(count: int, most: int | None, device: torch.device) -> Tensor:
-    """Indices of at most `most` of `count` things; chance is asked only when there are more."""
-    if most is None or count <= most:
-        return torch.arange(count, device=device)
-    return torch.randperm(count, device=device)[:most]

@@ -20,6 +20,7 @@ from rsprompter_cli.models.matcher import (
     ROI_RULE_STRICT,
     RPN_RULE,
     MatchRule,
+    draw,
     match,
     sample,
 )
@@ -112,6 +113,19 @@ def test_samples_keep_the_share_and_fill_with_background() -> None:
     few, many = sample(torch.tensor([1, 0, 0, -1]), 40, 0.25)
     assert few.tolist() == [0]
     assert many.tolist() == [1, 2]
+
+
+def test_draws_ask_the_cpu_generator_whatever_the_device_and_only_when_there_is_a_choice() -> None:
+    torch.manual_seed(7)
+    chosen, after = draw(10, 3, torch.device("cpu")), torch.rand(1)
+    assert len(set(chosen.tolist())) == 3
+    torch.manual_seed(7)
+    elsewhere = draw(10, 3, torch.device("meta"))  # stands for a device with a generator of its own
+    assert (elsewhere.device.type, elsewhere.shape) == ("meta", (3,))
+    assert torch.equal(torch.rand(1), after)
+    before = torch.get_rng_state()
+    assert draw(3, 3, torch.device("cpu")).tolist() == draw(3, None, torch.device("cpu")).tolist() == [0, 1, 2]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_one_seed_draws_one_sample() -> None:
