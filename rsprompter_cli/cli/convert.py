@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption, parse_bands
+from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
@@ -106,8 +106,8 @@ def vector2coco_command(
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out training tiles without footprints.")
     ] = False,
-    bands: Annotated[str | None, typer.Option("--bands", help="Bands read as red,green,blue, e.g. 4,3,2.")] = None,
-    scale: Annotated[str | None, typer.Option("--scale", help="How samples become 0..255, as in predict.")] = None,
+    bands: BandsOption = None,
+    scale: ScaleOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from rsprompter_cli.cli.options import (
     AllowVrtOption,
     BandsOption,
@@ -18,6 +14,7 @@ from rsprompter_cli.cli.options import (
     OverlapOption,
     RemoteOption,
     ScaleOption,
+    SceneArgument,
     parse_bands,
 )
 from rsprompter_cli.cli.output import print_json, print_table
@@ -25,7 +22,7 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 
 def info_command(
-    scene: Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)],
+    scene: SceneArgument,
     model: ModelOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,

@@ -40,6 +40,7 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; may be repeated."),
 ]
+SceneArgument = Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Checkpoint folder; default: the bundled building model.")
 ]

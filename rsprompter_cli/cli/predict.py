@@ -24,6 +24,7 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     RemoteOption,
     ScaleOption,
+    SceneArgument,
     ThreadsOption,
     parse_bands,
 )
@@ -33,7 +34,7 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 
 def predict_command(
-    source: Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)],
+    source: SceneArgument,
     out: Annotated[
         Path | None,
         typer.Option(
