@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption,
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsprompter_cli.data.convert.vector2coco import VectorReport
 
 app = typer.Typer(help="Convert data sets from and to COCO.", no_args_is_help=True)
 
@@ -140,9 +143,16 @@ def vector2coco_command(
         )
     if as_json:
         print_json(asdict(report))
-        return
-    rows = [[*(value for key, value in asdict(scene).items() if key != "labels")] for scene in report.scenes]
-    print_table([key for key in asdict(report.scenes[0]) if key != "labels"], rows)
+    else:
+        _print_set(report)
+
+
+def _print_set(report: VectorReport) -> None:
+    """What vector2coco made: a row per scene and resolution, a line per split."""
+    from dataclasses import asdict
+
+    rows = [{key: value for key, value in asdict(scene).items() if key != "labels"} for scene in report.scenes]
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
     for name, (images, instances) in report.splits.items():
         typer.echo(f"{name}: {images} tiles, {instances} instances")
     typer.echo(f"{report.outcome}: {report.out}")

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, ResourceError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.guard import CACHE_BYTES
-from rsprompter_cli.geo.raster import Scene, open_scene
-from rsprompter_cli.geo.windows import WindowGrid, make_grid
+from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
+from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_IMAGE_SIZE = 256
-"""Side of windows when there is no model to ask: that of the bundled one."""
-
-LARGEST_REDUCTION = 4.0
-"""A picture without ground resolution goes through the model whole up to this reduction, as in evaluation."""
 
 _COUNTED_WINDOWS = 20_000
 """Up to this many windows each is asked whether the file stores data under it (about 2 s); of more, as many evenly
@@ -138,26 +132,6 @@ class SceneInfo:
         return [*rows, ("model", note)]
 
 
-def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> int:
-    """Side of the windows in working-grid pixels.
-
-    A picture that has no ground resolution goes through the model in one piece, resized by the
-    model as in evaluation, because there is no scale to choose; unless it would shrink too much.
-    """
-    whole = goes_whole(scene, meta, native=native)
-    return max(scene.height, scene.width) if whole else _model_size(meta)
-
-
-def goes_whole(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
-    """Whether the model gets the scene in one piece and resizes it itself; see `window_size`."""
-    longest = max(scene.height, scene.width)
-    return scene.gsd is None and not native and longest <= LARGEST_REDUCTION * _model_size(meta)
-
-
-def _model_size(meta: CheckpointMeta | None) -> int:
-    return meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
-
-
 def plan_scene(
     scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1, device: str | None = None
 ) -> ScenePlan:
@@ -209,7 +183,7 @@ def scene_info(
     model: str | Path | None = None,
     gsd: float | None = None,
     native: bool = False,
-    bands: Sequence[int] | None = None,
+    bands: tuple[int, ...] | None = None,
     scale: str | None = None,
     overlap: float = OVERLAP,
     max_block: int = MAX_BLOCK_BYTES,
@@ -220,44 +194,31 @@ def scene_info(
     """Describe a raster and what predicting on it would take.
 
     Args:
-        path, gsd, native, bands, scale, max_block, allow_vrt, remote: see `open_scene`.
+        path: a raster or picture file.
         model: a checkpoint folder; None takes the bundled model, or does without when there is none.
-        overlap, max_windows: see `make_grid` and `WindowGrid.check_count`.
+        gsd, native, ..., remote: see `Reading`.
 
     Raises:
-        InputError, ResourceError: the file cannot be used at all; a resolution that would be
-            refused is told in the result instead.
+        InputError, ResourceError: the file cannot be used at all; what only this model or these
+            windows refuse is told in the result instead.
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
     """
     folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
     meta = read_checkpoint(folder).meta if folder is not None else None
 
-    def opened(*, gsd: float | None, native: bool, trained_gsd: tuple[float, float] | None) -> Scene:
-        return open_scene(
-            path,
-            gsd=gsd,
-            native=native,
-            trained_gsd=trained_gsd,
-            bands=bands,
-            trained_bands=meta.bands if meta is not None else None,
-            scale=scale,
-            trained_scale=trained_scale(meta),
-            max_block=max_block,
-            allow_vrt=allow_vrt,
-            remote=remote,
-        )
-
-    with opened(gsd=None, native=True, trained_gsd=None) as scene:
-        facts = _facts(scene)
-    plan, refusal = None, None
+    reading = Reading(gsd, native, bands, scale, overlap, max_block, max_windows, allow_vrt, remote)
+    facts, plan, refusal = None, None, None
     try:
-        with opened(gsd=gsd, native=native, trained_gsd=meta.gsd_range if meta is not None else None) as scene:
-            grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
-            grid.check_count(max_windows)
-            plan = plan_scene(scene, grid, meta)
+        with reading.open(path, meta) as scene:
+            facts = _facts(scene)
+            plan = plan_scene(scene, reading.windows(scene, meta), meta)
     except (InputError, ResourceError) as error:
         refusal = str(error)
+    if facts is None:
+        # The file alone, without what a model or a resolution asks of it.
+        with replace(reading, gsd=None, native=True).open(path, None) as scene:
+            facts = _facts(scene)
     return SceneInfo(facts, plan, refusal, str(folder) if folder is not None else None)
 
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.merge import Instance, join
-from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.tables import written_files
-from rsprompter_cli.geo.windows import Window, WindowGrid, make_grid
+from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
@@ -36,7 +35,8 @@ from rsprompter_cli.predict.outputs import (
     output_kind,
     write_output,
 )
-from rsprompter_cli.predict.plan import ScenePlan, goes_whole, plan_scene, window_size
+from rsprompter_cli.predict.plan import ScenePlan, plan_scene
+from rsprompter_cli.predict.reading import Reading, goes_whole
 
 log = logging.getLogger(__name__)
 
@@ -129,40 +129,25 @@ def predict_scene(
     kind = _check_output(source, out, overwrite=overwrite)
     loaded = None if dry_run or out is None else _loaded(model, device)
     meta = _meta(model) if loaded is None else loaded.meta
-    with open_scene(
-        source,
-        gsd=gsd,
-        native=native,
-        trained_gsd=meta.gsd_range,
-        bands=bands,
-        trained_bands=meta.bands,
-        scale=scale,
-        trained_scale=trained_scale(meta),
-        max_block=max_block,
-        allow_vrt=allow_vrt,
-        remote=remote,
-        pixel_coords=pixel_coords,
-    ) as scene:
+    reading = Reading(gsd, native, bands, scale, overlap, max_block, max_windows, allow_vrt, remote, pixel_coords)
+    with reading.open(source, meta) as scene:
         _check_georef(source, scene, kind, pixel_coords=pixel_coords)
-        grid = make_grid(scene.height, scene.width, size=window_size(scene, meta, native=native), overlap=overlap)
-        grid.check_count(max_windows)
-        plan = plan_scene(scene, grid, meta, batch=batch, device=_kind_of(device, loaded))
+        grid = reading.windows(scene, meta)
+        plan = plan_scene(scene, grid, meta, batch=batch, device=_device_type(device, loaded))
         if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, [], time.perf_counter() - start)
-        threshold = meta.score_threshold if score is None else score
-        dtype = resolve_precision(precision, next(loaded.model.parameters(), torch.empty(0)).device)
         found = find_instances(
             loaded.model,
             scene,
             grid,
-            score=threshold,
+            score=meta.score_threshold if score is None else score,
             pad=not goes_whole(scene, meta, native=native),
             batch=batch,
-            dtype=dtype,
+            dtype=resolve_precision(precision, _device_of(loaded)),
             progress=progress,
         )
         options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
-        objects = finish_objects(join(list(found), grid), scene, options)
+        objects = finish_objects(join(found, grid), scene, options)
         objects = write_output(
             Path(out),
             kind,
@@ -212,10 +197,14 @@ def _loaded(model: str | Path | LoadedModel | None, device: str) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
 
 
-def _kind_of(device: str, loaded: LoadedModel | None) -> str:
+def _device_of(loaded: LoadedModel) -> torch.device:
+    return next(loaded.model.parameters(), torch.empty(0)).device
+
+
+def _device_type(device: str, loaded: LoadedModel | None) -> str:
     """cpu, cuda or mps: where the model is, or would be if it were loaded."""
     if loaded is not None:
-        return next(loaded.model.parameters(), torch.empty(0)).device.type
+        return _device_of(loaded).type
     return resolve_device(device).type if device == "auto" else device
 
 

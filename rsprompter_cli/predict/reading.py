@@ -1,0 +1,91 @@
+"""How a scene is read for a model: bands, scale and resolution as in its training, and the windows; knows no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsprompter_cli.data.colours import trained_scale
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
+from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.windows import WindowGrid, make_grid
+from rsprompter_cli.io.checkpoint import CheckpointMeta
+
+DEFAULT_IMAGE_SIZE = 256
+"""Side of windows when there is no model to ask: that of the bundled one."""
+
+LARGEST_REDUCTION = 4.0
+"""A picture without ground resolution goes through the model whole up to this reduction, as in evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a user may say of it.
+
+    gsd, native, bands, scale, max_block, allow_vrt, remote, pixel_coords: see `open_scene`.
+    overlap, max_windows: see `make_grid` and `WindowGrid.check_count`.
+    """
+
+    gsd: float | None = None
+    native: bool = False
+    bands: tuple[int, ...] | None = None
+    scale: str | None = None
+    overlap: float = OVERLAP
+    max_block: int = MAX_BLOCK_BYTES
+    max_windows: int = MAX_WINDOWS
+    allow_vrt: bool = False
+    remote: bool = False
+    pixel_coords: bool = False
+
+    def open(self, source: str | Path, meta: CheckpointMeta | None) -> Scene:
+        """The scene on its working grid, read as the model was trained where the user says nothing else.
+
+        Raises:
+            RspError: see `open_scene`.
+        """
+        return open_scene(
+            source,
+            gsd=self.gsd,
+            native=self.native,
+            trained_gsd=None if meta is None else meta.gsd_range,
+            bands=self.bands,
+            trained_bands=None if meta is None else meta.bands,
+            scale=self.scale,
+            trained_scale=trained_scale(meta),
+            max_block=self.max_block,
+            allow_vrt=self.allow_vrt,
+            remote=self.remote,
+            pixel_coords=self.pixel_coords,
+        )
+
+    def windows(self, scene: Scene, meta: CheckpointMeta | None) -> WindowGrid:
+        """The windows over a scene.
+
+        Raises:
+            ResourceError: more than `max_windows`.
+            UsageError: `overlap` out of range.
+        """
+        size = window_size(scene, meta, native=self.native)
+        grid = make_grid(scene.height, scene.width, size=size, overlap=self.overlap)
+        grid.check_count(self.max_windows)
+        return grid
+
+
+def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> int:
+    """Side of the windows in working-grid pixels.
+
+    A picture that has no ground resolution goes through the model in one piece, resized by the
+    model as in evaluation, because there is no scale to choose; unless it would shrink too much.
+    """
+    whole = goes_whole(scene, meta, native=native)
+    return max(scene.height, scene.width) if whole else _model_size(meta)
+
+
+def goes_whole(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
+    """Whether the model gets the scene in one piece and resizes it itself; see `window_size`."""
+    longest = max(scene.height, scene.width)
+    return scene.gsd is None and not native and longest <= LARGEST_REDUCTION * _model_size(meta)
+
+
+def _model_size(meta: CheckpointMeta | None) -> int:
+    return meta.image_size if meta is not None else DEFAULT_IMAGE_SIZE
