@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from torch import nn
 
-from rsprompter_cli.config import ModelConfig, RSPrompterAnchorConfig, SamdetConfig, SamModelConfig, TrainedSamConfig
+from rsprompter_cli.config import (
+    ModelConfig,
+    RSPrompterAnchorConfig,
+    RSPrompterQueryConfig,
+    SamdetConfig,
+    SamModelConfig,
+    SamsegMask2FormerConfig,
+    TrainedSamConfig,
+)
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
 from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor
@@ -63,6 +72,12 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
         case RSPrompterAnchorConfig():
             model = build_rsprompter_anchor(complete, num_classes)
             set_trainable(model, encoder=complete.encoder, decoder=complete.decoder)
+        case RSPrompterQueryConfig():
+            model = build_rsprompter_query(complete, num_classes)
+            set_trainable(model, encoder=complete.encoder, decoder=complete.decoder)
+        case SamsegMask2FormerConfig():
+            model = build_samseg_mask2former(complete, num_classes)
+            set_trainable(model, encoder=complete.encoder, decoder="train")
         case SamdetConfig():
             model = build_samdet(complete, num_classes)
             set_trainable(model, encoder="frozen", decoder="frozen")

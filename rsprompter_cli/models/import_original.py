@@ -16,12 +16,15 @@ from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.models.keys import check_keys, shapes_of
 from rsprompter_cli.models.original_anchor import ANCHOR
 from rsprompter_cli.models.original_keys import KeyTable, to_ours
+from rsprompter_cli.models.original_query import QUERY, SAMSEG_MASK2FORMER
 from rsprompter_cli.models.original_samdet import SAMDET
 from rsprompter_cli.models.original_shared import PEFT_PREFIX, QKV, import_rows
 
 TABLES: Mapping[str, KeyTable] = {
     "rsprompter-anchor": ANCHOR,
+    "rsprompter-query": QUERY,
     "samdet": SAMDET,
+    "samseg-mask2former": SAMSEG_MASK2FORMER,
 }
 
 

@@ -1,0 +1,184 @@
+"""The two query models against numbers recorded from the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsprompter_cli.config import Mask2FormerQueryConfig, NeckConfig, RSPrompterQueryConfig, SamsegMask2FormerConfig
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.import_original import load_original, rename_keys
+from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.query_decoder import QueryOutput, mask_logits
+from rsprompter_cli.models.query_losses import Draw
+from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
+from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
+from rsprompter_cli.structures import Detections
+from tests.models.parity import Pack, assert_close, assert_gradients, assert_losses, assert_masks, read_pack
+
+KINDS = {"samseg_mask2former": "samseg-mask2former", "rsprompter_query": "rsprompter-query"}
+
+SIZES: dict[str, Any] = {
+    "queries": 12,
+    "channels": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 4,
+    "heads": 4,
+    "points": 4,
+    "encoder_feedforward": 64,
+    "decoder_feedforward": 64,
+    "norm_groups": 8,
+    "loss_points": 256,
+    "max_detections": 20,
+}
+
+
+class Case(NamedTuple):
+    """A variant loaded into our model."""
+
+    pack: Pack
+    model: SamsegMask2Former | RSPrompterQuery
+    kind: str
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def case(request: pytest.FixtureRequest, shared: Path) -> Case:
+    pack = read_pack(shared / "parity" / request.param)
+    kind = KINDS[request.param]
+    common: dict[str, Any] = {
+        "sam": str(shared / "parity" / "sam"),
+        "image_size": pack.meta["image_size"],
+        "encoder": "full",
+        "neck": NeckConfig(hidden_channels=8, out_channels=32),
+        "query": Mask2FormerQueryConfig(**SIZES),
+    }
+    config = (RSPrompterQueryConfig if kind == "rsprompter-query" else SamsegMask2FormerConfig)(**common)
+    model = build_model(config, num_classes=pack.meta["num_classes"])
+    assert isinstance(model, SamsegMask2Former | RSPrompterQuery)
+    load_original(model, pack.weights, kind=kind, lora=False, origin=request.param)
+    return Case(pack, model, kind)
+
+
+class Recorded(NamedTuple):
+    """What the model says of the recorded pictures, in evaluation mode."""
+
+    levels: tuple[Tensor, ...]
+    outputs: tuple[QueryOutput, ...]
+    coarse: tuple[Tensor, Tensor]
+    fine: tuple[Tensor, Tensor]
+
+
+@torch.no_grad()
+def _run(case: Case) -> Recorded:
+    """Masks of the first and the last output: SAM's where the model has it, else the coarse ones twice."""
+    model = case.model.eval()
+    images = case.pack.inputs["images"]
+    if isinstance(model, SamsegMask2Former):
+        levels = model.features(images)
+        outputs, features = model.ask(levels)
+    else:
+        levels, embedding = model.features(images)
+        outputs, features, _ = model.ask(levels, embedding)
+    ends = (outputs[0], outputs[-1])
+    first, last = (mask_logits(output.mask_embed, features) for output in ends)
+    if isinstance(model, SamsegMask2Former):
+        return Recorded(levels, outputs, (first, last), (first, last))
+    fine_first, fine_last = (
+        torch.stack(
+            [model.refine(embedding[index : index + 1], output.states[index], coarse[index]) for index in range(2)]
+        )
+        for output, coarse in zip(ends, (first, last), strict=True)
+    )
+    return Recorded(levels, outputs, (first, last), (fine_first, fine_last))
+
+
+def test_outputs_of_the_first_and_the_last_layer(case: Case) -> None:
+    ours, recorded = _run(case), case.pack.outputs
+    for level, maps in enumerate(ours.levels):
+        assert_close(maps, recorded[f"fpn{level}"], 1e-5, f"fpn{level}")
+    assert len(ours.outputs) == 5
+    assert_close(ours.outputs[0].class_logits, recorded["cls_logits_first"], 3e-5, "cls_logits_first")
+    assert_close(ours.outputs[-1].class_logits, recorded["cls_logits"], 3e-5, "cls_logits")
+    assert_close(ours.fine[0], recorded["mask_logits_first"], 3e-5, "mask_logits_first")
+    assert_close(ours.fine[1], recorded["mask_logits"], 3e-5, "mask_logits")
+    if case.kind == "rsprompter-query":
+        assert_close(ours.coarse[1], recorded["mask_plus_logits"], 3e-5, "mask_plus_logits")
+
+
+def test_embeddings(case: Case) -> None:
+    if isinstance(case.model, SamsegMask2Former):
+        assert "image_embeddings" not in case.pack.outputs
+        return
+    with torch.no_grad():
+        _, embedding = case.model.eval().features(case.pack.inputs["images"])
+        positions = case.model.mask_decoder.positions(*embedding.shape[-2:]).expand_as(embedding)
+    recorded = case.pack.outputs
+    assert_close(embedding, recorded["image_embeddings"], 3e-5, "image_embeddings")
+    assert_close(positions, recorded["image_positional_embeddings"], 2e-4, "positions", relative=False)
+
+
+def _partners(ours: Detections, recorded: dict[str, Tensor], name: str) -> Tensor:
+    """For each recorded row the row of ours that is it: the same class, box and score, whatever the order."""
+    free, partners = set(range(len(ours))), []
+    for label, box, score in zip(recorded["labels"], recorded["bboxes"], recorded["scores"], strict=True):
+        near = [
+            (abs(float(ours.scores[row] - score)), row)
+            for row in free
+            if int(ours.labels[row]) == int(label)
+            and float((ours.boxes[row] - box).abs().max()) <= 1e-2
+            and abs(float(ours.scores[row] - score)) <= 1e-4
+        ]
+        assert near, f"{name}: nothing of ours is a {int(label)} at {box.tolist()} of score {float(score)}"
+        partners.append(min(near)[1])
+        free.discard(partners[-1])
+    return torch.tensor(partners)
+
+
+def test_detections_in_original_pixels(case: Case) -> None:
+    results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
+    outputs = case.pack.outputs
+    assert [len(result) for result in results] == case.pack.meta["detections"]
+    for index, result in enumerate(results):
+        name = f"image {index}"
+        recorded = {key.partition(".")[2]: value for key, value in outputs.items() if key.startswith(f"pred{index}.")}
+        assert torch.all(result.scores.diff() <= 0)
+        rows = _partners(result, recorded, name)
+        assert_masks(inflate(result.masks)[rows], recorded["masks"], name)  # type: ignore[arg-type]
+
+
+def _recorded_draws(pack: Pack) -> tuple[Draw, list[Tensor]]:
+    """The recorded draws in call order, each asked for in its shape; and those not yet drawn."""
+    left = [pack.outputs[key] for key in sorted(pack.outputs) if key.startswith("rand")]
+
+    def draw(shape: tuple[int, ...], device: torch.device) -> Tensor:
+        drawn = left.pop(0)
+        assert tuple(drawn.shape) == shape
+        return drawn.to(device)
+
+    return draw, left
+
+
+def test_losses_and_gradients(case: Case) -> None:
+    model, pack = case.model, case.pack
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    model.zero_grad()
+    draw, left = _recorded_draws(pack)
+    losses = model.losses(pack.inputs["images"], pack.sizes, pack.targets, draw)
+    assert left == []
+    assert_losses({name: float(value.detach()) for name, value in losses.items()}, pack.meta["losses"], 2e-5)
+    total = torch.stack(list(losses.values())).sum()
+    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=2e-5)
+    total.backward()
+    assert_gradients(model, rename_keys(pack.weights, kind=case.kind, lora=False), pack.meta, 1e-3)
+    model.load_state_dict(statistics)
+
+
+def test_the_same_parameters_train(case: Case) -> None:
+    names = rename_keys(case.pack.weights, kind=case.kind, lora=False)
+    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
+    assert ours == {names[original] for original in case.pack.meta["trainable"]}
