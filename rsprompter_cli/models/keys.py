@@ -9,6 +9,15 @@ from rsprompter_cli.errors import CheckpointError
 
 _SHOWN = 4
 
+CLASS_ROWS: Mapping[str, str] = {
+    "rsprompter-anchor": "box_head.classes.weight",
+    "rsprompter-query": "query_decoder.classes.2.weight",
+    "samseg-maskrcnn": "box_head.classes.weight",
+    "samseg-mask2former": "query_decoder.classes.weight",
+    "samdet": "box_head.classes.weight",
+}
+"""By kind of model, the tensor with one row for each class and one for "none of them"."""
+
 
 class HasShape(Protocol):
     """A tensor, on whatever device."""

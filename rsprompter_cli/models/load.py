@@ -12,9 +12,7 @@ from rsprompter_cli.config import Config
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.keys import check_keys, shapes_of
-
-_CLASS_ROWS = "box_head.classes.weight"
+from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +53,10 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
 def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None:
     path = checkpoint.folder / WEIGHTS_FILE
     stored = _stored_shapes(path)
-    if _CLASS_ROWS in stored and stored[_CLASS_ROWS][0] != num_classes + 1:
+    rows = stored.get(CLASS_ROWS.get(checkpoint.config.model.kind, ""))
+    if rows is not None and rows[0] != num_classes + 1:
         raise CheckpointError(
-            f"{checkpoint.folder}: {WEIGHTS_FILE} holds a model of {stored[_CLASS_ROWS][0] - 1} classes, "
+            f"{checkpoint.folder}: {WEIGHTS_FILE} holds a model of {rows[0] - 1} classes, "
             f"meta.json names {num_classes}",
             "class_names in meta.json must be those the model was trained with",
         )
