@@ -11,13 +11,14 @@ from rsprompter_cli.config import (
     SamdetConfig,
     SamModelConfig,
     SamsegMask2FormerConfig,
+    SamsegMaskRcnnConfig,
     TrainedSamConfig,
 )
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
 from rsprompter_cli.models.build_samdet import build_samdet
-from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor
+from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
 from rsprompter_cli.models.resnet import freeze_stages
 from rsprompter_cli.models.sam_weights import resolve_sam_arch
 from rsprompter_cli.models.trainable import set_trainable
@@ -77,6 +78,9 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             set_trainable(model, encoder=complete.encoder, decoder=complete.decoder)
         case SamsegMask2FormerConfig():
             model = build_samseg_mask2former(complete, num_classes)
+            set_trainable(model, encoder=complete.encoder, decoder="train")
+        case SamsegMaskRcnnConfig():
+            model = build_samseg_maskrcnn(complete, num_classes)
             set_trainable(model, encoder=complete.encoder, decoder="train")
         case SamdetConfig():
             model = build_samdet(complete, num_classes)

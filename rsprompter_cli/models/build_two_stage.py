@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from rsprompter_cli.config import BoxConfig, RpnConfig, RSPrompterAnchorConfig
+from rsprompter_cli.config import BoxConfig, RpnConfig, RSPrompterAnchorConfig, SamsegMaskRcnnConfig
 from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder
+from rsprompter_cli.models.fcn_mask import FcnMaskHead
 from rsprompter_cli.models.roi import BoxHead
 from rsprompter_cli.models.rpn import RegionProposals
 from rsprompter_cli.models.rsprompter_anchor import PromptHead, RSPrompterAnchor
+from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 
 
 def build_rsprompter_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module:
@@ -34,6 +36,23 @@ def build_rsprompter_anchor(config: RSPrompterAnchorConfig, num_classes: int) ->
         image_size=side,
         roi_samples=config.roi.samples,
         mask_samples=config.roi.mask_samples,
+    )
+
+
+def build_samseg_maskrcnn(config: SamsegMaskRcnnConfig, num_classes: int) -> nn.Module:
+    """Mask R-CNN on SAM's encoder, of a completed configuration."""
+    side = config.image_size
+    assert side is not None
+    encoder = build_trained_encoder(config)
+    channels = config.neck.out_channels
+    return SamsegMaskRcnn(
+        encoder=encoder,
+        neck=build_neck(config, encoder),
+        rpn=build_rpn(config.rpn, channels),
+        box_head=build_box_head(config.roi, channels, num_classes),
+        mask_head=FcnMaskHead(channels=channels, num_classes=num_classes),
+        image_size=side,
+        roi_samples=config.roi.samples,
     )
 
 

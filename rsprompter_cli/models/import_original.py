@@ -18,6 +18,7 @@ from rsprompter_cli.models.original_anchor import ANCHOR
 from rsprompter_cli.models.original_keys import KeyTable, to_ours
 from rsprompter_cli.models.original_query import QUERY, SAMSEG_MASK2FORMER
 from rsprompter_cli.models.original_samdet import SAMDET
+from rsprompter_cli.models.original_samseg_maskrcnn import SAMSEG_MASKRCNN
 from rsprompter_cli.models.original_shared import PEFT_PREFIX, QKV, import_rows
 
 TABLES: Mapping[str, KeyTable] = {
@@ -25,6 +26,7 @@ TABLES: Mapping[str, KeyTable] = {
     "rsprompter-query": QUERY,
     "samdet": SAMDET,
     "samseg-mask2former": SAMSEG_MASK2FORMER,
+    "samseg-maskrcnn": SAMSEG_MASKRCNN,
 }
 
 

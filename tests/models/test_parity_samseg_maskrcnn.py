@@ -1,0 +1,122 @@
+"""SAM-seg Mask R-CNN against numbers recorded from the original."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsprompter_cli.config import BoxConfig, NeckConfig, OneScaleRpnConfig, SamsegMaskRcnnConfig
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.import_original import load_original, rename_keys
+from rsprompter_cli.models.masks import paste
+from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
+from rsprompter_cli.structures import MaskPatches, Target
+from tests.models.parity import (
+    Pack,
+    assert_close,
+    assert_gradients,
+    assert_losses,
+    assert_masks,
+    assert_same_boxes,
+    read_pack,
+)
+
+ALL = 10**6
+"""More samples than there are: the recorded losses have no randomness."""
+
+
+class Case(NamedTuple):
+    """The recorded pack loaded into our model."""
+
+    pack: Pack
+    model: SamsegMaskRcnn
+
+
+@pytest.fixture(scope="module")
+def case(shared: Path) -> Case:
+    pack = read_pack(shared / "parity" / "samseg_maskrcnn")
+    config = SamsegMaskRcnnConfig(
+        sam=str(shared / "parity" / "sam"),
+        image_size=pack.meta["image_size"],
+        encoder="full",
+        neck=NeckConfig(hidden_channels=8, out_channels=32),
+        rpn=OneScaleRpnConfig(nms_pre_train=300, nms_pre_test=300, max_proposals=60, samples=ALL),
+        roi=BoxConfig(fc_channels=64, samples=ALL, max_detections=20),
+    )
+    model = build_model(config, num_classes=pack.meta["num_classes"])
+    assert isinstance(model, SamsegMaskRcnn)
+    load_original(model, pack.weights, kind="samseg-maskrcnn", lora=False, origin="samseg_maskrcnn")
+    return Case(pack, model)
+
+
+def test_features_and_proposals(case: Case) -> None:
+    recorded, model = case.pack.outputs, case.model.eval()
+    side = case.pack.meta["image_size"]
+    with torch.no_grad():
+        levels = model.features(case.pack.inputs["images"])
+        output = model.rpn(levels)
+        proposals = model.rpn.propose(output, [(side, side)] * 2)
+    for level in range(5):
+        assert_close(levels[level], recorded[f"fpn{level}"], 1e-5, f"fpn{level}")
+        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], 1e-5, f"rpn_cls{level}")
+        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], 1e-5, f"rpn_reg{level}")
+    for index, ours in enumerate(proposals):
+        name = f"proposals{index}"
+        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+
+
+def test_detections_in_original_pixels(case: Case) -> None:
+    results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
+    assert [len(result) for result in results] == case.pack.meta["detections"]
+    for index, result in enumerate(results):
+        recorded: dict[str, Tensor] = {
+            key.partition(".")[2]: value for key, value in case.pack.outputs.items() if key.startswith(f"pred{index}.")
+        }
+        order = assert_same_boxes(result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
+        assert torch.equal(result.labels[order], recorded["labels"].long())
+        assert isinstance(result.masks, MaskPatches)
+        assert_masks(paste(result.masks)[order], recorded["masks"], f"image {index}")
+
+
+def test_losses_and_gradients(case: Case) -> None:
+    model, pack = case.model, case.pack
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    model.train()
+    images, targets = pack.inputs["images"], pack.targets
+    by_level = model.rpn.losses(model.rpn(model.features(images)), [target.boxes for target in targets])
+    model.load_state_dict(statistics)
+    model.zero_grad()
+    losses = model.losses(images, pack.sizes, targets)
+    ours = {name: float(losses[name].detach()) for name in ("loss_cls", "loss_bbox", "loss_mask")}
+    for name, values in zip(("loss_rpn_cls", "loss_rpn_bbox"), by_level, strict=True):
+        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values.detach())}
+        assert float(losses[name].detach()) == pytest.approx(float(values.detach().sum()), rel=1e-6)
+    assert_losses(ours, pack.meta["losses"], 2e-5)
+    total = torch.stack(list(losses.values())).sum()
+    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=2e-5)
+    total.backward()
+    assert_gradients(model, rename_keys(pack.weights, kind="samseg-maskrcnn", lora=False), pack.meta, 1e-3)
+    model.load_state_dict(statistics)
+
+
+def test_masks_of_unpadded_targets_give_the_same_loss(case: Case) -> None:
+    model, pack = case.model, case.pack
+    statistics = {key: value.clone() for key, value in model.state_dict().items()}
+    # The recorded masks are padded to the square; training hands the model those of the image alone.
+    cut = [
+        Target(target.boxes, target.labels, target.masks[:, :rows, :columns])
+        for target, (rows, columns) in zip(pack.targets, pack.sizes, strict=True)
+    ]
+    losses = model.train().losses(pack.inputs["images"], pack.sizes, cut)
+    assert float(losses["loss_mask"].detach()) == pytest.approx(pack.meta["losses"]["loss_mask"], rel=2e-5)
+    model.load_state_dict(statistics)
+
+
+def test_the_same_parameters_train(case: Case) -> None:
+    names = rename_keys(case.pack.weights, kind="samseg-maskrcnn", lora=False)
+    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
+    assert ours == {names[original] for original in case.pack.meta["trainable"]}
