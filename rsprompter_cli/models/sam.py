@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import SamMaskDecoderConfig, SamPromptEncoderConfig, SamVisionConfig
 from transformers.models.sam.modeling_sam import (
     SamMaskDecoder,
@@ -15,6 +16,7 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from rsprompter_cli.models.encoder import EncoderOutput
+from rsprompter_cli.models.two_way import SharedImage, decode
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """0.485, 0.456, 0.406 on the 0..255 scale, RGB."""
@@ -101,8 +103,8 @@ class PromptedDecoder(nn.Module):
         iou_head_hidden_dim, iou_head_depth: of the head that predicts a mask's quality.
         num_multimask_outputs: masks for an ambiguous prompt, beside the single one.
         norm_eps: of the two-way transformer's layer norms.
-        chunk: prompts decoded at a time. Changes the speed, never the result: 100 prompts in one batch
-            are four times slower on a CPU than in chunks of a few, whose maps stay in the cache.
+        chunk: prompts decoded at a time. Changes the speed, never the result: on a CPU a few at a time
+            are fastest, whose maps stay in the cache.
         box_prompts: also hold SAM's embeddings of a box's two corners, for `corner_prompts`.
         point_prompts: also hold SAM's embeddings of clicked points, for `point_prompts`.
         mask_prompts: also hold SAM's embedding of masks, for `dense_prompts`.
@@ -254,25 +256,37 @@ class PromptedDecoder(nn.Module):
                 embedding.new_zeros((0, count, 4 * rows, 4 * columns), dtype=torch.float32),
                 embedding.new_zeros((0, count), dtype=torch.float32),
             )
-        positions = self.positions(rows, columns)
+        positions, image = _cells(self.positions(rows, columns))[0], _cells(embedding)
+        shared = None
         if dense is None:
-            dense = self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(prompts.shape[0], -1, rows, columns)
-        masks, quality = [], []
-        for start in range(0, prompts.shape[0], self.chunk):
-            part = prompts[start : start + self.chunk]
-            part_masks, part_quality = self.decoder(
-                image_embeddings=embedding.expand(part.shape[0], -1, -1, -1),
-                image_positional_embeddings=positions,
-                sparse_prompt_embeddings=part[:, None],  # [n, 1, Kp, C]
-                dense_prompt_embeddings=dense[start : start + self.chunk],
-                multimask_output=multimask,
-            )
-            masks.append(part_masks[:, 0].float())
-            quality.append(part_quality[:, 0].float())
-        return torch.cat(masks), torch.cat(quality)
+            empty = image[0] + self.no_mask_embed.weight
+            shared = SharedImage(self.decoder.transformer.layers[0], empty, positions)
+        parts = prompts.split(self.chunk)
+        own = () if dense is None else dense.split(self.chunk)
+        wanted = slice(1, None) if multimask else slice(0, 1)
+
+        def decode_part(index: int) -> tuple[Tensor, Tensor]:
+            cells = shared or image + _cells(own[index])
+            return decode(self.decoder, cells, positions, parts[index], wanted, size=(rows, columns))
+
+        if torch.is_grad_enabled() and len(parts) > 1:
+            # The maps of one prompt take some 60 MB at 1024 pixels: they are made again in the backward pass.
+            decoded = [
+                checkpoint(decode_part, index, use_reentrant=False, preserve_rng_state=False)
+                for index in range(len(parts))
+            ]
+        else:
+            decoded = [decode_part(index) for index in range(len(parts))]
+        masks, quality = zip(*decoded, strict=True)
+        return torch.cat(masks).float(), torch.cat(quality).float()
 
     def _encode(self, places: Tensor) -> Tensor:
         """SAM's positional encoding of points [..., 2] xy in 0..1 of the input's side, float32 [..., C]."""
         with torch.autocast(places.device.type, enabled=False):
             encoded: Tensor = self.position(places)
         return encoded
+
+
+def _cells(maps: Tensor) -> Tensor:
+    """[N, C, h, w] to [N, hw, C], contiguous."""
+    return maps.flatten(2).transpose(1, 2).contiguous()

@@ -143,6 +143,23 @@ def test_quality_with_the_empty_dense_prompt_equals_transformers(
     assert torch.allclose(quality, theirs.iou_scores[0], atol=1e-5)
 
 
+def test_gradients_are_the_same_for_any_chunk(decoder: PromptedDecoder) -> None:
+    torch.manual_seed(8)
+    embedding, dense = torch.randn(1, 16, 4, 4), torch.randn(5, 16, 4, 4)
+    for own in (None, dense):
+        gradients = []
+        for chunk in (2, 100):
+            decoder.chunk = chunk
+            decoder.zero_grad()
+            prompts = torch.linspace(-1, 1, 5 * 3 * 16).reshape(5, 3, 16).requires_grad_()
+            decoder(embedding, prompts, own).sigmoid().sum().backward()
+            used = {name: value.grad for name, value in decoder.named_parameters() if value.grad is not None}
+            gradients.append(used | {"prompts": prompts.grad})
+        assert gradients[0].keys() == gradients[1].keys()
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-4, atol=1e-4, msg=name)
+
+
 def test_point_prompts_are_sams(sam: SamModel, decoder: PromptedDecoder) -> None:
     points, labels = (
         torch.tensor([[[3.0, 5.0], [40.0, 31.5]], [[0.0, 0.0], [63.0, 1.0]]]),
