@@ -8,16 +8,22 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import (
+    AutomaskConfig,
     BoxConfig,
     Config,
+    Mask2FormerQueryConfig,
     NeckConfig,
     OneScaleRpnConfig,
+    QueryConfig,
     ResNetConfig,
     RoiConfig,
     RpnConfig,
     RSPrompterAnchorConfig,
+    RSPrompterQueryConfig,
     SamDecoderArch,
+    SamclsConfig,
     SamdetConfig,
+    SamsegMask2FormerConfig,
     SamsegMaskRcnnConfig,
     TrainConfig,
     VitArch,
@@ -90,6 +96,19 @@ def tiny_samseg_maskrcnn_config(**changes: Any) -> SamsegMaskRcnnConfig:
     return SamsegMaskRcnnConfig.model_validate(base | changes)
 
 
+def tiny_samcls_config(**changes: Any) -> SamclsConfig:
+    """SAM-cls on the tiny SAM with a ResNet-18 that starts random; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "automask": AutomaskConfig(points_per_side=8),
+        "backbone_weights": "random",
+        "crop_size": 64,
+        "crop_samples": 6,
+        "max_detections": 20,
+    }
+    return SamclsConfig.model_validate(base | changes)
+
+
 def tiny_meta(*, num_classes: int = 3, image_size: int = 64, **changes: Any) -> CheckpointMeta:
     """What the model's folder says of it."""
     names = tuple(f"class{index}" for index in range(num_classes))
@@ -99,3 +118,38 @@ def tiny_meta(*, num_classes: int = 3, image_size: int = 64, **changes: Any) -> 
         "image_size": image_size,
     }
     return CheckpointMeta(**(values | changes))
+
+
+TINY_QUERY: dict[str, Any] = {
+    "queries": 8,
+    "channels": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 3,
+    "heads": 2,
+    "points": 2,
+    "encoder_feedforward": 32,
+    "decoder_feedforward": 32,
+    "norm_groups": 4,
+    "loss_points": 128,
+}
+
+
+def tiny_query_config(**changes: Any) -> RSPrompterQueryConfig:
+    """RSPrompter-query of 8 queries and 3 rounds; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "neck": NeckConfig(hidden_channels=8, out_channels=16),
+        "query": QueryConfig(**TINY_QUERY),
+        "prompts_per_object": 2,
+    }
+    return RSPrompterQueryConfig.model_validate(base | changes)
+
+
+def tiny_mask2former_config(**changes: Any) -> SamsegMask2FormerConfig:
+    """SAM-seg Mask2Former of the same sizes; keyword arguments replace its keys."""
+    base = {
+        "sam_arch": TINY_VIT,
+        "neck": NeckConfig(hidden_channels=8, out_channels=16),
+        "query": Mask2FormerQueryConfig(**TINY_QUERY),
+    }
+    return SamsegMask2FormerConfig.model_validate(base | changes)
