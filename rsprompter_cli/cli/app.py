@@ -26,6 +26,11 @@ COMMANDS = {
         "info:info_command",
         "Say what a scene is, at which resolution it would be read, in how many windows, time and memory.",
     ),
+    "models": Entry(
+        "models_cmd:models_command",
+        "List the kinds of model, the models on this machine, and the SAMs to train on.",
+    ),
+    "checkpoint": Entry("checkpoint_cmd:app", "Import, export, show and merge checkpoints."),
     "config": Entry("config_cmd:app", "List, show and describe configurations."),
     "data": Entry("data_cmd:app", "Check, show, count and split COCO sets."),
     "convert": Entry("convert:app", "Convert data sets from and to COCO."),

@@ -40,12 +40,18 @@ def rename_keys(keys: Iterable[str], *, kind: str, lora: bool) -> dict[str, str]
             (peft before 0.7 wrote them without).
     """
     table = TABLES[kind]
-    plain = {key: key.replace(table.encoder + PEFT_PREFIX, table.encoder, 1) for key in keys}
+    plain = {key: without_adapter_prefix(key, kind) for key in keys}
     plain = {key: table.copies.get(name, name) for key, name in plain.items()}
     ours = to_ours(plain.values(), table.rows + import_rows(table.encoder))
     ours |= {piece: name for name, pieces in table.stacked.items() for piece in pieces}
     base = r"\1.base_layer.\2" if lora else r"\1.\2"
     return {key: QKV.sub(base, ours[name]) for key, name in plain.items() if name in ours}
+
+
+def without_adapter_prefix(key: str, kind: str) -> str:
+    """An original name as it is without peft, but for the adapters' own words."""
+    encoder = TABLES[kind].encoder
+    return key.replace(encoder + PEFT_PREFIX, encoder, 1)
 
 
 def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> None:

@@ -35,12 +35,8 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
         CheckpointError: no such folder, damaged, or weights that do not fit; all differences are listed.
     """
     checkpoint = read_checkpoint(BUNDLED_MODEL if folder is None else folder)
-    num_classes = len(checkpoint.meta.class_names)
-    # On the meta device a model has shapes and no memory.
-    with torch.device("meta"):
-        outline = build_model(checkpoint.config.model, num_classes=num_classes)
-    _check(checkpoint, outline, num_classes)
-    model = build_model(checkpoint.config.model, num_classes=num_classes)
+    outline_of(checkpoint)
+    model = build_model(checkpoint.config.model, num_classes=len(checkpoint.meta.class_names))
     tensors = {
         # Half precision is for storage only.
         key: value.float() if value.is_floating_point() else value
@@ -48,6 +44,20 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
     }
     model.load_state_dict(tensors)
     return LoadedModel(model.to(device).eval(), checkpoint.config, checkpoint.meta)
+
+
+def outline_of(checkpoint: Checkpoint) -> nn.Module:
+    """A checkpoint's model without its weights, after a look at whether they fit.
+
+    Raises:
+        CheckpointError: damaged weights, or such that do not fit; all differences are listed.
+    """
+    num_classes = len(checkpoint.meta.class_names)
+    # On the meta device a model has shapes and no memory.
+    with torch.device("meta"):
+        outline = build_model(checkpoint.config.model, num_classes=num_classes)
+    _check(checkpoint, outline, num_classes)
+    return outline
 
 
 def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from rsprompter_cli.models.original_keys import Row
 
@@ -11,6 +13,30 @@ PEFT_PREFIX = "base_model.model."
 
 QKV = re.compile(r"(\.attn\.qkv)\.(?:base_layer\.)?(weight|bias)$")
 """The projection under an adapter: peft before 0.7 wrote it without `base_layer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a file writes the names of the encoder.
+
+    mmpretrain: as mmpretrain does, else as transformers.
+    peft: with peft's prefix.
+    base_layer: the projections under adapters as peft from 0.7 on names them.
+    """
+
+    mmpretrain: bool
+    peft: bool
+    base_layer: bool
+
+
+def find_spelling(keys: Iterable[str]) -> Spelling:
+    """The spelling of an original state dictionary."""
+    names = list(keys)
+    return Spelling(
+        mmpretrain=any(".channel_reduction." in name for name in names),
+        peft=any(PEFT_PREFIX in name for name in names),
+        base_layer=any(".qkv.base_layer." in name for name in names),
+    )
 
 
 def encoder_rows(prefix: str) -> tuple[Row, ...]:
@@ -39,6 +65,19 @@ def import_rows(encoder: str) -> tuple[Row, ...]:
     """Encoder and neck in every spelling; the narrower names come first."""
     neck = SPLITTER_ROWS + LAYERS_AGGREGATOR_ROWS + LAST_AGGREGATOR_ROWS
     return mmpretrain_encoder_rows(encoder) + encoder_rows(encoder) + neck
+
+
+def export_rows(encoder: str, *, mmpretrain: bool, last: bool) -> tuple[Row, ...]:
+    """Encoder and neck in one spelling.
+
+    Args:
+        encoder: prefix of the encoder's keys in the original.
+        mmpretrain: mmpretrain's names of the encoder, else transformers'.
+        last: the neck reads the last map only.
+    """
+    body = mmpretrain_encoder_rows(encoder) if mmpretrain else ()
+    neck = SPLITTER_ROWS + (LAST_AGGREGATOR_ROWS if last else LAYERS_AGGREGATOR_ROWS)
+    return body + encoder_rows(encoder) + neck
 
 
 def rpn_and_box_head_rows(prefix: str = "") -> tuple[Row, ...]:

@@ -1,0 +1,62 @@
+"""`rsp models`: the kinds of model, the models on this machine, and the SAMs to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import JsonOption
+from rsprompter_cli.cli.output import print_json, print_table
+
+
+def models_command(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Where to look for checkpoint folders; default: runs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the kinds of model, the models on this machine, and the SAMs to train on."""
+    from dataclasses import asdict
+
+    from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
+
+    variants, models, sams = list_variants(), find_models(folders or [Path("runs")]), find_sams()
+    if as_json:
+        print_json(
+            {
+                "variants": [asdict(variant) for variant in variants],
+                "models": [asdict(model) for model in models],
+                "sam": [asdict(sam) for sam in sams],
+            }
+        )
+        return
+    print_table(["variant", "what it is"], [(item.kind, item.summary) for item in variants])
+    print()
+    rows = [
+        (
+            model.name,
+            model.kind,
+            _megabytes(model.size),
+            f"{model.image_size} px",
+            resolution_words(model.gsd_range),
+            ", ".join(model.class_names),
+        )
+        if model.problem is None
+        else (model.name, model.problem, "", "", "", "")
+        for model in models
+    ]
+    print_table(["model", "variant", "size", "input", "resolution", "classes"], rows)
+    print()
+    print_table(
+        ["SAM", "encoder", "size", "folder"],
+        [
+            (sam.name, sam.problem or sam.encoder, _megabytes(sam.size), sam.folder or f"rsp download-sam {sam.name}")
+            for sam in sams
+        ],
+    )
+
+
+def _megabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:.1f} MB"

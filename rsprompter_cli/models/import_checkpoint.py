@@ -1,0 +1,236 @@
+"""A checkpoint folder from a weights file of the original, the way back, and merging of adapters."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rsprompter_cli.config import Config, ModelConfig, TrainedSamConfig
+from rsprompter_cli.data.known_classes import classes_of_preset
+from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.io.atomic import atomic_path, refuse_existing
+from rsprompter_cli.io.checkpoint import Checkpoint, CheckpointMeta, read_checkpoint, write_checkpoint
+from rsprompter_cli.io.original_file import OriginalFile, read_original_file
+from rsprompter_cli.io.program import code_commit, package_versions
+from rsprompter_cli.io.sam_folder import file_sha256
+from rsprompter_cli.models.build import build_model, complete_config, merged_config
+from rsprompter_cli.models.export_original import original_tensors
+from rsprompter_cli.models.import_original import TABLES, our_tensors, rename_keys, without_adapter_prefix
+from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.load import load_model
+from rsprompter_cli.models.lora import merge_lora
+from rsprompter_cli.models.original_shared import Spelling, find_spelling
+from rsprompter_cli.models.original_sizes import OriginalShapes, find_kind, fit_to_file
+
+_SPELLING = "original_spelling"
+"""Entry of a checkpoint's provenance: how the file it was imported from wrote the encoder's names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Imported:
+    """What an import found.
+
+    folder: that was written.
+    weights: averaged or as trained; other_weights: which of the two the file held beside them.
+    changes: of the preset, in words, because the tensors have other sizes.
+    classes_from: where the class names come from.
+    """
+
+    folder: Path
+    config: Config
+    meta: CheckpointMeta
+    weights: str
+    other_weights: str | None
+    changes: Sequence[str]
+    classes_from: str
+
+
+def import_checkpoint(
+    path: str | Path,
+    out: str | Path,
+    config: Config,
+    *,
+    class_names: Sequence[str] | None = None,
+    ema: bool = True,
+    overwrite: bool = False,
+) -> Imported:
+    """Write a checkpoint folder from a weights file of the original.
+
+    Args:
+        path: `.pth` or `.safetensors`.
+        out: the folder.
+        config: the preset it was trained with; sizes that the tensors show otherwise replace its own.
+        class_names: None takes those the file names, else those of the preset's data set.
+        ema: take averaged weights where the file has any.
+        overwrite: replace a folder that exists.
+
+    Raises:
+        CheckpointError: damaged or unsafe file, another kind of model, another SAM, or keys that are
+            unknown, missing or of another shape; all are listed.
+        UsageError: class names that are not as many as the model's classes, or a preset without original.
+        OutputError: the folder exists, or cannot be written.
+    """
+    path, out = Path(path), Path(out)
+    kind = config.model.kind
+    if kind not in TABLES:
+        raise UsageError(
+            f"{config.name}: no original of the kind {kind} was ever trained",
+            "take a preset of " + ", ".join(sorted(TABLES)),
+        )
+    refuse_existing(out, overwrite=overwrite)
+    file = read_original_file(path, ema=ema)
+    shapes = _shapes(file.tensors, kind, str(path))
+    model, changes = fit_to_file(complete_config(config.model), shapes)
+    names, source = _class_names(file, config, shapes.num_classes, class_names, path)
+    config = config.model_copy(update={"model": model})
+    tensors = _fitting(file, model, len(names), str(path))
+    meta = _meta(config, names, file, path)
+    write_checkpoint(out, tensors, config, meta)
+    return Imported(out, config, meta, file.weights, file.other, changes, source)
+
+
+def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
+    """Write the weights of a checkpoint folder as a file that the original's code loads.
+
+    Returns:
+        how many tensors it holds.
+
+    Raises:
+        CheckpointError: no checkpoint folder, or a model that the original cannot build.
+        OutputError: the file exists, or cannot be written.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    checkpoint = read_checkpoint(folder)
+    model = checkpoint.config.model
+    tensors = original_tensors(
+        _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=str(checkpoint.folder)
+    )
+    meta = {"dataset_meta": {"classes": list(checkpoint.meta.class_names)}, "exported_by": "rsp checkpoint export"}
+    with atomic_path(out) as temporary:
+        torch.save({"meta": meta, "state_dict": OrderedDict(tensors)}, temporary)
+    return len(tensors)
+
+
+def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
+    """Write a checkpoint folder in which the adapters are folded into the weights they stand on.
+
+    Returns:
+        how many adapters were folded.
+
+    Raises:
+        CheckpointError: no checkpoint folder, or a model without adapters.
+        OutputError: the folder exists, or cannot be written.
+    """
+    refuse_existing(out, overwrite=overwrite)
+    loaded = load_model(folder)
+    count = merge_lora(loaded.model)
+    if not count:
+        raise CheckpointError(f"{folder}: has no adapters (LoRA) to merge", "its weights are whole already")
+    config = loaded.config.model_copy(update={"model": merged_config(loaded.config.model)})
+    provenance = {**loaded.meta.provenance, "merged_adapters": count}
+    provenance.pop(_SPELLING, None)
+    write_checkpoint(out, loaded.model.state_dict(), config, replace(loaded.meta, provenance=provenance))
+    return count
+
+
+def _shapes(tensors: Mapping[str, Tensor], kind: str, origin: str) -> OriginalShapes:
+    """The shapes of a file of that kind of model.
+
+    Raises:
+        CheckpointError: it holds another kind, or none.
+    """
+    found = find_kind(tensors)
+    if found != kind:
+        told = f"holds a {found}, the preset is a {kind}" if found else "holds no model of the original"
+        hint = f"take a preset of {found}" if found else ""
+        raise CheckpointError(f"{origin}: {told}", hint)
+    shapes = shapes_of(tensors)
+    names = rename_keys(tensors, kind=kind, lora=False)
+    plain = {without_adapter_prefix(key, kind): shape for key, shape in shapes.items()}
+    return OriginalShapes(plain, {names[key]: shapes[key] for key in names}, kind, origin)
+
+
+def _class_names(
+    file: OriginalFile, config: Config, count: int, named: Sequence[str] | None, path: Path
+) -> tuple[tuple[str, ...], str]:
+    """The names of `count` classes and where they come from."""
+    if named is not None:
+        names = tuple(named)
+        if len(names) != count or len(set(names)) != count:
+            different = len(set(names))
+            raise UsageError(
+                f"--classes names {different} classes, {path} holds a model of {count}",
+                "name each class once, in the order of the category ids it was trained with",
+            )
+        return names, "--classes"
+    if file.class_names is not None and len(file.class_names) == count:
+        return file.class_names, "the file"
+    known = classes_of_preset(config.name)
+    if known is not None and len(known) == count:
+        return known, f"the data set of {config.name}"
+    told = "" if known is None else f", the preset's data set has {len(known)}"
+    raise UsageError(f"{path}: holds a model of {count} classes{told}", "name them with --classes a,b,c")
+
+
+def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path) -> CheckpointMeta:
+    model: Any = config.model
+    spelling = find_spelling(file.tensors)
+    return CheckpointMeta(
+        class_names=names,
+        category_ids=tuple(range(1, len(names) + 1)),
+        image_size=model.image_size,
+        sam={"name": model.sam, "weights": "of the imported file"},
+        versions=package_versions(),
+        git_commit=code_commit(),
+        provenance={
+            "imported": path.name,
+            "imported_sha256": file_sha256(path),
+            "imported_weights": file.weights,
+            _SPELLING: {"mmpretrain": spelling.mmpretrain, "base_layer": spelling.base_layer},
+            **{f"original_{key}": value for key, value in file.facts.items()},
+        },
+    )
+
+
+def _fitting(file: OriginalFile, model: ModelConfig, num_classes: int, origin: str) -> dict[str, Tensor]:
+    """The file's tensors in the order, the precision and under the names of the model, strictly its own."""
+    kind = model.kind
+    # On the meta device a model has shapes and no memory.
+    with torch.device("meta"):
+        outline = build_model(model, num_classes=num_classes).state_dict()
+    needed = original_tensors(outline, kind=kind, spelling=find_spelling(file.tensors), origin="the preset")
+    optional = [key for key in TABLES[kind].copies if key not in file.tensors]
+    for key in optional:
+        needed.pop(key, None)
+    # Compared under the file's names, which its reader can look up.
+    check_keys(shapes_of(needed), shapes_of(file.tensors), origin)
+    tensors = our_tensors(file.tensors, kind=kind, lora=_has_adapters(model), origin=origin)
+    return {key: tensors[key].to(value.dtype) for key, value in outline.items()}
+
+
+def _has_adapters(model: ModelConfig) -> bool:
+    return isinstance(model, TrainedSamConfig) and model.encoder == "lora"
+
+
+def _whole(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """A checkpoint's tensors, in full precision."""
+    tensors = checkpoint.tensors()
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def _spelling(checkpoint: Checkpoint) -> Spelling:
+    """As the model was imported, else as the original's code builds one of these sizes."""
+    model: Any = checkpoint.config.model
+    lora = _has_adapters(model)
+    stored = checkpoint.meta.provenance.get(_SPELLING)
+    if isinstance(stored, Mapping) and set(stored) == {"mmpretrain", "base_layer"}:
+        return Spelling(bool(stored["mmpretrain"]), lora, bool(stored["base_layer"]))
+    arch = getattr(model, "sam_arch", None)
+    resized = arch is not None and model.image_size != arch.pretrained_image_size
+    return Spelling(mmpretrain=lora or resized, peft=lora, base_layer=lora)
