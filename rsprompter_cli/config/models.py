@@ -210,14 +210,17 @@ class SamclsConfig(SamModelConfig):
     backbone_weights: str = Field(
         "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
     )
-    crop_size: PositiveInt = Field(224, description="side of the crops the classifier reads, pixels")
+    crop_size: int = Field(224, ge=64, description="side of the crops the classifier reads, pixels")
     crop_scale: float = Field(2.0, ge=1, description="the crop is the mask's box, enlarged by this")
     blur: PositiveInt = Field(7, description="side of the blur of everything outside the mask, pixels, odd")
     match_iou: float = Field(
         0.2, gt=0, le=1, description="a mask takes the class of the object its box overlaps by more"
     )
+    crop_samples: PositiveInt = Field(
+        64, description="crops per picture that a training step sees, half of them objects where there are enough"
+    )
     max_detections: PositiveInt = Field(100, description="pairs of mask and class kept per picture")
-    mask_chunk: PositiveInt = Field(64, description="points decoded at a time; changes speed, never the result")
+    mask_chunk: PositiveInt = Field(16, description="points decoded at a time; changes speed, never the result")
 
 
 class MaskRcnnConfig(Frozen):

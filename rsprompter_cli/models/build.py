@@ -8,6 +8,7 @@ from rsprompter_cli.config import (
     ModelConfig,
     RSPrompterAnchorConfig,
     RSPrompterQueryConfig,
+    SamclsConfig,
     SamdetConfig,
     SamModelConfig,
     SamsegMask2FormerConfig,
@@ -17,6 +18,7 @@ from rsprompter_cli.config import (
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
+from rsprompter_cli.models.build_samcls import build_samcls
 from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
 from rsprompter_cli.models.resnet import freeze_stages
@@ -86,6 +88,9 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             model = build_samdet(complete, num_classes)
             set_trainable(model, encoder="frozen", decoder="frozen")
             freeze_stages(model.resnet, complete.frozen_stages)
+        case SamclsConfig():
+            model = build_samcls(complete, num_classes)
+            set_trainable(model, encoder="frozen", decoder="frozen")
         case _:
             raise UsageError(f"model.kind = {complete.kind}: this version cannot build it yet")
     return model

@@ -43,9 +43,7 @@ class EncoderCache:
         self.hits = self.misses = 0
         self._device, self._dtype = device, dtype
         digest = hashlib.sha256(f"{device.type} {dtype}".encode())
-        for name, tensor in sorted(encoder.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        add_weights(digest, encoder)
         self._identity = digest.digest()
 
     def encode(self, encoder: nn.Module, batch: Tensor) -> EncoderOutput:
@@ -116,6 +114,13 @@ class EncoderCache:
             with suppress(OSError):
                 temporary.unlink()
         return _as_output(maps, output.embedding.device)
+
+
+def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
+    """Let the names and values of a module's weights enter a hash."""
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
 
 
 def _as_output(maps: dict[str, Tensor], device: torch.device) -> EncoderOutput:

@@ -23,6 +23,8 @@ from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.sam_folder import SamFolder
+from rsprompter_cli.models.everything import everything_meta, load_everything
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
@@ -75,7 +77,7 @@ def predict_scene(
     source: str | Path,
     out: str | Path | None,
     *,
-    model: str | Path | LoadedModel | None = None,
+    model: str | Path | LoadedModel | SamFolder | None = None,
     score: float | None = None,
     gsd: float | None = None,
     native: bool = False,
@@ -102,7 +104,8 @@ def predict_scene(
         source: a raster or picture file.
         out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
             None plans without reading pixels.
-        model: a checkpoint folder, a loaded model, or None for the bundled one.
+        model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
+            None for the bundled one.
         score: lowest score kept, 0..1; None: the model's own threshold.
         gsd: ground resolution to work at, metres per pixel; None: the nearest the model knows.
         native: work at the file's own pixels, whatever the model was trained at.
@@ -193,7 +196,9 @@ def find_instances(
             progress(done, len(wanted))
 
 
-def _loaded(model: str | Path | LoadedModel | None, device: str) -> LoadedModel:
+def _loaded(model: str | Path | LoadedModel | SamFolder | None, device: str) -> LoadedModel:
+    if isinstance(model, SamFolder):
+        return load_everything(model, resolve_device(device))
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
 
 
@@ -208,8 +213,10 @@ def _device_type(device: str, loaded: LoadedModel | None) -> str:
     return resolve_device(device).type if device == "auto" else device
 
 
-def _meta(model: str | Path | LoadedModel | None) -> CheckpointMeta:
+def _meta(model: str | Path | LoadedModel | SamFolder | None) -> CheckpointMeta:
     """What a model says of itself, without its weights."""
+    if isinstance(model, SamFolder):
+        return everything_meta(model)
     if isinstance(model, LoadedModel):
         return model.meta
     return read_checkpoint(BUNDLED_MODEL if model is None else model).meta

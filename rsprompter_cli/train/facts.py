@@ -11,6 +11,7 @@ from typing import Any
 from rsprompter_cli.data.coco import CocoImage
 from rsprompter_cli.evaluate.scores import CocoMetrics
 from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache
 
 _LIKE_A_WINDOW = (2 / 3, 3 / 2)
@@ -53,10 +54,12 @@ class WindowClock:
     Args:
         images: the pictures of the evaluation.
         image_size: side of the model's input, pixels.
-        cache: of the model's encoder maps, whose hits would make it look faster than it is.
+        cache: of the model's encoder maps or automatic masks, whose hits would make it look faster than it is.
     """
 
-    def __init__(self, images: Sequence[CocoImage], image_size: int, cache: EncoderCache | None) -> None:
+    def __init__(
+        self, images: Sequence[CocoImage], image_size: int, cache: EncoderCache | AutomaskCache | None
+    ) -> None:
         low, high = _LIKE_A_WINDOW
         side = median(max(image.height, image.width) for image in images) if images else 0
         self._comparable = low * image_size <= side <= high * image_size

@@ -15,7 +15,8 @@ BEST = "best"
 LAST = "last"
 CONFIG_FILE = "config.toml"
 ENCODER_MAPS = "encoder-maps"
-_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS)
+AUTOMASKS = "automatic-masks"
+_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:

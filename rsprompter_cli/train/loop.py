@@ -22,10 +22,12 @@ from rsprompter_cli.evaluate.coco import evaluate_model
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint, write_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.engine import Engine, loss_values
 from rsprompter_cli.train.facts import WindowClock, go_on_from, with_metrics
 from rsprompter_cli.train.folder import (
+    AUTOMASKS,
     BEST,
     CONFIG_FILE,
     ENCODER_MAPS,
@@ -35,7 +37,7 @@ from rsprompter_cli.train.folder import (
     recover_checkpoints,
 )
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
-from rsprompter_cli.train.maps import keep_encoder_maps, remove_encoder_maps
+from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps, remove_maps
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
@@ -162,6 +164,9 @@ def _with_data(config: Config, data: str | Path) -> Config:
 
 def _keep_maps(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
     options, image_size = setup.config.train, setup.meta.image_size
+    if isinstance(setup.model, SamCls):
+        folder = Path(options.cache_folder or out / AUTOMASKS)
+        keep_automatic_masks(setup.model, folder, augment=options.augment, device=device, dtype=dtype)
     if not options.cache_views:
         return
     with explain_out_of_memory(batch_size=1, image_size=image_size, device=device):
@@ -268,7 +273,9 @@ def _step(run: _Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cur
 def _validate(run: _Run, cursor: Cursor) -> Cursor:
     """Evaluate, write what came out, and keep the model when it is the best so far."""
 
-    clock = WindowClock(run.val_data.coco.images, run.meta.image_size, getattr(run.engine.model, "encoder_cache", None))
+    model = run.engine.model
+    cache = getattr(model, "mask_cache", None) or getattr(model, "encoder_cache", None)
+    clock = WindowClock(run.val_data.coco.images, run.meta.image_size, cache)
 
     def progress(done: int, total: int) -> None:
         clock.count(done)
@@ -327,7 +334,8 @@ def _finish(run: _Run, cursor: Cursor) -> TrainResult:
         _save(run, cursor)
         _log.warning("stopped in epoch %d, the state is saved: --resume goes on", cursor.epoch + 1)
     elif run.config.train.cache_folder is None:
-        remove_encoder_maps(run.out / ENCODER_MAPS)
+        remove_maps(run.out / ENCODER_MAPS)
+        remove_maps(run.out / AUTOMASKS)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     best = run.out / BEST
     return TrainResult(

@@ -1,4 +1,4 @@
-"""The encoder maps of a run: where they lie, how much disk they take, when they go."""
+"""What a run keeps on disk of SAM's answers: where it lies, how much it takes, when it goes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rsprompter_cli.config import AugmentConfig
+from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.samcls import SamCls
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +65,29 @@ def keep_encoder_maps(
     model.encoder_cache = cache  # type: ignore[assignment]
 
 
-def remove_encoder_maps(folder: Path) -> None:
-    """Remove the maps of a run that needs them no more."""
+def keep_automatic_masks(
+    model: SamCls, folder: Path, *, augment: AugmentConfig, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Let SAM-cls keep the masks of pictures in `folder`, and augment the crops that it makes of them.
+
+    Args:
+        augment: flips, turns and colours; the crop's own size takes the place of the large-scale jitter.
+    """
+    model.mask_cache = AutomaskCache(folder, model.segmenter, model.automask, device=device, dtype=dtype)
+    model.crop_transform = train_transform(
+        **(augment.model_dump() | {"image_size": model.crop_size, "scale": (1.0, 1.0)})
+    )
+    _log.info("automatic masks are made once for each picture and kept in %s", folder)
+
+
+def remove_maps(folder: Path) -> None:
+    """Remove the maps or masks of a run that needs them no more."""
     if not folder.is_dir():
         return
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        _log.warning("%s: the encoder maps are needed no more and cannot be removed: %s", folder, error)
+        _log.warning("%s is needed no more and cannot be removed: %s", folder, error)
 
 
 def _existing(folder: Path) -> Path:

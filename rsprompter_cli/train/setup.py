@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rsprompter_cli.config import Config
+from rsprompter_cli.config import Config, SamclsConfig
 from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
 from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
 from rsprompter_cli.data.dataset import CocoDataset
@@ -84,7 +84,9 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
     config = config.model_copy(update={"model": start.model})
     image_size = int(start.model.image_size or 0)
     folder, seed = config.data.image_folder, config.train.seed
-    transform = train_transform(image_size=image_size, **config.train.augment.model_dump())
+    # SAM-cls keeps the masks of pictures as they are, and augments the crops it makes of them.
+    whole = isinstance(start.model, SamclsConfig)
+    transform = None if whole else train_transform(image_size=image_size, **config.train.augment.model_dump())
     train_data = CocoDataset(train_file, data, image_folder=folder, split="train", transform=transform, seed=seed)
     val_data = CocoDataset(val_file, data, image_folder=folder, split=config.data.val_split, labels=val_labels)
     model = build_model(start.model, num_classes=len(names))

@@ -69,7 +69,7 @@ def test_maps_that_cannot_be_removed_are_a_warning(tmp_path: Path, monkeypatch: 
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(maps.shutil, "rmtree", refuse)
-    maps.remove_encoder_maps(tmp_path)
+    maps.remove_maps(tmp_path)
     assert "Permission denied" in warnings[0]
-    maps.remove_encoder_maps(tmp_path / "none")
+    maps.remove_maps(tmp_path / "none")
     assert len(warnings) == 1

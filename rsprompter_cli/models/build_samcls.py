@@ -1,0 +1,43 @@
+"""SAM-cls, and SAM alone, from their configuration."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision.models import resnet18
+
+from rsprompter_cli.config import AutomaskConfig, SamclsConfig
+from rsprompter_cli.errors import UsageError
+from rsprompter_cli.models.automask import AutomaskSettings
+from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.samcls import SamCls
+
+
+def build_samcls(config: SamclsConfig, num_classes: int) -> nn.Module:
+    """SAM-cls of a completed configuration.
+
+    Raises:
+        UsageError: a blur without a middle pixel.
+    """
+    arch, side = config.sam_arch, config.image_size
+    assert arch is not None
+    assert side is not None
+    if config.blur % 2 == 0:
+        raise UsageError(f"model.blur = {config.blur}: must be odd")
+    return SamCls(
+        encoder=build_encoder(arch, side),
+        mask_decoder=build_decoder(arch, config.mask_chunk, point_prompts=True),
+        resnet=resnet18(weights=None, num_classes=num_classes + 1),
+        image_size=side,
+        automask=automask_settings(config.automask, config.mask_chunk),
+        crop_size=config.crop_size,
+        crop_scale=config.crop_scale,
+        blur=config.blur,
+        match_iou=config.match_iou,
+        crop_samples=config.crop_samples,
+        max_detections=config.max_detections,
+    )
+
+
+def automask_settings(config: AutomaskConfig, chunk: int) -> AutomaskSettings:
+    """The settings of automatic masks as plain values; `chunk` points are decoded at a time."""
+    return AutomaskSettings(chunk=chunk, **config.model_dump())
