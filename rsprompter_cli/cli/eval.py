@@ -24,6 +24,10 @@ def eval_command(
     data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
     split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="samdet only: masks from the true boxes, as if its detector had no fault."),
+    ] = False,
     save_detections: Annotated[
         Path | None, typer.Option("--save-detections", help="Write the detections as a COCO results file.")
     ] = None,
@@ -60,6 +64,7 @@ def eval_command(
             batch=batch,
             device=device.value,
             precision=precision.value,
+            oracle=oracle,
             on_progress=on_progress,
         )
     if save_detections is not None:

@@ -45,6 +45,13 @@ def train_command(
     random_sam: Annotated[
         bool, typer.Option("--random-sam", help="Start SAM from random weights (for trying things out).")
     ] = False,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone-weights",
+            help="First weights of the ResNet, where the model has one: imagenet, random, or a file of torchvision's.",
+        ),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Length of the run; short for --set train.epochs=...")
     ] = None,
@@ -60,14 +67,22 @@ def train_command(
 
     The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/.
     """
-    _refuse_contradictions(resume=resume, overwrite=overwrite, load_from=load_from, random_sam=random_sam)
+    _refuse_contradictions(
+        resume=resume,
+        overwrite=overwrite,
+        load_from=load_from,
+        random_sam=random_sam,
+        backbone_weights=backbone_weights,
+    )
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.folder import config_of_run
     from rsprompter_cli.train.loop import train
 
     set_threads(threads)
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
-    config = load_config(own or preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, epochs)])
+    config = load_config(
+        own or preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)]
+    )
     with progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
@@ -89,7 +104,9 @@ def train_command(
         raise KeyboardInterrupt
 
 
-def _refuse_contradictions(*, resume: bool, overwrite: bool, load_from: Path | None, random_sam: bool) -> None:
+def _refuse_contradictions(
+    *, resume: bool, overwrite: bool, load_from: Path | None, random_sam: bool, backbone_weights: str | None
+) -> None:
     """Raise UsageError for options of which one would be ignored."""
     if resume and overwrite:
         raise UsageError("--resume goes on with a run, --overwrite removes it", "give one of the two")
@@ -99,11 +116,17 @@ def _refuse_contradictions(*, resume: bool, overwrite: bool, load_from: Path | N
         )
     if load_from is not None and random_sam:
         raise UsageError("--load-from brings all weights, --random-sam would make some anew", "give one of the two")
+    if backbone_weights is not None and (resume or load_from is not None):
+        former = "--resume" if resume else "--load-from"
+        raise UsageError(
+            f"{former} brings all weights, --backbone-weights would bring some anew", "give one of the two"
+        )
 
 
-def _shorthands(sam: str | None, epochs: int | None) -> list[str]:
+def _shorthands(sam: str | None, backbone_weights: str | None, epochs: int | None) -> list[str]:
+    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights}
     # A JSON string is a TOML string: no character of a path is mistaken for syntax.
-    named = [] if sam is None else [f"model.sam={json.dumps(sam, ensure_ascii=False)}"]
+    named = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items() if text is not None]
     return named + ([] if epochs is None else [f"train.epochs={epochs}"])
 
 

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rsprompter_cli.config import Config, SamdetConfig
 from rsprompter_cli.data.coco import CocoFile, labels_for, read_coco
 from rsprompter_cli.data.dataset import CocoDataset, Item
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.data.rle import Rle, to_rle
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.evaluate.scores import CocoMetrics, score_results
 from rsprompter_cli.io.atomic import write_text
+from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
@@ -60,6 +62,7 @@ def evaluate_coco(
     device: str = "auto",
     precision: str = "auto",
     image_folder: str | None = None,
+    oracle: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a checkpoint folder (or a loaded model) on a split of a COCO set.
@@ -69,12 +72,16 @@ def evaluate_coco(
         batch: pictures per forward pass.
         image_folder: where the pictures lie below `data`; None: as the checkpoint's configuration
             says, then the usual places.
+        oracle: masks from the true boxes instead of the model's own; SAMDet only.
 
     Raises:
+        UsageError: `oracle` for another kind of model.
         InputError: the set is faulty, or its classes are not those of the model.
         CheckpointError: the model cannot be read.
     """
     where = resolve_device(device)
+    if oracle:
+        _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
     loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(where))
     coco = read_coco(find_annotations(data, split))
     dataset = CocoDataset(
@@ -90,8 +97,16 @@ def evaluate_coco(
         batch=batch,
         device=where,
         dtype=resolve_precision(precision, where),
+        oracle=oracle,
         on_progress=on_progress,
     )
+
+
+def _require_oracle(config: Config) -> None:
+    if not isinstance(config.model, SamdetConfig):
+        raise UsageError(
+            f"--oracle: this is {config.model.kind}, only samdet makes masks of nothing but boxes", "leave it out"
+        )
 
 
 def evaluate_model(
@@ -101,11 +116,17 @@ def evaluate_model(
     batch: int,
     device: torch.device,
     dtype: torch.dtype,
+    oracle: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a model in memory on a data set without augmentation; its training mode is put back."""
+    """Evaluate a model in memory on a data set without augmentation; its training mode is put back.
+
+    With `oracle`, the model's method of that name is given the truth.
+    """
     categories = {label: category for category, label in dataset.labels.items()}
     results: list[Mapping[str, Any]] = []
+    # The truth reaches the model only where it is asked what it makes of it.
+    answer: Any = model.oracle if oracle else lambda images, _: model(images, None)
     was_training = model.training
     model.eval()
     try:
@@ -114,7 +135,7 @@ def evaluate_model(
             images = [image.to(device) for image, _, _ in items]
             # no_grad, not inference_mode: what a model caches here it may use in training.
             with torch.no_grad(), autocast(device, dtype):
-                found: list[Detections] = model(images, None)
+                found: list[Detections] = answer(images, [target for _, target, _ in items])
             for (_, _, image_id), detections in zip(items, found, strict=True):
                 results.extend(to_results(image_id, detections, categories))
             done += len(items)

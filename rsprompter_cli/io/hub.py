@@ -8,26 +8,17 @@ keeps the partial file, goes on where it ends, and compares the hash that the hu
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from rsprompter_cli.config import KNOWN_SAM
-from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
+from rsprompter_cli.errors import CheckpointError, DownloadError, UsageError, did_you_mean
 from rsprompter_cli.io.atomic import complete_folder
+from rsprompter_cli.io.download import TIMEOUT_SECONDS, Progress, RemoteFile, download, network_errors
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE
-
-logger = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with the file's name, bytes here, bytes in all (None when unknown)."""
 
 SAM_REPOSITORIES = {
     "base": "facebook/sam-vit-base",
@@ -36,9 +27,6 @@ SAM_REPOSITORIES = {
 }
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_RETRIES = 5  # in a row without one new byte
-_PAUSE_SECONDS = 1.0
-_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -103,24 +91,6 @@ def is_repository(name: str) -> bool:
     return bool(_REPOSITORY.fullmatch(name)) and ".." not in name and "--" not in name
 
 
-@contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of an output folder; a second process waits here and then finds the folder made."""
-    from filelock import FileLock, Timeout
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.info("another process is making %s, waiting for it", target)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def fetch_file(
     repository: str, name: str, *, revision: str, folder: Path, progress: Progress | None = None
 ) -> HubFile | None:
@@ -141,12 +111,19 @@ def fetch_file(
             states; a wrong file is deleted, an incomplete one kept for the next run.
         UsageError: HF_ENDPOINT is not an address.
     """
+    from huggingface_hub.utils import build_hf_headers
+
     remote = _resolve(repository, name, revision)
     if remote is None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f"{name}.{remote.etag[:16]}.part"
-    _download(remote, part, progress or (lambda *_: None))
+    download(
+        RemoteFile(remote.label, remote.url, remote.size, build_hf_headers()),
+        part,
+        progress or (lambda *_: None),
+        explain=lambda error: _explain(error, remote.label, remote.commit),
+    )
     sha256 = _verify(remote, part)
     target = folder / name
     os.replace(part, target)
@@ -174,10 +151,10 @@ def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
     endpoint = _endpoint()
     url = hf_hub_url(repository, name, revision=revision, endpoint=endpoint)
     try:
-        facts = get_hf_file_metadata(url, timeout=_TIMEOUT_SECONDS, endpoint=endpoint)
+        facts = get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS, endpoint=endpoint)
     except EntryNotFoundError:
         return None
-    except _network_errors() as error:
+    except network_errors() as error:
         raise _explain(error, repository, revision) from error
     if not facts.commit_hash or not facts.etag:
         raise DownloadError(
@@ -191,67 +168,6 @@ def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
     # The commit instead of the branch: every file then comes from the same state of the repository.
     url = hf_hub_url(repository, name, revision=facts.commit_hash, endpoint=endpoint)
     return _Remote(f"{repository}/{name}", url, facts.commit_hash, facts.etag, facts.size)
-
-
-def _network_errors() -> tuple[type[Exception], ...]:
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
-
-    # HTTPError is the base of whichever HTTP client huggingface_hub uses, and of HfHubHTTPError.
-    return (HTTPError, OfflineModeIsEnabled)
-
-
-def _download(remote: _Remote, part: Path, progress: Progress) -> None:
-    """Bring `part` to its full length, trying again while the connection breaks but bytes arrive."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    failures = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        if remote.size is not None and before >= remote.size:
-            break  # a file that is too long fails its hash
-        try:
-            _stream(remote, part, before, progress)
-            break
-        except _network_errors() as error:
-            if isinstance(error, HfHubHTTPError):
-                _drop_part_out_of_range(error, part)
-                raise _explain(error, remote.label, remote.commit) from error
-            here = part.stat().st_size if part.exists() else 0
-            failures = 0 if here > before else failures + 1
-            if failures >= _RETRIES:
-                raise DownloadError(
-                    f"{remote.label}: the connection broke after {here} of {remote.size or 'unknown'} bytes",
-                    "run the same command again, it goes on from there",
-                ) from error
-            logger.info("%s: the connection broke after %d bytes, trying again", remote.label, here)
-            time.sleep(_PAUSE_SECONDS)
-        except OSError as error:
-            raise OutputError(f"{part}: cannot be written: {error.strerror or error}") from error
-
-
-def _stream(remote: _Remote, part: Path, start: int, progress: Progress) -> None:
-    """Append what is missing to `part`, or rewrite it when the server sends the whole file."""
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-    headers: dict[str, str] = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    session: Any = get_session()
-    with session.stream("GET", remote.url, headers=headers, timeout=_TIMEOUT_SECONDS) as response:
-        hf_raise_for_status(response)
-        done = start if response.status_code == 206 else 0
-        with part.open("ab" if done else "wb") as file:
-            # As they arrive: a chunk of fixed size would be lost with the connection.
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-                done += len(chunk)
-                progress(remote.label, done, remote.size)
-
-
-def _drop_part_out_of_range(error: Any, part: Path) -> None:
-    if getattr(error.response, "status_code", None) == 416:
-        part.unlink(missing_ok=True)
 
 
 def _verify(remote: _Remote, part: Path) -> str:

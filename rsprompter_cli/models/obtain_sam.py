@@ -19,13 +19,12 @@ from rsprompter_cli.errors import (
     did_you_mean,
 )
 from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.download import Progress, locked
 from rsprompter_cli.io.hub import (
     SAM_REPOSITORIES,
     HubFile,
-    Progress,
     fetch_file,
     is_repository,
-    locked,
     sam_folder_for,
 )
 from rsprompter_cli.io.sam_folder import (

@@ -72,7 +72,8 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
 
     Raises:
         InputError: faulty data, nothing in it to train on, or classes that differ between its files.
-        CheckpointError: SAM's weights or `load_from` are missing or do not fit.
+        CheckpointError: SAM's or the ResNet's weights or `load_from` are missing or do not fit.
+        DownloadError: the ResNet's weights cannot be fetched.
     """
     train_file = read_coco(find_annotations(data, "train"))
     require_usable(train_file)
@@ -133,6 +134,8 @@ def _provenance(config: Config, start: Start, train_file: CocoFile, val_file: Co
     }
     if start.checkpoint is not None:
         facts["load_from"] = str(start.checkpoint.folder)
+    if start.backbone is not None:
+        facts["backbone"] = start.backbone.facts()
     return facts
 
 

@@ -1,4 +1,4 @@
-"""The weights a run starts from: SAM's, or those of a checkpoint."""
+"""The weights a run starts from: SAM's and a ResNet's, or those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.config import ModelConfig, RSPrompterQueryConfig, SamModelConfig
+from rsprompter_cli.config import (
+    Mask2FormerConfig,
+    MaskRcnnConfig,
+    ModelConfig,
+    ResNetConfig,
+    RSPrompterQueryConfig,
+    SamclsConfig,
+    SamdetConfig,
+    SamModelConfig,
+)
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
 from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.models.build import build_model, complete_config
 from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.resnet_weights import ResNetFile, find_resnet_file, load_resnet_weights
 from rsprompter_cli.models.sam_weights import load_sam_weights
 
 _log = logging.getLogger(__name__)
@@ -28,19 +38,22 @@ class Start:
 
     model: the configuration with every size written out.
     sam: identity of the SAM weights in them, for the checkpoint.
+    backbone: weights of the model's ResNet, None where it has none or starts random.
     """
 
     model: ModelConfig
     checkpoint: Checkpoint | None
     sam_folder: SamFolder | None
     sam: dict[str, str]
+    backbone: ResNetFile | None = None
 
 
 def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sam: bool) -> Start:
     """Find the weights, read no tensor yet.
 
     Raises:
-        CheckpointError: SAM's weights are not on this machine, or are damaged.
+        CheckpointError: SAM's or the ResNet's weights are not on this machine, or are damaged.
+        DownloadError: the ResNet's weights cannot be fetched.
     """
     if checkpoint is not None:
         former = checkpoint.config.model
@@ -50,15 +63,11 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
             model = model.model_copy(update={"sam_arch": model.sam_arch or known})
         return Start(complete_config(model), checkpoint, None, dict(checkpoint.meta.sam))
     if not isinstance(model, SamModelConfig):
-        return Start(complete_config(model), None, None, {})
+        return Start(complete_config(model), None, None, {}, _find_backbone(model))
     if random_sam:
-        return Start(complete_config(model), None, None, {"name": model.sam, "weights": "random"})
-    try:
-        folder = read_sam_folder(find_sam(model.sam))
-    except CheckpointError as error:
-        raise CheckpointError(error.message, error.hint or f"run: rsp download-sam {model.sam}") from error
-    if model.sam_arch is not None and model.sam_arch != folder.arch:
-        raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "leave model.sam_arch out")
+        facts = {"name": model.sam, "weights": "random"}
+        return Start(complete_config(model), None, None, facts, _find_backbone(model))
+    folder = _find_sam(model)
     facts = {"name": model.sam}
     if folder.source is not None:
         source: dict[str, Any] = {
@@ -67,7 +76,38 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
             "commit": folder.source.commit,
         }
         facts |= {key: str(value) for key, value in source.items() if value is not None}
-    return Start(complete_config(model.model_copy(update={"sam_arch": folder.arch})), None, folder, facts)
+    complete = complete_config(model.model_copy(update={"sam_arch": folder.arch}))
+    return Start(complete, None, folder, facts, _find_backbone(model))
+
+
+def _find_sam(model: SamModelConfig) -> SamFolder:
+    try:
+        folder = read_sam_folder(find_sam(model.sam))
+    except CheckpointError as error:
+        raise CheckpointError(error.message, error.hint or f"run: rsp download-sam {model.sam}") from error
+    if model.sam_arch is not None and model.sam_arch != folder.arch:
+        raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "leave model.sam_arch out")
+    return folder
+
+
+def _find_backbone(model: ModelConfig) -> ResNetFile | None:
+    """The weights of the model's ResNet; None where it has none or starts random."""
+    if not isinstance(model, SamdetConfig | SamclsConfig | MaskRcnnConfig | Mask2FormerConfig):
+        return None
+    if model.backbone_weights == "random":
+        if not isinstance(model, SamclsConfig) and (model.frozen_stages >= 0 or model.frozen_norms):
+            _log.warning(
+                "a random ResNet with frozen parts learns little: "
+                "--set model.frozen_stages=-1 --set model.frozen_norms=false"
+            )
+        return None
+    sizes = model.backbone if isinstance(model, SamdetConfig | Mask2FormerConfig) else ResNetConfig()
+    if model.backbone_weights == "imagenet" and sizes != ResNetConfig():
+        raise CheckpointError(
+            "model.backbone_weights = imagenet: these are weights of a ResNet-50, model.backbone has other sizes",
+            "pass --backbone-weights random, or a file of such a ResNet",
+        )
+    return find_resnet_file(model.backbone_weights, "resnet18" if isinstance(model, SamclsConfig) else "resnet50")
 
 
 def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> None:
@@ -78,7 +118,10 @@ def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> No
     """
     if start.checkpoint is not None:
         _load_checkpoint(model, start.checkpoint, start.model, class_names)
-    elif start.sam_folder is not None:
+        return
+    if start.backbone is not None:
+        load_resnet_weights(model.get_submodule("resnet"), start.backbone.path)
+    if start.sam_folder is not None:
         random = isinstance(start.model, RSPrompterQueryConfig) and start.model.decoder_init == "random"
         load_sam_weights(model, start.sam_folder.path, decoder=not random)
 

@@ -16,7 +16,7 @@ import torch
 from transformers import SamModel
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io import hub as hub_module
+from rsprompter_cli.io import download as download_module
 from rsprompter_cli.io.hub import sam_folder_for
 from rsprompter_cli.io.sam_folder import read_sam_folder
 from rsprompter_cli.models.obtain_sam import obtain_sam
@@ -39,7 +39,7 @@ Output = pytest.CaptureFixture[str]
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub_module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(download_module, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
     huggingface_hub.close_session()
     with serve({WEIGHTS: safetensors_bytes(small_sam_tensors()), f"{BASE}/config.json": config_bytes()}) as server:
@@ -135,10 +135,10 @@ def test_a_bad_file_leaves_nothing(hub: Hub, tmp_path: Path, capsys: Output, fau
 def test_a_broken_download_goes_on_in_the_next_run(
     hub: Hub, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "_RETRIES", 0)
+    monkeypatch.setattr(download_module, "_RETRIES", 0)
     hub.breaks = 1
     assert "run the same command again" in _error(["base"], capsys, 6)
-    monkeypatch.setattr(hub_module, "_RETRIES", 5)
+    monkeypatch.setattr(download_module, "_RETRIES", 5)
     assert _run(["base"], capsys)[0] == 0
     assert hub.downloads(WEIGHTS) == [None, "bytes=1000-"]
     assert (sam_folder_for("base") / "model.safetensors").read_bytes() == hub.files[WEIGHTS]

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 
 from rsprompter_cli.errors import CheckpointError, DownloadError, UsageError
-from rsprompter_cli.io import hub as hub_module
+from rsprompter_cli.io import download as download_module
 from rsprompter_cli.io.hub import HubFile, cache_folder, fetch_file, find_sam, is_repository, sam_folder_for
 from tests.make.hub_client import fetch_once
 from tests.make.hub_server import COMMIT, Hub, serve
@@ -24,7 +24,7 @@ NAME = "owner/sam/model.safetensors"
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub_module, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(download_module, "_PAUSE_SECONDS", 0.0)
     huggingface_hub.close_session()
     with serve({NAME: CONTENT, "owner/sam/config.json": b'{"a": 1}'}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
@@ -93,7 +93,7 @@ def test_a_connection_that_breaks_twice_is_taken_up_in_the_same_run(hub: Hub, tm
 def test_the_next_run_goes_on_where_the_last_one_ended(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "_RETRIES", 2)
+    monkeypatch.setattr(download_module, "_RETRIES", 2)
     hub.breaks, hub.break_after = 2, 0
     with pytest.raises(DownloadError, match="the connection broke after 0 of"):
         _fetch(tmp_path)
