@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rsprompter_cli.models import losses, masks
 from rsprompter_cli.models.losses import full_frame_mask_loss
-from rsprompter_cli.models.masks import inflate
+from rsprompter_cli.models.masks import inflate, measure_logits
 from rsprompter_cli.structures import LowResMasks, MaskFrame
 
 
@@ -81,3 +81,29 @@ def test_mask_loss_keeps_one_chunk_of_full_size_maps(monkeypatch: pytest.MonkeyP
 def test_no_masks_no_loss() -> None:
     logits = torch.zeros(0, 16, 16, requires_grad=True)
     assert float(full_frame_mask_loss(logits, torch.zeros(0, 8, 8, dtype=torch.bool), torch.zeros(0).long(), 64)) == 0
+
+
+@given(count=st.integers(0, 6), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_measured_logits_are_those_of_the_inflated_masks(count: int, height: int, width: int, seed: int) -> None:
+    values = torch.randn(count, 8, 8, generator=torch.Generator().manual_seed(seed))
+    values[: count // 3] = -1.0  # empty
+    low = LowResMasks(values, 0.0, MaskFrame((32, 32), (min(height, 32), min(width, 32)), (height, width)))
+    before = masks._PIXELS_AT_ONCE
+    masks._PIXELS_AT_ONCE = 2 * (32 * 32 + height * width)
+    try:
+        boxes, certainty = measure_logits(low)
+    finally:
+        masks._PIXELS_AT_ONCE = before
+    assert boxes.shape == (count, 4)
+    full = F.interpolate(values[:, None], size=(32, 32), mode="bilinear", align_corners=False)
+    full = full[:, :, : min(height, 32), : min(width, 32)]
+    full = F.interpolate(full, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+    for whole, mask, box, sure in zip(full, inflate(low), boxes.tolist(), certainty.tolist(), strict=True):
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        if not mask.any():
+            assert box == [0, 0, 0, 0]
+            assert sure == 0
+            continue
+        assert box == [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+        assert sure == pytest.approx(float(whole[mask].sigmoid().mean()), rel=1e-4)
