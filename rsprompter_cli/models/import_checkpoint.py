@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprompter_cli.config import Config, ModelConfig, TrainedSamConfig
+from rsprompter_cli.config import Config, ModelConfig, TinyVitArch, TrainedSamConfig
 from rsprompter_cli.data.known_classes import classes_of_preset
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
@@ -108,6 +108,8 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
     refuse_existing(out, overwrite=overwrite)
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
+    if isinstance(getattr(model, "sam_arch", None), TinyVitArch):
+        raise CheckpointError(f"{folder}: its encoder is a TinyViT, which the original's code does not have")
     tensors = original_tensors(
         _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=str(checkpoint.folder)
     )
