@@ -235,6 +235,8 @@ class MaskRcnnConfig(Frozen):
         1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
     )
     frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    max_proposals: PositiveInt = Field(1000, description="regions looked at per picture in evaluation")
+    roi_samples: PositiveInt = Field(512, description="regions per picture that the losses of a training step see")
     score_threshold: float = Field(0.05, ge=0, lt=1)
     max_detections: PositiveInt = 100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rsprompter_cli.config import (
+    MaskRcnnConfig,
     ModelConfig,
     RSPrompterAnchorConfig,
     RSPrompterQueryConfig,
@@ -16,6 +17,7 @@ from rsprompter_cli.config import (
     TrainedSamConfig,
 )
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.models.build_baselines import build_maskrcnn
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
 from rsprompter_cli.models.build_samcls import build_samcls
@@ -91,6 +93,8 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
         case SamclsConfig():
             model = build_samcls(complete, num_classes)
             set_trainable(model, encoder="frozen", decoder="frozen")
+        case MaskRcnnConfig():
+            model = build_maskrcnn(complete, num_classes)
         case _:
             raise UsageError(f"model.kind = {complete.kind}: this version cannot build it yet")
     return model
