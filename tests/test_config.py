@@ -12,6 +12,7 @@ from rsprompter_cli.config import (
     DEFAULT_PRESET,
     KNOWN_SAM,
     Config,
+    SamModelConfig,
     dump_config,
     list_presets,
     load_config,
@@ -44,8 +45,9 @@ def test_preset_opens_with_the_command_that_runs_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_preset_names_a_known_sam(name: str) -> None:
-    assert load_config(name).model.sam in KNOWN_SAM
+def test_preset_names_a_known_sam_or_none(name: str) -> None:
+    model = load_config(name).model
+    assert not isinstance(model, SamModelConfig) or model.sam in KNOWN_SAM
 
 
 def test_default_preset_exists() -> None:
