@@ -43,6 +43,15 @@ def predict_command(
         ),
     ] = None,
     model: ModelOption = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
+    ] = False,
+    sam: Annotated[
+        str | None,
+        typer.Option(
+            "--sam", help="SAM of --everything, named as for download-sam, or a folder; default: --model's, or base."
+        ),
+    ] = None,
     score: Annotated[
         float | None, typer.Option("--score", min=0, max=1, help="Lowest score kept; default: the model's own.")
     ] = None,
@@ -74,8 +83,11 @@ def predict_command(
 
     rsp predict scene.tif --out buildings.geojson
     """
+    from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.scene import predict_scene
 
+    if sam is not None and not everything:
+        raise UsageError("--sam belongs to --everything", "a model brings its SAM with it")
     if out is None and not dry_run:
         raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
     set_threads(threads)
@@ -83,7 +95,7 @@ def predict_command(
         result = predict_scene(
             source,
             out,
-            model=model,
+            model=find_everything(sam, model) if everything else model,
             score=score,
             gsd=gsd,
             native=native,
