@@ -29,7 +29,12 @@ class StepReport:
 
     def describe(self) -> str:
         """One line: where the run is, how it fares, how long it takes."""
-        parts = " ".join(f"{name.removeprefix('loss_')} {value:.3f}" for name, value in self.losses.items())
+        own = {name.removeprefix("loss_"): value for name, value in self.losses.items() if "." not in name}
+        earlier = [value for name, value in self.losses.items() if "." in name]
+        if earlier:
+            # Losses of a decoder's earlier outputs, dozens of them.
+            own["earlier outputs"] = sum(earlier)
+        parts = " ".join(f"{name} {value:.3f}" for name, value in own.items())
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
         return (
             f"epoch {self.epoch + 1}/{self.epochs} step {self.step}/{self.steps}: "
