@@ -20,14 +20,16 @@ LITE_MEDSAM_EPS = 1e-5
 
 def build_trained_encoder(config: TrainedSamConfig) -> nn.Module:
     """SAM's image encoder of a completed configuration, with its adapters where it has any."""
-    encoder = build_encoder(config.sam_arch, config.image_size)
+    encoder = build_encoder(config.sam_arch, config.image_size, checkpoint_layers=config.checkpoint_encoder)
     if config.encoder == "lora":
         add_lora(encoder, r=config.lora.r, alpha=config.lora.alpha, dropout=config.lora.dropout)
     return encoder
 
 
-def build_encoder(arch: VitArch | TinyVitArch | None, side: int | None) -> nn.Module:
-    """SAM's image encoder for a square input of `side` pixels.
+def build_encoder(
+    arch: VitArch | TinyVitArch | None, side: int | None, *, checkpoint_layers: bool = False
+) -> nn.Module:
+    """SAM's image encoder for a square input of `side` pixels; see the encoders for `checkpoint_layers`.
 
     Raises:
         UsageError: sizes that do not go together.
@@ -54,6 +56,7 @@ def build_encoder(arch: VitArch | TinyVitArch | None, side: int | None) -> nn.Mo
                 patch_size=arch.patch_size,
                 output_channels=arch.output_channels,
                 image_size=side,
+                checkpoint_layers=checkpoint_layers,
             )
         case TinyVitArch():
             # timm is slow to import and only this encoder needs it.
@@ -66,6 +69,7 @@ def build_encoder(arch: VitArch | TinyVitArch | None, side: int | None) -> nn.Mo
                 window_sizes=arch.window_sizes,
                 output_channels=arch.output_channels,
                 image_size=side,
+                checkpoint_layers=checkpoint_layers,
             )
         case _:
             assert_never(arch)

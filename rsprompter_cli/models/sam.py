@@ -16,7 +16,9 @@ from transformers.models.sam.modeling_sam import (
 )
 
 from rsprompter_cli.models.encoder import EncoderOutput
+from rsprompter_cli.models.run_again import run_again
 from rsprompter_cli.models.two_way import SharedImage, decode
+from rsprompter_cli.models.vit_layer import vit_layer
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """0.485, 0.456, 0.406 on the 0..255 scale, RGB."""
@@ -34,6 +36,7 @@ class SamVitEncoder(nn.Module):
         patch_size: pixels per cell.
         output_channels: of the embedding.
         image_size: side of the square input, pixels.
+        checkpoint_layers: in training keep each layer's output only and run the layer again in the backward pass.
 
     Attributes:
         state_channels: channels of each map in `EncoderOutput.states`.
@@ -56,8 +59,10 @@ class SamVitEncoder(nn.Module):
         patch_size: int,
         output_channels: int,
         image_size: int,
+        checkpoint_layers: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_layers = checkpoint_layers
         config = SamVisionConfig(
             hidden_size=hidden_size,
             num_hidden_layers=num_layers,
@@ -88,9 +93,14 @@ class SamVitEncoder(nn.Module):
         cells = self.vit.patch_embed(pixels) + self.vit.pos_embed  # [B, h, w, C]
         states = [cells.permute(0, 3, 1, 2)]
         for layer in self.vit.layers:
-            cells = layer(cells)
+            cells = self._layer(layer, cells)
             states.append(cells.permute(0, 3, 1, 2))
         return EncoderOutput(tuple(states), self.vit.neck(cells))
+
+    def _layer(self, layer: nn.Module, cells: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return vit_layer(layer, cells) if cells.device.type == "cpu" else layer(cells)
+        return run_again(layer, cells) if self.checkpoint_layers and self.training else layer(cells)
 
 
 class PromptedDecoder(nn.Module):

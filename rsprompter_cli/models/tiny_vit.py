@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from timm.layers import LayerNorm2d, trunc_normal_
 from timm.models.tiny_vit import ConvLayer, ConvNorm, PatchMerging, TinyVitStage
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.encoder import EncoderOutput
+from rsprompter_cli.models.run_again import run_again
 
 EMBEDDING_STRIDE = 4
 """Two merges halve the map; the stem and the last merge do not."""
@@ -31,6 +33,7 @@ class TinyVitEncoder(nn.Module):
         window_sizes: side of the attention windows of the four stages, in cells of the stage's map.
         output_channels: channels of the embedding.
         image_size: side of the square input the weights were made for, pixels.
+        checkpoint_layers: in training keep each block's output only and run the block again in the backward pass.
 
     Attributes:
         state_channels: channels of each map in `EncoderOutput.states`.
@@ -54,8 +57,10 @@ class TinyVitEncoder(nn.Module):
         window_sizes: Sequence[int],
         output_channels: int,
         image_size: int,
+        checkpoint_layers: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpoint_layers = checkpoint_layers
         _check_sizes(embed_dims, depths, num_heads, window_sizes)
         _check_image(image_size, image_size)
         self.image_size = image_size
@@ -99,18 +104,26 @@ class TinyVitEncoder(nn.Module):
         """
         _check_image(*pixels.shape[-2:])
         self._forget_biases()
-        maps = self.stages[1](self.stages[0](self.patch_embed(pixels)))  # [B, C, H/2, W/2]
+        maps = pixels
+        for block in (self.patch_embed, self.stages[0], self.stages[1]):
+            maps = self._run(block, maps)  # at last [B, C, H/2, W/2]
         states: list[Tensor] = []
         stage: Any
         for stage in self.stages[2:]:
             cells = stage.downsample(maps).permute(0, 2, 3, 1)  # [B, H/4, W/4, C]
             for block in stage.blocks:
-                cells = block(cells)
+                cells = self._run(block, cells)
                 states.append(cells.permute(0, 3, 1, 2))
             maps = states[-1]  # [B, C, H/4, W/4]
         embedding = self.neck(maps)
         self._forget_biases()
         return EncoderOutput(tuple(states), embedding)
+
+    def _run(self, block: nn.Module, maps: Tensor) -> Tensor:
+        if self.checkpoint_layers and self.training and torch.is_grad_enabled():
+            return run_again(block, maps)
+        result: Tensor = block(maps)
+        return result
 
     def _forget_biases(self) -> None:
         """Drop the gathered position biases that timm's attention keeps between calls in evaluation.
