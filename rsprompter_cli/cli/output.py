@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 
 ROOT_LOGGER = "rsprompter_cli"
 
+_LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_OWN_LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ rsprompter_cli[\w.]*: ")
+"""How a line of `_LOG_LINE` begins."""
+
 
 def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | None = None) -> None:
-    """Send the package's log records to stderr (and to `log_file`), at the level the user asked for."""
+    """Send the package's log records to stderr (and to `log_file`), at the level the user asked for.
+
+    Raises:
+        OutputError: `log_file` cannot be written, or holds something else than such a log, which is appended to.
+    """
     level = logging.ERROR if quiet else (logging.INFO, logging.DEBUG)[min(verbose, 1)]
     logger = logging.getLogger(ROOT_LOGGER)
     for handler in list(logger.handlers):
@@ -33,13 +42,25 @@ def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | No
     logger.addHandler(talk)
     if log_file is not None:
         try:
+            _refuse_foreign_log(log_file)
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            record = logging.FileHandler(log_file, encoding="utf-8")
+            # A file name that is no UTF-8 is logged too.
+            record = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise OutputError(f"--log-file {log_file}: cannot be written: {error.strerror or error}") from error
         record.setLevel(logging.DEBUG)
-        record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        record.setFormatter(logging.Formatter(_LOG_LINE))
         logger.addHandler(record)
+
+
+def _refuse_foreign_log(path: Path) -> None:
+    """Raise OutputError when `path` is a file that does not begin as our logs do; an empty one is free."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head and not _OWN_LOG.match(head):
+        raise OutputError(f"--log-file {path} exists and is no log of rsp", "choose another file")
 
 
 class _LevelFormatter(logging.Formatter):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rsprompter_cli.cli.app import run
 from rsprompter_cli.cli.output import print_error, print_json, print_table, progress_bar, set_up_logging
 
 Captured = pytest.CaptureFixture[str]
@@ -55,6 +56,32 @@ def test_log_file_has_everything_even_when_quiet(tmp_path: Path, capsys: Capture
     assert [word for word in ("in detail", "on the way", "look out", "broken") if word not in text] == []
     assert "rsprompter_cli.somewhere" in text
     assert capsys.readouterr().err == "error: broken\n"
+
+
+@pytest.mark.parametrize("content", [b"II*\x00 a GeoTIFF", b"2026-11-22 10:00:00 some other log\n"])
+def test_log_file_that_is_something_else_is_left_alone(content: bytes, tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "scene.tif"
+    path.write_bytes(content)
+    assert run(["--log-file", str(path), "config", "list"]) == 7
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"rsp: error: --log-file {path} exists and is no log of rsp (choose another file)\n"
+    assert path.read_bytes() == content
+
+
+def test_earlier_log_and_empty_file_are_appended_to(tmp_path: Path, capsys: Captured) -> None:
+    path = tmp_path / "run.log"
+    path.touch()
+    for _ in range(2):
+        set_up_logging(log_file=path)
+        talk()
+    set_up_logging(quiet=True, log_file=path)
+    LOG.warning("%s", "\udce9.tif: no UTF-8")
+    set_up_logging()
+    text = path.read_text(encoding="utf-8")
+    assert text.count("look out") == 2
+    assert "dce9.tif: no UTF-8" in text
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_error_is_one_line(capsys: Captured) -> None:
