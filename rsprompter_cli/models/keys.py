@@ -15,6 +15,7 @@ CLASS_ROWS: Mapping[str, str] = {
     "samseg-maskrcnn": "box_head.classes.weight",
     "samseg-mask2former": "query_decoder.classes.weight",
     "samdet": "box_head.classes.weight",
+    "samcls": "resnet.fc.weight",
     "maskrcnn": "roi_heads.box_predictor.cls_score.weight",
 }
 """By kind of model, the tensor with one row for each class and one for "none of them"."""

@@ -17,6 +17,7 @@ from rsprompter_cli.models.automask import PictureMasks
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.crops import mask_crops
+from rsprompter_cli.models.keys import CLASS_ROWS
 from rsprompter_cli.models.masks import paste
 from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.models.trainable import trainable_table
@@ -257,3 +258,7 @@ def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     cache = AutomaskCache(tmp_path / "file", model.segmenter, model.automask, device=CPU, dtype=torch.float32)
     with pytest.raises(OutputError, match="automatic masks cannot be stored"):
         cache.masks(_picture(), model.segmenter, model.automask)
+
+
+def test_the_table_of_class_rows_knows_the_classifier() -> None:
+    assert _model().get_parameter(CLASS_ROWS["samcls"]).shape[0] == 3
