@@ -89,7 +89,7 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
         case SamdetConfig():
             model = build_samdet(complete, num_classes)
             set_trainable(model, encoder="frozen", decoder="frozen")
-            freeze_stages(model.resnet, complete.frozen_stages)
+            freeze_stages(model.get_submodule("resnet"), complete.frozen_stages)
         case SamclsConfig():
             model = build_samcls(complete, num_classes)
             set_trainable(model, encoder="frozen", decoder="frozen")
