@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,18 +66,21 @@ def test_chunked_mask_loss_has_the_value_and_gradient_of_the_whole(
     assert torch.allclose(ours.grad, theirs.grad, atol=1e-9)  # type: ignore[arg-type]
 
 
-def test_mask_loss_keeps_one_chunk_of_full_size_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_loss_keeps_nothing_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_PIXELS_AT_ONCE", 2 * 256**2)
-    kept: list[int] = []
+    seen: list[weakref.ref[torch.Tensor]] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tensor.numel())
-        return tensor
+        copy = tensor.detach().clone()
+        seen.append(weakref.ref(copy))
+        return copy
 
-    logits = torch.randn(40, 16, 16, requires_grad=True)
+    logits, masks = torch.randn(40, 16, 16, requires_grad=True), torch.ones(1, 256, 256, dtype=torch.bool)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        full_frame_mask_loss(logits, torch.ones(1, 256, 256, dtype=torch.bool), torch.zeros(40, dtype=torch.int64), 256)
-    assert max(kept, default=0) < 2 * 256**2
+        loss = full_frame_mask_loss(logits, masks, torch.zeros(40, dtype=torch.int64), 256)
+    kept = [tensor.numel() for reference in seen if (tensor := reference()) is not None]
+    assert kept == [logits.numel()]
+    assert loss.requires_grad
 
 
 def test_no_masks_no_loss() -> None:
