@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import SamConfig, SamModel
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, QueryConfig, TrainConfig, dump_config
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.io.sam_folder import config_from_arch
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import inflate
@@ -22,8 +24,9 @@ from rsprompter_cli.models.query_instances import find_instances
 from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
+from rsprompter_cli.train.start import choose_start, load_start
 from tests.make.coco_sets import make_set
-from tests.make.tiny_models import TINY_QUERY, tiny_mask2former_config, tiny_meta, tiny_query_config
+from tests.make.tiny_models import TINY_QUERY, TINY_VIT, tiny_mask2former_config, tiny_meta, tiny_query_config
 
 CONFIGS = {"rsprompter-query": tiny_query_config, "samseg-mask2former": tiny_mask2former_config}
 LOSSES = {
@@ -303,3 +306,26 @@ def test_it_trains_evaluates_and_predicts_from_the_command_line(
     command = ["predict", "data/images/val_0.png", "--model", "run/best", "--out", "found.geojson", "--score", "0"]
     assert run([*command, "--pixel-coords"]) == 0
     assert Path("found.geojson").stat().st_size > 0
+
+
+@pytest.mark.parametrize("init", ["sam", "random"])
+def test_the_mask_decoder_starts_from_sam_or_anew_and_the_rest_from_sam(init: str, tmp_path: Path) -> None:
+    sam = SamModel(SamConfig.from_dict(config_from_arch(TINY_VIT)))
+    with torch.no_grad():
+        for parameter in sam.parameters():
+            parameter.add_(0.01)
+    sam.save_pretrained(tmp_path)
+    config = tiny_query_config(sam=str(tmp_path), sam_arch=None, decoder_init=init)
+    start = choose_start(config, checkpoint=None, random_sam=False)
+    model = build_model(start.model, num_classes=3)
+    assert isinstance(model, RSPrompterQuery)
+    load_start(model, start, ["a", "b", "c"])
+    stored = sam.state_dict()
+    token = model.mask_decoder.decoder.mask_tokens.weight
+    assert torch.equal(token, stored["mask_decoder.mask_tokens.weight"]) == (init == "sam")
+    assert model.mask_decoder.mask_embed is not None
+    assert torch.equal(model.mask_decoder.mask_embed.conv3.weight, stored["prompt_encoder.mask_embed.conv3.weight"])
+    positions = model.mask_decoder.position.positional_embedding
+    assert torch.equal(positions, stored["shared_image_embedding.positional_embedding"])
+    encoder = model.encoder.state_dict()
+    assert torch.equal(encoder["vit.layers.1.mlp.lin1.weight"], stored["vision_encoder.layers.1.mlp.lin1.weight"])
