@@ -52,7 +52,7 @@ def eval_command(
     from rsprompter_cli.io.atomic import refuse_existing
 
     for path in filter(None, (save_detections, show_dir, pr_curve)):
-        refuse_existing(path, overwrite=overwrite)
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir)
     if show_dir is not None:
         require_replaceable(show_dir)
     set_threads(threads)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ import shapely
 from pyproj import CRS
 
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.atomic import temporary_beside
 
 GEOMETRY = "geometry"
 _BATCH = 4096
@@ -115,7 +115,7 @@ def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
 
     See `put_in_place` for what a reader sees meanwhile.
     """
-    folder = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp")
+    folder = temporary_beside(path)
     try:
         folder.mkdir(parents=True)
         write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -15,6 +16,12 @@ from rsprompter_cli.errors import OutputError
 _LOOKS, _PAUSE = 5, 0.05
 """How often and after how many seconds a reader looks again for a folder whose replacement is under way."""
 
+_KEPT = 40
+"""Characters of a name that its temporary names keep: of 4 bytes each they leave room for what is added."""
+
+_LONGEST_NAME = 255
+"""Bytes of a file name, on the file systems in use."""
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -24,7 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     it is removed and `path` is as before.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = temporary_beside(path, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -58,7 +65,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     under `.NAME.old`: readers find it there by `complete_folder`, the next writer puts it back.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     aside = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,14 +118,56 @@ def recover_folder(path: str | Path) -> None:
         os.replace(aside, path)
 
 
-def refuse_existing(path: str | Path, *, overwrite: bool) -> None:
-    """Raise OutputError when `path` exists and may not be replaced."""
-    if Path(path).exists() and not overwrite:
+def refuse_existing(path: str | Path, *, overwrite: bool, folder: bool = False) -> None:
+    """Refuse an output before the work for it is done.
+
+    Args:
+        path: of a file, or with `folder` of a folder.
+        overwrite: it may exist.
+
+    Raises:
+        OutputError: it exists and may not be replaced, is a folder instead of a file, or could not be written.
+    """
+    path = Path(path)
+    check_writable(path)
+    if path.is_dir() and not folder:
+        raise OutputError(f"{path} is a folder", "name a file in it")
+    if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", "pass --overwrite to replace it")
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise OutputError when `path` could not be written, found out by trying; nothing is left behind.
+
+    Folders on the way to it may be missing: the nearest one that is there must let a file be made in it.
+    """
+    path = Path(path)
+    above = next((folder for folder in path.parents if os.path.lexists(folder)), path.parent)
+    if above.exists() and not above.is_dir():
+        raise OutputError(f"{path}: cannot be written: {above} is not a folder")
+    probe = above / temporary_beside(path, path.suffix).name
+    try:
+        for name in path.relative_to(above).parts:
+            with suppress(FileNotFoundError):
+                (above / name).lstat()  # fails on a name that is too long
+        probe.touch(exist_ok=False)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def temporary_beside(path: Path, suffix: str = "") -> Path:
+    """A new name in the folder of `path`, for what is to become `path`; not too long where that of `path` is not."""
+    return path.with_name(f".{path.stem[:_KEPT]}.{secrets.token_hex(4)}.tmp{suffix}")
+
+
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    name = f".{path.name}.old"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{path.name[:_KEPT]}.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.old"
+    return path.with_name(name)
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ joined over window borders -> CRS -> features`.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from rsprompter_cli.geo.merge import Instance, join
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import Window, WindowGrid
-from rsprompter_cli.io.atomic import refuse_existing
+from rsprompter_cli.io.atomic import check_writable, refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.sam_folder import SamFolder
 from rsprompter_cli.models.everything import everything_meta, load_everything
@@ -226,7 +227,8 @@ def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool
     if out is None:
         return None
     kind = output_kind(Path(out))
-    if Path(out).exists() and Path(source).exists() and Path(out).samefile(source):
+    check_writable(out)
+    if Path(out).exists() and os.path.exists(source) and Path(out).samefile(source):
         raise OutputError(f"{out} is the input", "choose another --out")
     for path in written_files(Path(out)):
         refuse_existing(path, overwrite=overwrite)

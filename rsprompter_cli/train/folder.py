@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rsprompter_cli.errors import OutputError, TrainingError
-from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.atomic import check_writable, recover_folder
 from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
 
@@ -20,7 +20,8 @@ _OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in a folder, before any work is done."""
+    """Refuse to mix two runs in a folder, or a folder that cannot be written, before any work is done."""
+    check_writable(out / CONFIG_FILE)
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
         raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")

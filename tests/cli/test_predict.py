@@ -84,6 +84,20 @@ def test_a_mistake_is_one_line(
     assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
 
 
+@pytest.mark.parametrize("name", ["scene.tif/a.geojson", "n" * 300 + ".geojson"])
+@pytest.mark.parametrize("dry_run", [[], ["--dry-run"]])
+def test_output_that_cannot_be_written_is_refused_before_the_model_is_read(
+    name: str, dry_run: list[str], scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / name
+    # A model that is not there would be the next error.
+    assert run(["predict", str(scene), "--out", str(out), "--model", "nowhere", *dry_run]) == 7
+    err = capsys.readouterr().err
+    assert err.startswith(f"rsp: error: {out}: cannot be written")
+    assert err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
+
+
 def test_a_missing_scene_is_named(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["predict", str(tmp_path / "no.tif"), "--out", str(tmp_path / "x.geojson"), "--model", str(model)])
     assert code == 3

@@ -16,6 +16,7 @@ from rsprompter_cli.io import atomic
 from rsprompter_cli.io.atomic import (
     atomic_folder,
     atomic_path,
+    check_writable,
     complete_folder,
     recover_folder,
     refuse_existing,
@@ -76,6 +77,73 @@ def test_full_disk_leaves_the_old_file_and_one_line(tmp_path: Path, monkeypatch:
     assert caught.value.exit_code == 7
     assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "old"
     assert names_in(tmp_path) == ["x.txt"]
+
+
+LONGEST = "n" * 247 + ".geojson"
+"""255 bytes: a temporary name must not be longer."""
+
+
+@pytest.mark.parametrize("name", [LONGEST, "ü" * 123 + ".geojson"])
+def test_longest_names_are_written(name: str, tmp_path: Path) -> None:
+    check_writable(tmp_path / name)
+    write_text(tmp_path / name, "whole")
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "set" / name) as temporary:
+            (temporary / content).touch()
+    assert (tmp_path / name).read_text(encoding="utf-8") == "whole"
+    assert names_in(tmp_path / "set") == [name]
+    assert names_in(tmp_path / "set" / name) == ["new"]
+
+
+def test_longest_folder_name_left_aside_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / LONGEST
+    command = [sys.executable, "-c", KILLED_FOLDER_WRITER, str(folder), "2"]
+    with atomic_folder(folder) as temporary:
+        (temporary / "file").touch()
+    subprocess.run(command, timeout=60, check=False, capture_output=True)
+    assert not folder.exists()
+    assert (complete_folder(folder) / "file").exists()
+    recover_folder(folder)
+    assert (folder / "file").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("file.tif/a.geojson", "file.tif is not a folder"),
+        ("file.tif/deep/a.geojson", "file.tif is not a folder"),
+        ("n" * 300 + ".geojson", "too long"),
+        ("new/" + "n" * 300 + "/a.geojson", "too long"),
+    ],
+)
+def test_what_cannot_be_written_is_known_beforehand(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "file.tif").touch()
+    with pytest.raises(OutputError, match=f"cannot be written: .*{reason}"):
+        check_writable(tmp_path / name)
+    with pytest.raises(OutputError, match="cannot be written"):
+        refuse_existing(tmp_path / name, overwrite=True)
+    assert names_in(tmp_path) == ["file.tif"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc here")
+def test_folder_that_takes_no_files_is_known_beforehand() -> None:
+    with pytest.raises(OutputError, match=r"/proc/x/a\.geojson: cannot be written"):
+        check_writable("/proc/x/a.geojson")
+
+
+def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("old", encoding="utf-8")
+    for name in ("old.txt", "new.txt", "new/folder/file.txt"):
+        check_writable(tmp_path / name)
+    assert names_in(tmp_path) == ["old.txt"]
+    assert (tmp_path / "old.txt").read_text(encoding="utf-8") == "old"
+
+
+def test_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.geojson").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        refuse_existing(tmp_path / "a.geojson", overwrite=True)
+    refuse_existing(tmp_path / "a.geojson", overwrite=True, folder=True)
 
 
 def test_file_system_that_cannot_flush_a_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +289,7 @@ def test_reader_of_nothing_is_told_the_name(tmp_path: Path) -> None:
 
 def test_existing_output_is_refused_unless_told(tmp_path: Path) -> None:
     existing = tmp_path / "x"
-    existing.mkdir()
+    existing.touch()
     with pytest.raises(OutputError) as caught:
         refuse_existing(existing, overwrite=False)
     assert "--overwrite" in caught.value.hint

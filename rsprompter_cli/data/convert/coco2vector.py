@@ -25,6 +25,7 @@ from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
 from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
 from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, write_features
+from rsprompter_cli.io.atomic import check_writable
 from rsprompter_cli.structures import Georef
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,11 @@ def convert_coco(
 
     Raises:
         InputError: not COCO, faulty, or an image without georeference.
-        OutputError: the output exists with other content and `overwrite` is not given.
+        OutputError: the output cannot be written, or exists with other content and `overwrite` is not given.
     """
     out = Path(out)
     check_vector_suffix(out)
+    check_writable(out)
     if not 0 <= score <= 1:
         raise UsageError(f"--score {score}: from 0 to 1")
     instances, crowds = _read_instances(Path(path), None if images is None else Path(images))

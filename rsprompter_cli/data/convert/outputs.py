@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.tables import put_in_place, written_files
-from rsprompter_cli.io.atomic import atomic_folder, refuse_existing, write_bytes
+from rsprompter_cli.io.atomic import atomic_folder, check_writable, refuse_existing, temporary_beside, write_bytes
 
 Outcome = Literal["written", "unchanged"]
 
@@ -74,7 +74,7 @@ def write_by_path(out: Path, write: Callable[[Path], int], *, overwrite: bool) -
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         # Beside the output, so that the last step is a rename.
-        with tempfile.TemporaryDirectory(prefix=f".{out.stem}.", dir=out.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{temporary_beside(out).name}.", dir=out.parent) as folder:
             count = write(Path(folder) / out.name)
             made = sorted(Path(folder).iterdir())
             if all(_holds(out.parent / file.name, file.read_bytes()) for file in made):
@@ -121,8 +121,9 @@ def fill_folder(out: Path, *, overwrite: bool) -> Iterator[Filling]:
 def check_owned(out: Path) -> None:
     """Raise OutputError when a folder holds anything but a set that `fill_folder` wrote.
 
-    Replacing it would delete files that are not ours.
+    Replacing it would delete files that are not ours. Also raised when it could not be written.
     """
+    check_writable(out)
     if not out.exists():
         return
     if not out.is_dir():

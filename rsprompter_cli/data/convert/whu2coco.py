@@ -23,6 +23,7 @@ from rsprompter_cli.data.convert.components import mask_to_instances
 from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
 from rsprompter_cli.geo.pictures import picture_size, read_label
+from rsprompter_cli.io.atomic import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +83,18 @@ def convert_whu(
 
     Raises:
         InputError: a folder is missing, or pairs are broken; all of them are logged first.
-        OutputError: an output exists with other content and `overwrite` is not given.
+        OutputError: an output cannot be written, or exists with other content and `overwrite` is not given.
         ResourceError: a worker process was killed.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"{workers} workers: at least 1")
     root = Path(root)
     out = root / "annotations" if out is None else Path(out)
+    targets = [out / f"WHU_building_{split}.json" for split in splits]
     listed = [_list_pairs(root / "imgs" / split) for split in splits]
     pairs = [pair for found, _ in listed for pair in found]
+    for target in targets:
+        check_writable(target)
     results: list[dict[str, Any] | str] = []
     if workers is None:
         workers = 1 if len(pairs) < SEQUENTIAL_BELOW else os.cpu_count() or 1
@@ -101,12 +105,12 @@ def convert_whu(
     bad = [result for result in results if isinstance(result, str)]
     _report_bad(bad, len(pairs), skip_bad)
     files, images, instances, position = {}, 0, 0, 0
-    for split, (found, _) in zip(splits, listed, strict=True):
+    for target, (found, _) in zip(targets, listed, strict=True):
         good = [entry for entry in results[position : position + len(found)] if not isinstance(entry, str)]
         position += len(found)
         document = _coco_document(good)
         images, instances = images + len(document["images"]), instances + len(document["annotations"])
-        files[out / f"WHU_building_{split}.json"] = json_bytes(document)
+        files[target] = json_bytes(document)
     outcome = write_files(files, overwrite=overwrite)
     return WhuReport(list(files), images, instances, sum(skipped for _, skipped in listed), bad, outcome)
 
