@@ -77,6 +77,8 @@ def test_override_none_removes_a_key() -> None:
         ("model.roi.fc_chanels=3", "unknown key 'model.roi.fc_chanels'", "model.roi.fc_channels"),
         ("train.epochs=many", "train.epochs", ""),
         ("train.lr=-1", "train.lr", ""),
+        ("train.lr=nan", "train.lr: Input should be a finite number", ""),
+        ("train.lr=" + "[" * 5000, "--set train.lr: its value is nested too deeply", ""),
         ("train.augment.scale=[2.0, 1.0]", "train.augment.scale", ""),
         ("train.lr", "key=value", ""),
         ("=3", "key=value", ""),
@@ -89,6 +91,22 @@ def test_bad_override_is_named(override: str, message: str, hint: str) -> None:
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["'a'\nname='b'", "1]\nb=[2", "'a' # b", "1, 2", "1,", "1]#", "", "C:\\new"])
+def test_override_that_is_more_than_one_value_is_text(text: str) -> None:
+    config = load_config(DEFAULT_PRESET, [f"data.root={text}"])
+    assert str(config.data.root) == text
+    assert config.name == DEFAULT_PRESET
+
+
+def test_names_too_long_for_a_file_are_no_presets(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no preset or file named 'nnn"):
+        load_config("n" * 300)
+    deep = tmp_path / "deep.toml"
+    deep.write_text("a = " + "[" * 5000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"deep\.toml: not a TOML file"):
+        load_config(deep)
 
 
 def test_misspelt_preset_offers_the_nearest() -> None:

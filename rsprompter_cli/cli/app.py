@@ -12,7 +12,7 @@ import typer
 from rsprompter_cli import __version__
 from rsprompter_cli.cli.groups import Entry, LazyGroup
 from rsprompter_cli.cli.output import print_error, set_up_logging
-from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, ResourceError, RspError, UsageError
+from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, InputError, ResourceError, RspError, UsageError
 
 # A new command is one line here: its name, where it is, and the first line of its docstring (of a group: its help).
 COMMANDS = {
@@ -118,6 +118,10 @@ def _exit_code(error: BaseException) -> int:
         return ResourceError.exit_code
     if isinstance(error, SystemExit):
         return int(error.code or 0)
+    if isinstance(error, OSError) and error.filename is not None:
+        # A file that the system refuses in a place where none was expected to fail: it is named all the same.
+        print_error(f"{error.filename}: {error.strerror}", "run again with RSP_DEBUG=1 for the traceback")
+        return InputError.exit_code
     print_error(f"internal error: {type(error).__name__}: {error}", "run again with RSP_DEBUG=1 for the traceback")
     return RspError.exit_code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -73,7 +74,8 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) not in (1, 3):
+    # Few digits, because Python makes no number of thousands of them.
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) not in (1, 3):
         raise UsageError(
             f"--bands {text}: one band, or three for red,green,blue, counted from 1", "as in --bands 4,3,2"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,11 +31,13 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     presets = list_presets()
     path = presets.get(str(source), Path(source))
-    if str(source) not in presets and not path.is_file():
+    if str(source) not in presets and not os.path.isfile(path):
         raise UsageError(f"no preset or file named {str(source)!r}", did_you_mean(str(source), presets))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from error
     for text in overrides:
         _apply_override(tree, text)
@@ -92,15 +95,22 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
     if raw.strip().lower() == "none":
         node.pop(path[-1], None)
     else:
-        node[path[-1]] = _toml_value(raw.strip())
+        node[path[-1]] = _toml_value(key.strip(), raw.strip())
 
 
-def _toml_value(raw: str) -> Any:
-    """A TOML value, or the text itself when it is none (so that strings need no quotes)."""
+def _toml_value(key: str, raw: str) -> Any:
+    """A TOML value, or the text itself when it is none (so that strings need no quotes).
+
+    What would be read on as further lines, items or a comment is not one value, but text too.
+    """
     try:
-        return tomllib.loads(f"value = {raw}")["value"]
+        alone, in_list = tomllib.loads(f"value = {raw}"), tomllib.loads(f"value = [{raw}]")
     except tomllib.TOMLDecodeError:
         return raw
+    except RecursionError as error:
+        raise UsageError(f"--set {key}: its value is nested too deeply") from error
+    one = len(alone) == len(in_list) == 1 and len(in_list["value"]) == 1
+    return alone["value"] if one else raw
 
 
 def _locate(parts: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:

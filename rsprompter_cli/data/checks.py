@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage, parse_coco, require_usable
-from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, split_of
+from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, shorten, split_of
 from rsprompter_cli.data.problems import Problem, Report
 from rsprompter_cli.data.rle import bounds, overshoot, to_rle
 from rsprompter_cli.errors import InputError
@@ -35,7 +36,7 @@ def check_set(
     Raises:
         InputError: no annotation file, or one that cannot be read as COCO at all.
     """
-    root = Path(source) if Path(source).is_dir() else None
+    root = Path(source) if os.path.isdir(source) else None
     reports = [
         check_coco(file, root=root, image_folder=image_folder, read_pictures=read_pictures, on_picture=on_picture)
         for file in annotation_files(source)
@@ -156,7 +157,7 @@ def _check_pictures(
             if read_pictures:
                 read_sized_picture(path, image)
         except InputError as error:
-            text = f"image {image.id} ({image.file_name}): {error.message}"
+            text = f"image {image.id} ({shorten(image.file_name)}): {error.message}"
             problems.append(Problem("error", "picture", text, image_id=image.id))
         if on_picture:
             on_picture(done, len(coco.images))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from rsprompter_cli.data.images import unsafe_reason
+from rsprompter_cli.data.images import shorten, unsafe_reason
 from rsprompter_cli.data.problems import EntryError, Problem
 from rsprompter_cli.data.rle import (
     MAX_PIXELS,
@@ -134,16 +135,21 @@ def parse_coco(path: str | Path) -> tuple[CocoFile, list[Problem]]:
     return coco, problems
 
 
+_COCO_WAY_OUT = "give a COCO file or its data folder; rsp convert makes them"
+
+
 def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON of a COCO file with its three lists present, their entries not yet looked at.
 
     Raises:
         InputError: unreadable, empty, not JSON, or a list is missing.
     """
+    if os.path.isdir(path):
+        raise InputError(f"{path}: cannot be read: a folder", "name one of the .json files in its annotations/")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", _COCO_WAY_OUT) from error
     if not content.strip():
         raise InputError(f"{path}: the file is empty", "a COCO file is a JSON object with images and annotations")
     try:
@@ -233,7 +239,7 @@ def _parse_image(raw: Mapping[str, Any]) -> CocoImage:
         raise EntryError("file-name", "has no file_name")
     reason = unsafe_reason(file_name)
     if reason:
-        raise EntryError("file-name", f"has a file_name that {reason}: {file_name!r}")
+        raise EntryError("file-name", f"has a file_name that {reason}: {shorten(file_name)!r}")
     height, width = _integer(raw, "height"), _integer(raw, "width")
     if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
         raise EntryError("image-size", f"({file_name}) has the impossible size {width} x {height}")

@@ -7,12 +7,15 @@ picture is looked for in the preset's image folder, then in `images/`, `imgs/` a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from rsprompter_cli.errors import InputError
 
 SPLITS = ("train", "val", "test")
+MAX_NAME = 1000
+"""Bytes of a file_name; systems stop at 4096 for a whole path, some at 1024."""
 IMAGE_FOLDERS = ("images", "imgs", "imgs/{split}/image")
 
 
@@ -23,12 +26,19 @@ def unsafe_reason(file_name: str) -> str | None:
     """
     if not file_name.strip() or "\0" in file_name:
         return "is empty or holds a NUL"
+    if len(file_name.encode(errors="replace")) > MAX_NAME:
+        return f"is longer than {MAX_NAME} bytes"
     windows, posix = PureWindowsPath(file_name), PurePosixPath(file_name)
     if posix.is_absolute() or windows.drive or windows.root:
         return "is an absolute path"
     if ".." in posix.parts or ".." in windows.parts:
         return "leads out of its folder by '..'"
     return None
+
+
+def shorten(name: str, longest: int = 120) -> str:
+    """A name for messages."""
+    return name if len(name) <= longest else name[: longest - 3] + "..."
 
 
 def find_annotations(root: str | Path, split: str) -> Path:
@@ -38,7 +48,7 @@ def find_annotations(root: str | Path, split: str) -> Path:
         InputError: no such folder, no such file, or several.
     """
     folder = Path(root) / "annotations"
-    if not Path(root).is_dir():
+    if not os.path.isdir(root):
         raise InputError(f"{root}: no such folder", "pass the folder of your COCO set with --data")
     found = sorted(path for path in folder.glob(f"*{split}.json") if path.is_file())
     if len(found) == 1:
@@ -60,7 +70,7 @@ def annotation_files(source: str | Path) -> list[Path]:
         InputError: no annotation file, or several for one split.
     """
     source = Path(source)
-    if not source.is_dir():
+    if not os.path.isdir(source):
         return [source]
     # Without any split, the error of the first one says what was looked for.
     return [find_annotations(source, split) for split in list_splits(source) or SPLITS[:1]]
@@ -73,7 +83,7 @@ def locate(source: str | Path, split: str) -> tuple[Path, Path]:
         InputError: no annotation file, or several for the split.
     """
     source = Path(source)
-    return (find_annotations(source, split), source) if source.is_dir() else (source, root_of(source))
+    return (find_annotations(source, split), source) if os.path.isdir(source) else (source, root_of(source))
 
 
 def list_splits(root: str | Path) -> list[str]:
@@ -108,10 +118,13 @@ def find_image(root: str | Path, file_name: str, folders: Sequence[str]) -> Path
     """
     reason = unsafe_reason(file_name)
     if reason:
-        raise InputError(f"file_name {file_name!r} {reason}", "name pictures relative to their image folder")
+        raise InputError(f"file_name {shorten(file_name)!r} {reason}", "name pictures relative to their image folder")
     root = Path(root)
     tried = [root / folder / file_name for folder in folders]
-    found = {path.resolve(): path for path in reversed(tried) if path.is_file()}
+    try:
+        found = {path.resolve(): path for path in reversed(tried) if path.is_file()}
+    except OSError as error:
+        raise InputError(f"picture {shorten(file_name)!r} cannot be looked for: {error.strerror or error}") from error
     if len(found) != 1:
         listed = ", ".join(str(path) for path in (found.values() if found else tried))
         what = f"is in {len(found)} folders" if found else "was not found; tried"

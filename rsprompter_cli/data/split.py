@@ -69,6 +69,8 @@ def choose_val(coco: CocoFile, *, val: float, seed: int, group_by: str | None = 
     al. 2011): each class asks for its share of the images that show it, at least one on either
     side when it has two, and gets images in an order that only `seed` decides.
     """
+    if not 0 < val < 1:
+        raise UsageError(f"--val {val}: a share between 0 and 1")
     groups = _groups(coco, group_by)
     if len(groups) < 2:
         raise UsageError(f"{coco.path}: {len(groups)} group of images cannot be cut in two")

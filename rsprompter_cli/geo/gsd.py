@@ -27,6 +27,9 @@ MIN_FACTOR, MAX_FACTOR = 0.25, 2.5
 """Enlarging beyond 2.5 invents detail, reducing below a quarter throws most of the file away:
 either way the user should say which resolution is meant."""
 
+MAX_GSD = 100_000.0
+"""Metres per pixel: coarser than any picture of the ground."""
+
 _SQUARE_ENOUGH = 0.01
 """A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
 
@@ -141,14 +144,14 @@ def plan_grid(
         trained_gsd: (low, high) metres per pixel that a model was trained at.
 
     Raises:
-        UsageError: `gsd` together with `native`, or not a positive number.
+        UsageError: `gsd` together with `native`, or out of range.
         InputError: a resize outside MIN_FACTOR..MAX_FACTOR, pixel sizes that vary too much, or
             `gsd` for a scene whose pixels have no known size.
     """
     if gsd is not None and native:
         raise UsageError("--gsd and --native exclude each other")
-    if gsd is not None and not 0 < gsd < math.inf:
-        raise UsageError(f"--gsd {gsd}: metres per pixel, a positive number")
+    if gsd is not None and not 0 < gsd <= MAX_GSD:
+        raise UsageError(f"--gsd {gsd:g}: metres per pixel, a positive number up to {MAX_GSD:g}")
     if resolution is None:
         if gsd is not None:
             raise InputError(

@@ -164,7 +164,7 @@ def make_grid(height: int, width: int, *, size: int, overlap: float = OVERLAP) -
     if size < 1:
         raise UsageError(f"window size {size} px: at least 1")
     if not 0 <= overlap < MAX_OVERLAP:
-        raise UsageError(f"overlap {overlap}: at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes")
+        raise UsageError(f"--overlap {overlap}: at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes")
     return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2))
 
 

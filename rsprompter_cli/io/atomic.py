@@ -100,7 +100,7 @@ def complete_folder(path: str | Path) -> Path:
     path = Path(path)
     aside = _aside(path)
     for _ in range(_LOOKS):
-        if path.exists() or not aside.is_dir():
+        if os.path.exists(path) or not os.path.isdir(aside):  # also false of a name that is too long
             return path
         time.sleep(_PAUSE)
     return aside

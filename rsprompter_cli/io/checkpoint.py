@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -107,7 +108,7 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         CheckpointError: not a checkpoint folder, or a file of it is missing or damaged.
     """
     folder = complete_folder(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE) if not (folder / name).is_file()]
     if missing:

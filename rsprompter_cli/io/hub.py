@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rsprompter_cli.config import KNOWN_SAM
-from rsprompter_cli.errors import CheckpointError, DownloadError, UsageError, did_you_mean
+from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
 from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.download import TIMEOUT_SECONDS, Progress, RemoteFile, download, network_errors
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE
@@ -77,7 +77,7 @@ def find_sam(name: str) -> Path:
         UsageError: neither a known name nor anything like an id or a path.
     """
     for folder in (complete_folder(sam_folder_for(name)), complete_folder(name)):
-        if (folder / SAM_CONFIG_FILE).is_file():
+        if os.path.isfile(folder / SAM_CONFIG_FILE):
             return folder
     if name in KNOWN_SAM or is_repository(name):
         raise CheckpointError(f"the SAM weights {name!r} are not on this machine", f"run: rsp download-sam {name}")
@@ -116,7 +116,12 @@ def fetch_file(
     remote = _resolve(repository, name, revision)
     if remote is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror or error}", "choose a folder with --out"
+        ) from error
     part = folder / f"{name}.{remote.etag[:16]}.part"
     download(
         RemoteFile(remote.label, remote.url, remote.size, build_hf_headers()),

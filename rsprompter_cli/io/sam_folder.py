@@ -83,7 +83,7 @@ def read_sam_folder(path: str | Path, *, verify: bool = True) -> SamFolder:
         CheckpointError: not a SAM folder, damaged, or a network that is not supported.
     """
     path = complete_folder(path)
-    missing = [name for name in (SAM_CONFIG_FILE, SAM_WEIGHTS_FILE) if not (path / name).is_file()]
+    missing = [name for name in (SAM_CONFIG_FILE, SAM_WEIGHTS_FILE) if not os.path.isfile(path / name)]
     if missing:
         raise CheckpointError(f"{path}: not a SAM folder, it lacks {' and '.join(missing)}")
     arch = arch_from_config(_read_json(path / SAM_CONFIG_FILE), origin=str(path / SAM_CONFIG_FILE))

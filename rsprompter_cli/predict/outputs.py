@@ -63,6 +63,8 @@ def output_kind(path: Path) -> OutputKind:
     Raises:
         UsageError: an extension that names no known format.
     """
+    if path.suffix == "" and path.name in ("", ".."):  # what an empty text becomes as a path, too
+        raise UsageError("--out names no file", "for instance --out buildings.geojson")
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"--out {path}: unknown extension {path.suffix!r}", "known: " + " ".join(_KINDS))

@@ -7,6 +7,7 @@ joined over window borders -> CRS -> features`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ def predict_scene(
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
+    _check_numbers(score, simplify, min_area)
     kind = _check_output(source, out, overwrite=overwrite)
     loaded = None if dry_run or out is None else _loaded(model, device)
     meta = _meta(model) if loaded is None else loaded.meta
@@ -221,6 +223,14 @@ def _meta(model: str | Path | LoadedModel | SamFolder | None) -> CheckpointMeta:
     if isinstance(model, LoadedModel):
         return model.meta
     return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
+
+
+def _check_numbers(score: float | None, simplify: float, min_area: float) -> None:
+    if score is not None and not 0 <= score <= 1:
+        raise UsageError(f"--score {score}: from 0 to 1")
+    for name, value in (("--simplify", simplify), ("--min-area", min_area)):
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name} {value}: a finite number, 0 or more")
 
 
 def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool) -> OutputKind | None:

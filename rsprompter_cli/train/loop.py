@@ -17,7 +17,7 @@ from torch import nn
 
 from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.errors import TrainingError
+from rsprompter_cli.errors import TrainingError, UsageError
 from rsprompter_cli.evaluate.coco import evaluate_model
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint, write_checkpoint
@@ -115,6 +115,8 @@ def train(
         ResourceError: out of memory.
         RspError: bad data, checkpoint, configuration or output folder.
     """
+    if minutes is not None and not minutes >= 0:
+        raise UsageError(f"--minutes {minutes}: a number, 0 or more")
     out = Path(out)
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)

@@ -151,6 +151,16 @@ def test_bug_is_one_line_that_names_the_way_to_the_traceback(monkeypatch: pytest
     assert "RSP_DEBUG=1" in one_line(capsys.readouterr().err)
 
 
+def test_file_that_the_system_refuses_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "deep/preset.toml")
+
+    monkeypatch.delenv("RSP_DEBUG", raising=False)
+    monkeypatch.setattr("rsprompter_cli.config.list_presets", refuse)
+    assert run(["config", "list"]) == 3
+    assert one_line(capsys.readouterr().err).startswith("rsp: error: deep/preset.toml: Permission denied (")
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSP_DEBUG", "1")
     command = [sys.executable, "-m", "rsprompter_cli", "config", "show", "no-such-preset"]

@@ -200,11 +200,26 @@ def test_long_lists_are_shortened_for_people_only(tmp_path: Path) -> None:
     assert len(report.as_json()["errors"]) == 20
 
 
+@pytest.mark.parametrize("length", [500, 5000])
+def test_a_name_too_long_is_listed_short(tmp_path: Path, length: int) -> None:
+    make_set(tmp_path)
+    document = read_document(tmp_path)
+    document["images"][0]["file_name"] = "n" * length
+    write_document(tmp_path, document)
+    (problem,) = [one for one in check_set(tmp_path)[0].errors if one.image_id == document["images"][0]["id"]]
+    assert "nnn" in problem.message
+    if length > 1000:
+        assert problem.kind == "file-name"
+        assert len(problem.message) < 300
+
+
 def test_no_set_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"train\.json"):
         check_set(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         check_set(tmp_path / "none")
+    with pytest.raises(InputError, match="cannot be read: "):
+        check_set("n" * 300)
 
 
 def test_published_photographs_are_sound(shared: Path) -> None:

@@ -195,6 +195,15 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_coco(tmp_path / "none.json")
 
 
+def test_a_folder_or_nothing_has_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a folder") as caught:
+        read_coco(tmp_path)
+    assert "annotations/" in caught.value.hint
+    with pytest.raises(InputError, match="No such file") as caught:
+        read_coco(tmp_path / "nope")
+    assert "rsp convert" in caught.value.hint
+
+
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path, sound: dict[str, Any]) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(sound).encode())

@@ -82,13 +82,19 @@ def test_a_picture_in_two_folders_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.png", "x/../../a.png", "/a.png", "C:a.png", "..\\a.png", "\\a.png", " ", "a\0b"]
+    "name", ["../a.png", "x/../../a.png", "/a.png", "C:a.png", "..\\a.png", "\\a.png", " ", "a\0b", "a" * 5000]
 )
 def test_unsafe_names(tmp_path: Path, name: str) -> None:
     _touch(tmp_path / "a.png")
     assert unsafe_reason(name)
     with pytest.raises(InputError, match="file_name"):
         find_image(tmp_path / "data", name, image_folders("val"))
+
+
+def test_a_name_no_file_can_have_is_no_picture(tmp_path: Path) -> None:
+    _touch(tmp_path / "images/a.png")
+    with pytest.raises(InputError, match="cannot be looked for"):
+        find_image(tmp_path, "a" * 500, image_folders("val"))
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/a..b.png", "...png", "ä ö.png"])

@@ -38,7 +38,7 @@ from rsprompter_cli.data.convert.tiles import (
 )
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.gsd import MIN_FACTOR
+from rsprompter_cli.geo.gsd import MAX_GSD, MIN_FACTOR
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.vector import Footprints, read_footprints
@@ -334,8 +334,8 @@ def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> No
         raise UsageError(f"--tile {options.tile}: at least 32 px")
     if options.native and options.gsd:
         raise UsageError("--gsd and --native exclude each other")
-    if any(not gsd > 0 for gsd in options.gsd) or len(set(options.gsd)) < len(options.gsd):
-        raise UsageError(f"--gsd {options.gsd}: metres per pixel, each above 0 and given once")
+    if any(not 0 < gsd <= MAX_GSD for gsd in options.gsd) or len(set(options.gsd)) < len(options.gsd):
+        raise UsageError(f"--gsd {options.gsd}: metres per pixel, each above 0, up to {MAX_GSD:g}, and given once")
     if not 0 <= options.min_visible <= 1:
         raise UsageError(f"--min-visible {options.min_visible}: a share from 0 to 1")
 
