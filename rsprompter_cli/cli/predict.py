@@ -53,7 +53,13 @@ def predict_command(
         ),
     ] = None,
     score: Annotated[
-        float | None, typer.Option("--score", min=0, max=1, help="Lowest score kept; default: the model's own.")
+        float | None,
+        typer.Option(
+            "--score",
+            min=0,
+            max=1,
+            help="Lowest score kept; default: the threshold stored with the model, which rsp info shows.",
+        ),
     ] = None,
     gsd: GsdOption = None,
     native: NativeOption = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,6 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from rsprompter_cli.errors import InputError, UsageError
-
-log = logging.getLogger(__name__)
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 # Colour models that are not red, green, blue: their bands shown as such would be plainly wrong.
@@ -27,12 +24,14 @@ class BandPlan:
     alpha: the 1-based band of transparency, or None.
     palette: uint8 [V, 4], red, green, blue, alpha of each value of the one colour band, or None.
     full_scale: largest value a sample can have when the file stores fewer than 8 bits, or None.
+    notice: what the user should know of the choice, may be empty.
     """
 
     colours: tuple[int, ...]
     alpha: int | None = None
     palette: np.ndarray | None = None
     full_scale: int | None = None
+    notice: str = ""
 
     @property
     def distinct(self) -> list[int]:
@@ -67,12 +66,13 @@ def choose_bands(
     """
     interpretation = dataset.colorinterp
     alpha = next((at for at, kind in enumerate(interpretation, 1) if kind == ColorInterp.alpha), None)
+    notice = ""
     if bands is not None:
         colours = _wanted(dataset, name, bands)
     elif trained is not None:
-        colours = _as_trained(dataset, name, trained)
+        colours, notice = _as_trained(dataset, name, trained)
     else:
-        colours = _by_rule(interpretation, name)
+        colours, notice = _by_rule(interpretation, name)
     for band in colours:
         if dataset.dtypes[band - 1].startswith("complex"):
             raise InputError(f"{name}: band {band} holds complex numbers", "convert it to amplitude first")
@@ -83,7 +83,7 @@ def choose_bands(
         palette = _palette(dataset.colormap(colours[0]))
     bits = dataset.tags(colours[0], ns="IMAGE_STRUCTURE").get("NBITS")
     few = bits is not None and int(bits) < 8 and palette is None
-    return BandPlan(colours, alpha, palette, 2 ** int(bits) - 1 if few else None)
+    return BandPlan(colours, alpha, palette, 2 ** int(bits) - 1 if few else None, notice)
 
 
 def look_up_palette(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +109,8 @@ def _wanted(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, ...]:
     return chosen
 
 
-def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[int, ...]:
+def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[tuple[int, ...], str]:
+    """The bands, and a notice."""
     order = ",".join(map(str, trained))
     if max(trained) > dataset.count:
         raise InputError(
@@ -117,32 +118,27 @@ def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[int, .
             f"this file has {dataset.count}",
             "name the bands with these colours here, as in --bands 1,2,3",
         )
-    log.info("%s: bands %s are red, green, blue, as in the model's training (--bands changes it)", name, order)
-    return tuple(trained)
+    return tuple(trained), f"bands {order} are red, green, blue, as in the model's training (--bands changes it)"
 
 
-def _by_rule(interpretation: Sequence[ColorInterp], name: str) -> tuple[int, ...]:
+def _by_rule(interpretation: Sequence[ColorInterp], name: str) -> tuple[tuple[int, ...], str]:
+    """The bands, and a notice where the file leaves a choice."""
     other = next((_OTHER_MODELS[kind] for kind in interpretation if kind in _OTHER_MODELS), None)
     if other is not None:
         raise InputError(f"{name}: its colours are {other}, not RGB", "convert it, or choose bands with --bands")
     if all(list(interpretation).count(kind) == 1 for kind in _RGB):
         chosen = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
-        if chosen != (1, 2, 3):
-            log.info("%s: bands %s are red, green, blue, as the file says", name, ",".join(map(str, chosen)))
-        return chosen
+        order = ",".join(map(str, chosen))
+        return chosen, "" if chosen == (1, 2, 3) else f"bands {order} are red, green, blue, as the file says"
     coloured = [at for at, kind in enumerate(interpretation, 1) if kind != ColorInterp.alpha]
     if not coloured:
         raise InputError(f"{name}: its only band is transparency", "choose a band with --bands")
     if len(coloured) >= 3:
-        log.info(
-            "%s: the file does not say which bands are red, green, blue: taking %d,%d,%d (--bands changes it)",
-            name,
-            *coloured[:3],
-        )
-        return tuple(coloured[:3])
-    if len(coloured) == 2:
-        log.info("%s: two bands and no transparency: taking band %d as grey (--bands changes it)", name, coloured[0])
-    return (coloured[0],)
+        first = ",".join(map(str, coloured[:3]))
+        unsaid = "the file does not say which bands are red, green, blue"
+        return tuple(coloured[:3]), f"{unsaid}: taking {first} (--bands changes it)"
+    grey = f"two bands and no transparency: taking band {coloured[0]} as grey (--bands changes it)"
+    return (coloured[0],), grey if len(coloured) == 2 else ""
 
 
 def _palette(colormap: dict[int, tuple[int, ...]]) -> np.ndarray:

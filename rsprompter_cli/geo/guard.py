@@ -69,6 +69,8 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             without `allow_vrt`, an address without `remote`, or a GDAL name that is no path.
     """
     text = str(path)
+    if not text.strip():
+        raise InputError("the name of the raster is empty", "give the path of a raster file")
     shown = text if len(text) <= 120 else text[:117] + "..."
     if "\x00" in text:
         raise InputError(f"{shown!r}: a path cannot hold a null character")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster,
 MAX_PIXELS = 89_478_485
 """A picture that is read at once may not have more: Pillow's own mark of a decompression bomb
 (a quarter GiB at 3 bytes a pixel)."""
+
+log = logging.getLogger(__name__)
 
 _SCENE_HINT = "large rasters are read as scenes: rsp predict, rsp convert vector2coco"
 
@@ -95,6 +98,8 @@ def _read_raster_picture(source: Source) -> np.ndarray:
                 "convert it to 8 bit: gdal_translate -ot Byte -scale",
             )
         values = _read(dataset, source, plan.distinct)  # [B, H, W]
+    if plan.notice:
+        log.info("%s: %s", source.name, plan.notice)
     if plan.palette is not None:
         values, _ = look_up_palette(values[0], plan.palette)
     elif plan.full_scale is not None:

@@ -240,13 +240,8 @@ def open_scene(
     with ExitStack() as stack:
         dataset = _upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands, trained_bands)
-        if scale is None:
-            dtype = str(dataset.dtypes[plan.colours[0] - 1])
-            chosen = trained_choice(trained_scale, dtype=dtype, name=source.name)
         georef = read_georef(dataset, source)
         resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
-        if resolution is None and not pixel_coords and not native:
-            log.info("%s: no place on the earth, read pixel by pixel", source.name)
         grid = plan_grid(
             georef,
             dataset.height,
@@ -257,6 +252,14 @@ def open_scene(
             native=native,
             trained_gsd=trained_gsd,
         )
+        # Notices come when nothing can be refused any more: who is refused needs one line only.
+        if plan.notice:
+            log.info("%s: %s", source.name, plan.notice)
+        if scale is None:
+            dtype = str(dataset.dtypes[plan.colours[0] - 1])
+            chosen = trained_choice(trained_scale, dtype=dtype, name=source.name)
+        if resolution is None and not pixel_coords and not native:
+            log.info("%s: no place on the earth, read pixel by pixel", source.name)
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are read at %s m", source.name, own, now)

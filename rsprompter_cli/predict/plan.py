@@ -90,17 +90,19 @@ class SceneInfo:
     plan: of predicting on it, or None when that is refused.
     refusal: why, with the way out; else None.
     model: the checkpoint folder asked, or None when there is none.
+    score: the score below which the model's objects are dropped unless the user says another.
     """
 
     facts: dict[str, Any]
     plan: ScenePlan | None
     refusal: str | None
     model: str | None
+    score: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plan = self.plan.as_dict() if self.plan else None
-        return {**self.facts, "plan": plan, "refusal": self.refusal, "model": self.model}
+        return {**self.facts, "plan": plan, "refusal": self.refusal, "model": self.model, "score": self.score}
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for a table."""
@@ -129,6 +131,8 @@ class SceneInfo:
                 ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
+        if self.score is not None:
+            rows.append(("lowest score", f"{self.score:g}, the model's own (--score changes it)"))
         return [*rows, ("model", note)]
 
 
@@ -219,7 +223,13 @@ def scene_info(
         # The file alone, without what a model or a resolution asks of it.
         with replace(reading, gsd=None, native=True).open(path, None) as scene:
             facts = _facts(scene)
-    return SceneInfo(facts, plan, refusal, str(folder) if folder is not None else None)
+    return SceneInfo(
+        facts,
+        plan,
+        refusal,
+        str(folder) if folder is not None else None,
+        None if meta is None else meta.score_threshold,
+    )
 
 
 def format_gsd(gsd: Sequence[float]) -> str:

@@ -51,6 +51,32 @@ def test_native_and_gsd_change_the_working_grid(scene, model, capsys):
     assert sizes == [(900, 600), (300, 200)]
 
 
+def test_refused_scene_has_each_notice_once(tmp_path, model, capsys):
+    path = write_raster(tmp_path / "four.tif", pattern(60, 70, bands=4), photometric="MINISBLACK")
+    assert run(["info", str(path), "--model", str(model), "--gsd", "90"]) == 0
+    out, err = capsys.readouterr()
+    assert "refused" in out
+    assert err.count("does not say which bands") == 1
+
+
+def test_refusal_is_one_line_without_notices(tmp_path, model, capsys):
+    path = write_raster(tmp_path / "radar.tif", pattern(60, 70, bands=2).astype("complex64"))
+    assert run(["info", str(path), "--model", str(model)]) == 3
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "complex" in err
+
+
+def test_empty_name_is_said_to_be_empty(capsys):
+    assert run(["info", ""]) == 3
+    assert "the name of the raster is empty" in capsys.readouterr().err
+
+
+def test_score_that_holds_by_default_is_shown(scene, model, capsys):
+    assert run(["info", str(scene), "--model", str(model)]) == 0
+    assert "0.5, the model's own (--score changes it)" in capsys.readouterr().out
+
+
 def test_table_on_stdout_talk_on_stderr(tmp_path, capsys, model):
     path = write_raster(tmp_path / "deep.tif", pattern(60, 70, dtype="uint16"), crs=None, transform=None)
     assert run(["info", str(path), "--model", str(model)]) == 0
