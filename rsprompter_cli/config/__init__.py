@@ -36,6 +36,7 @@ from rsprompter_cli.config.models import (
     SamsegMask2FormerConfig,
     SamsegMaskRcnnConfig,
     TrainedSamConfig,
+    TransformersQueryConfig,
 )
 from rsprompter_cli.config.run import AugmentConfig, Config, DataConfig, TrainConfig
 from rsprompter_cli.config.sam import KNOWN_SAM, SamArch, SamDecoderArch, TinyVitArch, VitArch
@@ -72,6 +73,7 @@ __all__ = [
     "TinyVitArch",
     "TrainConfig",
     "TrainedSamConfig",
+    "TransformersQueryConfig",
     "VitArch",
     "dump_config",
     "list_presets",

@@ -100,6 +100,15 @@ class Mask2FormerQueryConfig(QueryConfig):
     decoder_feedforward: PositiveInt = 2048
 
 
+class TransformersQueryConfig(Mask2FormerQueryConfig):
+    """Sizes of Mask2Former's authors, as far as transformers lets them change."""
+
+    channels: int = Field(256, gt=0, multiple_of=32, description="width of queries, pixel decoder and mask features")
+    encoder_layers: PositiveInt = Field(6, description="deformable layers of the pixel decoder")
+    points: Literal[4] = 4
+    norm_groups: Literal[32] = 32
+
+
 class ResNetConfig(Frozen):
     """Sizes of a ResNet with bottlenecks; the defaults are ResNet-50."""
 
@@ -254,7 +263,7 @@ class Mask2FormerConfig(Frozen):
     )
     frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
     backbone: ResNetConfig = ResNetConfig()
-    query: Mask2FormerQueryConfig = Mask2FormerQueryConfig()
+    query: TransformersQueryConfig = TransformersQueryConfig()
 
 
 ModelConfig = Annotated[

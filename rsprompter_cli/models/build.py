@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from torch import nn
 
 from rsprompter_cli.config import (
+    Mask2FormerConfig,
     MaskRcnnConfig,
     ModelConfig,
     RSPrompterAnchorConfig,
@@ -17,7 +20,7 @@ from rsprompter_cli.config import (
     TrainedSamConfig,
 )
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.models.build_baselines import build_maskrcnn
+from rsprompter_cli.models.build_baselines import build_mask2former, build_maskrcnn
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
 from rsprompter_cli.models.build_samcls import build_samcls
@@ -95,6 +98,8 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             set_trainable(model, encoder="frozen", decoder="frozen")
         case MaskRcnnConfig():
             model = build_maskrcnn(complete, num_classes)
+        case Mask2FormerConfig():
+            model = build_mask2former(complete, num_classes)
         case _:
-            raise UsageError(f"model.kind = {complete.kind}: this version cannot build it yet")
+            assert_never(complete)
     return model

@@ -16,6 +16,7 @@ CLASS_ROWS: Mapping[str, str] = {
     "samseg-mask2former": "query_decoder.classes.weight",
     "samdet": "box_head.classes.weight",
     "samcls": "resnet.fc.weight",
+    "mask2former": "network.class_predictor.weight",
     "maskrcnn": "roi_heads.box_predictor.cls_score.weight",
 }
 """By kind of model, the tensor with one row for each class and one for "none of them"."""

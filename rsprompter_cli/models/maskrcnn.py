@@ -14,6 +14,7 @@ from torchvision.ops.poolers import initLevelMapper
 from rsprompter_cli.models.fcn_mask import paste_masks
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
+from rsprompter_cli.models.resnet import keep_norms_in_eval
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
@@ -72,9 +73,7 @@ class MaskRcnn(nn.Module):
         super().train(mode)
         keep_frozen_in_eval(self)
         if self.frozen_norms:
-            for module in self.resnet.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            keep_norms_in_eval(self.resnet)
         return self
 
     def forward(

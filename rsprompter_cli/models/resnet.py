@@ -38,11 +38,7 @@ class ResNet(nn.Module):
         self, *, stem_channels: int, hidden_sizes: Sequence[int], depths: Sequence[int], frozen_norms: bool
     ) -> None:
         super().__init__()
-        if len(hidden_sizes) != 4 or len(depths) != 4 or any(size % 4 for size in hidden_sizes):
-            raise UsageError(
-                f"model.backbone: hidden_sizes {list(hidden_sizes)} and depths {list(depths)} make no ResNet",
-                "give four of each, hidden_sizes as multiples of 4",
-            )
+        check_sizes(hidden_sizes, depths)
         self.frozen_norms = frozen_norms
         self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_channels)
@@ -60,9 +56,7 @@ class ResNet(nn.Module):
         """As nn.Module's, but frozen norms stay in evaluation mode."""
         super().train(mode)
         if self.frozen_norms:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            keep_norms_in_eval(self)
         return self
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -72,6 +66,26 @@ class ResNet(nn.Module):
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)
+
+
+def check_sizes(hidden_sizes: Sequence[int], depths: Sequence[int]) -> None:
+    """Refuse sizes that make no ResNet with bottlenecks.
+
+    Raises:
+        UsageError: not four stages, or channels that a bottleneck cannot quarter.
+    """
+    if len(hidden_sizes) != 4 or len(depths) != 4 or any(size % 4 for size in hidden_sizes):
+        raise UsageError(
+            f"model.backbone: hidden_sizes {list(hidden_sizes)} and depths {list(depths)} make no ResNet",
+            "give four of each, hidden_sizes as multiples of 4",
+        )
+
+
+def keep_norms_in_eval(resnet: nn.Module) -> None:
+    """Let the BatchNorms of a ResNet, whosever it is, keep their running statistics."""
+    for module in resnet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def _stage(channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequential:

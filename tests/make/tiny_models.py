@@ -11,6 +11,7 @@ from rsprompter_cli.config import (
     AutomaskConfig,
     BoxConfig,
     Config,
+    Mask2FormerConfig,
     Mask2FormerQueryConfig,
     NeckConfig,
     OneScaleRpnConfig,
@@ -26,6 +27,7 @@ from rsprompter_cli.config import (
     SamsegMask2FormerConfig,
     SamsegMaskRcnnConfig,
     TrainConfig,
+    TransformersQueryConfig,
     VitArch,
 )
 from rsprompter_cli.io.checkpoint import CheckpointMeta
@@ -46,6 +48,8 @@ TINY_VIT = VitArch(
     pretrained_image_size=64,
     decoder=TINY_DECODER,
 )
+
+TINY_RESNET = ResNetConfig(stem_channels=8, hidden_sizes=(16, 16, 32, 32), depths=(1, 1, 1, 1))
 
 
 def tiny_model_config(**changes: Any) -> RSPrompterAnchorConfig:
@@ -76,7 +80,7 @@ def tiny_samdet_config(**changes: Any) -> SamdetConfig:
     """SAMDet on a ResNet of width 8 that starts random; keyword arguments replace its keys."""
     base = {
         "sam_arch": TINY_VIT,
-        "backbone": ResNetConfig(stem_channels=8, hidden_sizes=(16, 16, 32, 32), depths=(1, 1, 1, 1)),
+        "backbone": TINY_RESNET,
         "backbone_weights": "random",
         "out_channels": 16,
         "rpn": OneScaleRpnConfig(nms_pre_train=100, nms_pre_test=50, max_proposals=30, samples=64),
@@ -153,3 +157,15 @@ def tiny_mask2former_config(**changes: Any) -> SamsegMask2FormerConfig:
         "query": Mask2FormerQueryConfig(**TINY_QUERY),
     }
     return SamsegMask2FormerConfig.model_validate(base | changes)
+
+
+def tiny_plain_mask2former_config(**changes: Any) -> Mask2FormerConfig:
+    """The plain Mask2Former baseline on a ResNet of width 8 that starts random; keyword arguments replace its keys."""
+    fixed = {"channels": 32, "points": 4, "norm_groups": 32}
+    base = {
+        "image_size": 64,
+        "backbone": TINY_RESNET,
+        "backbone_weights": "random",
+        "query": TransformersQueryConfig(**TINY_QUERY | fixed),
+    }
+    return Mask2FormerConfig.model_validate(base | changes)

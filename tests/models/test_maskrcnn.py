@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from rsprompter_cli.models.maskrcnn import MaskRcnn
 from rsprompter_cli.models.masks import paste
 from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.resnet_weights import load_resnet_weights
-from rsprompter_cli.structures import Detections, MaskPatches, Size, Target
+from rsprompter_cli.structures import Detections, MaskPatches
+from tests.make.boxed import boxed_target, noise_images
 from tests.make.coco_sets import make_set
 
 NAMES = {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
@@ -58,18 +59,6 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MaskRcnn]:
         return model.eval()
 
     return make
-
-
-def _target(height: int, width: int, boxes: Sequence[tuple[int, int, int, int]], label: int = 0) -> Target:
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-    for index, (left, top, right, bottom) in enumerate(boxes):
-        masks[index, top:bottom, left:right] = True
-    return Target(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.full((len(boxes),), label), masks)
-
-
-def _images(*sizes: Size) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
 
 
 def _predict(model: MaskRcnn, images: list[Tensor]) -> list[Detections]:
@@ -118,7 +107,7 @@ def test_frozen_stages_do_not_train(build: Callable[..., MaskRcnn], stages: int,
 def test_frozen_norms_keep_their_statistics(build: Callable[..., MaskRcnn], frozen_norms: bool) -> None:
     model = build(frozen_stages=1, frozen_norms=frozen_norms).train()
     before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
-    model(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
+    model(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30)])])
     moved = {name for name, value in before.items() if not torch.equal(model.state_dict()[name], value)}
     in_resnet = {name.split(".")[2] for name in moved if name.startswith("backbone.body.")}
     assert in_resnet == (set() if frozen_norms else {"layer2", "layer3", "layer4"})
@@ -131,7 +120,7 @@ def test_training_is_finite_with_and_without_objects(
     build: Callable[..., MaskRcnn], objects: list[tuple[int, int, int, int]]
 ) -> None:
     model = build().train()
-    losses = model(_images((50, 64), (20, 30)), [_target(50, 64, objects, 2), _target(20, 30, [])])
+    losses = model(noise_images((50, 64), (20, 30)), [boxed_target(50, 64, objects, 2), boxed_target(20, 30, [])])
     assert isinstance(losses, dict)
     assert set(losses) == NAMES
     assert all(value.ndim == 0 and value.dtype == torch.float32 for value in losses.values())
@@ -145,12 +134,12 @@ def test_training_is_finite_with_and_without_objects(
 def test_the_mask_head_trains_again_after_a_batch_without_objects(build: Callable[..., MaskRcnn]) -> None:
     model = build().train()
     for objects, training in (([], False), ([(4, 5, 30, 30)], True)):
-        model(_images((64, 64)), [_target(64, 64, objects)])
+        model(noise_images((64, 64)), [boxed_target(64, 64, objects)])
         assert model.roi_heads.mask_head.training == training
 
 
 def test_a_small_picture_first_does_not_change_later_answers(build: Callable[..., MaskRcnn]) -> None:
-    images = _images((64, 64), (64, 16))
+    images = noise_images((64, 64), (64, 16))
     fresh = _predict(build(), images[:1])[0]
     model = build()
     _predict(model, images[1:])
@@ -161,7 +150,7 @@ def test_a_small_picture_first_does_not_change_later_answers(build: Callable[...
 
 def test_detections_keep_the_contract(build: Callable[..., MaskRcnn]) -> None:
     model = build()
-    images = _images((100, 40), (64, 64), (31, 200))
+    images = noise_images((100, 40), (64, 64), (31, 200))
     for image, found in zip(images, _predict(model, images), strict=True):
         height, width = image.shape[1:]
         assert 0 < len(found) <= 100
@@ -179,11 +168,11 @@ def test_labels_count_from_zero_without_the_background(build: Callable[..., Mask
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.weight.zero_()
         model.roi_heads.box_predictor.cls_score.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 9.0]))
-    assert set(_predict(model, _images((64, 64)))[0].labels.tolist()) == {2}
+    assert set(_predict(model, noise_images((64, 64)))[0].labels.tolist()) == {2}
 
 
 def test_zero_detections(build: Callable[..., MaskRcnn]) -> None:
-    found = _predict(build(score_threshold=0.999), _images((100, 40)))[0]
+    found = _predict(build(score_threshold=0.999), noise_images((100, 40)))[0]
     assert found.boxes.shape == (0, 4)
     assert isinstance(found.masks, MaskPatches)
     assert paste(found.masks).shape == (0, 100, 40)
@@ -201,8 +190,8 @@ def test_forward_equals_its_parts(build: Callable[..., MaskRcnn]) -> None:
 def test_bfloat16_keeps_boxes_and_losses_in_float32(build: Callable[..., MaskRcnn]) -> None:
     model = build()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = _predict(model, _images((64, 64)))[0]
-        losses = model.train()(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
+        found = _predict(model, noise_images((64, 64)))[0]
+        losses = model.train()(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30)])])
     assert isinstance(losses, dict)
     assert all(value.dtype == torch.float32 and bool(torch.isfinite(value)) for value in losses.values())
     assert found.boxes.dtype == found.scores.dtype == torch.float32
