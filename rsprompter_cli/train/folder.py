@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rsprompter_cli.errors import OutputError, TrainingError
@@ -16,12 +17,40 @@ LAST = "last"
 CONFIG_FILE = "config.toml"
 ENCODER_MAPS = "encoder-maps"
 AUTOMASKS = "automatic-masks"
+_LOCK_FILE = ".lock"
 _OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
 
 
-def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in a folder, or a folder that cannot be written, before any work is done."""
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Be the only run in a folder of this machine; the system ends the lock with the process, however that ends.
+
+    Raises:
+        OutputError: another run is at work there, or the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
     check_writable(out / CONFIG_FILE)
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / _LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(f"{out}: another training is at work there", "wait for it, or name another --out") from None
+    try:
+        yield
+    finally:
+        # A run that was refused leaves no folder.
+        with suppress(OSError):
+            if [path.name for path in out.iterdir()] == [_LOCK_FILE]:
+                (out / _LOCK_FILE).unlink()
+        lock.release()
+        with suppress(OSError):
+            out.rmdir()
+
+
+def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to mix two runs in a folder, before any work is done."""
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
         raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")

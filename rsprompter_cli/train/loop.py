@@ -34,6 +34,7 @@ from rsprompter_cli.train.folder import (
     LAST,
     check_folder,
     clear_folder,
+    only_run,
     recover_checkpoints,
 )
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
@@ -120,42 +121,45 @@ def train(
     out = Path(out)
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
-    check_folder(out, resume=resume, overwrite=overwrite)
-    recover_checkpoints(out)
-    seed_everything(config.train.seed)
-    state = load_state(out) if resume else None
-    # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
-    setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
-    setup.model.to(where)
-    on_model(setup.model)
-    identity = run_identity(setup, dtype)
-    engine = _build_engine(setup, device=where, dtype=dtype)
-    if state is not None:
-        require_same_run(out, state, identity)
-        engine.restore(state.engine)
-    cursor = state.cursor if state is not None else Cursor()
-    if cursor.epoch < config.train.epochs:
-        _keep_maps(setup, out, device=where, dtype=dtype)
-    if state is None:
-        clear_folder(out)
-    write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
-    options = setup.config.train
-    loader = EpochLoader(
-        setup.train_data,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        workers=options.workers,
-        views=options.cache_views,
-    )
-    meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
-    with StopRequest(minutes) as stop, RunLog(out, step=cursor.step) as log:
-        run = _Run(setup.config, out, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation)
-        log.write("start", step=cursor.step, epoch=cursor.epoch, dtype=str(dtype), device=str(where), resume=resume)
+    with only_run(out):
+        check_folder(out, resume=resume, overwrite=overwrite)
+        recover_checkpoints(out)
+        seed_everything(config.train.seed)
+        state = load_state(out) if resume else None
+        # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
+        setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
+        setup.model.to(where)
+        on_model(setup.model)
+        identity = run_identity(setup, dtype)
+        engine = _build_engine(setup, device=where, dtype=dtype)
         if state is not None:
-            set_random_state(state.random)
-        with explain_out_of_memory(batch_size=options.batch_size, image_size=setup.meta.image_size, device=where):
-            cursor = _fit(run, cursor)
-        return _finish(run, cursor)
+            require_same_run(out, state, identity)
+            engine.restore(state.engine)
+        cursor = state.cursor if state is not None else Cursor()
+        if cursor.epoch < config.train.epochs:
+            _keep_maps(setup, out, device=where, dtype=dtype)
+        if state is None:
+            clear_folder(out)
+        write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
+        options = setup.config.train
+        loader = EpochLoader(
+            setup.train_data,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            workers=options.workers,
+            views=options.cache_views,
+        )
+        meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
+        with StopRequest(minutes) as stop, RunLog(out, step=cursor.step) as log:
+            run = _Run(
+                setup.config, out, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation
+            )
+            log.write("start", step=cursor.step, epoch=cursor.epoch, dtype=str(dtype), device=str(where), resume=resume)
+            if state is not None:
+                set_random_state(state.random)
+            with explain_out_of_memory(batch_size=options.batch_size, image_size=setup.meta.image_size, device=where):
+                cursor = _fit(run, cursor)
+            return _finish(run, cursor)
 
 
 def _with_data(config: Config, data: str | Path) -> Config:

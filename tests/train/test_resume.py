@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.errors import InputError, OutputError, TrainingError
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.train.folder import only_run
 from rsprompter_cli.train.progress import StepReport, TrainResult
 from rsprompter_cli.train.state import STATE_FILE, load_state
 from rsprompter_cli.train.track import read_log
@@ -118,6 +119,19 @@ def test_other_settings_or_data_are_refused_by_name(data: Path, tmp_path: Path) 
         run(other, tmp_path / "run", OPTIONS, resume=True)
     # What does not touch the numbers may change.
     assert run(data, tmp_path / "run", OPTIONS | {"eval_every": 1, "workers": 1}, resume=True).finished
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_one_run_at_a_time_in_a_folder(data: Path, tmp_path: Path, how: dict[str, bool]) -> None:
+    with only_run(tmp_path / "run"), pytest.raises(OutputError, match="another training is at work"):
+        run(data, tmp_path / "run", **how)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        run(tmp_path / "none", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_state_that_cannot_be_restored_is_an_error(data: Path, tmp_path: Path) -> None:
