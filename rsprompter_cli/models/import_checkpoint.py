@@ -83,7 +83,7 @@ def import_checkpoint(
             f"{config.name}: no original of the kind {kind} was ever trained",
             "take a preset of " + ", ".join(sorted(TABLES)),
         )
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, folder=True)
     file = read_original_file(path, ema=ema)
     shapes = _shapes(file.tensors, kind, str(path))
     model, changes = fit_to_file(complete_config(config.model), shapes)
@@ -129,7 +129,7 @@ def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = F
         CheckpointError: no checkpoint folder, or a model without adapters.
         OutputError: the folder exists, or cannot be written.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, folder=True)
     loaded = load_model(folder)
     count = merge_lora(loaded.model)
     if not count:

@@ -215,6 +215,7 @@ INTERRUPTED = """
 import signal, sys
 import rsprompter_cli.config as config
 from rsprompter_cli.cli.app import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
 config.list_presets = lambda: signal.raise_signal(signal.SIGINT)
 sys.argv = ["rsp", "config", "list"]
 main()
