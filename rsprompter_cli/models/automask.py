@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from rsprompter_cli.models.automask_patches import Sampler, clean_patch, tight_patch
+from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.preprocess import ImageMeta, resize_batch
 from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.structures import MaskPatches, Size
@@ -91,9 +92,9 @@ class SamSegmenter:
     image_size: int
 
     def embed(self, picture: Tensor) -> tuple[Any, ImageMeta]:
-        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
+        mean, std = pixel_statistics(self.encoder)
         device = self.decoder.no_mask_embed.weight.device
-        batch, metas = resize_batch([picture], self.image_size, mean, std, device)  # type: ignore[arg-type]
+        batch, metas = resize_batch([picture], self.image_size, mean, std, device)
         return self.encoder(batch).embedding, metas[0]
 
     def answer(self, embedding: Any, points: Tensor) -> tuple[Tensor, Tensor]:

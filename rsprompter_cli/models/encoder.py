@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
+
+Colour = tuple[float, ...]
+"""Red, green, blue on the 0..255 scale."""
 
 
 class EncoderOutput(NamedTuple):
@@ -18,3 +21,10 @@ class EncoderOutput(NamedTuple):
 
     states: tuple[Tensor, ...]
     embedding: Tensor
+
+
+def pixel_statistics(encoder: nn.Module) -> tuple[Colour, Colour]:
+    """Mean and standard deviation of an encoder's input, which belong to its weights."""
+    mean: Colour = encoder.pixel_mean  # type: ignore[assignment]  # nn.Module's stub knows tensors and modules only
+    std: Colour = encoder.pixel_std  # type: ignore[assignment]
+    return mean, std

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.models.encoder import EncoderOutput
 from rsprompter_cli.models.precision import autocast
+from rsprompter_cli.models.trainable import is_frozen
 
 _HALF_LIMIT = 6e4
 """Below float16's largest number, 65504."""
@@ -131,3 +132,16 @@ def _as_output(maps: dict[str, Tensor], device: torch.device) -> EncoderOutput:
 def _rounded(value: Tensor) -> Tensor:
     value = value.detach().float().contiguous()
     return value.half() if float(value.abs().max()) < _HALF_LIMIT else value
+
+
+def encode(encoder: nn.Module, batch: Tensor, cache: EncoderCache | None) -> EncoderOutput:
+    """Encode a batch; an encoder that is frozen keeps no graph.
+
+    Args:
+        encoder: obeying `EncoderOutput`.
+        batch: float32 [B, 3, S, S], normalised.
+        cache: maps of this encoder kept on disk, or None.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(encoder)):
+        encoded: EncoderOutput = cache.encode(encoder, batch) if cache else encoder(batch)
+    return encoded

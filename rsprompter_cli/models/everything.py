@@ -16,6 +16,7 @@ from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.models.automask import AutomaskSettings, SamSegmenter, automatic_masks
 from rsprompter_cli.models.build_sam import build_decoder, build_encoder
 from rsprompter_cli.models.build_samcls import automask_settings
+from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.sam_weights import load_sam_weights
@@ -47,12 +48,7 @@ class Everything(nn.Module):
         self.mask_decoder = mask_decoder
         self.image_size = image_size
         self.automask = automask
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean colour on the 0..255 scale: what a padded pixel is."""
-        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
-        return mean
+        self.pixel_mean, _ = pixel_statistics(encoder)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> list[Detections]:
         """Detections of images [3, H, W] RGB, uint8 or float on the 0..255 scale; there is nothing to train."""

@@ -5,7 +5,7 @@ How to write a table: each row is a pair, the original's name and ours, and stan
 * `#` is a number, as in `layers.#.`;
 * `*` is all the rest of a name, any number of words, and only stands at the end.
 
-Both sides of a row have the same placeholders in the same order, so a row is read from left to right to
+Both sides of a row have the same wildcards in the same order, so a row is read from left to right to
 import and from right to left to export. The first row that fits a whole name renames it. Rows must not
 lead two original names to one of ours; what the original stores in pieces or twice has fields of its own:
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.encoder import pixel_statistics
+from rsprompter_cli.models.encoder_cache import EncoderCache, encode
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
@@ -23,7 +24,7 @@ from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
 from rsprompter_cli.models.roi import BoxDetections, BoxHead, RoiSamples, roi_features
 from rsprompter_cli.models.rpn import RegionProposals
 from rsprompter_cli.models.sam import PromptedDecoder
-from rsprompter_cli.models.trainable import is_frozen, keep_frozen_in_eval
+from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.two_stage import box_losses, find_boxes
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
 
@@ -113,13 +114,8 @@ class RSPrompterAnchor(nn.Module):
         self.image_size = image_size
         self.roi_samples = roi_samples
         self.mask_samples = mask_samples
+        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean colour on the 0..255 scale: what a padded pixel is."""
-        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
-        return mean
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but frozen parts stay in evaluation mode."""
@@ -139,14 +135,12 @@ class RSPrompterAnchor(nn.Module):
         Raises:
             InputError: a tensor that is no picture, or a training image larger than the model's input.
         """
-        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
         device = self.mask_decoder.no_mask_embed.weight.device
-        return answer(self, images, targets, mean=mean, std=std, device=device)  # type: ignore[arg-type]  # of the encoder
+        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
 
     def features(self, batch: Tensor) -> Features:
         """Encode a normalised, padded batch [B, 3, S, S]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.encoder)):
-            encoded = self.encoder_cache.encode(self.encoder, batch) if self.encoder_cache else self.encoder(batch)
+        encoded = encode(self.encoder, batch, self.encoder_cache)
         levels = self.neck(encoded)
         rows, columns = levels[0].shape[-2:]
         sine = sine_positions(rows, columns, levels[0].shape[1], batch.device)

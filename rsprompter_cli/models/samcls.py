@@ -18,6 +18,7 @@ from rsprompter_cli.models.automask import AutomaskSettings, PictureMasks, SamSe
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.boxes import box_overlaps
 from rsprompter_cli.models.crops import mask_crops
+from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.preprocess import normalise
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
@@ -84,12 +85,7 @@ class SamCls(nn.Module):
         self.max_detections = max_detections
         self.mask_cache: AutomaskCache | None = None
         self.crop_transform: CropTransform | None = None
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean colour on the 0..255 scale: what a padded pixel is."""
-        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
-        return mean
+        self.pixel_mean, _ = pixel_statistics(encoder)
 
     @property
     def segmenter(self) -> SamSegmenter:

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.fpn import FeaturePyramid
 from rsprompter_cli.models.matcher import ROI_RULE_STRICT
@@ -197,8 +198,7 @@ class SamDet(nn.Module):
 
     def _for_sam(self, batch: Tensor) -> Tensor:
         """The batch as SAM's encoder wants it: as it is, but for an encoder of another normalisation."""
-        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]  # of the encoder's protocol
-        std: tuple[float, ...] = self.encoder.pixel_std  # type: ignore[assignment]
+        mean, std = pixel_statistics(self.encoder)
         if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
             return batch
         return normalise(restore_pixels(batch, IMAGENET_MEAN, IMAGENET_STD), mean, std)

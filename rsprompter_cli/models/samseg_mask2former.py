@@ -11,7 +11,8 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.encoder import pixel_statistics
+from rsprompter_cli.models.encoder_cache import EncoderCache, encode
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.neck import Neck
 from rsprompter_cli.models.pixel_decoder import PixelDecoder
@@ -19,7 +20,7 @@ from rsprompter_cli.models.preprocess import ImageMeta
 from rsprompter_cli.models.query_decoder import QueryDecoder, QueryOutput, mask_logits
 from rsprompter_cli.models.query_instances import find_instances
 from rsprompter_cli.models.query_losses import Draw, QueryCriterion, named_by_layer, uniform
-from rsprompter_cli.models.trainable import is_frozen, keep_frozen_in_eval
+from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
 
 
@@ -65,13 +66,8 @@ class SamsegMask2Former(nn.Module):
         self.criterion = criterion
         self.image_size = image_size
         self.max_detections = max_detections
+        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean colour on the 0..255 scale: what a padded pixel is."""
-        mean: tuple[float, ...] = self.encoder.pixel_mean  # type: ignore[assignment]
-        return mean
 
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but frozen parts stay in evaluation mode."""
@@ -83,14 +79,12 @@ class SamsegMask2Former(nn.Module):
         self, images: list[Tensor], targets: list[Target] | None = None
     ) -> dict[str, Tensor] | list[Detections]:
         """Losses in training mode, detections in evaluation mode; see `answer`."""
-        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
         device = self.query_decoder.queries.weight.device
-        return answer(self, images, targets, mean=mean, std=std, device=device)  # type: ignore[arg-type]  # of the encoder
+        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
 
     def features(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of a normalised, padded batch [B, 3, S, S]: [B, C, S/4, S/4] .. [B, C, S/64, S/64]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.encoder)):
-            encoded = self.encoder_cache.encode(self.encoder, batch) if self.encoder_cache else self.encoder(batch)
+        encoded = encode(self.encoder, batch, self.encoder_cache)
         levels: tuple[Tensor, ...] = self.neck(encoded)
         return levels
 
