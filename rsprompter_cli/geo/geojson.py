@@ -138,7 +138,7 @@ def _leaves_the_map(lonlat: np.ndarray) -> np.ndarray:
     suspicious = (west < -180) | (east > 180)
     wide = np.flatnonzero((east - west > 180) & ~suspicious)
     for row in wide:
-        rings = shapely.get_rings(lonlat[row])
+        rings = shapely.get_rings(shapely.get_parts(lonlat[row]))  # of a multipolygon itself it gives none
         steps = [np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() for ring in rings]
         suspicious[row] = max(steps) > 180
     return suspicious

@@ -109,6 +109,24 @@ def test_antimeridian_and_poles(tmp_path: Path, epsg: int, shape: Any) -> None:
     assert flat.area == pytest.approx(expected, rel=2e-4)
 
 
+def test_pieces_on_both_sides_of_the_antimeridian_stay_where_they_are() -> None:
+    """As an object has them whose pieces do not touch: in the map's own CRS they lie side by side."""
+    to_fiji = Transformer.from_crs("EPSG:4326", "EPSG:3460", always_xy=True).transform
+    corners = [(179.9, -17.1), (179.95, -17.1), (179.95, -17.0), (179.9, -17.0)]
+    over = [(179.98, -17.1), (-179.9, -17.1), (-179.9, -17.0), (179.98, -17.0)]
+    beyond = [(-179.85, -17.1), (-179.8, -17.1), (-179.8, -17.0), (-179.85, -17.0)]
+    pieces = [Polygon([to_fiji(*corner) for corner in ring]) for ring in (corners, over, beyond)]
+    apart, through = prepare(
+        np.array([MultiPolygon([pieces[0], pieces[2]]), MultiPolygon(pieces)], dtype=object), "EPSG:3460"
+    )
+    assert len(apart.geoms) == 2
+    assert len(through.geoms) == 4
+    for geometry, degrees in ((apart, 0.01), (through, 0.022)):
+        assert geometry.is_valid
+        assert all(piece.bounds[2] - piece.bounds[0] < 0.2 for piece in geometry.geoms)
+        assert geometry.area == pytest.approx(degrees, rel=1e-3)
+
+
 def test_a_polygon_over_the_antimeridian_is_two_pieces() -> None:
     cut = cut_antimeridian(Polygon([(179, 0), (-179, 0), (-179, 1), (179, 1)]))
     assert cut.equals(MultiPolygon([box(179, 0, 180, 1), box(-180, 0, -179, 1)]))
