@@ -124,7 +124,9 @@ def parse_crs(text: str) -> CRS:
 
 def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
     """Per geometry the longest edge (CRS units) that stays within EDGE_TOLERANCE; inf where all do."""
-    rings, owner = shapely.get_rings(array, return_index=True)
+    parts, part_owner = shapely.get_parts(array, return_index=True)  # a multipolygon itself gives no rings
+    rings, part = shapely.get_rings(parts, return_index=True)
+    owner = part_owner[part]
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     limits = np.full(len(array), np.inf)
     if len(xy) == 0:
@@ -138,9 +140,9 @@ def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
     off = _wrap(middle - ends[edge]) - chord
     off[:, 0] *= np.cos(np.radians(middle[:, 1]))
     # The distance of an arc from its chord falls with the square of its length.
-    parts = np.ceil(np.sqrt(np.abs(off).max(axis=1) / EDGE_TOLERANCE)).clip(1, _MAX_EDGE_PARTS)
-    long = parts > 1
-    length = np.hypot(*(end - start)[long].T) / parts[long]
+    pieces = np.ceil(np.sqrt(np.abs(off).max(axis=1) / EDGE_TOLERANCE)).clip(1, _MAX_EDGE_PARTS)
+    long = pieces > 1
+    length = np.hypot(*(end - start)[long].T) / pieces[long]
     np.minimum.at(limits, owner[ring[edge[long]]], length * (1 + 1e-9))
     return limits
 

@@ -109,6 +109,15 @@ def test_antimeridian_and_poles(tmp_path: Path, epsg: int, shape: Any) -> None:
     assert flat.area == pytest.approx(expected, rel=2e-4)
 
 
+def test_long_edges_of_a_multipolygon_are_divided_as_those_of_a_polygon() -> None:
+    near, far = box(300_000, 6_000_000, 700_000, 6_100_000), box(300_000, 6_500_000, 700_000, 6_600_000)
+    crs = CRS.from_epsg(32633).to_wkt()
+    alone = [shapely.get_num_coordinates(one) for one in to_lonlat(np.array([near, far], dtype=object), crs)]
+    (both,) = to_lonlat(np.array([MultiPolygon([near, far])], dtype=object), crs)
+    assert min(alone) > 5
+    assert shapely.get_num_coordinates(both) >= sum(alone)
+
+
 def test_pieces_on_both_sides_of_the_antimeridian_stay_where_they_are() -> None:
     """As an object has them whose pieces do not touch: in the map's own CRS they lie side by side."""
     to_fiji = Transformer.from_crs("EPSG:4326", "EPSG:3460", always_xy=True).transform
