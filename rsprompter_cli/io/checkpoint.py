@@ -108,6 +108,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         CheckpointError: not a checkpoint folder, or a file of it is missing or damaged.
     """
     folder = complete_folder(folder)
+    if os.path.isfile(folder):
+        inside = folder.name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE)
+        raise CheckpointError(
+            f"{folder}: a file, not a checkpoint folder",
+            f"give {folder.parent}" if inside else "rsp checkpoint import makes a folder of the original's weights",
+        )
     if not os.path.isdir(folder):
         raise CheckpointError(f"{folder}: no such checkpoint folder")
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE) if not (folder / name).is_file()]

@@ -26,6 +26,7 @@ from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.models.build import build_model, complete_config
 from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.load import outline_of
 from rsprompter_cli.models.resnet_weights import ResNetFile, find_resnet_file, load_resnet_weights
 from rsprompter_cli.models.sam_weights import load_sam_weights
 
@@ -52,16 +53,12 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
     """Find the weights, read no tensor yet.
 
     Raises:
-        CheckpointError: SAM's or the ResNet's weights are not on this machine, or are damaged.
+        CheckpointError: SAM's or the ResNet's weights are not on this machine, or are damaged; or the
+            checkpoint is, or holds another kind of model or another SAM.
         DownloadError: the ResNet's weights cannot be fetched.
     """
     if checkpoint is not None:
-        former = checkpoint.config.model
-        if isinstance(model, SamModelConfig) and isinstance(former, SamModelConfig):
-            # The folder of that SAM need not be there any more.
-            known = former.sam_arch if model.sam == former.sam else None
-            model = model.model_copy(update={"sam_arch": model.sam_arch or known})
-        return Start(complete_config(model), checkpoint, None, dict(checkpoint.meta.sam))
+        return Start(_fitted(model, checkpoint), checkpoint, None, dict(checkpoint.meta.sam))
     if not isinstance(model, SamModelConfig):
         return Start(complete_config(model), None, None, {}, _find_backbone(model))
     if random_sam:
@@ -78,6 +75,28 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
         facts |= {key: str(value) for key, value in source.items() if value is not None}
     complete = complete_config(model.model_copy(update={"sam_arch": folder.arch}))
     return Start(complete, None, folder, facts, _find_backbone(model))
+
+
+def _fitted(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
+    """The configuration with every size written out, after a look at whether the checkpoint is of such a model."""
+    former = checkpoint.config.model
+    if former.kind != model.kind:
+        raise CheckpointError(
+            f"{checkpoint.folder}: holds a {former.kind}, the configuration is a {model.kind}",
+            f"take a preset of {former.kind}, or another checkpoint",
+        )
+    outline_of(checkpoint)
+    if not isinstance(model, SamModelConfig) or not isinstance(former, SamModelConfig):
+        return complete_config(model)
+    # The folder of that SAM need not be there any more.
+    known = former.sam_arch if model.sam == former.sam else None
+    complete = complete_config(model.model_copy(update={"sam_arch": model.sam_arch or known}))
+    if complete.sam_arch != complete_config(former).sam_arch:  # type: ignore[union-attr]
+        raise CheckpointError(
+            f"{checkpoint.folder}: its SAM, {former.sam}, has other sizes than that of the configuration, {model.sam}",
+            f"--sam {former.sam}" if model.sam != former.sam else "leave model.sam_arch out",
+        )
+    return complete
 
 
 def _find_sam(model: SamModelConfig) -> SamFolder:

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.config import dump_config
+from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, write_checkpoint
+from tests.make.coco_sets import CLASSES, make_set
 from tests.make.original_files import save_like_mmengine
-from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
+from tests.make.tiny_models import TINY_VIT, tiny_config, tiny_meta, tiny_model, tiny_samseg_maskrcnn_config
 
 Captured = pytest.CaptureFixture[str]
 
@@ -72,20 +73,115 @@ def test_import_ends_in_one_line_with_its_exit_code(folder: Path, tmp_path: Path
     assert "ViT encoder" in error_of(words, 4, capsys)
     words[4] = "rsprompter-anchor-wuh"
     assert "rsprompter-anchor-whu" in error_of(words, 2, capsys)
+    words[4] = "samseg-maskrcnn-nwpu"
+    assert "holds a rsprompter-anchor, the preset is a samseg-maskrcnn" in error_of(words, 4, capsys)
+    words[4] = "maskrcnn-nwpu"
+    assert "no original of the kind maskrcnn" in error_of(words, 2, capsys)
+    words[2] = str(cut_in_half(folder / "model" / WEIGHTS_FILE, tmp_path / "cut.safetensors"))
+    words[4] = "rsprompter-anchor-nwpu"
+    assert "cut.safetensors: damaged" in error_of(words, 4, capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pickle_that_would_run_code_does_not(folder: Path, tmp_path: Path, capsys: Captured) -> None:
-    marker, path = tmp_path / "ran", tmp_path / "evil.pth"
+def cut_in_half(source: Path, target: Path) -> Path:
+    content = source.read_bytes()
+    target.write_bytes(content[: len(content) // 2])
+    return target
+
+
+def write_attack(path: Path, marker: Path) -> Path:
+    """A weights file that creates `marker` where it is read without care."""
 
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return eval, (f"open({str(marker)!r}, 'w')",)
 
     torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": Evil()}, path)
+    return path
+
+
+def test_a_pickle_that_would_run_code_does_not(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    path = write_attack(tmp_path / "evil.pth", tmp_path / "ran")
     words = ["checkpoint", "import", str(path), "--preset", str(folder / "preset.toml"), "--out", str(tmp_path / "out")]
     assert "eval" in error_of(words, 4, capsys)
-    assert not marker.exists()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO set of two classes, and beside it a preset."""
+    root = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        make_set(root / "set", split=split, count=2)
+    (root / "tiny.toml").write_text(dump_config(tiny_config(train={"epochs": 1})), encoding="utf-8")
+    return root
+
+
+def words_of(command: str, data: Path, model: Path, out: Path) -> list[str]:
+    """A command that takes a checkpoint."""
+    own = {
+        "eval": [str(model), "--data", str(data / "set"), "--split", "val", "--save-detections"],
+        "predict": [str(data / "set/images/val_0.png"), "--model", str(model), "--pixel-coords", "--out"],
+        "train": [str(data / "tiny.toml"), "--data", str(data / "set"), "--load-from", str(model), "--out"],
+    }
+    return [command, *own[command], str(out / {"train": "run"}.get(command, "found.json"))]
+
+
+WIDER = TINY_VIT.model_copy(update={"hidden_size": 32})
+UNFIT: dict[str, tuple[Config, int, str]] = {
+    "variant": (Config(name="x", model=tiny_samseg_maskrcnn_config()), 2, "missing: mask_head."),
+    "classes": (tiny_config(), 3, "holds a model of 3 classes, meta.json names 2"),
+    "sam": (tiny_config(sam_arch=WIDER), 2, "vit.pos_embed [1, 4, 4, 16] instead of [1, 4, 4, 32]"),
+}
+"""What a folder's config.toml says, how many classes its weights have, and what is told of it."""
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "train"])
+@pytest.mark.parametrize("fault", UNFIT)
+def test_weights_that_are_not_what_their_folder_says(
+    fault: str, command: str, data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    config, count, told = UNFIT[fault]
+    meta = tiny_meta(num_classes=2, class_names=CLASSES)
+    write_checkpoint(tmp_path / "model", tiny_model(num_classes=count).state_dict(), config, meta)
+    if command == "train" and fault == "variant":
+        told = "holds a samseg-maskrcnn, the configuration is a rsprompter-anchor"
+    assert told in error_of(words_of(command, data, tmp_path / "model", tmp_path), 4, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "train"])
+def test_damaged_and_foreign_weights(command: str, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    model, out = tmp_path / "model", tmp_path / "out"
+    out.mkdir()
+    meta = tiny_meta(num_classes=2, class_names=CLASSES)
+    write_checkpoint(model, tiny_model(num_classes=2).state_dict(), tiny_config(), meta)
+    words = words_of(command, data, model, out)
+    cut_in_half(model / WEIGHTS_FILE, model / WEIGHTS_FILE)
+    assert f"{WEIGHTS_FILE}: damaged or not a safetensors file" in error_of(words, 4, capsys)
+    write_attack(model / WEIGHTS_FILE, tmp_path / "ran")
+    assert f"{WEIGHTS_FILE}: damaged or not a safetensors file" in error_of(words, 4, capsys)
+    evil = write_attack(tmp_path / "evil.pth", tmp_path / "ran")
+    told = error_of(words_of(command, data, evil, out), 4, capsys)
+    assert "evil.pth: a file, not a checkpoint folder" in told
+    assert "rsp checkpoint import" in told
+    assert f"(give {model})" in error_of(words_of(command, data, model / WEIGHTS_FILE, out), 4, capsys)
+    assert not (tmp_path / "ran").exists()
+    assert list(out.iterdir()) == []
+
+
+def test_training_does_not_start_from_another_model(data: Path, tmp_path: Path, capsys: Captured) -> None:
+    model = tmp_path / "model"
+    meta = tiny_meta(num_classes=2, class_names=CLASSES)
+    write_checkpoint(model, tiny_model(num_classes=2, sam_arch=WIDER).state_dict(), tiny_config(sam_arch=WIDER), meta)
+    words = words_of("train", data, model, tmp_path)
+    assert "its SAM, base, has other sizes than that of the configuration, base" in error_of(words, 4, capsys)
+    told = error_of(["train", "rsprompter-anchor-cpu", *words[2:]], 4, capsys)
+    assert "that of the configuration, tiny-vit (--sam base)" in told
+    # Of the same sizes, but of pictures of another size.
+    write_checkpoint(model, tiny_model(num_classes=2, image_size=96).state_dict(), tiny_config(image_size=96), meta)
+    assert "vit.pos_embed [1, 6, 6, 16] instead of [1, 4, 4, 16]" in error_of(words, 4, capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_export_does_not_replace_unasked(folder: Path, tmp_path: Path, capsys: Captured) -> None:
