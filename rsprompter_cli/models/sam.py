@@ -270,14 +270,25 @@ class PromptedDecoder(nn.Module):
         shared = None
         if dense is None:
             empty = image[0] + self.no_mask_embed.weight
-            shared = SharedImage(self.decoder.transformer.layers[0], empty, positions)
+            shared = SharedImage(self.decoder.transformer.layers[0], empty.to(_arithmetic(empty)), positions)
         parts = prompts.split(self.chunk)
         own = () if dense is None else dense.split(self.chunk)
         wanted = slice(1, None) if multimask else slice(0, 1)
 
+        room = None
+        if image.device.type == "cpu" and not torch.is_grad_enabled():
+            room = torch.empty((parts[0].shape[0], *image.shape[1:]), dtype=_arithmetic(image))
+            positions = positions.to(room)
+
         def decode_part(index: int) -> tuple[Tensor, Tensor]:
-            cells = shared or image + _cells(own[index])
-            return decode(self.decoder, cells, positions, parts[index], wanted, size=(rows, columns))
+            cells: Tensor | SharedImage
+            if shared is not None:
+                cells = shared
+            elif room is not None:
+                cells = torch.add(image, _cells(own[index]), out=room[: own[index].shape[0]])
+            else:
+                cells = image + _cells(own[index])
+            return decode(self.decoder, cells, positions, parts[index], wanted, size=(rows, columns), room=room)
 
         if torch.is_grad_enabled() and len(parts) > 1:
             # The maps of one prompt take some 60 MB at 1024 pixels: they are made again in the backward pass.
@@ -300,3 +311,9 @@ class PromptedDecoder(nn.Module):
 def _cells(maps: Tensor) -> Tensor:
     """[N, C, h, w] to [N, hw, C], contiguous."""
     return maps.flatten(2).transpose(1, 2).contiguous()
+
+
+def _arithmetic(values: Tensor) -> torch.dtype:
+    """What matrix products of such values are computed in."""
+    kind = values.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype

@@ -10,15 +10,20 @@ The result is the same up to rounding, in float32 and for gradients. What is rea
   sum to one (the value's and the output's bias), are added where that costs nothing.
 - The last attention and the heads are computed for the tokens that are asked for.
 - Transposed convolutions of stride = kernel are linear maps of a cell; cells are put in order at the very end.
+- On a CPU, and without gradients, the cells go through a layer in blocks that stay in the cache, in place.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+_CELLS_AT_ONCE = 512
+"""Cells of one prompt worked on at a time: 512 KiB in SAM's width, which the cache of a core holds."""
 
 
 class SharedImage:
@@ -47,6 +52,7 @@ def decode(
     masks: slice,
     *,
     size: tuple[int, int],
+    room: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Masks and their quality for a few prompts.
 
@@ -57,6 +63,8 @@ def decode(
         prompts: [n, Kp, C].
         masks: which of the decoder's mask tokens are asked for.
         size: h and w.
+        room: [n, hw, C] memory to hold the cells, the same from call to call, where no gradient is kept;
+            overwritten, and it may be `cells` itself. New memory costs more than what is computed in it.
 
     Returns:
         logits [n, M, 4h, 4w], quality [n, M].
@@ -65,12 +73,12 @@ def decode(
     start = torch.cat([outputs.expand(prompts.shape[0], -1, -1), prompts.to(outputs.dtype)], dim=1)  # [n, T, C]
     tokens, image = start, cells
     for layer in decoder.transformer.layers:
-        tokens, image = _two_way_layer(layer, tokens, start, image, positions)
+        tokens, image = _two_way_layer(layer, tokens, start, image, positions, room)
     assert isinstance(image, Tensor)
     wanted = torch.cat([tokens[:, :1], tokens[:, 1:][:, masks]], dim=1)  # [n, 1 + M, C]
     first = torch.cat([start[:, :1], start[:, 1:][:, masks]], dim=1)
     transformer = decoder.transformer
-    wanted = wanted + _read(transformer.final_attn_token_to_image, wanted + first, image, image, apart=positions)
+    wanted = wanted + _read(transformer.final_attn_token_to_image, wanted + first, image, positions, room)
     wanted = transformer.layer_norm_final_attn(wanted)
     heads = decoder.output_hypernetworks_mlps[masks]
     filters = torch.stack([head(wanted[:, 1 + index]) for index, head in enumerate(heads)], dim=1)  # [n, M, C / 8]
@@ -79,7 +87,7 @@ def decode(
 
 
 def _two_way_layer(
-    layer: Any, tokens: Tensor, start: Tensor, image: Tensor | SharedImage, positions: Tensor
+    layer: Any, tokens: Tensor, start: Tensor, image: Tensor | SharedImage, positions: Tensor, room: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """One SamTwoWayAttentionBlock: tokens [n, T, C] and cells [n, hw, C] after it."""
     if layer.skip_first_layer_pe:
@@ -87,21 +95,63 @@ def _two_way_layer(
     else:
         tokens = tokens + _attend(layer.self_attn, tokens + start, tokens)
     tokens = layer.layer_norm1(tokens)
-    to_image, to_tokens = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+    to_image = layer.cross_attn_token_to_image
     if isinstance(image, SharedImage):
-        tokens = layer.layer_norm2(tokens + _read_shared(to_image, tokens + start, image))
-        tokens = layer.layer_norm3(tokens + layer.mlp(tokens))
-        logits = _shared_logits(to_tokens, tokens + start, image)
-        cells = image.cells.expand(tokens.shape[0], -1, -1)
+        tokens = tokens + _read_shared(to_image, tokens + start, image)
     else:
-        placed = image + positions  # [n, hw, C]
-        tokens = layer.layer_norm2(tokens + _read(to_image, tokens + start, placed, image))
-        tokens = layer.layer_norm3(tokens + layer.mlp(tokens))
-        logits = _logits(to_tokens, tokens + start, placed)
-        cells = image
-    weights = _over_tokens(logits, to_tokens.num_attention_heads)  # [n, HT, hw]
-    written = torch.baddbmm(cells, weights.transpose(1, 2), _answers(to_tokens, tokens))
-    return tokens, layer.layer_norm4(written)
+        tokens = tokens + _read(to_image, tokens + start, image, positions, room)
+    tokens = layer.layer_norm2(tokens)
+    tokens = layer.layer_norm3(tokens + layer.mlp(tokens))
+    return tokens, _write(layer, tokens, tokens + start, image, positions, room)
+
+
+def _write(
+    layer: Any, tokens: Tensor, keys: Tensor, image: Tensor | SharedImage, positions: Tensor, room: Tensor | None
+) -> Tensor:
+    """The cells [n, hw, C] after a SamTwoWayAttentionBlock: each has read the tokens [n, T, C]."""
+    attention, norm = layer.cross_attn_image_to_token, layer.layer_norm4
+    heads = attention.num_attention_heads
+    answers = _answers(attention, tokens)  # [n, HT, C]
+    if isinstance(image, SharedImage):
+        cells, asked = image.cells.expand(tokens.shape[0], -1, -1), None
+        logits = _shared_logits(attention, keys, image)  # [n, HT, hw]
+    else:
+        cells, asked = image, _asked(attention, keys)
+        logits = asked.bias.expand(-1, -1, cells.shape[1])
+    if room is None:
+        if asked is not None:
+            logits = torch.baddbmm(logits + asked.map @ positions.T, asked.map, cells.transpose(1, 2))
+        return norm(torch.baddbmm(cells, _over_tokens(logits, heads).transpose(1, 2), answers))
+    for index, own in enumerate(cells):
+        for part in _blocks(own.shape[0]):
+            some = logits[index, :, part]
+            if asked is not None:
+                some = torch.addmm(some, asked.map[index], (own[part] + positions[part]).T)
+            weights = _over_tokens(some[None], heads)[0]  # [HT, hw']
+            room[index, part] = norm(torch.addmm(own[part], weights.T, answers[index]))
+    return room[: tokens.shape[0]]
+
+
+class _Asked(NamedTuple):
+    """Logits of a cell c that reads a prompt's tokens: map c + bias."""
+
+    map: Tensor
+    """[n, HT, C]."""
+    bias: Tensor
+    """[n, HT, 1]."""
+
+
+def _asked(attention: Any, keys: Tensor) -> _Asked:
+    """The logits with which cells read the tokens `keys` [n, T, C]."""
+    heads = attention.num_attention_heads
+    known = _split(attention.k_proj(keys), heads) * attention.scaling  # [n, H, T, d]
+    bias = known @ attention.q_proj.bias.unflatten(0, (heads, -1))[:, :, None]  # [n, H, T, 1]
+    return _Asked(_folded(known, attention.q_proj), bias.flatten(1, 2))
+
+
+def _blocks(cells: int) -> list[slice]:
+    """Slices of so many cells, a block each."""
+    return [slice(first, first + _CELLS_AT_ONCE) for first in range(0, cells, _CELLS_AT_ONCE)]
 
 
 def _attend(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
@@ -116,28 +166,34 @@ def _attend(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
     return attention.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-def _read(attention: Any, queries: Tensor, placed: Tensor, image: Tensor, *, apart: Tensor | None = None) -> Tensor:
+def _read(attention: Any, queries: Tensor, image: Tensor, positions: Tensor, room: Tensor | None) -> Tensor:
     """A SamAttention of tokens that read cells, projections of the cells moved over to the tokens.
 
     Args:
         queries: [n, T, C] tokens.
-        placed: [n, hw, C] what the keys are made of.
-        image: [n, hw, C] what the values are made of.
-        apart: [hw, C] positions not yet added to `placed`: for few tokens adding their logits is cheaper.
+        image: [n, hw, C] what the values are made of, and with `positions` [hw, C] the keys.
+        room: given where no gradient is kept.
 
     Returns:
         [n, T, C].
     """
     heads, count = attention.num_attention_heads, queries.shape[1]
     asked = _folded(_split(attention.q_proj(queries), heads) * attention.scaling, attention.k_proj)  # [n, HT, C]
-    logits = asked @ placed.transpose(1, 2)
-    if apart is not None:
-        logits = logits + asked @ apart.T
-    mixed = logits.softmax(-1) @ image  # [n, HT, C]
+    if room is None:
+        logits = torch.baddbmm(asked @ positions.T, asked, image.transpose(1, 2))  # [n, HT, hw]
+        mixed = logits.softmax(-1) @ image  # [n, HT, C]
+    else:
+        mixed = torch.stack([_mixed(one, own, positions) for one, own in zip(asked, image, strict=True)])
     mixed = mixed.unflatten(1, (heads, count))  # [n, H, T, C]
     by_head = attention.v_proj.weight.unflatten(0, (heads, -1))  # [H, d, C]
     values = (mixed @ by_head.transpose(1, 2)).transpose(1, 2).flatten(2)  # [n, T, Hd]
     return attention.out_proj(values + attention.v_proj.bias)
+
+
+def _mixed(asked: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
+    """The mean of the cells [hw, C] by the weights that [HT, C] give them: [HT, C]."""
+    logits = [asked @ (cells[part] + positions[part]).T for part in _blocks(cells.shape[0])]
+    return torch.cat(logits, dim=1).softmax(-1) @ cells
 
 
 def _read_shared(attention: Any, queries: Tensor, image: SharedImage) -> Tensor:
@@ -160,14 +216,6 @@ def _shared_logits(attention: Any, keys: Tensor, image: SharedImage) -> Tensor:
     logits = known @ _split(image.queries[None], heads)[0].transpose(1, 2)  # [H, nT, hw]
     count, tokens = keys.shape[:2]
     return logits.unflatten(1, (count, tokens)).transpose(0, 1).reshape(count, heads * tokens, -1)
-
-
-def _logits(attention: Any, keys: Tensor, placed: Tensor) -> Tensor:
-    """Logits [n, HT, hw] of cells [n, hw, C] that read the tokens `keys` [n, T, C]."""
-    heads = attention.num_attention_heads
-    known = _split(attention.k_proj(keys), heads) * attention.scaling  # [n, H, T, d]
-    bias = known @ attention.q_proj.bias.unflatten(0, (heads, -1))[:, :, None]  # [n, H, T, 1]
-    return _folded(known, attention.q_proj) @ placed.transpose(1, 2) + bias.flatten(1, 2)
 
 
 def _folded(tokens: Tensor, projection: Any) -> Tensor:
@@ -197,13 +245,19 @@ def _split(values: Tensor, heads: int) -> Tensor:
 
 def _draw(decoder: Any, cells: Tensor, filters: Tensor, size: tuple[int, int]) -> Tensor:
     """Upscale cells [n, hw, C] four times and apply each prompt's filters [n, M, C / 8]: [n, M, 4h, 4w]."""
-    halves = F.linear(cells, *_as_linear(decoder.upscale_conv1)).unflatten(2, (4, -1))  # [n, hw, 2 x 2, C / 4]
+    first, second = _as_linear(decoder.upscale_conv1), _as_linear(decoder.upscale_conv2)
     norm = decoder.upscale_layer_norm
-    halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-    quarters = F.gelu(F.linear(halves, *_as_linear(decoder.upscale_conv2)).unflatten(3, (4, -1)))
-    maps = filters @ quarters.flatten(1, 3).transpose(1, 2)  # [n, M, hw x 2 x 2 x 2 x 2]
-    maps = maps.unflatten(2, (*size, 2, 2, 2, 2))  # rows and columns of cells, halves, quarters
+    drawn = []
+    for some, own in zip(cells, filters, strict=True):
+        parts = []
+        for part in some.split(_CELLS_AT_ONCE):
+            halves = F.linear(part, *first).unflatten(1, (4, -1))  # [hw', 2 x 2, C / 4]
+            halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+            quarters = F.gelu(F.linear(halves.flatten(0, 1), *second)).unflatten(1, (4, -1))  # [hw' x 4, 2 x 2, C / 8]
+            parts.append(own @ quarters.flatten(0, 1).T)  # [M, hw' x 2 x 2 x 2 x 2]
+        drawn.append(torch.cat(parts, dim=1))
     rows, columns = size
+    maps = torch.stack(drawn).unflatten(2, (*size, 2, 2, 2, 2))  # rows and columns of cells, halves, quarters
     return maps.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*maps.shape[:2], 4 * rows, 4 * columns)
 
 
