@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 _CELLS_AT_ONCE = 512
 """Cells of one prompt worked on at a time: 512 KiB in SAM's width, which the cache of a core holds."""
 
