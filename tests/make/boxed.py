@@ -1,4 +1,4 @@
-"""Pictures of noise, and ground truths whose masks are boxes."""
+"""Pictures of noise, ground truths whose masks are boxes, and a network that proposes none."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rsprompter_cli.models.rpn import Proposals, RpnOutput
 from rsprompter_cli.structures import Size, Target
 
 
@@ -22,3 +23,8 @@ def noise_images(*sizes: Size) -> list[Tensor]:
     """Pictures uint8 [3, H, W], the same at every call."""
     generator = torch.Generator().manual_seed(5)
     return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+
+
+def no_proposals(output: RpnOutput, clip: Sequence[Size]) -> list[Proposals]:
+    """In place of a region proposal network's `propose`: nothing in any picture."""
+    return [Proposals(torch.zeros(0, 4), torch.zeros(0)) for _ in clip]

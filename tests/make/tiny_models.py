@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from rsprompter_cli.config import (
     Config,
     Mask2FormerConfig,
     Mask2FormerQueryConfig,
+    MaskRcnnConfig,
+    ModelConfig,
     NeckConfig,
     OneScaleRpnConfig,
     QueryConfig,
@@ -26,6 +29,7 @@ from rsprompter_cli.config import (
     SamdetConfig,
     SamsegMask2FormerConfig,
     SamsegMaskRcnnConfig,
+    TinyVitArch,
     TrainConfig,
     TransformersQueryConfig,
     VitArch,
@@ -49,6 +53,17 @@ TINY_VIT = VitArch(
     decoder=TINY_DECODER,
 )
 
+TINY_TINY_VIT = TinyVitArch(
+    embed_dims=(8, 8, 8, 8),
+    depths=(1, 1, 1, 1),
+    num_heads=(1, 1, 1, 1),
+    window_sizes=(4, 4, 4, 4),
+    output_channels=16,
+    pretrained_image_size=64,
+    decoder=TINY_DECODER,
+)
+"""Its maps have stride 4, those of the ViT stride 16."""
+
 TINY_RESNET = ResNetConfig(stem_channels=8, hidden_sizes=(16, 16, 32, 32), depths=(1, 1, 1, 1))
 
 
@@ -69,11 +84,16 @@ def tiny_config(*, train: dict[str, Any] | None = None, **changes: Any) -> Confi
     return Config(name="tiny", model=tiny_model_config(**changes), train=TrainConfig.model_validate(values))
 
 
-def tiny_model(*, num_classes: int = 3, seed: int = 0, **changes: Any) -> nn.Module:
+def build_seeded(config: ModelConfig, *, num_classes: int = 3, seed: int = 0) -> nn.Module:
     """A model in evaluation mode; the same seed gives the same weights and leaves torch's generator alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model(tiny_model_config(**changes), num_classes=num_classes).eval()
+        return build_model(config, num_classes=num_classes).eval()
+
+
+def tiny_model(*, num_classes: int = 3, seed: int = 0, **changes: Any) -> nn.Module:
+    """An RSPrompter-anchor of the sizes above; keyword arguments replace keys of its configuration."""
+    return build_seeded(tiny_model_config(**changes), num_classes=num_classes, seed=seed)
 
 
 def tiny_samdet_config(**changes: Any) -> SamdetConfig:
@@ -137,6 +157,9 @@ TINY_QUERY: dict[str, Any] = {
     "loss_points": 128,
 }
 
+PLAIN_QUERY = TINY_QUERY | {"channels": 32, "points": 4, "norm_groups": 32}
+"""The same with what transformers does not let change."""
+
 
 def tiny_query_config(**changes: Any) -> RSPrompterQueryConfig:
     """RSPrompter-query of 8 queries and 3 rounds; keyword arguments replace its keys."""
@@ -161,11 +184,35 @@ def tiny_mask2former_config(**changes: Any) -> SamsegMask2FormerConfig:
 
 def tiny_plain_mask2former_config(**changes: Any) -> Mask2FormerConfig:
     """The plain Mask2Former baseline on a ResNet of width 8 that starts random; keyword arguments replace its keys."""
-    fixed = {"channels": 32, "points": 4, "norm_groups": 32}
     base = {
         "image_size": 64,
         "backbone": TINY_RESNET,
         "backbone_weights": "random",
-        "query": TransformersQueryConfig(**TINY_QUERY | fixed),
+        "query": TransformersQueryConfig(**PLAIN_QUERY),
     }
     return Mask2FormerConfig.model_validate(base | changes)
+
+
+def tiny_maskrcnn_config(**changes: Any) -> MaskRcnnConfig:
+    """The plain Mask R-CNN baseline on small input; its parts are torchvision's, see `narrow_maskrcnn`."""
+    base = {
+        "image_size": 64,
+        "backbone_weights": "random",
+        "roi_samples": 16,
+        "max_proposals": 20,
+        "score_threshold": 0.01,
+    }
+    return MaskRcnnConfig.model_validate(base | changes)
+
+
+TINY_CONFIGS: dict[str, Callable[..., ModelConfig]] = {
+    "rsprompter-anchor": tiny_model_config,
+    "rsprompter-query": tiny_query_config,
+    "samseg-maskrcnn": tiny_samseg_maskrcnn_config,
+    "samseg-mask2former": tiny_mask2former_config,
+    "samdet": tiny_samdet_config,
+    "samcls": tiny_samcls_config,
+    "maskrcnn": tiny_maskrcnn_config,
+    "mask2former": tiny_plain_mask2former_config,
+}
+"""Every kind of model."""

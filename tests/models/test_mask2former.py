@@ -13,13 +13,9 @@ from torch import Tensor
 from torchvision.models import resnet50
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import (
-    Config,
     Mask2FormerConfig,
     SamsegMask2FormerConfig,
-    TrainConfig,
-    dump_config,
     load_config,
 )
 from rsprompter_cli.errors import UsageError
@@ -31,8 +27,7 @@ from rsprompter_cli.models.resnet import torchvision_name
 from rsprompter_cli.models.resnet_weights import load_resnet_weights
 from rsprompter_cli.structures import Detections, LowResMasks, Target
 from tests.make.boxed import boxed_target, noise_images
-from tests.make.coco_sets import make_set
-from tests.make.tiny_models import tiny_plain_mask2former_config
+from tests.make.tiny_models import build_seeded, tiny_plain_mask2former_config
 
 LOSSES = {"loss_cls", "loss_mask", "loss_dice"}
 NAMES = LOSSES | {f"d{index}.{name}" for index in range(3) for name in LOSSES}
@@ -40,11 +35,9 @@ NAMES = LOSSES | {f"d{index}.{name}" for index in range(3) for name in LOSSES}
 
 
 def _build(**changes: Any) -> Mask2Former:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(tiny_plain_mask2former_config(**changes), num_classes=3)
+    model = build_seeded(tiny_plain_mask2former_config(**changes))
     assert isinstance(model, Mask2Former)
-    return model.eval()
+    return model
 
 
 def _predict(model: Mask2Former, images: list[Tensor]) -> list[Detections]:
@@ -267,23 +260,3 @@ def test_presets_compare_with_the_model_on_sam(data: str) -> None:
     assert (ours.train, ours.data) == (theirs.train, theirs.data)
     assert isinstance(theirs.model, SamsegMask2FormerConfig)
     assert ours.model.query.queries == theirs.model.query.queries
-
-
-def test_it_trains_evaluates_and_predicts_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for split in ("train", "val"):
-        make_set(tmp_path / "data", split=split)
-    train = TrainConfig(epochs=1, batch_size=2, warmup_steps=2, workers=0, precision="fp32")
-    config = Config(name="tiny", model=tiny_plain_mask2former_config(), train=train)
-    Path("tiny.toml").write_text(dump_config(config), encoding="utf-8")
-    assert run(["train", "tiny.toml", "--data", "data", "--device", "cpu", "--out", "run"]) == 0
-    shown = capsys.readouterr()
-    assert "segm_AP50" in shown.out
-    assert "not a supported model" not in shown.err
-    assert run(["eval", "run/best", "--data", "data", "--split", "val"]) == 0
-    assert "AP50" in capsys.readouterr().out
-    command = ["predict", "data/images/val_0.png", "--model", "run/best", "--out", "found.geojson", "--score", "0"]
-    assert run([*command, "--pixel-coords"]) == 0
-    assert Path("found.geojson").stat().st_size > 0

@@ -9,16 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models import resnet50
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
-from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads
-from torchvision.models.resnet import BasicBlock, ResNet
 
-from rsprompter_cli.cli.app import run
-from rsprompter_cli.config import Config, MaskRcnnConfig, TrainConfig, dump_config
-from rsprompter_cli.models import build_baselines
+from rsprompter_cli.config import MaskRcnnConfig
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.maskrcnn import MaskRcnn
 from rsprompter_cli.models.masks import paste
@@ -26,37 +20,21 @@ from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.resnet_weights import load_resnet_weights
 from rsprompter_cli.structures import Detections, MaskPatches
 from tests.make.boxed import boxed_target, noise_images
-from tests.make.coco_sets import make_set
+from tests.make.narrow_maskrcnn import narrow_maskrcnn
+from tests.make.tiny_models import build_seeded, tiny_maskrcnn_config
 
 NAMES = {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
-SMALL = MaskRcnnConfig(image_size=64, backbone_weights="random", roi_samples=16, max_proposals=20, score_threshold=0.0)
-
-
-def _narrow_detector(*, weights: None, weights_backbone: None, num_classes: int, **options: Any) -> MaskRCNN:
-    """The same detector with a ResNet of four blocks and small heads."""
-    resnet = ResNet(BasicBlock, [1, 1, 1, 1])
-    norm = nn.BatchNorm2d
-    levels = {f"layer{index + 1}": str(index) for index in range(4)}
-    return MaskRCNN(
-        BackboneWithFPN(resnet, levels, [64, 128, 256, 512], 16, norm_layer=norm),
-        num_classes=num_classes,
-        box_head=FastRCNNConvFCHead((16, 7, 7), [8], [1024], norm_layer=norm),
-        mask_head=MaskRCNNHeads(16, [256], 1, norm_layer=norm),
-        **options,
-    )
 
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., MaskRcnn]:
     """Builds the baseline narrow, with random weights of a fixed seed."""
-    monkeypatch.setattr(build_baselines, "maskrcnn_resnet50_fpn_v2", _narrow_detector)
+    narrow_maskrcnn(monkeypatch)
 
     def make(**changes: Any) -> MaskRcnn:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = build_model(SMALL.model_copy(update=changes), num_classes=3)
+        model = build_seeded(tiny_maskrcnn_config(**{"score_threshold": 0.0} | changes))
         assert isinstance(model, MaskRcnn)
-        return model.eval()
+        return model
 
     return make
 
@@ -197,20 +175,3 @@ def test_bfloat16_keeps_boxes_and_losses_in_float32(build: Callable[..., MaskRcn
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     # Numbers of bfloat16 between 16 and 64 are whole multiples of an eighth.
     assert bool(((found.boxes * 8) % 1 != 0).any())
-
-
-def test_it_trains_evaluates_and_predicts_from_the_command_line(
-    build: Callable[..., MaskRcnn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for split in ("train", "val"):
-        make_set(tmp_path / "data", split=split)
-    train = TrainConfig(epochs=1, batch_size=2, warmup_steps=2, workers=0, precision="fp32")
-    Path("tiny.toml").write_text(dump_config(Config(name="tiny", model=SMALL, train=train)), encoding="utf-8")
-    assert run(["train", "tiny.toml", "--data", "data", "--device", "cpu", "--out", "run"]) == 0
-    assert "segm_AP50" in capsys.readouterr().out
-    assert run(["eval", "run/best", "--data", "data", "--split", "val"]) == 0
-    assert "AP50" in capsys.readouterr().out
-    command = ["predict", "data/images/val_0.png", "--model", "run/best", "--out", "found.geojson", "--score", "0"]
-    assert run([*command, "--pixel-coords"]) == 0
-    assert Path("found.geojson").stat().st_size > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import torch
 from torch import Tensor
 from transformers import SamConfig, SamModel
 
-from rsprompter_cli.cli.app import run
-from rsprompter_cli.config import Config, QueryConfig, TrainConfig, dump_config
+from rsprompter_cli.config import Config, QueryConfig, TrainConfig
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.io.sam_folder import config_from_arch
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.load import load_model
@@ -23,10 +21,18 @@ from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.query_instances import find_instances
 from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
-from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
+from rsprompter_cli.structures import Detections, LowResMasks, Target
 from rsprompter_cli.train.start import choose_start, load_start
-from tests.make.coco_sets import make_set
-from tests.make.tiny_models import TINY_QUERY, TINY_VIT, tiny_mask2former_config, tiny_meta, tiny_query_config
+from tests.make.boxed import boxed_target, noise_images
+from tests.make.tiny_models import (
+    TINY_QUERY,
+    TINY_TINY_VIT,
+    TINY_VIT,
+    build_seeded,
+    tiny_mask2former_config,
+    tiny_meta,
+    tiny_query_config,
+)
 
 CONFIGS = {"rsprompter-query": tiny_query_config, "samseg-mask2former": tiny_mask2former_config}
 LOSSES = {
@@ -40,12 +46,6 @@ BLOCKS = {
 
 Model = RSPrompterQuery | SamsegMask2Former
 
-TINY_TINY_VIT = {
-    "kind": "tiny-vit", "embed_dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1],
-    "window_sizes": [4, 4, 4, 4], "output_channels": 16, "pretrained_image_size": 64,
-    "decoder": {"hidden_size": 16, "num_heads": 2, "mlp_dim": 32, "iou_head_hidden_dim": 16, "mask_input_channels": 8},
-}  # fmt: skip
-
 
 @pytest.fixture(params=list(CONFIGS))
 def kind(request: pytest.FixtureRequest) -> str:
@@ -53,11 +53,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def _model(kind: str, **changes: Any) -> Model:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(CONFIGS[kind](**changes), num_classes=3)
+    model = build_seeded(CONFIGS[kind](**changes))
     assert isinstance(model, Model)
-    return model.eval()
+    return model
 
 
 def _query_model(**changes: Any) -> RSPrompterQuery:
@@ -66,19 +64,7 @@ def _query_model(**changes: Any) -> RSPrompterQuery:
     return model
 
 
-def _target(height: int, width: int, boxes: Sequence[tuple[int, int, int, int]], label: int = 0) -> Target:
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-    for index, (left, top, right, bottom) in enumerate(boxes):
-        masks[index, top:bottom, left:right] = True
-    return Target(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.full((len(boxes),), label), masks)
-
-
-def _images(*sizes: Size) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
-
-
-TWO = [_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), _target(64, 30, [(1, 1, 12, 60)], 1)]
+TWO = [boxed_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), boxed_target(64, 30, [(1, 1, 12, 60)], 1)]
 
 
 def _train(model: Model, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
@@ -97,7 +83,7 @@ def _train(model: Model, images: list[Tensor], targets: list[Target]) -> dict[st
 @pytest.mark.parametrize("encoder", ["frozen", "lora", "full"])
 def test_every_block_that_trains_gets_a_gradient(kind: str, encoder: str) -> None:
     model = _model(kind, encoder=encoder)
-    losses = _train(model, _images((50, 64), (64, 30)), TWO)
+    losses = _train(model, noise_images((50, 64), (64, 30)), TWO)
     names = LOSSES[kind]
     assert set(losses) == names | {f"d{index}.{name}" for index in range(3) for name in names}
     assert all(float(value.detach()) > 0 for value in losses.values())
@@ -112,26 +98,32 @@ def test_every_block_that_trains_gets_a_gradient(kind: str, encoder: str) -> Non
 
 def test_a_batch_without_objects_trains(kind: str) -> None:
     losses = _train(
-        _model(kind, encoder="full"), _images((64, 64), (10, 64)), [_target(64, 64, []), _target(10, 64, [])]
+        _model(kind, encoder="full"),
+        noise_images((64, 64), (10, 64)),
+        [boxed_target(64, 64, []), boxed_target(10, 64, [])],
     )
     assert {float(value.detach()) for name, value in losses.items() if "cls" not in name} == {0.0}
     assert all(float(value.detach()) > 0 for name, value in losses.items() if "cls" in name)
 
 
 def test_one_image_with_and_one_without_objects(kind: str) -> None:
-    losses = _train(_model(kind), _images((64, 64), (64, 64)), [_target(64, 64, []), _target(64, 64, [(0, 0, 64, 64)])])
+    losses = _train(
+        _model(kind),
+        noise_images((64, 64), (64, 64)),
+        [boxed_target(64, 64, []), boxed_target(64, 64, [(0, 0, 64, 64)])],
+    )
     assert float(losses["loss_mask"].detach()) > 0
 
 
 def test_more_objects_than_queries(kind: str) -> None:
     boxes = [(8 * (index % 8), 8 * (index // 8), 8 * (index % 8) + 6, 8 * (index // 8) + 6) for index in range(20)]
-    losses = _train(_model(kind), _images((64, 64)), [_target(64, 64, boxes)])
+    losses = _train(_model(kind), noise_images((64, 64)), [boxed_target(64, 64, boxes)])
     assert float(losses["loss_dice"].detach()) > 0
 
 
 def test_detections_keep_the_contract(kind: str) -> None:
     model = _model(kind)
-    images = _images((100, 40), (64, 64), (31, 200))
+    images = noise_images((100, 40), (64, 64), (31, 200))
     results = model(images)
     assert isinstance(results, list)
     for image, found in zip(images, results, strict=True):
@@ -157,7 +149,7 @@ def test_detections_keep_the_contract(kind: str) -> None:
 
 def test_a_batch_answers_as_its_images_alone(kind: str) -> None:
     model = _model(kind)
-    images = _images((64, 50), (64, 64))
+    images = noise_images((64, 50), (64, 64))
     for together, alone in zip(model(images), [model([image])[0] for image in images], strict=True):  # type: ignore[index]
         assert isinstance(together, Detections)
         assert isinstance(alone, Detections)
@@ -167,8 +159,8 @@ def test_a_batch_answers_as_its_images_alone(kind: str) -> None:
 def test_bfloat16_trains_and_predicts(kind: str) -> None:
     model = _model(kind, encoder="full")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _train(model, _images((50, 64), (64, 30)), TWO)
-        (found,) = model.eval()(_images((64, 64)))
+        _train(model, noise_images((50, 64), (64, 30)), TWO)
+        (found,) = model.eval()(noise_images((64, 64)))
     assert isinstance(found, Detections)
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     assert isinstance(found.masks, LowResMasks)
@@ -178,9 +170,9 @@ def test_bfloat16_trains_and_predicts(kind: str) -> None:
 def test_tiny_vit_whose_map_has_stride_4(kind: str) -> None:
     model = _model(kind, sam="tiny-vit", sam_arch=TINY_TINY_VIT)
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    _train(model, _images((50, 64), (64, 30)), TWO)
+    _train(model, noise_images((50, 64), (64, 30)), TWO)
     assert all(torch.equal(value, before[name]) for name, value in model.encoder.state_dict().items())
-    (found,) = model.eval()(_images((64, 40)))
+    (found,) = model.eval()(noise_images((64, 40)))
     assert isinstance(found, Detections)
     assert isinstance(found.masks, LowResMasks)
     side = 64 if kind == "rsprompter-query" else 16
@@ -192,7 +184,7 @@ def test_frozen_decoder_stays(kind: str) -> None:
         assert "decoder" not in tiny_mask2former_config().model_dump()
         return
     model = _model(kind, decoder="frozen")
-    _train(model, _images((50, 64), (64, 30)), TWO)
+    _train(model, noise_images((50, 64), (64, 30)), TWO)
     assert all(parameter.grad is None for parameter in model.mask_decoder.parameters())  # type: ignore[union-attr]
     assert not model.mask_decoder.training  # type: ignore[union-attr]
 
@@ -241,10 +233,10 @@ def test_inference_decodes_the_last_output_only(monkeypatch: pytest.MonkeyPatch)
         return original(embedding, states, coarse)
 
     monkeypatch.setattr(model, "refine", spy)
-    model(_images((64, 64), (40, 64)))
+    model(noise_images((64, 64), (40, 64)))
     assert calls == [8, 8]
     calls.clear()
-    model.train()(_images((50, 64), (64, 30)), TWO)
+    model.train()(noise_images((50, 64), (64, 30)), TWO)
     assert calls == [2, 1] * 4
 
 
@@ -280,32 +272,12 @@ def test_a_checkpoint_gives_the_same_answer_and_counts_its_classes(kind: str, tm
     model = _model(kind)
     write_checkpoint(tmp_path / "c", model.state_dict(), config=config, meta=tiny_meta())
     again = load_model(tmp_path / "c").model
-    (one,), (other,) = model(_images((40, 64))), again(_images((40, 64)))
+    (one,), (other,) = model(noise_images((40, 64))), again(noise_images((40, 64)))
     assert torch.equal(one.scores, other.scores)  # type: ignore[union-attr]
     assert torch.equal(one.masks.values, other.masks.values)  # type: ignore[union-attr]
     write_checkpoint(tmp_path / "d", model.state_dict(), config=config, meta=tiny_meta(num_classes=2))
     with pytest.raises(Exception, match="holds a model of 3 classes"):
         load_model(tmp_path / "d")
-
-
-def test_it_trains_evaluates_and_predicts_from_the_command_line(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for split in ("train", "val"):
-        make_set(tmp_path / "data", split=split)
-    train = TrainConfig(epochs=1, batch_size=2, warmup_steps=2, workers=0, precision="fp32", clip_grad=0.1)
-    config = Config(name="tiny", model=CONFIGS[kind](), train=train)
-    Path("tiny.toml").write_text(dump_config(config), encoding="utf-8")
-    assert run(["train", "tiny.toml", "--data", "data", "--device", "cpu", "--random-sam", "--out", "run"]) == 0
-    captured = capsys.readouterr()
-    assert "segm_AP50" in captured.out
-    assert read_checkpoint("run/best").config.model.kind == kind
-    assert run(["eval", "run/best", "--data", "data", "--split", "val"]) == 0
-    assert "AP50" in capsys.readouterr().out
-    command = ["predict", "data/images/val_0.png", "--model", "run/best", "--out", "found.geojson", "--score", "0"]
-    assert run([*command, "--pixel-coords"]) == 0
-    assert Path("found.geojson").stat().st_size > 0
 
 
 @pytest.mark.parametrize("init", ["sam", "random"])

@@ -16,29 +16,18 @@ from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.roi import RoiSamples
-from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.models.rpn import Proposals
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from rsprompter_cli.models.trainable import trainable_table
-from rsprompter_cli.structures import LowResMasks, Size, Target
-from tests.make.tiny_models import tiny_model
-
-
-def _target(height: int, width: int, boxes: Sequence[tuple[int, int, int, int]], label: int = 0) -> Target:
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-    for index, (left, top, right, bottom) in enumerate(boxes):
-        masks[index, top:bottom, left:right] = True
-    return Target(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.full((len(boxes),), label), masks)
+from rsprompter_cli.structures import LowResMasks
+from tests.make.boxed import boxed_target, no_proposals, noise_images
+from tests.make.tiny_models import TINY_TINY_VIT, tiny_model
 
 
 def _anchor(**changes: Any) -> RSPrompterAnchor:
     model = tiny_model(**changes)
     assert isinstance(model, RSPrompterAnchor)
     return model
-
-
-def _images(*sizes: Size) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
 
 
 def _loss(losses: dict[str, Tensor]) -> Tensor:
@@ -51,8 +40,8 @@ NAMES = {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
 @pytest.mark.parametrize("encoder", ["frozen", "lora", "full"])
 def test_training_gives_finite_losses_and_gradients(encoder: str) -> None:
     model = _anchor(encoder=encoder).train()
-    targets = [_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), _target(64, 30, [(1, 1, 12, 60)], 1)]
-    losses = model(_images((50, 64), (64, 30)), targets)
+    targets = [boxed_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), boxed_target(64, 30, [(1, 1, 12, 60)], 1)]
+    losses = model(noise_images((50, 64), (64, 30)), targets)
     assert set(losses) == NAMES
     assert all(value.ndim == 0 and value.dtype == torch.float32 for value in losses.values())
     assert all(float(value.detach()) > 0 for value in losses.values())
@@ -68,7 +57,7 @@ def test_training_gives_finite_losses_and_gradients(encoder: str) -> None:
 
 def test_images_without_objects_train() -> None:
     model = _anchor(encoder="full").train()
-    losses = model(_images((64, 64), (10, 64)), [_target(64, 64, []), _target(10, 64, [])])
+    losses = model(noise_images((64, 64), (10, 64)), [boxed_target(64, 64, []), boxed_target(10, 64, [])])
     _loss(losses).backward()
     assert float(losses["loss_mask"].detach()) == 0
     assert float(losses["loss_bbox"].detach()) == 0
@@ -80,7 +69,7 @@ def test_images_without_objects_train() -> None:
 
 def test_one_image_with_and_one_without_objects() -> None:
     model = _anchor().train()
-    losses = model(_images((64, 64), (64, 64)), [_target(64, 64, []), _target(64, 64, [(0, 0, 64, 64)])])
+    losses = model(noise_images((64, 64), (64, 64)), [boxed_target(64, 64, []), boxed_target(64, 64, [(0, 0, 64, 64)])])
     _loss(losses).backward()
     assert float(losses["loss_mask"].detach()) > 0
 
@@ -88,23 +77,20 @@ def test_one_image_with_and_one_without_objects() -> None:
 def test_no_proposals_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _anchor()
 
-    def nothing(output: RpnOutput, clip: Sequence[Size]) -> list[Proposals]:
-        return [Proposals(torch.zeros(0, 4), torch.zeros(0)) for _ in clip]
-
-    monkeypatch.setattr(model.rpn, "propose", nothing)
-    found = model(_images((100, 40)))[0]
+    monkeypatch.setattr(model.rpn, "propose", no_proposals)
+    found = model(noise_images((100, 40)))[0]
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.masks.values.shape == (0, 16, 16)
     assert inflate(found.masks).shape == (0, 100, 40)
-    losses = model.train()(_images((64, 64)), [_target(64, 64, [])])
+    losses = model.train()(noise_images((64, 64)), [boxed_target(64, 64, [])])
     _loss(losses).backward()
     assert all(bool(torch.isfinite(value)) for value in losses.values())
 
 
 def test_detections_keep_the_contract() -> None:
     model = _anchor()
-    images = _images((100, 40), (64, 64), (31, 200))
+    images = noise_images((100, 40), (64, 64), (31, 200))
     for image, found in zip(images, model(images), strict=True):
         height, width = image.shape[1:]
         assert len(found) > 0
@@ -123,7 +109,7 @@ def test_detections_keep_the_contract() -> None:
 
 def test_a_batch_answers_as_its_images_alone() -> None:
     model = _anchor()
-    images = _images((64, 50), (64, 64))
+    images = noise_images((64, 50), (64, 64))
     for together, alone in zip(model(images), [model([image])[0] for image in images], strict=True):
         assert torch.equal(together.labels, alone.labels)
         assert torch.allclose(together.boxes, alone.boxes, atol=1e-3)
@@ -145,7 +131,7 @@ def test_the_same_seed_gives_the_same_losses() -> None:
     for _ in range(2):
         model = _anchor(encoder="lora").train()
         torch.manual_seed(11)
-        losses = model(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])])
+        losses = model(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])])
         runs.append({name: float(value.detach()) for name, value in losses.items()})
     assert runs[0] == runs[1]
 
@@ -157,7 +143,7 @@ def test_only_the_stated_parameters_train(encoder: str, decoder: str) -> None:
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()
-        _loss(model(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])])).backward()
+        _loss(model(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])])).backward()
         optimizer.step()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     blocks = {name.split(".")[0] for name in changed}
@@ -170,14 +156,9 @@ def test_only_the_stated_parameters_train(encoder: str, decoder: str) -> None:
 
 
 def test_frozen_tiny_vit_keeps_its_statistics() -> None:
-    arch = {
-        "kind": "tiny-vit", "embed_dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1],
-        "window_sizes": [4, 4, 4, 4], "output_channels": 16, "pretrained_image_size": 64,
-        "decoder": {"hidden_size": 16, "num_heads": 2, "mlp_dim": 32, "iou_head_hidden_dim": 16},
-    }  # fmt: skip
-    model = _anchor(sam="tiny-vit", sam_arch=arch).train()
+    model = _anchor(sam="tiny-vit", sam_arch=TINY_TINY_VIT).train()
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
-    losses = model(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
+    losses = model(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30)])])
     _loss(losses).backward()
     assert any("running_mean" in name for name in before)
     assert all(torch.equal(value, before[name]) for name, value in model.encoder.state_dict().items())
@@ -185,7 +166,7 @@ def test_frozen_tiny_vit_keeps_its_statistics() -> None:
     assert model.neck.aggregator.training
     sizes = [tuple(level.shape[-2:]) for level in model.features(torch.zeros(1, 3, 64, 64)).levels]
     assert sizes == [(16, 16), (8, 8), (4, 4), (2, 2), (1, 1)]
-    found = model.eval()(_images((64, 40)))[0]
+    found = model.eval()(noise_images((64, 40)))[0]
     assert found.masks.values.shape[1:] == (64, 64)
 
 
@@ -217,7 +198,7 @@ def test_region_head_matches_low_quality(monkeypatch: pytest.MonkeyPatch) -> Non
     # Overlap 2/3 with object 0 and .5 with object 1, whose best it is: low-quality matching gives it to object 1.
     proposal = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     monkeypatch.setattr(model.rpn, "propose", lambda output, clip: [Proposals(proposal, torch.ones(1))])
-    model(_images((64, 64)), [_target(64, 64, [(0, 0, 10, 15), (0, 0, 5, 10)])])
+    model(noise_images((64, 64)), [boxed_target(64, 64, [(0, 0, 10, 15), (0, 0, 5, 10)])])
     drawn = caught[0][0]
     assert drawn.objects.tolist() == [0, 1, 1]
     assert drawn.boxes.tolist() == [[0, 0, 10, 15], [0, 0, 5, 10], [0, 0, 10, 10]]
@@ -226,7 +207,7 @@ def test_region_head_matches_low_quality(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_training_cuts_proposals_to_the_unpadded_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _anchor().train()
     caught = _catch_samples(model, monkeypatch)
-    model(_images((64, 64), (40, 24)), [_target(64, 64, []), _target(40, 24, [])])
+    model(noise_images((64, 64), (40, 24)), [boxed_target(64, 64, []), boxed_target(40, 24, [])])
     whole, part = caught[0]
     assert float(whole.boxes[:, 2].max()) > 24
     assert float(whole.boxes[:, 3].max()) > 40
@@ -239,7 +220,7 @@ def test_prediction_cuts_boxes_to_the_padded_square() -> None:
     with torch.no_grad():
         # Every class box grows by exp(3) on both sides: all of them reach the borders.
         model.box_head.offsets.bias.copy_(torch.tensor([0.0, 0.0, 15.0, 15.0]).repeat(3))
-    found = model(_images((64, 16)))[0]
+    found = model(noise_images((64, 16)))[0]
     assert found.boxes[0].tolist() == [0, 0, 64, 64]
 
 
@@ -261,22 +242,22 @@ def test_prompts_are_sines_of_even_plus_odd_channels() -> None:
 
 def test_bfloat16_trains_and_predicts() -> None:
     model = _anchor(encoder="full").train()
-    targets = [_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])]
+    targets = [boxed_target(64, 64, [(4, 5, 30, 30), (20, 20, 60, 48)])]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model(_images((64, 64)), targets)
+        losses = model(noise_images((64, 64)), targets)
     assert all(value.dtype == torch.float32 for value in losses.values())
     _loss(losses).backward()
     assert all(
         bool(torch.isfinite(parameter.grad).all()) for parameter in model.parameters() if parameter.grad is not None
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.eval()(_images((64, 64)))[0]
+        found = model.eval()(noise_images((64, 64)))[0]
     assert found.boxes.dtype == found.scores.dtype == found.masks.values.dtype == torch.float32
 
 
 def test_training_without_targets_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="needs targets"):
-        _anchor().train()(_images((64, 64)))
+        _anchor().train()(noise_images((64, 64)))
 
 
 def test_mask_loss_is_the_mean_over_the_padded_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +270,10 @@ def test_mask_loss_is_the_mean_over_the_padded_frame(monkeypatch: pytest.MonkeyP
         return original(logits, masks, chosen, side)
 
     monkeypatch.setattr(rsprompter_anchor, "full_frame_mask_loss", spy)
-    losses = model(_images((40, 64), (64, 64)), [_target(40, 64, [(4, 5, 30, 30)]), _target(64, 64, [(1, 2, 60, 50)])])
+    losses = model(
+        noise_images((40, 64), (64, 64)),
+        [boxed_target(40, 64, [(4, 5, 30, 30)]), boxed_target(64, 64, [(1, 2, 60, 50)])],
+    )
     total, count = torch.zeros(()), 0
     for logits, masks, side in seen:
         full = nn.functional.interpolate(logits[:, None], size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
@@ -320,8 +304,8 @@ def test_the_mask_loss_decodes_no_more_positives_than_asked(
         return original(logits, masks, chosen, side)
 
     monkeypatch.setattr(rsprompter_anchor, "full_frame_mask_loss", spy)
-    targets = [_target(64, 64, [tuple(int(v) for v in box) for box in part]) for part in boxes]  # type: ignore[misc]
-    losses = model(_images((64, 64), (64, 64)), targets)
+    targets = [boxed_target(64, 64, [tuple(int(v) for v in box) for box in part]) for part in boxes]  # type: ignore[misc]
+    losses = model(noise_images((64, 64), (64, 64)), targets)
     assert [len(part) for part in seen] == expected
     assert torch.isfinite(losses["loss_mask"])
 
@@ -354,7 +338,7 @@ def test_box_prompts_join_the_learned_ones_which_start_silent() -> None:
     assert none.shape[0] == 0
     assert bool((one[:, :3] == 0).all())
     assert torch.equal(one[:, 3:], model.mask_decoder.corner_prompts(boxes[0], 64))
-    losses = model.train()(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
+    losses = model.train()(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30)])])
     _loss(losses).backward()
     assert model.prompt_head.fc3.weight.grad is not None
     assert float(model.prompt_head.fc3.weight.grad.abs().max()) > 0

@@ -15,7 +15,6 @@ from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from rsprompter_cli.models.automask import PictureMasks
 from rsprompter_cli.models.automask_cache import AutomaskCache
-from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.crops import mask_crops
 from rsprompter_cli.models.keys import CLASS_ROWS
 from rsprompter_cli.models.masks import paste
@@ -23,17 +22,15 @@ from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.models.trainable import trainable_table
 from rsprompter_cli.structures import MaskPatches, Target
 from tests.make.segmenters import see_bright_shapes
-from tests.make.tiny_models import tiny_samcls_config
+from tests.make.tiny_models import build_seeded, tiny_samcls_config
 
 CPU = torch.device("cpu")
 
 
 def _model(**changes: Any) -> SamCls:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(tiny_samcls_config(**changes), num_classes=2)
+    model = build_seeded(tiny_samcls_config(**changes), num_classes=2)
     assert isinstance(model, SamCls)
-    return model.eval()
+    return model
 
 
 def _picture(*squares: tuple[int, int, int], size: tuple[int, int] = (48, 64)) -> Tensor:

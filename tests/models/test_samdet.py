@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,39 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.preprocess import resize_batch
 from rsprompter_cli.models.resnet import freeze_stages
-from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.models.rpn import Proposals
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD
 from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.models.trainable import trainable_table
-from rsprompter_cli.structures import LowResMasks, Size, Target
-from tests.make.tiny_models import TINY_DECODER, tiny_samdet_config
+from rsprompter_cli.structures import LowResMasks, Target
+from tests.make.boxed import boxed_target, no_proposals, noise_images
+from tests.make.tiny_models import TINY_DECODER, TINY_TINY_VIT, build_seeded, tiny_samdet_config
 
 LOSSES = {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox"}
 BOXES = [(4, 5, 30, 30), (20, 20, 60, 48)]
 
 
-def _samdet(num_classes: int = 3, **changes: Any) -> SamDet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(tiny_samdet_config(**changes), num_classes=num_classes).eval()
+def _samdet(**changes: Any) -> SamDet:
+    model = build_seeded(tiny_samdet_config(**changes))
     assert isinstance(model, SamDet)
     return model
-
-
-def _target(height: int, width: int, boxes: Sequence[tuple[int, int, int, int]], label: int = 0) -> Target:
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-    for index, (left, top, right, bottom) in enumerate(boxes):
-        masks[index, top:bottom, left:right] = True
-    return Target(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.full((len(boxes),), label), masks)
-
-
-def _images(*sizes: Size) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
 
 
 def _loss(losses: dict[str, Tensor]) -> Tensor:
@@ -61,7 +46,10 @@ def test_training_moves_what_the_original_moves_and_never_runs_sam(monkeypatch: 
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=0.01)
     for _ in range(2):
         optimizer.zero_grad()
-        losses = model(_images((64, 50), (40, 64)), [_target(64, 50, BOXES[:1], 1), _target(40, 64, [(1, 1, 30, 39)])])
+        losses = model(
+            noise_images((64, 50), (40, 64)),
+            [boxed_target(64, 50, BOXES[:1], 1), boxed_target(40, 64, [(1, 1, 30, 39)])],
+        )
         assert set(losses) == LOSSES
         assert all(bool(torch.isfinite(value)) and float(value.detach()) > 0 for value in losses.values())
         _loss(losses).backward()
@@ -127,7 +115,7 @@ def test_the_table_of_parameters() -> None:
 
 def test_images_without_objects_train() -> None:
     model = _samdet().train()
-    losses = model(_images((64, 64), (10, 64)), [_target(64, 64, []), _target(10, 64, [])])
+    losses = model(noise_images((64, 64), (10, 64)), [boxed_target(64, 64, []), boxed_target(10, 64, [])])
     _loss(losses).backward()
     assert float(losses["loss_bbox"].detach()) == 0
     assert float(losses["loss_rpn_cls"].detach()) > 0
@@ -149,14 +137,14 @@ def test_region_head_has_no_low_quality_matches(monkeypatch: pytest.MonkeyPatch)
         return original(logits, offsets, samples, *rest)
 
     monkeypatch.setattr(model.box_head, "losses", spy)
-    model(_images((64, 64)), [_target(64, 64, [(0, 0, 10, 30), (40, 40, 60, 60)])])
+    model(noise_images((64, 64)), [boxed_target(64, 64, [(0, 0, 10, 30), (40, 40, 60, 60)])])
     assert caught[0].objects.tolist() == [0, 1, 0]
     assert caught[0].boxes[3].tolist() == [0, 0, 10, 10]
 
 
 def test_detections_keep_the_contract() -> None:
     model = _samdet()
-    images = _images((100, 40), (64, 64), (31, 200))
+    images = noise_images((100, 40), (64, 64), (31, 200))
     for image, found in zip(images, model(images), strict=True):
         height, width = image.shape[1:]
         assert len(found) > 0
@@ -174,12 +162,9 @@ def test_detections_keep_the_contract() -> None:
 def test_no_detections_run_no_sam(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _samdet()
 
-    def nothing(output: RpnOutput, clip: Sequence[Size]) -> list[Proposals]:
-        return [Proposals(torch.zeros(0, 4), torch.zeros(0)) for _ in clip]
-
-    monkeypatch.setattr(model.rpn, "propose", nothing)
+    monkeypatch.setattr(model.rpn, "propose", no_proposals)
     monkeypatch.setattr(model.encoder, "forward", _forbidden)
-    found = model(_images((100, 40)))[0]
+    found = model(noise_images((100, 40)))[0]
     assert found.boxes.shape == (0, 4)
     assert isinstance(found.masks, LowResMasks)
     assert found.masks.values.shape == (0, 16, 16)
@@ -188,7 +173,7 @@ def test_no_detections_run_no_sam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_true_boxes_give_the_masks_that_detections_with_these_boxes_have() -> None:
     model = _samdet()
-    images = _images((100, 40), (31, 200))
+    images = noise_images((100, 40), (31, 200))
     detected = model(images)
     targets = [Target(one.boxes, one.labels, torch.zeros(0)) for one in detected]
     for one, other in zip(detected, model.oracle(images, targets), strict=True):
@@ -197,7 +182,7 @@ def test_true_boxes_give_the_masks_that_detections_with_these_boxes_have() -> No
         torch.testing.assert_close(other.boxes, one.boxes)
         torch.testing.assert_close(other.masks.values, one.masks.values, atol=1e-4, rtol=1e-4)
         assert other.masks.frame == one.masks.frame
-    none = model.oracle(images[:1], [_target(100, 40, [])])[0]
+    none = model.oracle(images[:1], [boxed_target(100, 40, [])])[0]
     assert len(none) == 0
 
 
@@ -234,7 +219,7 @@ def test_boxes_prompt_sam_as_transformers_itself_does() -> None:
 
 def test_pictures_are_resized_and_padded_in_eight_bits() -> None:
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    image = _images((32, 20))[0]
+    image = noise_images((32, 20))[0]
 
     def pixels(picture: Tensor, eight_bit: bool = True) -> Tensor:
         batch, _ = resize_batch([picture], 64, IMAGENET_MEAN, IMAGENET_STD, torch.device("cpu"), eight_bit=eight_bit)
@@ -251,16 +236,11 @@ def test_pictures_are_resized_and_padded_in_eight_bits() -> None:
 
 
 def test_an_encoder_of_another_normalisation_gets_its_own() -> None:
-    arch = {
-        "kind": "tiny-vit", "embed_dims": [8, 8, 8, 8], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1],
-        "window_sizes": [4, 4, 4, 4], "output_channels": 16, "pretrained_image_size": 64,
-        "decoder": TINY_DECODER.model_dump(),
-    }  # fmt: skip
-    model = _samdet(sam="tiny-vit", sam_arch=arch)
+    model = _samdet(sam="tiny-vit", sam_arch=TINY_TINY_VIT)
     seen: list[Tensor] = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    image = _images((64, 64))[0]
-    found = model.oracle([image], [_target(64, 64, BOXES)])[0]
+    image = noise_images((64, 64))[0]
+    found = model.oracle([image], [boxed_target(64, 64, BOXES)])[0]
     torch.testing.assert_close(seen[0][0], image / 255, atol=1e-5, rtol=1e-5)
     assert found.masks.values.shape == (2, 64, 64)  # type: ignore[union-attr]
 
@@ -274,9 +254,9 @@ def test_sizes_that_make_no_resnet(backbone: dict[str, Any]) -> None:
 def test_bfloat16_trains_and_predicts() -> None:
     model = _samdet().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model(_images((64, 64)), [_target(64, 64, BOXES)])
+        losses = model(noise_images((64, 64)), [boxed_target(64, 64, BOXES)])
     assert all(value.dtype == torch.float32 for value in losses.values())
     _loss(losses).backward()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model.eval()(_images((64, 64)))[0]
+        found = model.eval()(noise_images((64, 64)))[0]
     assert found.boxes.dtype == found.scores.dtype == found.masks.values.dtype == torch.float32  # type: ignore[union-attr]

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rsprompter_cli.cli.app import run
-from rsprompter_cli.config import Config, TrainConfig, dump_config
-from rsprompter_cli.io.checkpoint import write_checkpoint
-from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import paste
 from rsprompter_cli.models.preprocess import make_meta
 from rsprompter_cli.models.roi import BoxDetections, RoiSamples
-from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.models.rpn import Proposals
 from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
-from rsprompter_cli.structures import Detections, MaskPatches, Size, Target
-from tests.make.coco_sets import make_set
-from tests.make.tiny_models import tiny_meta, tiny_samseg_maskrcnn_config
+from rsprompter_cli.structures import Detections, MaskPatches, Target
+from tests.make.boxed import boxed_target, no_proposals, noise_images
+from tests.make.tiny_models import build_seeded, tiny_samseg_maskrcnn_config
 
 NAMES = {"loss_rpn_cls", "loss_rpn_bbox", "loss_cls", "loss_bbox", "loss_mask"}
 
 
 def _model(**changes: Any) -> SamsegMaskRcnn:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = build_model(tiny_samseg_maskrcnn_config(**changes), num_classes=3)
+    model = build_seeded(tiny_samseg_maskrcnn_config(**changes))
     assert isinstance(model, SamsegMaskRcnn)
-    return model.eval()
-
-
-def _target(height: int, width: int, boxes: Sequence[tuple[int, int, int, int]], label: int = 0) -> Target:
-    masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-    for index, (left, top, right, bottom) in enumerate(boxes):
-        masks[index, top:bottom, left:right] = True
-    return Target(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.full((len(boxes),), label), masks)
-
-
-def _images(*sizes: Size) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator) for size in sizes]
+    return model
 
 
 def _train(model: SamsegMaskRcnn, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
@@ -73,8 +53,8 @@ def _mask_of(found: Detections) -> Tensor:
 @pytest.mark.parametrize("encoder", ["frozen", "lora", "full"])
 def test_what_is_stated_trains(encoder: str) -> None:
     model = _model(encoder=encoder)
-    targets = [_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), _target(64, 30, [(1, 1, 12, 60)], 1)]
-    losses = _train(model, _images((50, 64), (64, 30)), targets)
+    targets = [boxed_target(50, 64, [(4, 5, 30, 30), (20, 20, 60, 48)], 2), boxed_target(64, 30, [(1, 1, 12, 60)], 1)]
+    losses = _train(model, noise_images((50, 64), (64, 30)), targets)
     assert all(float(value.detach()) > 0 for value in losses.values())
     moved = {
         name.split(".")[0]
@@ -87,33 +67,30 @@ def test_what_is_stated_trains(encoder: str) -> None:
 
 def test_a_batch_without_any_object_trains() -> None:
     model = _model(encoder="full")
-    losses = _train(model, _images((64, 64), (10, 64)), [_target(64, 64, []), _target(10, 64, [])])
+    losses = _train(model, noise_images((64, 64), (10, 64)), [boxed_target(64, 64, []), boxed_target(10, 64, [])])
     assert float(losses["loss_mask"].detach()) == float(losses["loss_bbox"].detach()) == 0
     assert all(parameter.grad is not None for parameter in model.mask_head.parameters())
 
 
 def test_one_image_with_and_one_without_objects() -> None:
-    targets = [_target(64, 64, []), _target(64, 64, [(0, 0, 64, 64)])]
-    assert float(_train(_model(), _images((64, 64), (64, 64)), targets)["loss_mask"].detach()) > 0
+    targets = [boxed_target(64, 64, []), boxed_target(64, 64, [(0, 0, 64, 64)])]
+    assert float(_train(_model(), noise_images((64, 64), (64, 64)), targets)["loss_mask"].detach()) > 0
 
 
 def test_no_proposals_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
 
-    def nothing(output: RpnOutput, clip: Sequence[Size]) -> list[Proposals]:
-        return [Proposals(torch.zeros(0, 4), torch.zeros(0)) for _ in clip]
-
-    monkeypatch.setattr(model.rpn, "propose", nothing)
-    found = _predict(model, _images((100, 40)))[0]
+    monkeypatch.setattr(model.rpn, "propose", no_proposals)
+    found = _predict(model, noise_images((100, 40)))[0]
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert _mask_of(found).shape == (0, 100, 40)
-    _train(model, _images((64, 64)), [_target(64, 64, [])])
+    _train(model, noise_images((64, 64)), [boxed_target(64, 64, [])])
 
 
 def test_detections_keep_the_contract() -> None:
     model = _model()
-    images = _images((100, 40), (64, 64), (31, 200))
+    images = noise_images((100, 40), (64, 64), (31, 200))
     for image, found in zip(images, _predict(model, images), strict=True):
         assert len(found) > 0
         assert found.boxes.dtype == found.scores.dtype == torch.float32
@@ -130,7 +107,7 @@ def test_a_box_wholly_in_the_padding_has_an_empty_mask(monkeypatch: pytest.Monke
     with torch.no_grad():
         model.mask_head.logits.bias.fill_(50.0)
     # The image is a third as wide as it is high: the right two thirds of the square are padding.
-    result = _predict(model, _images((128, 42)))[0]
+    result = _predict(model, noise_images((128, 42)))[0]
     masks = _mask_of(result)
     assert masks.flatten(1).any(1).tolist() == [True, False, False]
     assert result.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
@@ -144,7 +121,7 @@ def test_the_mask_is_that_of_the_detections_own_class(monkeypatch: pytest.Monkey
     with torch.no_grad():
         model.mask_head.logits.weight.zero_()
         model.mask_head.logits.bias.copy_(torch.tensor([-9.0, 9.0, -9.0]))
-    assert _mask_of(_predict(model, _images((64, 64)))[0]).flatten(1).any(1).tolist() == [False, True, False]
+    assert _mask_of(_predict(model, noise_images((64, 64)))[0]).flatten(1).any(1).tolist() == [False, True, False]
 
 
 def test_region_head_matches_low_quality(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +137,7 @@ def test_region_head_matches_low_quality(monkeypatch: pytest.MonkeyPatch) -> Non
     # Overlap 2/3 with object 0 and .5 with object 1, whose best it is: low-quality matching gives it to object 1.
     proposal = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     monkeypatch.setattr(model.rpn, "propose", lambda output, clip: [Proposals(proposal, torch.ones(1))])
-    model(_images((64, 64)), [_target(64, 64, [(0, 0, 10, 15), (0, 0, 5, 10)])])
+    model(noise_images((64, 64)), [boxed_target(64, 64, [(0, 0, 10, 15), (0, 0, 5, 10)])])
     assert caught[0][0].objects.tolist() == [0, 1, 1]
 
 
@@ -177,38 +154,9 @@ def test_forward_equals_its_parts() -> None:
 def test_bfloat16_trains_and_predicts() -> None:
     model = _model(encoder="full")
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model.train()(_images((64, 64)), [_target(64, 64, [(4, 5, 30, 30)])])
-        found = _predict(model.eval(), _images((64, 64)))[0]
+        losses = model.train()(noise_images((64, 64)), [boxed_target(64, 64, [(4, 5, 30, 30)])])
+        found = _predict(model.eval(), noise_images((64, 64)))[0]
     assert isinstance(losses, dict)
     assert all(value.dtype == torch.float32 for value in losses.values())
     assert found.boxes.dtype == found.scores.dtype == torch.float32
     assert bool(torch.isfinite(torch.stack(list(losses.values()))).all())
-
-
-def test_a_saved_and_reloaded_checkpoint_answers_bit_for_bit(tmp_path: Path) -> None:
-    model = _model()
-    config = Config(name="tiny", model=tiny_samseg_maskrcnn_config())
-    write_checkpoint(tmp_path / "model", model.state_dict(), config, tiny_meta())
-    loaded = load_model(tmp_path / "model").model
-    assert isinstance(loaded, SamsegMaskRcnn)
-    one, other = (_predict(each, _images((50, 64)))[0] for each in (model, loaded))
-    assert torch.equal(one.boxes, other.boxes)
-    assert torch.equal(_mask_of(one), _mask_of(other))
-
-
-def test_it_trains_evaluates_and_predicts_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for split in ("train", "val"):
-        make_set(tmp_path / "data", split=split)
-    train = TrainConfig(epochs=1, batch_size=2, warmup_steps=2, workers=0, precision="fp32")
-    config = Config(name="tiny", model=tiny_samseg_maskrcnn_config(), train=train)
-    Path("tiny.toml").write_text(dump_config(config), encoding="utf-8")
-    assert run(["train", "tiny.toml", "--data", "data", "--device", "cpu", "--random-sam", "--out", "run"]) == 0
-    assert "segm_AP50" in capsys.readouterr().out
-    assert run(["eval", "run/best", "--data", "data", "--split", "val"]) == 0
-    assert "AP50" in capsys.readouterr().out
-    command = ["predict", "data/images/val_0.png", "--model", "run/best", "--out", "found.geojson", "--score", "0"]
-    assert run([*command, "--pixel-coords"]) == 0
-    assert Path("found.geojson").stat().st_size > 0
