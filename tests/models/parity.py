@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsprompter_cli.models.preprocess import ImageMeta, make_meta
-from rsprompter_cli.structures import Target
+from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.structures import Detections, Target
+
+ALL = 10**6
+"""More samples than there are: the recorded losses have no randomness."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +54,11 @@ class Pack:
             )
             for index in range(2)
         ]
+
+    def predicted(self, index: int) -> dict[str, Tensor]:
+        """The detections of an image: bboxes, labels, scores, masks."""
+        prefix = f"pred{index}."
+        return {key.removeprefix(prefix): value for key, value in self.outputs.items() if key.startswith(prefix)}
 
 
 def read_pack(folder: Path) -> Pack:
@@ -101,11 +112,72 @@ def assert_same_boxes(
     return torch.tensor(partners)
 
 
+def assert_proposals(
+    output: RpnOutput, proposals: Sequence[Proposals], recorded: dict[str, Tensor], limit: float
+) -> None:
+    """Answers of the proposal network on its five levels within a limit, and the same proposals of each image."""
+    for level in range(5):
+        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], limit, f"rpn_cls{level}")
+        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], limit, f"rpn_reg{level}")
+    for index, ours in enumerate(proposals):
+        name = f"proposals{index}"
+        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+
+
+def assert_same_objects(found: Detections, pack: Pack, index: int) -> Tensor:
+    """The recorded boxes, scores and labels of an image; see `assert_same_boxes`.
+
+    Returns:
+        for each recorded row the row of ours that is it.
+    """
+    recorded = pack.predicted(index)
+    order = assert_same_boxes(found.boxes, found.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
+    assert torch.equal(found.labels[order], recorded["labels"].long())
+    return order
+
+
 def assert_losses(ours: dict[str, float], recorded: dict[str, float], limit: float) -> None:
     """Every recorded loss within a relative limit, 1e-8 absolute."""
     assert set(ours) == set(recorded)
     for name, value in recorded.items():
         assert abs(ours[name] - value) <= max(limit * abs(value), 1e-8), f"{name}: {ours[name]} instead of {value}"
+
+
+def assert_total(losses: dict[str, Tensor], meta: dict[str, Any], limit: float) -> Tensor:
+    """The sum of all losses within a relative limit; it is returned, with its graph."""
+    total = torch.stack(list(losses.values())).sum()
+    assert float(total.detach()) == pytest.approx(meta["total_loss"], rel=limit)
+    return total
+
+
+def assert_two_stage_losses(
+    losses: dict[str, Tensor], by_level: Sequence[Tensor], meta: dict[str, Any], limit: float
+) -> Tensor:
+    """The losses of a two-stage model as recorded, those of its proposals level by level.
+
+    Args:
+        by_level: of the proposal network, for its classes and its boxes, [5] each.
+
+    Returns:
+        their sum, with its graph.
+    """
+    parts = {"loss_rpn_cls": by_level[0].detach(), "loss_rpn_bbox": by_level[1].detach()}
+    ours = {name: float(value.detach()) for name, value in losses.items() if name not in parts}
+    for name, values in parts.items():
+        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values)}
+        assert float(losses[name].detach()) == pytest.approx(float(values.sum()), rel=1e-6)
+    assert_losses(ours, meta["losses"], limit)
+    return assert_total(losses, meta, limit)
+
+
+def assert_trainable(model: nn.Module, names: dict[str, str], meta: dict[str, Any]) -> None:
+    """The parameters that train are the recorded ones.
+
+    Args:
+        names: our name of each original one.
+    """
+    ours = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert ours == {names[original] for original in meta["trainable"]}
 
 
 def assert_gradients(model: nn.Module, names: dict[str, str], meta: dict[str, Any], limit: float) -> None:

@@ -17,7 +17,7 @@ from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.structures import Detections, MaskPatches
 from tests.make.original_files import save_like_mmengine
-from tests.models.parity import Pack, assert_masks, assert_same_boxes, read_pack
+from tests.models.parity import assert_masks, assert_same_boxes, read_pack
 
 _PROPOSALS: dict[str, Any] = {"nms_pre_test": 300, "max_proposals": 60}
 _TWO_STAGE: dict[str, Any] = {"rpn": _PROPOSALS, "roi": {"max_detections": 20}}
@@ -59,17 +59,12 @@ def test_an_imported_model_answers_as_recorded(name: str, shared: Path, tmp_path
         results = model.detect(pack.inputs["images"], pack.metas)
     assert [len(result) for result in results] == pack.meta["detections"]
     for index, result in enumerate(results):
-        check(result, recorded_prediction(pack, index), f"{name}, image {index}")
+        check(result, pack.predicted(index), f"{name}, image {index}")
     export_checkpoint(tmp_path / "imported", tmp_path / "exported.pth")
     state: dict[str, Tensor] = torch.load(tmp_path / "exported.pth", weights_only=True)["state_dict"]
     assert state.keys() == pack.weights.keys()
     assert all(torch.equal(state[key], value) for key, value in pack.weights.items())
     assert read_checkpoint(tmp_path / "imported").meta.class_names == tuple(names)
-
-
-def recorded_prediction(pack: Pack, index: int) -> dict[str, Tensor]:
-    start = f"pred{index}."
-    return {key.removeprefix(start): value for key, value in pack.outputs.items() if key.startswith(start)}
 
 
 def check(result: Detections, recorded: dict[str, Tensor], name: str) -> None:

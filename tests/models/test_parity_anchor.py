@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rsprompter_cli.config import LoraConfig, NeckConfig, RoiConfig, RpnConfig, RSPrompterAnchorConfig
 from rsprompter_cli.models.build import build_model
@@ -15,17 +15,17 @@ from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from tests.models.parity import (
+    ALL,
     Pack,
     assert_close,
     assert_gradients,
-    assert_losses,
     assert_masks,
-    assert_same_boxes,
+    assert_proposals,
+    assert_same_objects,
+    assert_trainable,
+    assert_two_stage_losses,
     read_pack,
 )
-
-ALL = 10**6
-"""More samples than there are: the recorded losses have no randomness."""
 
 
 class Limits(NamedTuple):
@@ -92,12 +92,7 @@ def test_proposals(case: Case) -> None:
     with torch.no_grad():
         output = model.rpn(model.features(case.pack.inputs["images"]).levels)
         proposals = model.rpn.propose(output, [(side, side)] * 2)
-    for level in range(5):
-        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], case.limits.features, f"rpn_cls{level}")
-        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], case.limits.features, f"rpn_reg{level}")
-    for index, ours in enumerate(proposals):
-        name = f"proposals{index}"
-        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+    assert_proposals(output, proposals, recorded, case.limits.features)
 
 
 def test_prompts_and_low_resolution_masks(case: Case) -> None:
@@ -116,12 +111,8 @@ def test_detections_in_original_pixels(case: Case) -> None:
     results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
     assert [len(result) for result in results] == case.pack.meta["detections"]
     for index, result in enumerate(results):
-        recorded: dict[str, Tensor] = {
-            key.partition(".")[2]: value for key, value in case.pack.outputs.items() if key.startswith(f"pred{index}.")
-        }
-        order = assert_same_boxes(result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
-        assert torch.equal(result.labels[order], recorded["labels"].long())
-        assert_masks(inflate(result.masks)[order], recorded["masks"], f"image {index}")  # type: ignore[arg-type]
+        order = assert_same_objects(result, case.pack, index)
+        assert_masks(inflate(result.masks)[order], case.pack.predicted(index)["masks"], f"image {index}")  # type: ignore[arg-type]
 
 
 def test_losses_and_gradients(case: Case) -> None:
@@ -134,14 +125,7 @@ def test_losses_and_gradients(case: Case) -> None:
     model.load_state_dict(statistics)
     model.zero_grad()
     losses = model.losses(images, pack.sizes, targets)
-    ours = {name: float(losses[name].detach()) for name in ("loss_cls", "loss_bbox", "loss_mask")}
-    for name, values in zip(("loss_rpn_cls", "loss_rpn_bbox"), by_level, strict=True):
-        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values.detach())}
-        assert float(losses[name].detach()) == pytest.approx(float(values.detach().sum()), rel=1e-6)
-    assert_losses(ours, pack.meta["losses"], case.limits.losses)
-    total = torch.stack(list(losses.values())).sum()
-    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=case.limits.losses)
-    total.backward()
+    assert_two_stage_losses(losses, by_level, pack.meta, case.limits.losses).backward()
     names = rename_keys(pack.weights, kind="rsprompter-anchor", lora=case.lora)
     assert_gradients(model, names, pack.meta, case.limits.gradients)
     model.load_state_dict(statistics)
@@ -149,8 +133,7 @@ def test_losses_and_gradients(case: Case) -> None:
 
 def test_the_same_parameters_train(case: Case) -> None:
     names = rename_keys(case.pack.weights, kind="rsprompter-anchor", lora=case.lora)
-    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
-    assert ours == {names[original] for original in case.pack.meta["trainable"]}
+    assert_trainable(case.model, names, case.pack.meta)
     if case.lora:
         assert isinstance(case.model.encoder, nn.Module)
-        assert any(".lora_A." in name for name in ours)
+        assert any(".lora_A." in names[original] for original in case.pack.meta["trainable"])

@@ -18,7 +18,16 @@ from rsprompter_cli.models.query_losses import Draw
 from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
 from rsprompter_cli.structures import Detections
-from tests.models.parity import Pack, assert_close, assert_gradients, assert_losses, assert_masks, read_pack
+from tests.models.parity import (
+    Pack,
+    assert_close,
+    assert_gradients,
+    assert_losses,
+    assert_masks,
+    assert_total,
+    assert_trainable,
+    read_pack,
+)
 
 KINDS = {"samseg_mask2former": "samseg-mask2former", "rsprompter_query": "rsprompter-query"}
 
@@ -140,11 +149,10 @@ def _partners(ours: Detections, recorded: dict[str, Tensor], name: str) -> Tenso
 
 def test_detections_in_original_pixels(case: Case) -> None:
     results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
-    outputs = case.pack.outputs
     assert [len(result) for result in results] == case.pack.meta["detections"]
     for index, result in enumerate(results):
         name = f"image {index}"
-        recorded = {key.partition(".")[2]: value for key, value in outputs.items() if key.startswith(f"pred{index}.")}
+        recorded = case.pack.predicted(index)
         assert torch.all(result.scores.diff() <= 0)
         rows = _partners(result, recorded, name)
         assert_masks(inflate(result.masks)[rows], recorded["masks"], name)  # type: ignore[arg-type]
@@ -171,14 +179,11 @@ def test_losses_and_gradients(case: Case) -> None:
     losses = model.losses(pack.inputs["images"], pack.sizes, pack.targets, draw)
     assert left == []
     assert_losses({name: float(value.detach()) for name, value in losses.items()}, pack.meta["losses"], 2e-5)
-    total = torch.stack(list(losses.values())).sum()
-    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=2e-5)
-    total.backward()
+    assert_total(losses, pack.meta, 2e-5).backward()
     assert_gradients(model, rename_keys(pack.weights, kind=case.kind, lora=False), pack.meta, 1e-3)
     model.load_state_dict(statistics)
 
 
 def test_the_same_parameters_train(case: Case) -> None:
     names = rename_keys(case.pack.weights, kind=case.kind, lora=False)
-    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
-    assert ours == {names[original] for original in case.pack.meta["trainable"]}
+    assert_trainable(case.model, names, case.pack.meta)

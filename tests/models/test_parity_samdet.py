@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
 
 from rsprompter_cli.config import BoxConfig, OneScaleRpnConfig, ResNetConfig, SamdetConfig
 from rsprompter_cli.models.build import build_model
@@ -16,17 +15,17 @@ from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import LowResMasks
 from tests.models.parity import (
+    ALL,
     Pack,
     assert_close,
     assert_gradients,
-    assert_losses,
     assert_masks,
-    assert_same_boxes,
+    assert_proposals,
+    assert_same_objects,
+    assert_trainable,
+    assert_two_stage_losses,
     read_pack,
 )
-
-ALL = 10**6
-"""More samples than there are: the recorded losses have no randomness."""
 
 
 class Case(NamedTuple):
@@ -66,27 +65,18 @@ def test_backbone_and_proposals(case: Case) -> None:
         proposals = model.rpn.propose(output, [(side, side)] * 2)
     for index, level in enumerate(maps):
         assert_close(level, recorded[f"backbone_c{index + 2}"], 3e-5, f"backbone_c{index + 2}")
-    for level in range(5):
-        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], 1e-5, f"rpn_cls{level}")
-        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], 1e-5, f"rpn_reg{level}")
-    for index, ours in enumerate(proposals):
-        name = f"proposals{index}"
-        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+    assert_proposals(output, proposals, recorded, 1e-5)
 
 
 def test_detections_in_original_pixels(case: Case) -> None:
     results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
     assert [len(result) for result in results] == case.pack.meta["detections"]
     for index, result in enumerate(results):
-        recorded: dict[str, Tensor] = {
-            key.partition(".")[2]: value for key, value in case.pack.outputs.items() if key.startswith(f"pred{index}.")
-        }
-        order = assert_same_boxes(result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
-        assert torch.equal(result.labels[order], recorded["labels"].long())
+        order = assert_same_objects(result, case.pack, index)
         assert isinstance(result.masks, LowResMasks)
         ours = result.masks.values[order]
         assert_close(ours, case.pack.outputs[f"sam_masks{index}"], 1e-4, f"sam_masks{index}", relative=False)
-        assert_masks(inflate(result.masks)[order], recorded["masks"], f"image {index}")
+        assert_masks(inflate(result.masks)[order], case.pack.predicted(index)["masks"], f"image {index}")
 
 
 def test_losses_and_gradients(case: Case) -> None:
@@ -98,19 +88,11 @@ def test_losses_and_gradients(case: Case) -> None:
     with torch.no_grad():
         by_level = model.rpn.losses(model.rpn(model.features(images)), [target.boxes for target in targets])
     losses = model.losses(images, pack.sizes, targets)
-    ours = {name: float(losses[name].detach()) for name in ("loss_cls", "loss_bbox")}
-    for name, values in zip(("loss_rpn_cls", "loss_rpn_bbox"), by_level, strict=True):
-        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values)}
-        assert float(losses[name].detach()) == pytest.approx(float(values.sum()), rel=1e-6)
-    assert_losses(ours, pack.meta["losses"], 2e-5)
-    total = torch.stack(list(losses.values())).sum()
-    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=2e-5)
-    total.backward()
+    assert_two_stage_losses(losses, by_level, pack.meta, 2e-5).backward()
     assert_gradients(model, _names(pack), pack.meta, 3e-3)
     assert all(torch.equal(value, statistics[key]) for key, value in model.state_dict().items())
 
 
 def test_the_same_parameters_train(case: Case) -> None:
     names = _names(case.pack)
-    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
-    assert ours == {names[original] for original in case.pack.meta["trainable"]}
+    assert_trainable(case.model, names, case.pack.meta)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
 
 from rsprompter_cli.config import BoxConfig, NeckConfig, OneScaleRpnConfig, SamsegMaskRcnnConfig
 from rsprompter_cli.models.build import build_model
@@ -16,17 +15,17 @@ from rsprompter_cli.models.masks import paste
 from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 from rsprompter_cli.structures import MaskPatches, Target
 from tests.models.parity import (
+    ALL,
     Pack,
     assert_close,
     assert_gradients,
-    assert_losses,
     assert_masks,
-    assert_same_boxes,
+    assert_proposals,
+    assert_same_objects,
+    assert_trainable,
+    assert_two_stage_losses,
     read_pack,
 )
-
-ALL = 10**6
-"""More samples than there are: the recorded losses have no randomness."""
 
 
 class Case(NamedTuple):
@@ -62,24 +61,16 @@ def test_features_and_proposals(case: Case) -> None:
         proposals = model.rpn.propose(output, [(side, side)] * 2)
     for level in range(5):
         assert_close(levels[level], recorded[f"fpn{level}"], 1e-5, f"fpn{level}")
-        assert_close(output.logits[level], recorded[f"rpn_cls{level}"], 1e-5, f"rpn_cls{level}")
-        assert_close(output.offsets[level], recorded[f"rpn_reg{level}"], 1e-5, f"rpn_reg{level}")
-    for index, ours in enumerate(proposals):
-        name = f"proposals{index}"
-        assert_same_boxes(ours.boxes, ours.scores, recorded[f"{name}.boxes"], recorded[f"{name}.scores"], name)
+    assert_proposals(output, proposals, recorded, 1e-5)
 
 
 def test_detections_in_original_pixels(case: Case) -> None:
     results = case.model.eval().detect(case.pack.inputs["images"], case.pack.metas)
     assert [len(result) for result in results] == case.pack.meta["detections"]
     for index, result in enumerate(results):
-        recorded: dict[str, Tensor] = {
-            key.partition(".")[2]: value for key, value in case.pack.outputs.items() if key.startswith(f"pred{index}.")
-        }
-        order = assert_same_boxes(result.boxes, result.scores, recorded["bboxes"], recorded["scores"], f"image {index}")
-        assert torch.equal(result.labels[order], recorded["labels"].long())
+        order = assert_same_objects(result, case.pack, index)
         assert isinstance(result.masks, MaskPatches)
-        assert_masks(paste(result.masks)[order], recorded["masks"], f"image {index}")
+        assert_masks(paste(result.masks)[order], case.pack.predicted(index)["masks"], f"image {index}")
 
 
 def test_losses_and_gradients(case: Case) -> None:
@@ -91,14 +82,7 @@ def test_losses_and_gradients(case: Case) -> None:
     model.load_state_dict(statistics)
     model.zero_grad()
     losses = model.losses(images, pack.sizes, targets)
-    ours = {name: float(losses[name].detach()) for name in ("loss_cls", "loss_bbox", "loss_mask")}
-    for name, values in zip(("loss_rpn_cls", "loss_rpn_bbox"), by_level, strict=True):
-        ours |= {f"{name}.{level}": float(value) for level, value in enumerate(values.detach())}
-        assert float(losses[name].detach()) == pytest.approx(float(values.detach().sum()), rel=1e-6)
-    assert_losses(ours, pack.meta["losses"], 2e-5)
-    total = torch.stack(list(losses.values())).sum()
-    assert float(total.detach()) == pytest.approx(pack.meta["total_loss"], rel=2e-5)
-    total.backward()
+    assert_two_stage_losses(losses, by_level, pack.meta, 2e-5).backward()
     assert_gradients(model, rename_keys(pack.weights, kind="samseg-maskrcnn", lora=False), pack.meta, 1e-3)
     model.load_state_dict(statistics)
 
@@ -118,5 +102,4 @@ def test_masks_of_unpadded_targets_give_the_same_loss(case: Case) -> None:
 
 def test_the_same_parameters_train(case: Case) -> None:
     names = rename_keys(case.pack.weights, kind="samseg-maskrcnn", lora=False)
-    ours = {name for name, parameter in case.model.named_parameters() if parameter.requires_grad}
-    assert ours == {names[original] for original in case.pack.meta["trainable"]}
+    assert_trainable(case.model, names, case.pack.meta)
