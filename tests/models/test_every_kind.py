@@ -1,4 +1,4 @@
-"""What every kind of model keeps to, through the commands: nothing found, nothing to find, saved and read back."""
+"""What every kind of model keeps to: its detections, nothing found, nothing to find, saved and read back."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from tests.make.tiny_models import TINY_CONFIGS, build_seeded, tiny_meta
 
 ALWAYS_ANSWER = {"rsprompter-query", "samseg-mask2former", "mask2former"}
 """Each of their queries is an answer, of whatever score."""
+RATES_ITS_MASKS = {"samdet", "samcls"}
+"""Their detections have SAM's own estimate beside the score."""
 
 
 @pytest.fixture(params=list(TINY_CONFIGS))
@@ -130,6 +132,26 @@ def _pixels(found: Detections) -> Tensor:
     if isinstance(found.masks, LowResMasks):
         return inflate(found.masks)
     return paste(found.masks) if isinstance(found.masks, MaskPatches) else found.masks
+
+
+def test_detections_keep_the_contract(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    see_bright_shapes(monkeypatch)
+    model = build_seeded(TINY_CONFIGS[kind]())
+    # SAM-cls has something to see in bright pictures only.
+    images = noise_images((100, 40), (64, 64), (31, 200)) if kind != "samcls" else _images()
+    for image, found in zip(images, model(images), strict=True):
+        assert len(found) > 0
+        assert found.boxes.shape == (len(found), 4)
+        assert found.boxes.dtype == found.scores.dtype == torch.float32
+        assert found.labels.dtype == torch.int64
+        assert set(found.labels.tolist()) <= {0, 1, 2}
+        assert torch.all(found.scores.diff() <= 0)
+        assert 0 <= float(found.scores.min()) <= float(found.scores.max()) <= 1
+        assert _pixels(found).shape == (len(found), *image.shape[1:])
+        assert (found.quality is not None) == (kind in RATES_ITS_MASKS)
+        if found.quality is not None:
+            assert found.quality.shape == found.scores.shape
+            assert 0 <= float(found.quality.min()) <= float(found.quality.max()) <= 1
 
 
 def test_a_saved_model_answers_bit_for_bit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,26 +142,16 @@ def test_region_head_has_no_low_quality_matches(monkeypatch: pytest.MonkeyPatch)
     assert caught[0].boxes[3].tolist() == [0, 0, 10, 10]
 
 
-def test_detections_keep_the_contract() -> None:
+def test_masks_are_the_decoders_logits() -> None:
     model = _samdet()
-    images = noise_images((100, 40), (64, 64), (31, 200))
-    for image, found in zip(images, model(images), strict=True):
-        height, width = image.shape[1:]
-        assert len(found) > 0
-        assert found.boxes.dtype == torch.float32
-        assert found.labels.dtype == torch.int64
-        assert torch.all(found.scores.diff() <= 0)
+    for found in model(noise_images((100, 40), (64, 64), (31, 200))):
         assert isinstance(found.masks, LowResMasks)
         assert found.masks.threshold == 0
         assert found.masks.values.shape == (len(found), 16, 16)
-        assert found.quality is not None
-        assert 0 <= float(found.quality.min()) <= float(found.quality.max()) <= 1
-        assert inflate(found.masks).shape == (len(found), height, width)
 
 
 def test_no_detections_run_no_sam(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _samdet()
-
     monkeypatch.setattr(model.rpn, "propose", no_proposals)
     monkeypatch.setattr(model.encoder, "forward", _forbidden)
     found = model(noise_images((100, 40)))[0]
