@@ -14,11 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_LOGITS_AT_ONCE = 1 << 20
-"""4 MiB of float32: some rows of one head over the whole map, or all heads of one window."""
+_LOGITS_AT_ONCE = 1 << 19
+"""2 MiB of float32: some rows of one head over the whole map, or all heads of one window."""
 _CELLS_AT_ONCE = 1024
 """Rows of the MLP's hidden layer held at a time: 12 MiB in SAM-base."""
 
@@ -82,11 +81,12 @@ def _mix(attention: Any, projected: Tensor, tables: tuple[Tensor, Tensor] | None
     queries, keys, values = projected.unflatten(2, (3, heads, -1)).permute(2, 3, 0, 1, 4)  # [H, h, w, d] each
     tables = tables or _tables(attention, rows, columns, projected.dtype)
     if tables is None:
-        bias_h = bias_w = projected.new_zeros(()).expand(heads, rows, columns, 1)
+        bias_h = bias_w = torch.zeros((), device=projected.device).expand(heads, rows, columns, 1)
     else:
-        bias_h = torch.einsum("nhwc,hkc->nhwk", queries, tables[0])  # [H, h, w, h]
-        bias_w = torch.einsum("nhwc,wkc->nhwk", queries, tables[1])  # [H, h, w, w]
-    keys, values = keys.flatten(1, 2), values.flatten(1, 2)  # [H, hw, d]
+        bias_h = torch.einsum("nhwc,hkc->nhwk", queries, tables[0]).float()  # [H, h, w, h]
+        bias_w = torch.einsum("nhwc,wkc->nhwk", queries, tables[1]).float()  # [H, h, w, w]
+    # In order once, where half-precision products would put them in order for each block.
+    keys, values = keys.flatten(1, 2).mT.contiguous(), values.flatten(1, 2).contiguous()  # [H, d, hw], [H, hw, d]
     result = torch.empty((heads, rows, columns, values.shape[-1]), dtype=projected.dtype, device=projected.device)
     cells = rows * columns
     step = min(rows, max(1, _LOGITS_AT_ONCE // (columns * cells)))
@@ -103,10 +103,13 @@ def _mix(attention: Any, projected: Tensor, tables: tuple[Tensor, Tensor] | None
 
 
 def _weigh(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """softmax(scale queries keys + bias) values, for [H, n, d], [H, m, d], [H, m, d] and [H, n, m]; bias is used up."""
-    if queries.dtype != torch.float32:
-        # Sums of half precision are kept in float32 inside this one.
-        return F.scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=bias[None])[0]
-    logits = bias.baddbmm_(queries, keys.transpose(1, 2), alpha=scale)
-    torch.softmax(logits, -1, out=logits)
-    return logits @ values
+    """softmax(scale queries keys + bias) values, for [H, n, d], [H, d, m], [H, m, d] and float32 [H, n, m].
+
+    Sums and the softmax are float32 in any arithmetic; `bias` is used up.
+    """
+    if queries.dtype == torch.float32:
+        bias.baddbmm_(queries, keys, alpha=scale)
+    else:
+        bias += (queries * scale) @ keys
+    torch.softmax(bias, -1, out=bias)
+    return bias.to(values.dtype) @ values
