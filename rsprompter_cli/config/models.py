@@ -118,9 +118,18 @@ class ResNetConfig(Frozen):
 
 
 class AutomaskConfig(Frozen):
-    """SAM's automatic masks: a grid of points, each answered by masks, of which the good ones stay."""
+    """SAM's automatic masks: a grid of prompts, each answered by masks, of which the good ones stay."""
 
+    prompts: Literal["points", "boxes"] | None = Field(
+        None, description="what SAM is asked with; None: boxes for tiny-vit, which knows nothing else, points otherwise"
+    )
     points_per_side: PositiveInt = 32
+    box_sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.5, 0.25, 0.125), min_length=1, description="boxes: their sides, shares of the picture's longer side"
+    )
+    min_return_iou: float = Field(
+        0.8, ge=0, le=1, description="boxes: a mask stays if its own bounds, asked for, give it back by this IoU"
+    )
     min_predicted_iou: float = Field(0.5, ge=0, le=1)
     min_stability: float = Field(0.6, ge=0, le=1)
     stability_offset: float = Field(1.0, gt=0, description="logits added and taken away to see a mask's stability")

@@ -1,20 +1,22 @@
-"""SAM's automatic masks: a grid of points, each answered by several masks, of which the good ones stay.
+"""SAM's automatic masks: a grid of prompts, each answered by masks, of which the good ones stay.
 
-Source: SamAutomaticMaskGenerator of segment-anything. Masks never exist at full size: candidates are
+Source: SamAutomaticMaskGenerator of segment-anything, which asks with points. A SAM that was trained with
+boxes alone (LiteMedSAM) answers points with nothing and is asked with boxes. A box anywhere is filled by
+something; what is an object, its own bounds give back. Masks never exist at full size: candidates are
 kept as pieces of the decoder's maps, and each is looked at in pixels only where it is not empty.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
+from torchvision.ops import masks_to_boxes, nms
 
 from rsprompter_cli.models.automask_patches import Sampler, clean_patch, tight_patch
 from rsprompter_cli.models.encoder import pixel_statistics
@@ -35,17 +37,23 @@ Box = tuple[int, int, int, int]
 class AutomaskSettings:
     """How masks are made and chosen.
 
-    points_per_side: of the grid over the picture and over each crop.
+    prompts: points or boxes.
+    points_per_side: of the grid of points over the picture and over each crop.
+    box_sizes: sides of the boxes, shares of the longer side of the picture or crop.
+    min_return_iou: least IoU of a box's mask and of that which SAM makes of this mask's bounds.
     min_predicted_iou: least quality, as the decoder guesses it.
     min_stability: least IoU of the masks at `stability_offset` logits above and below the threshold.
     box_nms_iou: of two masks of one crop whose boxes overlap by more, the better stays.
     crop_layers: further passes over 4, 16, .. crops of the picture.
     crop_nms_iou: the same between crops, where the smaller crop is the better.
     min_region_area: holes and islands below this many pixels are filled and removed; 0: never.
-    chunk: points decoded at a time.
+    chunk: prompts decoded at a time.
     """
 
+    prompts: Literal["points", "boxes"]
     points_per_side: int
+    box_sizes: tuple[float, ...]
+    min_return_iou: float
     min_predicted_iou: float
     min_stability: float
     stability_offset: float
@@ -73,19 +81,23 @@ class PictureMasks:
         return int(self.quality.shape[0])
 
 
-class PointSegmenter(Protocol):
-    """What answers points with masks."""
+class PromptSegmenter(Protocol):
+    """What answers points or boxes with masks."""
 
     def embed(self, picture: Tensor) -> tuple[Any, ImageMeta]:
         """What `answer` needs of a picture [3, H, W], and how that lies in the model's square."""
 
-    def answer(self, embedding: Any, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of points [N, 2] xy in pixels of the square: logits [N, M, h, w] over it and quality [N, M]."""
+    def answer(self, embedding: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of points [N, 2] xy or boxes [N, 4] xyxy in pixels of the square.
+
+        Returns:
+            logits [N, M, h, w] over the square, M = 1 for boxes, and quality [N, M].
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class SamSegmenter:
-    """SAM's encoder and decoder as a `PointSegmenter`."""
+    """SAM's encoder and decoder as a `PromptSegmenter`; the decoder holds the embeddings of what it is asked with."""
 
     encoder: nn.Module
     decoder: PromptedDecoder
@@ -97,9 +109,13 @@ class SamSegmenter:
         batch, metas = resize_batch([picture], self.image_size, mean, std, device)
         return self.encoder(batch).embedding, metas[0]
 
-    def answer(self, embedding: Any, points: Tensor) -> tuple[Tensor, Tensor]:
-        prompts = self.decoder.point_prompts(points[:, None].to(embedding.device), self.image_size)
-        return self.decoder.with_quality(embedding, prompts, multimask=True)
+    def answer(self, embedding: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        asked = prompts.to(embedding.device)
+        if asked.shape[1] == 4:
+            tokens = self.decoder.corner_prompts(asked, self.image_size)
+            return self.decoder.with_quality(embedding, tokens, multimask=False)
+        tokens = self.decoder.point_prompts(asked[:, None], self.image_size)
+        return self.decoder.with_quality(embedding, tokens, multimask=True)
 
 
 class _Candidate(NamedTuple):
@@ -117,7 +133,7 @@ class _Candidate(NamedTuple):
 
 
 @torch.no_grad()
-def automatic_masks(picture: Tensor, segmenter: PointSegmenter, settings: AutomaskSettings) -> PictureMasks:
+def automatic_masks(picture: Tensor, segmenter: PromptSegmenter, settings: AutomaskSettings) -> PictureMasks:
     """All masks that SAM finds in a picture.
 
     Args:
@@ -131,12 +147,14 @@ def automatic_masks(picture: Tensor, segmenter: PointSegmenter, settings: Automa
     candidates: list[_Candidate] = []
     for number, (x0, y0, x1, y1) in enumerate(crops):
         embedding, meta = segmenter.embed(picture[:, y0:y1, x0:x1])
-        points = point_grid(settings.points_per_side) * torch.tensor([x1 - x0, y1 - y0])
-        points = points * torch.tensor([meta.scale[1], meta.scale[0]])
+        prompts = prompt_grid((y1 - y0, x1 - x0), settings)
+        prompts = prompts * torch.tensor([meta.scale[1], meta.scale[0]]).repeat(prompts.shape[1] // 2)
         found: list[_Candidate] = []
         sampler: Sampler | None = None
-        for part in points.split(settings.chunk):
+        for part in prompts.split(settings.chunk):
             logits, quality = segmenter.answer(embedding, part)
+            if settings.prompts == "boxes":
+                logits, quality = _returned(logits, quality, segmenter, embedding, meta, settings)
             sampler = sampler or Sampler(meta.frame, (logits.shape[-2], logits.shape[-1]), logits.device)
             found += _good_ones(logits.flatten(0, 1), quality.flatten(), sampler, crops[number], size, number, settings)
         assert sampler is not None
@@ -155,6 +173,35 @@ def point_grid(per_side: int) -> Tensor:
     places = (torch.arange(per_side, dtype=torch.float32) + 0.5) / per_side
     y, x = torch.meshgrid(places, places, indexing="ij")
     return torch.stack([x, y], dim=-1).reshape(-1, 2)
+
+
+def box_grid(size: Size, shares: Sequence[float]) -> Tensor:
+    """Square boxes all over a picture, each half on its neighbour, float32 [N, 4] xyxy pixels.
+
+    Args:
+        size: of the picture.
+        shares: sides of the boxes, of its longer side; they end where the picture does.
+    """
+    boxes = []
+    for share in shares:
+        side = share * max(size)
+        tops, lefts = (_starts(length, side) for length in size)
+        corners = torch.cartesian_prod(tops, lefts).reshape(-1, 2)
+        boxes.append(torch.cat([corners.flip(1), (corners + side).minimum(torch.tensor(size)).flip(1)], dim=1))
+    return torch.cat(boxes)
+
+
+def _starts(length: int, side: float) -> Tensor:
+    """Where boxes begin that cover a length, each at least half on its neighbour, evenly."""
+    last = max(length - side, 0.0)
+    return torch.linspace(0, last, math.ceil(last / (side / 2)) + 1)
+
+
+def prompt_grid(size: Size, settings: AutomaskSettings) -> Tensor:
+    """The prompts for a picture or crop of this size: points [N, 2] xy or boxes [N, 4] xyxy, in its pixels."""
+    if settings.prompts == "boxes":
+        return box_grid(size, settings.box_sizes)
+    return point_grid(settings.points_per_side) * torch.tensor([size[1], size[0]])
 
 
 def crop_boxes(size: Size, layers: int) -> list[Box]:
@@ -187,6 +234,31 @@ def is_cut(box: Box, crop: Box, size: Size) -> bool:
         abs(side - edge) <= EDGE_TOLERANCE and abs(side - picture_edge) > EDGE_TOLERANCE
         for side, edge, picture_edge in sides
     )
+
+
+def _returned(
+    logits: Tensor,
+    quality: Tensor,
+    segmenter: PromptSegmenter,
+    embedding: Any,
+    meta: ImageMeta,
+    settings: AutomaskSettings,
+) -> tuple[Tensor, Tensor]:
+    """What SAM makes of the bounds of masks [N, 1, h, w], where it is the same once more; n of the N."""
+    seen = logits[:, 0] > 0
+    kept = (quality[:, 0] >= settings.min_predicted_iou) & seen.flatten(1).any(1)
+    seen = seen[kept]
+    if seen.shape[0] == 0:
+        return logits[:0], quality[:0]
+    ends = masks_to_boxes(seen) + torch.tensor([0, 0, 1, 1], device=seen.device)  # last cell + 1
+    rows, columns = (
+        side / cells for side, cells in zip(meta.frame.padded, (seen.shape[1], seen.shape[2]), strict=True)
+    )
+    logits, quality = segmenter.answer(embedding, ends * ends.new_tensor([columns, rows, columns, rows]))
+    again = logits[:, 0] > 0
+    both, either = (again & seen).sum((1, 2)), (again | seen).sum((1, 2))
+    same = both >= settings.min_return_iou * either
+    return logits[same], quality[same]
 
 
 def _good_ones(

@@ -6,9 +6,11 @@ from torch import nn
 from torchvision.models import resnet18
 
 from rsprompter_cli.config import AutomaskConfig, SamclsConfig
+from rsprompter_cli.config.sam import TinyVitArch, VitArch
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.automask import AutomaskSettings
 from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.samcls import SamCls
 
 
@@ -23,12 +25,13 @@ def build_samcls(config: SamclsConfig, num_classes: int) -> nn.Module:
     assert side is not None
     if config.blur % 2 == 0:
         raise UsageError(f"model.blur = {config.blur}: must be odd")
+    settings = automask_settings(config.automask, arch, config.mask_chunk)
     return SamCls(
         encoder=build_encoder(arch, side),
-        mask_decoder=build_decoder(arch, config.mask_chunk, point_prompts=True),
+        mask_decoder=build_asked_decoder(arch, settings),
         resnet=resnet18(weights=None, num_classes=num_classes + 1),
         image_size=side,
-        automask=automask_settings(config.automask, config.mask_chunk),
+        automask=settings,
         crop_size=config.crop_size,
         crop_scale=config.crop_scale,
         blur=config.blur,
@@ -38,6 +41,14 @@ def build_samcls(config: SamclsConfig, num_classes: int) -> nn.Module:
     )
 
 
-def automask_settings(config: AutomaskConfig, chunk: int) -> AutomaskSettings:
-    """The settings of automatic masks as plain values; `chunk` points are decoded at a time."""
-    return AutomaskSettings(chunk=chunk, **config.model_dump())
+def automask_settings(config: AutomaskConfig, arch: VitArch | TinyVitArch, chunk: int) -> AutomaskSettings:
+    """The settings of automatic masks as plain values; `chunk` prompts are decoded at a time."""
+    # The only weights in TinyViT's layout are LiteMedSAM's, which never saw a point.
+    prompts = config.prompts or ("boxes" if isinstance(arch, TinyVitArch) else "points")
+    return AutomaskSettings(**{**config.model_dump(), "prompts": prompts}, chunk=chunk)
+
+
+def build_asked_decoder(arch: VitArch | TinyVitArch, settings: AutomaskSettings) -> PromptedDecoder:
+    """The mask decoder that is asked for automatic masks, with the embeddings of its prompts."""
+    boxes = settings.prompts == "boxes"
+    return build_decoder(arch, settings.chunk, box_prompts=boxes, point_prompts=not boxes)

@@ -14,8 +14,8 @@ from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.models.automask import AutomaskSettings, SamSegmenter, automatic_masks
-from rsprompter_cli.models.build_sam import build_decoder, build_encoder
-from rsprompter_cli.models.build_samcls import automask_settings
+from rsprompter_cli.models.build_sam import build_encoder
+from rsprompter_cli.models.build_samcls import automask_settings, build_asked_decoder
 from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.sam import PromptedDecoder
@@ -105,11 +105,12 @@ def load_everything(folder: SamFolder, device: str | torch.device = "cpu") -> Lo
     """
     arch, side = folder.arch, folder.arch.pretrained_image_size
     config = SamclsConfig(sam=str(folder.path), sam_arch=arch, image_size=side)
+    settings = automask_settings(config.automask, arch, config.mask_chunk)
     model = Everything(
         encoder=build_encoder(arch, side),
-        mask_decoder=build_decoder(arch, config.mask_chunk, point_prompts=True),
+        mask_decoder=build_asked_decoder(arch, settings),
         image_size=side,
-        automask=automask_settings(config.automask, config.mask_chunk),
+        automask=settings,
     )
     load_sam_weights(model, folder.path)
     return LoadedModel(model.to(device).eval(), Config(name="everything", model=config), everything_meta(folder))

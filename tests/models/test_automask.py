@@ -15,24 +15,30 @@ from torch import Tensor
 from transformers import SamImageProcessor
 from transformers.models.sam import image_processing_sam as reference
 
+from rsprompter_cli.config import AutomaskConfig
 from rsprompter_cli.models.automask import (
     AutomaskSettings,
     PictureMasks,
     SamSegmenter,
     automatic_masks,
+    box_grid,
     crop_boxes,
     is_cut,
     point_grid,
 )
 from rsprompter_cli.models.automask_patches import Sampler, clean_patch
 from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.build_samcls import automask_settings, build_asked_decoder
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.preprocess import ImageMeta, make_meta
 from rsprompter_cli.structures import LowResMasks, MaskFrame
-from tests.make.tiny_models import TINY_VIT
+from tests.make.tiny_models import TINY_TINY_VIT, TINY_VIT
 
 SETTINGS = AutomaskSettings(
+    prompts="points",
     points_per_side=4,
+    box_sizes=(0.5,),
+    min_return_iou=0.8,
     min_predicted_iou=0.5,
     min_stability=0.6,
     stability_offset=1.0,
@@ -323,3 +329,99 @@ def test_a_map_that_lies_in_the_padding_is_no_mask() -> None:
     values[10:, :] = 5
     pixels, _ = sampler.pixels(values, (10, 16, 0, 16))
     assert not bool((pixels >= 0).any())
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.lists(st.floats(0.05, 1), min_size=1, max_size=3))
+def test_boxes_lie_in_the_picture_and_cover_it(height: int, width: int, shares: list[float]) -> None:
+    for share in shares:
+        boxes = box_grid((height, width), [share])
+        assert bool((boxes >= 0).all())
+        assert bool((boxes[:, :2] < boxes[:, 2:]).all())
+        assert bool((boxes[:, 2:] <= torch.tensor([width, height])).all())
+        seen = torch.zeros(height, width, dtype=torch.bool)
+        for x0, y0, x1, y1 in boxes.tolist():
+            # A pixel counts as covered where its middle is.
+            seen[int(np.ceil(y0 - 0.5)) : int(np.ceil(y1 - 0.5)), int(np.ceil(x0 - 0.5)) : int(np.ceil(x1 - 0.5))] = (
+                True
+            )
+        assert bool(seen.all())
+    together = box_grid((height, width), shares)
+    assert torch.equal(together, torch.cat([box_grid((height, width), [share]) for share in shares]))
+
+
+class Boxed(Colours):
+    """Answers a box with what lies in its middle: of an object all that is in the box, of the ground a blob."""
+
+    def __init__(self) -> None:
+        self.asked: list[Tensor] = []
+
+    def answer(self, embedding: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked.append(prompts)
+        side = max(embedding.shape)
+        maps, quality = [], []
+        for x0, y0, x1, y1 in prompts.round().int().tolist():
+            middle = min((y0 + y1) // 2, embedding.shape[0] - 1), min((x0 + x1) // 2, embedding.shape[1] - 1)
+            colour = embedding[middle]
+            values = torch.full((side, side), -8.0)
+            if colour > 0:
+                part = embedding[y0:y1, x0:x1] == colour
+                values[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]][part] = 8.0
+            else:
+                inner_y, inner_x = (y1 - y0) // 4, (x1 - x0) // 4
+                values[y0 + inner_y : y1 - inner_y, x0 + inner_x : x1 - inner_x] = 8.0
+            maps.append(values)
+            quality.append(0.9)
+        return torch.stack(maps)[:, None], torch.tensor(quality)[:, None]
+
+
+def test_of_boxes_only_what_their_own_bounds_give_back_stays() -> None:
+    picture = torch.zeros(3, 48, 64)
+    picture[0, 8:16, 8:20] = 1  # each smaller than a box, and in the middle of one
+    picture[0, 26:40, 40:52] = 2
+    segmenter = Boxed()
+    chosen = replace(SETTINGS, prompts="boxes", box_sizes=(0.375,), min_return_iou=0.8)
+    found = automatic_masks(picture, segmenter, chosen)
+    assert sorted(found.boxes.tolist()) == [[8, 8, 20, 16], [40, 26, 52, 40]]
+    assert torch.equal(paste(found.masks).any(0), picture[0] > 0)
+    # Without asking again the ground comes too.
+    assert len(automatic_masks(picture, Boxed(), replace(chosen, min_return_iou=0.0))) > 2
+
+
+def test_boxes_whose_masks_are_poor_or_empty_are_not_asked_again() -> None:
+    class Poor(Boxed):
+        def answer(self, embedding: Any, prompts: Tensor) -> tuple[Tensor, Tensor]:
+            logits, quality = super().answer(embedding, prompts)
+            quality[::2] = 0.1
+            logits[1::2] = -8.0
+            return logits, quality
+
+    segmenter = Poor()
+    found = automatic_masks(torch.zeros(3, 64, 64), segmenter, replace(SETTINGS, prompts="boxes", box_sizes=(0.5,)))
+    assert len(found) == 0
+    assert sum(len(asked) for asked in segmenter.asked) == len(box_grid((64, 64), [0.5]))
+
+
+def test_a_sam_answers_boxes_with_one_mask_each() -> None:
+    torch.manual_seed(3)
+    encoder, decoder = build_encoder(TINY_VIT, 64).eval(), build_decoder(TINY_VIT, 4, box_prompts=True).eval()
+    segmenter = SamSegmenter(encoder, decoder, 64)
+    embedding, _ = segmenter.embed(torch.randint(0, 256, (3, 64, 40), dtype=torch.uint8))
+    boxes = box_grid((64, 40), (0.5,))
+    logits, quality = segmenter.answer(embedding, boxes)
+    assert logits.shape[:2] == quality.shape == (len(boxes), 1)
+    assert torch.equal(logits[:, 0], decoder(embedding, decoder.corner_prompts(boxes, 64)))
+
+
+def test_a_sam_that_knows_boxes_alone_is_asked_with_boxes() -> None:
+    chosen = AutomaskConfig()
+    assert automask_settings(chosen, TINY_TINY_VIT, 4).prompts == "boxes"
+    assert automask_settings(chosen, TINY_VIT, 4).prompts == "points"
+    asked = automask_settings(AutomaskConfig(prompts="points"), TINY_TINY_VIT, 4)
+    assert asked.prompts == "points"
+    for settings_, held, other in (
+        (asked, "point_embed", "corner_embed"),
+        (replace(asked, prompts="boxes"), "corner_embed", "point_embed"),
+    ):
+        decoder = build_asked_decoder(TINY_TINY_VIT, settings_)
+        assert getattr(decoder, held) is not None
+        assert getattr(decoder, other) is None
