@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CELLS_AT_ONCE = 512
-"""Cells of one prompt worked on at a time: 512 KiB in SAM's width, which the cache of a core holds."""
+_BYTES_AT_ONCE = 1 << 20
+"""Of one prompt's cells, what is worked on at a time: with what is made of it the caches of two cores hold it."""
 
 
 class SharedImage:
@@ -122,7 +122,7 @@ def _write(
             logits = torch.baddbmm(logits + asked.map @ positions.T, asked.map, cells.transpose(1, 2))
         return norm(torch.baddbmm(cells, _over_tokens(logits, heads).transpose(1, 2), answers))
     for index, own in enumerate(cells):
-        for part in _blocks(own.shape[0]):
+        for part in _blocks(own):
             some = logits[index, :, part]
             if asked is not None:
                 some = torch.addmm(some, asked.map[index], (own[part] + positions[part]).T)
@@ -148,9 +148,15 @@ def _asked(attention: Any, keys: Tensor) -> _Asked:
     return _Asked(_folded(known, attention.q_proj), bias.flatten(1, 2))
 
 
-def _blocks(cells: int) -> list[slice]:
-    """Slices of so many cells, a block each."""
-    return [slice(first, first + _CELLS_AT_ONCE) for first in range(0, cells, _CELLS_AT_ONCE)]
+def _blocks(cells: Tensor) -> list[slice]:
+    """Slices of the cells [hw, C], a block each."""
+    step = _cells_at_once(cells)
+    return [slice(first, first + step) for first in range(0, cells.shape[0], step)]
+
+
+def _cells_at_once(cells: Tensor) -> int:
+    """How many cells [.., C] make a block."""
+    return max(1, _BYTES_AT_ONCE // (cells.shape[-1] * cells.element_size()))
 
 
 def _attend(attention: Any, queries: Tensor, values: Tensor) -> Tensor:
@@ -191,7 +197,7 @@ def _read(attention: Any, queries: Tensor, image: Tensor, positions: Tensor, roo
 
 def _mixed(asked: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
     """The mean of the cells [hw, C] by the weights that [HT, C] give them: [HT, C]."""
-    logits = [asked @ (cells[part] + positions[part]).T for part in _blocks(cells.shape[0])]
+    logits = [asked @ (cells[part] + positions[part]).T for part in _blocks(cells)]
     return torch.cat(logits, dim=1).softmax(-1) @ cells
 
 
@@ -249,7 +255,7 @@ def _draw(decoder: Any, cells: Tensor, filters: Tensor, size: tuple[int, int]) -
     drawn = []
     for some, own in zip(cells, filters, strict=True):
         parts = []
-        for part in some.split(_CELLS_AT_ONCE):
+        for part in some.split(_cells_at_once(some)):
             halves = F.linear(part, *first).unflatten(1, (4, -1))  # [hw', 2 x 2, C / 4]
             halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
             quarters = F.gelu(F.linear(halves.flatten(0, 1), *second)).unflatten(1, (4, -1))  # [hw' x 4, 2 x 2, C / 8]
