@@ -33,6 +33,10 @@ class AutomaskCache:
         segmenter: its weights must not change while the cache is used.
         settings: of the masks; the chunk does not count.
         device, dtype: where and in which arithmetic SAM runs; masks of other kinds are never read.
+
+    Attributes:
+        hits, misses: pictures whose masks were stored, or had to be made.
+        given: masks handed out, of all pictures.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class AutomaskCache:
         dtype: torch.dtype,
     ) -> None:
         self.folder = Path(folder)
-        self.hits = self.misses = 0
+        self.hits = self.misses = self.given = 0
         chosen = {name: value for name, value in vars(settings).items() if name != "chunk"}
         digest = hashlib.sha256(f"{device.type} {dtype} {segmenter.image_size} {sorted(chosen.items())}".encode())
         add_weights(digest, segmenter.encoder)
@@ -63,9 +67,11 @@ class AutomaskCache:
         found = _load(path, size)
         if found is not None:
             self.hits += 1
+            self.given += len(found)
             return found
         self.misses += 1
         made = automatic_masks(picture, segmenter, settings)
+        self.given += len(made)
         try:
             _store(path, made)
         except (OutputError, SafetensorError) as error:

@@ -38,7 +38,7 @@ from rsprompter_cli.train.folder import (
     recover_checkpoints,
 )
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
-from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps, remove_maps
+from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps, remove_maps, require_masks
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
@@ -202,6 +202,7 @@ def _fit(run: _Run, cursor: Cursor) -> Cursor:
         cursor = _train_epoch(run, cursor)
         if run.stop.wanted or cursor.batch < batches:
             return cursor
+        require_masks(run.engine.model, sum(run.loader.sizes()))
         last_epoch = cursor.epoch + 1 == options.epochs
         if last_epoch or (cursor.epoch + 1) % options.eval_every == 0:
             try:

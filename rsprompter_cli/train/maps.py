@@ -11,7 +11,7 @@ from torch import nn
 
 from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache
 from rsprompter_cli.models.samcls import SamCls
@@ -78,6 +78,23 @@ def keep_automatic_masks(
         **(augment.model_dump() | {"image_size": model.crop_size, "scale": (1.0, 1.0)})
     )
     _log.info("automatic masks are made once for each picture and kept in %s", folder)
+
+
+def require_masks(model: nn.Module, train_images: int) -> None:
+    """Refuse to go on with SAM-cls when SAM found no mask in any picture.
+
+    Args:
+        train_images: pictures of an epoch; a run that resumed has not seen all of them at its first end.
+
+    Raises:
+        TrainingError: its classifier has nothing to learn from.
+    """
+    cache: AutomaskCache | None = getattr(model, "mask_cache", None)
+    if cache is not None and cache.given == 0 and cache.hits + cache.misses >= train_images:
+        raise TrainingError(
+            f"SAM found no mask in any of the {train_images} pictures: the classifier has nothing to learn from",
+            "take another SAM (--sam), or lower model.automask.min_predicted_iou or min_stability",
+        )
 
 
 def remove_maps(folder: Path) -> None:

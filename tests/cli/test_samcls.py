@@ -112,10 +112,18 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyPatch)
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+def test_a_sam_that_finds_nothing_ends_the_training(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train(_preset(epochs=9), "--set", "model.automask.min_predicted_iou=1") == 8
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rsp: error")]
+    assert "SAM found no mask in any of the 3 pictures" in error
+    assert "min_predicted_iou" in error
+
+
 def test_a_random_sam_finds_what_it_finds_without_complaint() -> None:
-    # Nothing stands in for SAM here: few masks or none, in training and in a scene.
+    # Nothing stands in for SAM here: it fills whole pictures, if anything.
     preset = _preset(epochs=1)
-    assert _train(preset, "--set", "model.automask.min_predicted_iou=0") == 0
+    changes = ("min_predicted_iou=0", "min_stability=0", "stability_offset=1e-3")
+    assert _train(preset, *(word for change in changes for word in ("--set", f"model.automask.{change}"))) == 0
     options = ["--model", "run/last", "--native", "--device", "cpu"]
     assert run(["predict", _scene(), "--out", "out.geojson", *options]) == 0
     assert json.loads(Path("out.geojson").read_text())["type"] == "FeatureCollection"
