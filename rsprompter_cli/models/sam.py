@@ -285,7 +285,7 @@ class PromptedDecoder(nn.Module):
             if shared is not None:
                 cells = shared
             elif room is not None:
-                cells = torch.add(image, _cells(own[index]), out=room[: own[index].shape[0]])
+                cells = torch.add(image, own[index].flatten(2).transpose(1, 2), out=room[: own[index].shape[0]])
             else:
                 cells = image + _cells(own[index])
             return decode(self.decoder, cells, positions, parts[index], wanted, size=(rows, columns), room=room)
