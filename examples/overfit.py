@@ -101,8 +101,8 @@ RECIPES = {
             "model.roi_samples=32",
             "model.max_proposals=100",
         ),
-        45,
-        3e-4,
+        85,
+        5e-4,
     ),
     "mask2former": Recipe(
         RANDOM_RESNET,
