@@ -17,6 +17,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
 )
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table, set_threads
+from rsprompter_cli.errors import UsageError
 
 
 def eval_command(
@@ -45,16 +46,23 @@ def eval_command(
     as_json: JsonOption = False,
 ) -> None:
     """Box and mask average precision of a checkpoint on a COCO split."""
+    from rsprompter_cli.data.images import find_annotations
     from rsprompter_cli.evaluate.coco import evaluate_coco
     from rsprompter_cli.evaluate.curves import save_curves
     from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
     from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
     from rsprompter_cli.io.atomic import refuse_existing
 
-    for path in filter(None, (save_detections, show_dir, pr_curve)):
-        refuse_existing(path, overwrite=overwrite, folder=path is show_dir)
+    if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
+        raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
+    outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[checkpoint])
     if show_dir is not None:
         require_replaceable(show_dir)
+    annotations = find_annotations(data, split)
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
     set_threads(threads)
     with counted_progress("evaluation") as on_progress:
         evaluation = evaluate_coco(

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -118,22 +118,46 @@ def recover_folder(path: str | Path) -> None:
         os.replace(aside, path)
 
 
-def refuse_existing(path: str | Path, *, overwrite: bool, folder: bool = False) -> None:
+def refuse_existing(
+    path: str | Path, *, overwrite: bool, folder: bool = False, inputs: Sequence[str | Path] = ()
+) -> None:
     """Refuse an output before the work for it is done.
 
     Args:
         path: of a file, or with `folder` of a folder.
         overwrite: it may exist.
+        inputs: files and folders that are read for it, which are never replaced.
 
     Raises:
-        OutputError: it exists and may not be replaced, is a folder instead of a file, or could not be written.
+        OutputError: it has no name, exists and may not be replaced, is an input, lies in one that is a folder
+            or holds one, is a folder instead of a file or the reverse, or could not be written.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise OutputError(f"the output {str(path)!r} has no name of its own", "name it")
     check_writable(path)
     if path.is_dir() and not folder:
         raise OutputError(f"{path} is a folder", "name a file in it")
+    if folder and path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file", "name a folder")
+    if path.exists():
+        _refuse_inputs(path, inputs)
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists already", "pass --overwrite to replace it")
+
+
+def _refuse_inputs(path: Path, inputs: Sequence[str | Path]) -> None:
+    output = path.resolve()
+    for given in map(Path, inputs):
+        if not given.exists():
+            continue
+        one = given.resolve()
+        if path.samefile(given):
+            raise OutputError(f"{path} is the input", "name another output")
+        if one in output.parents:
+            raise OutputError(f"{path} is a part of the input {given}", "name another output")
+        if output in one.parents:
+            raise OutputError(f"{path} holds the input {given}", "name another output")
 
 
 def check_writable(path: str | Path) -> None:

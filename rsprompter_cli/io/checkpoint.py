@@ -10,14 +10,14 @@ import json
 import math
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import Config, dump_config, parse_config
 from rsprompter_cli.errors import CheckpointError, OutputError
-from rsprompter_cli.io.atomic import atomic_folder, complete_folder
+from rsprompter_cli.io.atomic import atomic_folder, complete_folder, refuse_existing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,6 +77,24 @@ class Checkpoint:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by key, on the CPU, in their stored precision."""
         return read_safetensors(self.folder / WEIGHTS_FILE)
+
+
+def refuse_other_folder(folder: str | Path, *, overwrite: bool, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse to write a checkpoint where something else would be lost, before the work for it is done.
+
+    Args:
+        folder: to be written.
+        overwrite: it may be a checkpoint.
+        inputs: files and folders that are read for it.
+
+    Raises:
+        OutputError: as `refuse_existing` says, or the folder holds more than a checkpoint.
+    """
+    refuse_existing(folder, overwrite=overwrite, folder=True, inputs=inputs)
+    own = (WEIGHTS_FILE, CONFIG_FILE, META_FILE)
+    foreign = sorted(path.name for path in Path(folder).glob("*") if path.name not in own)
+    if foreign:
+        raise OutputError(f"{folder} holds {foreign[0]!r}, which is no part of a checkpoint", "name another folder")
 
 
 def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Config, meta: CheckpointMeta) -> None:

@@ -15,7 +15,13 @@ from rsprompter_cli.config import Config, ModelConfig, TinyVitArch, TrainedSamCo
 from rsprompter_cli.data.known_classes import classes_of_preset
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
-from rsprompter_cli.io.checkpoint import Checkpoint, CheckpointMeta, read_checkpoint, write_checkpoint
+from rsprompter_cli.io.checkpoint import (
+    Checkpoint,
+    CheckpointMeta,
+    read_checkpoint,
+    refuse_other_folder,
+    write_checkpoint,
+)
 from rsprompter_cli.io.original_file import OriginalFile, read_original_file
 from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.io.sam_folder import file_sha256
@@ -83,7 +89,7 @@ def import_checkpoint(
             f"{config.name}: no original of the kind {kind} was ever trained",
             "take a preset of " + ", ".join(sorted(TABLES)),
         )
-    refuse_existing(out, overwrite=overwrite, folder=True)
+    refuse_other_folder(out, overwrite=overwrite, inputs=[path])
     file = read_original_file(path, ema=ema)
     shapes = _shapes(file.tensors, kind, str(path))
     model, changes = fit_to_file(complete_config(config.model), shapes)
@@ -105,7 +111,7 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
         CheckpointError: no checkpoint folder, or a model that the original cannot build.
         OutputError: the file exists, or cannot be written.
     """
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite, inputs=[folder])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
     if isinstance(getattr(model, "sam_arch", None), TinyVitArch):
@@ -129,7 +135,7 @@ def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = F
         CheckpointError: no checkpoint folder, or a model without adapters.
         OutputError: the folder exists, or cannot be written.
     """
-    refuse_existing(out, overwrite=overwrite, folder=True)
+    refuse_other_folder(out, overwrite=overwrite, inputs=[folder])
     loaded = load_model(folder)
     count = merge_lora(loaded.model)
     if not count:

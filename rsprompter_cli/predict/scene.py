@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,13 +16,13 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.merge import Instance, join
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import Window, WindowGrid
-from rsprompter_cli.io.atomic import check_writable, refuse_existing
+from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.sam_folder import SamFolder
 from rsprompter_cli.models.everything import everything_meta, load_everything
@@ -132,7 +131,7 @@ def predict_scene(
     """
     start = time.perf_counter()
     _check_numbers(score, simplify, min_area)
-    kind = _check_output(source, out, overwrite=overwrite)
+    kind = _check_output(source, out, model, overwrite=overwrite)
     loaded = None if dry_run or out is None else _loaded(model, device)
     meta = _meta(model) if loaded is None else loaded.meta
     reading = Reading(gsd, native, bands, scale, overlap, max_block, max_windows, allow_vrt, remote, pixel_coords)
@@ -233,15 +232,16 @@ def _check_numbers(score: float | None, simplify: float, min_area: float) -> Non
             raise UsageError(f"{name} {value}: a finite number, 0 or more")
 
 
-def _check_output(source: str | Path, out: str | Path | None, *, overwrite: bool) -> OutputKind | None:
+def _check_output(
+    source: str | Path, out: str | Path | None, model: str | Path | LoadedModel | SamFolder | None, *, overwrite: bool
+) -> OutputKind | None:
     if out is None:
         return None
     kind = output_kind(Path(out))
-    check_writable(out)
-    if Path(out).exists() and os.path.exists(source) and Path(out).samefile(source):
-        raise OutputError(f"{out} is the input", "choose another --out")
+    weights = model.path if isinstance(model, SamFolder) else model
+    inputs = [one for one in (source, weights) if isinstance(one, str | Path)]
     for path in written_files(Path(out)):
-        refuse_existing(path, overwrite=overwrite)
+        refuse_existing(path, overwrite=overwrite, inputs=inputs)
     return kind
 
 

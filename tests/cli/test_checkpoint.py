@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,33 @@ def test_export_does_not_replace_unasked(folder: Path, tmp_path: Path, capsys: C
     assert "TinyViT" in error_of(
         ["checkpoint", "export", str(BUNDLED_MODEL), "--out", str(tmp_path / "x.pth")], 4, capsys
     )
+
+
+def test_inputs_and_foreign_files_are_never_replaced(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    keep = tmp_path / "keep"
+    (keep / "sub").mkdir(parents=True)
+    shutil.copytree(folder / "model", keep / "model")
+    shutil.copy(folder / "epoch_12.pth", keep / "epoch_12.pth")
+    foreign = tmp_path / "foreign"
+    shutil.copytree(folder / "model", foreign)
+    (foreign / "thesis.txt").write_text("years of work", encoding="utf-8")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    preset = ["--preset", str(folder / "preset.toml")]
+    source, model = str(keep / "epoch_12.pth"), str(keep / "model")
+    tried = {
+        "is a file": ["import", source, *preset, "--out", source],
+        "holds the input": ["import", source, *preset, "--out", str(keep)],
+        "'thesis.txt', which is no part of a checkpoint": ["import", source, *preset, "--out", str(foreign)],
+        "has no name": ["import", source, *preset, "--out", ""],
+        "is a part of the input": ["export", model, "--out", f"{model}/{WEIGHTS_FILE}"],
+        "is the input": ["merge-lora", model, "--out", f"{keep}/sub/../model"],
+    }
+    for words, command in tried.items():
+        assert words in error_of(["checkpoint", *command, "--overwrite"], 7, capsys)
+    image = str(Path(__file__).parents[2] / "examples/scene/town.tif")
+    command = ["predict", image, "--model", model, "--out", f"{model}/meta.json", "--overwrite"]
+    assert "is a part of the input" in error_of(command, 7, capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_show_tells_parameters_classes_and_resolution(folder: Path, capsys: Captured) -> None:

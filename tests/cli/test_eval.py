@@ -49,13 +49,37 @@ def test_everything_at_once_and_json_alone_on_stdout(model: str, capsys: pytest.
 
 
 def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = sorted(path.name for path in Path(model).iterdir())
+    before = sorted(path.name for path in Path("data").iterdir())
     # Refused before the evaluation: the split need not even be there.
-    assert run(["eval", model, "--data", "nowhere", "--show-dir", model, "--overwrite"]) == 7
+    assert run(["eval", model, "--data", "nowhere", "--show-dir", "data", "--overwrite"]) == 7
     error = capsys.readouterr().err.strip()
     assert "which is no picture of a gallery" in error
     assert "\n" not in error
-    assert sorted(path.name for path in Path(model).iterdir()) == before
+    assert sorted(path.name for path in Path("data").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--save-detections", "{truth}"], 7, "is the input"),
+        (["--pr-curve", "{truth}"], 7, "is the input"),
+        (["--save-detections", "model/meta.json"], 7, "is a part of the input model"),
+        (["--show-dir", "model"], 7, "is the input"),
+        (["--save-detections", ""], 7, "has no name"),
+        (["--save-detections", "both", "--pr-curve", "./both"], 2, "both name"),
+    ],
+)
+def test_an_input_is_never_replaced(
+    model: str, options: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (truth,) = Path("data/annotations").glob("*test*.json")
+    before = {path: path.read_bytes() for path in (truth, *Path(model).iterdir())}
+    asked = [word.format(truth=truth) for word in options]
+    assert run(["eval", model, "--data", "data", *asked, "--overwrite"]) == code
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize(

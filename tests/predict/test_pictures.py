@@ -24,7 +24,7 @@ def test_a_picture_that_goes_whole_is_predicted_as_in_evaluation(tmp_path: Path,
     calls: list[Any] = []
     handle = model.register_forward_hook(lambda _module, inputs, output: calls.append((inputs[0], output)))
     loaded = LoadedModel(model, tiny_config(), tiny_meta(num_classes=2))
-    predict_scene(tmp_path / "photo.png", tmp_path / "out.json", model=loaded, score=0.0)
+    predict_scene(tmp_path / "photo.png", tmp_path / "out.json", model=loaded, score=0.0, precision="fp32")
     handle.remove()
 
     ((images, (found,)),) = calls
