@@ -79,12 +79,16 @@ INTERRUPTED_EXIT_CODE = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint naming the known word nearest to `word`, or listing the known ones when none is near."""
+def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:
+    """A hint naming the known word nearest to `word`, or listing the known ones when none is near.
+
+    Args:
+        parent: shown before the known words, which it does not make any nearer: the table of a key, with its dot.
+    """
     from difflib import get_close_matches
 
     names = sorted(set(known))
     near = get_close_matches(word, names, n=1, cutoff=0.5)
     if near:
-        return f"did you mean {near[0]!r}?"
-    return "known: " + ", ".join(names) if names else ""
+        return f"did you mean {parent + near[0]!r}?"
+    return "known: " + ", ".join(parent + name for name in names) if names else ""

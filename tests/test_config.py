@@ -166,3 +166,39 @@ def test_any_valid_configuration_survives_the_file(
     again = reload(config, tmp_path_factory.getbasetemp())
     # TOML has no null: a None that is left out reads as the default, which must then be None too.
     assert again == config
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.seed=-1", "train.seed"),
+        ("train.seed=99999999999999999999999", "train.seed"),
+        ("model.rpn.anchor_scales=[]", "model.rpn.anchor_scales"),
+        ("model.rpn.anchor_scales=[-4.0]", "model.rpn.anchor_scales"),
+        ("train.augment.scale=[1e-9, 1e-9]", "train.augment.scale: two ascending numbers from 0.01 to 100"),
+        (
+            'model.sam_arch={kind = "vit", hidden_size = 33, num_layers = 4, num_heads = 4, mlp_dim = 64, '
+            "global_attn_indexes = [1]}",
+            "model.sam_arch: hidden_size 33: must be a multiple of num_heads 4",
+        ),
+        (
+            'model.sam_arch={kind = "vit", hidden_size = 32, num_layers = 4, num_heads = 4, mlp_dim = 64, '
+            "global_attn_indexes = [1, 9]}",
+            "model.sam_arch: global_attn_indexes [9]: the layers are 0 to 3",
+        ),
+        ("model.backbone_weights=random", "unknown key 'model.backbone_weights'"),
+    ],
+)
+def test_values_that_no_model_can_have_are_refused_by_their_key(change: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config("rsprompter-anchor-nwpu", [change])
+    assert words in str(caught.value)
+
+
+def test_a_key_is_near_by_its_own_name_not_by_its_table() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config("mask2former-nwpu", ["model.sam=tiny-vit"])
+    assert "did you mean" not in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        load_config("mask2former-nwpu", ["model.query.querys=3"])
+    assert "did you mean 'model.query.queries'?" in str(caught.value)

@@ -146,7 +146,8 @@ def _first_problem(error: ValidationError) -> str:
         return f"{where}.kind: no kind named {first['ctx']['tag']!r}"
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: is missing"
-    return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+    told = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {told}" if where else told
 
 
 def _hint(error: ValidationError) -> str:
@@ -156,5 +157,5 @@ def _hint(error: ValidationError) -> str:
         return did_you_mean(first["ctx"]["tag"], first["ctx"]["expected_tags"].replace("'", "").split(", "))
     if first["type"] != "extra_forbidden" or table is None:
         return ""
-    parent = where.rpartition(".")[0]
-    return did_you_mean(where, [f"{parent}.{name}" if parent else name for name in table.model_fields])
+    parent, dot, name = where.rpartition(".")
+    return did_you_mean(name, table.model_fields, parent=parent + dot)

@@ -13,6 +13,8 @@ from pydantic import Field, PositiveInt
 from rsprompter_cli.config.frozen import Frozen
 from rsprompter_cli.config.sam import SamArch
 
+AnchorScales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+
 
 class LoraConfig(Frozen):
     """Low-rank adapters on the encoder's qkv projections."""
@@ -38,7 +40,7 @@ class NeckConfig(Frozen):
 class RpnConfig(Frozen):
     """Region proposals."""
 
-    anchor_scales: tuple[float, ...] = (4.0, 8.0)
+    anchor_scales: AnchorScales = (4.0, 8.0)
     nms_pre_train: PositiveInt = 2000
     nms_pre_test: PositiveInt = 1000
     max_proposals: PositiveInt = 1000
@@ -49,7 +51,7 @@ class RpnConfig(Frozen):
 class OneScaleRpnConfig(RpnConfig):
     """Region proposals with one anchor scale, as in every two-stage model but RSPrompter-anchor."""
 
-    anchor_scales: tuple[float, ...] = (8.0,)
+    anchor_scales: AnchorScales = (8.0,)
 
 
 class BoxConfig(Frozen):
@@ -113,8 +115,8 @@ class ResNetConfig(Frozen):
     """Sizes of a ResNet with bottlenecks; the defaults are ResNet-50."""
 
     stem_channels: PositiveInt = 64
-    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
-    depths: tuple[int, ...] = (3, 4, 6, 3)
+    hidden_sizes: tuple[PositiveInt, ...] = (256, 512, 1024, 2048)
+    depths: tuple[PositiveInt, ...] = (3, 4, 6, 3)
 
 
 class AutomaskConfig(Frozen):
@@ -123,8 +125,8 @@ class AutomaskConfig(Frozen):
     prompts: Literal["points", "boxes"] | None = Field(
         None, description="what SAM is asked with; None: boxes for tiny-vit, which knows nothing else, points otherwise"
     )
-    points_per_side: PositiveInt = 32
-    box_sizes: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+    points_per_side: int = Field(32, ge=1, le=256)
+    box_sizes: tuple[Annotated[float, Field(ge=0.01, le=1)], ...] = Field(
         (0.5, 0.25, 0.125), min_length=1, description="boxes: their sides, shares of the picture's longer side"
     )
     min_return_iou: float = Field(
@@ -134,7 +136,7 @@ class AutomaskConfig(Frozen):
     min_stability: float = Field(0.6, ge=0, le=1)
     stability_offset: float = Field(1.0, gt=0, description="logits added and taken away to see a mask's stability")
     box_nms_iou: float = Field(0.5, gt=0, le=1)
-    crop_layers: int = Field(0, ge=0, description="further passes over 4, 16, .. crops of the picture")
+    crop_layers: int = Field(0, ge=0, le=4, description="further passes over 4, 16, .. crops of the picture")
     crop_nms_iou: float = Field(0.6, gt=0, le=1)
     min_region_area: int = Field(16, ge=0, description="holes and islands below this many pixels are removed")
 
@@ -229,7 +231,7 @@ class SamclsConfig(SamModelConfig):
         "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
     )
     crop_size: int = Field(224, ge=64, description="side of the crops the classifier reads, pixels")
-    crop_scale: float = Field(2.0, ge=1, description="the crop is the mask's box, enlarged by this")
+    crop_scale: float = Field(2.0, ge=1, le=100, description="the crop is the mask's box, enlarged by this")
     blur: PositiveInt = Field(7, description="side of the blur of everything outside the mask, pixels, odd")
     match_iou: float = Field(
         0.2, gt=0, le=1, description="a mask takes the class of the object its box overlaps by more"

@@ -46,7 +46,7 @@ class TrainConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     workers: int = Field(2, ge=0, description="processes that read and augment pictures")
     cache_views: int = Field(
         0, ge=0, description="frozen encoder: augmented views per picture whose encoder maps are kept on disk; 0: none"
@@ -66,10 +66,8 @@ class Config(Frozen):
     @model_validator(mode="after")
     def _check(self) -> Config:
         low, high = self.train.augment.scale
-        if not 0 < low <= high:
-            raise ValueError("train.augment.scale: the range must be positive and ascending")
+        if not 0.01 <= low <= high <= 100:
+            raise ValueError("train.augment.scale: two ascending numbers from 0.01 to 100")
         if self.train.cache_views and getattr(self.model, "encoder", "none") != "frozen":
-            raise ValueError(
-                "train.cache_views: only a model whose SAM encoder is frozen has maps to keep; set it to 0"
-            )
+            raise ValueError("train.cache_views: only models whose model.encoder is frozen keep maps; set it to 0")
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from rsprompter_cli.config.frozen import Frozen
 
@@ -38,6 +38,15 @@ class VitArch(Frozen):
     output_channels: PositiveInt = 256
     pretrained_image_size: PositiveInt = 1024
     decoder: SamDecoderArch = SamDecoderArch()
+
+    @model_validator(mode="after")
+    def _check(self) -> VitArch:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size}: must be a multiple of num_heads {self.num_heads}")
+        wrong = [index for index in self.global_attn_indexes if not 0 <= index < self.num_layers]
+        if wrong:
+            raise ValueError(f"global_attn_indexes {wrong}: the layers are 0 to {self.num_layers - 1}")
+        return self
 
 
 class TinyVitArch(Frozen):
