@@ -55,6 +55,8 @@ def eval_command(
 
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
         raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
+    if pr_curve is not None and pr_curve.suffix.lower() != ".png":
+        raise UsageError(f"--pr-curve {pr_curve}: is drawn as PNG", "name a file that ends in .png")
     outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
     for path in outputs:
         refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[checkpoint])

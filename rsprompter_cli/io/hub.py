@@ -76,6 +76,8 @@ def find_sam(name: str) -> Path:
         CheckpointError: it is not there; the hint is the command that fetches it.
         UsageError: neither a known name nor anything like an id or a path.
     """
+    if not name:
+        raise UsageError("the name of the SAM is empty", did_you_mean(name, KNOWN_SAM))
     for folder in (complete_folder(sam_folder_for(name)), complete_folder(name)):
         if os.path.isfile(folder / SAM_CONFIG_FILE):
             return folder

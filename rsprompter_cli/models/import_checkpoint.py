@@ -109,8 +109,11 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
 
     Raises:
         CheckpointError: no checkpoint folder, or a model that the original cannot build.
+        UsageError: a name that does not end in .pth or .pt.
         OutputError: the file exists, or cannot be written.
     """
+    if Path(out).name and Path(out).suffix not in (".pth", ".pt"):
+        raise UsageError(f"{out}: the original's code reads .pth files", "name a file that ends in .pth")
     refuse_existing(out, overwrite=overwrite, inputs=[folder])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model

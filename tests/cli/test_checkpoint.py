@@ -212,11 +212,13 @@ def test_inputs_and_foreign_files_are_never_replaced(folder: Path, tmp_path: Pat
         "holds the input": ["import", source, *preset, "--out", str(keep)],
         "'thesis.txt', which is no part of a checkpoint": ["import", source, *preset, "--out", str(foreign)],
         "has no name": ["import", source, *preset, "--out", ""],
-        "is a part of the input": ["export", model, "--out", f"{model}/{WEIGHTS_FILE}"],
         "is the input": ["merge-lora", model, "--out", f"{keep}/sub/../model"],
     }
     for words, command in tried.items():
         assert words in error_of(["checkpoint", *command, "--overwrite"], 7, capsys)
+    for name in (WEIGHTS_FILE, "meta.json"):
+        wrong = ["checkpoint", "export", model, "--out", f"{model}/{name}", "--overwrite"]
+        assert "ends in .pth" in error_of(wrong, 2, capsys)
     image = str(Path(__file__).parents[2] / "examples/scene/town.tif")
     command = ["predict", image, "--model", model, "--out", f"{model}/meta.json", "--overwrite"]
     assert "is a part of the input" in error_of(command, 7, capsys)

@@ -112,6 +112,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(monkeypatch: pytest.MonkeyPatch)
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
+def test_everything_with_a_sam_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    _preset()
+    assert run(["predict", _scene(), "--everything", "--sam", "", "--native", "--out", "out.geojson"]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "the name of the SAM is empty" in error
+
+
 def test_a_sam_that_finds_nothing_ends_the_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(_preset(epochs=9), "--set", "model.automask.min_predicted_iou=1") == 8
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rsp: error")]
