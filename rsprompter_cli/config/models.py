@@ -14,6 +14,7 @@ from rsprompter_cli.config.frozen import Frozen
 from rsprompter_cli.config.sam import SamArch
 
 AnchorScales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+"""Sides of the anchors over the stride of their level."""
 
 
 class LoraConfig(Frozen):
