@@ -9,6 +9,7 @@ python examples/bench_model.py [--only encoder,decoder,models,training] [--repea
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -26,9 +27,9 @@ from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from rsprompter_cli.config import KNOWN_SAM
-from rsprompter_cli.models import sam
-from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models import build, sam
 from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.products import quicken
 from rsprompter_cli.structures import Target
 
 SIDE, OBJECTS, PROMPTS, CLASSES, TRAINED_OBJECTS = 1024, 100, 5, 10, 20
@@ -111,12 +112,14 @@ def bench_encoder(precision: str, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     encoder: Any = build_encoder(KNOWN_SAM["base"], SIDE).eval()
     shaken(encoder)
+    plain_encoder = copy.deepcopy(encoder)
+    quicken(encoder)
     pixels = torch.randn(1, 3, SIDE, SIDE)
     return pair(
         "encoder",
         precision,
         repeats,
-        plain=lambda: encoder.vit(pixels).last_hidden_state,
+        plain=lambda: plain_encoder.vit(pixels).last_hidden_state,
         ours=lambda: encoder(pixels).embedding,
         plain_in=precision,
     )
@@ -126,6 +129,8 @@ def bench_decoder(name: str, precision: str, repeats: int) -> dict[str, Any]:
     """The decoder of 100 prompts against transformers' in one float32 batch."""
     torch.manual_seed(0)
     decoder = build_decoder(KNOWN_SAM["base"], default_chunk()).eval()
+    plain_decoder = copy.deepcopy(decoder)
+    quicken(decoder)
     cells, width = SIDE // 16, KNOWN_SAM["base"].output_channels
     embedding, prompts = torch.randn(1, width, cells, cells), torch.randn(OBJECTS, PROMPTS, width)
     dense = torch.randn(OBJECTS, width, cells, cells) if name == "decoder query" else None
@@ -133,7 +138,7 @@ def bench_decoder(name: str, precision: str, repeats: int) -> dict[str, Any]:
         name,
         precision,
         repeats,
-        plain=lambda: plain_with_quality(decoder, embedding, prompts, dense=dense, multimask=False)[0][:, 0],
+        plain=lambda: plain_with_quality(plain_decoder, embedding, prompts, dense=dense, multimask=False)[0][:, 0],
         ours=lambda: decoder(embedding, prompts, dense),
         plain_in="fp32",
     )
@@ -200,7 +205,7 @@ def child(asked: dict[str, Any]) -> dict[str, Any]:
     if asked["plain"]:
         use_plain_modules()
     torch.manual_seed(0)
-    model = build_model(configuration(asked["kind"]), num_classes=CLASSES)
+    model = build.build_model(configuration(asked["kind"]), num_classes=CLASSES)
     image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
     seconds, count = [], None
     for _ in range(asked["runs"]):
@@ -246,7 +251,7 @@ def train_once(model: nn.Module, image: Tensor) -> None:
 
 
 def use_plain_modules() -> None:
-    """From here on the models of this process run transformers' own encoder layers and mask decoder."""
+    """From here on this process runs transformers' own encoder layers and mask decoder, and torch's linear layers."""
 
     def layer_of_transformers(layer: SamVisionLayer, cells: Tensor) -> Tensor:
         result: Tensor = layer(cells)
@@ -254,6 +259,7 @@ def use_plain_modules() -> None:
 
     sam.vit_layer = layer_of_transformers  # type: ignore[attr-defined]
     sam.PromptedDecoder.with_quality = plain_with_quality  # type: ignore[method-assign]
+    build.quicken = lambda model: None  # type: ignore[attr-defined]
 
 
 def plain_with_quality(

@@ -26,6 +26,7 @@ from rsprompter_cli.models.build_sam import aggregator_kind
 from rsprompter_cli.models.build_samcls import build_samcls
 from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
+from rsprompter_cli.models.products import quicken
 from rsprompter_cli.models.resnet import freeze_stages
 from rsprompter_cli.models.sam_weights import resolve_sam_arch
 from rsprompter_cli.models.trainable import set_trainable
@@ -102,4 +103,5 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             model = build_mask2former(complete, num_classes)
         case _:
             assert_never(complete)
+    quicken(model)
     return model

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsprompter_cli.models.products import linear, linear_gelu, linear_plus
+
 _BYTES_AT_ONCE = 1 << 20
 """Of one prompt's cells, what is worked on at a time: with what is made of it the caches of two cores hold it."""
 
@@ -111,23 +113,28 @@ def _write(
     attention, norm = layer.cross_attn_image_to_token, layer.layer_norm4
     heads = attention.num_attention_heads
     answers = _answers(attention, tokens)  # [n, HT, C]
-    if isinstance(image, SharedImage):
-        cells, asked = image.cells.expand(tokens.shape[0], -1, -1), None
-        logits = _shared_logits(attention, keys, image)  # [n, HT, hw]
-    else:
-        cells, asked = image, _asked(attention, keys)
-        logits = asked.bias.expand(-1, -1, cells.shape[1])
     if room is None:
-        if asked is not None:
-            logits = torch.baddbmm(logits + asked.map @ positions.T, asked.map, cells.transpose(1, 2))
+        if isinstance(image, SharedImage):
+            cells, logits = image.cells.expand(tokens.shape[0], -1, -1), _shared_logits(attention, keys, image)
+        else:
+            cells, asked = image, _asked(attention, keys)
+            logits = asked.bias + asked.map @ positions.T
+            logits = torch.baddbmm(logits, asked.map, cells.transpose(1, 2))  # [n, HT, hw]
         return norm(torch.baddbmm(cells, _over_tokens(logits, heads).transpose(1, 2), answers))
-    for index, own in enumerate(cells):
+    if isinstance(image, SharedImage):
+        map_, bias = _apart(attention, keys), None  # [n, HT, Hd]
+    else:
+        map_, bias = _asked(attention, keys)
+    for index, result in enumerate(room[: tokens.shape[0]]):
+        own = image.cells if isinstance(image, SharedImage) else image[index]
+        answer = answers[index].T
         for part in _blocks(own):
-            some = logits[index, :, part]
-            if asked is not None:
-                some = torch.addmm(some, asked.map[index], (own[part] + positions[part]).T)
-            weights = _over_tokens(some[None], heads)[0]  # [HT, hw']
-            room[index, part] = norm(torch.addmm(own[part], weights.T, answers[index]))
+            read = image.queries[part] if isinstance(image, SharedImage) else own[part] + positions[part]
+            logits = linear(map_[index], read)  # [HT, hw']
+            if bias is not None:
+                logits += bias[index]
+            weights = _over_tokens(logits[None], heads)[0]
+            result[part] = norm(linear_plus(weights.T, answer, own[part]))
     return room[: tokens.shape[0]]
 
 
@@ -197,8 +204,8 @@ def _read(attention: Any, queries: Tensor, image: Tensor, positions: Tensor, roo
 
 def _mixed(asked: Tensor, cells: Tensor, positions: Tensor) -> Tensor:
     """The mean of the cells [hw, C] by the weights that [HT, C] give them: [HT, C]."""
-    logits = [asked @ (cells[part] + positions[part]).T for part in _blocks(cells)]
-    return torch.cat(logits, dim=1).softmax(-1) @ cells
+    logits = [linear(asked, cells[part] + positions[part]) for part in _blocks(cells)]
+    return linear(torch.cat(logits, dim=1).softmax(-1), cells.T)
 
 
 def _read_shared(attention: Any, queries: Tensor, image: SharedImage) -> Tensor:
@@ -221,6 +228,15 @@ def _shared_logits(attention: Any, keys: Tensor, image: SharedImage) -> Tensor:
     logits = known @ _split(image.queries[None], heads)[0].transpose(1, 2)  # [H, nT, hw]
     count, tokens = keys.shape[:2]
     return logits.unflatten(1, (count, tokens)).transpose(0, 1).reshape(count, heads * tokens, -1)
+
+
+def _apart(attention: Any, keys: Tensor) -> Tensor:
+    """The tokens `keys` [n, T, C] as cells' queries meet them, each head's in its own columns: [n, HT, Hd]."""
+    heads = attention.num_attention_heads
+    known = _split(attention.k_proj(keys), heads) * attention.scaling  # [n, H, T, d]
+    apart = known.new_zeros((*known.shape[:3], heads, known.shape[-1]))  # [n, H, T, H, d]
+    apart.diagonal(dim1=1, dim2=3).copy_(known.permute(0, 2, 3, 1))
+    return apart.flatten(3).flatten(1, 2)
 
 
 def _folded(tokens: Tensor, projection: Any) -> Tensor:
@@ -256,9 +272,9 @@ def _draw(decoder: Any, cells: Tensor, filters: Tensor, size: tuple[int, int]) -
     for some, own in zip(cells, filters, strict=True):
         parts = []
         for part in some.split(_cells_at_once(some)):
-            halves = F.linear(part, *first).unflatten(1, (4, -1))  # [hw', 2 x 2, C / 4]
+            halves = linear(part, *first).unflatten(1, (4, -1))  # [hw', 2 x 2, C / 4]
             halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-            quarters = F.gelu(F.linear(halves.flatten(0, 1), *second)).unflatten(1, (4, -1))  # [hw' x 4, 2 x 2, C / 8]
+            quarters = linear_gelu(halves.flatten(0, 1), *second).unflatten(1, (4, -1))  # [hw' x 4, 2 x 2, C / 8]
             parts.append(own @ quarters.flatten(0, 1).T)  # [M, hw' x 2 x 2 x 2 x 2]
         drawn.append(torch.cat(parts, dim=1))
     rows, columns = size

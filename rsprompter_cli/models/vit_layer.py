@@ -14,7 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.activations import GELUActivation
+
+from rsprompter_cli.models.products import linear, linear_gelu, linear_plus
 
 _LOGITS_AT_ONCE = 1 << 19
 """2 MiB of float32: some rows of one head over the whole map, or all heads of one window."""
@@ -43,8 +46,14 @@ def vit_layer(layer: Any, cells: Tensor) -> Tensor:
 
 
 def _mlp(mlp: Any, cells: Tensor) -> Tensor:
-    """The same for some cells at a time."""
-    parts = [mlp(part) for part in cells.flatten(0, 2).split(_CELLS_AT_ONCE)]
+    """A SamMLPBlock, some cells at a time."""
+    parts = []
+    for part in cells.flatten(0, 2).split(_CELLS_AT_ONCE):
+        if isinstance(mlp.lin1, nn.Linear) and type(mlp.act) is GELUActivation:
+            hidden = linear_gelu(part, mlp.lin1.weight, mlp.lin1.bias)
+        else:
+            hidden = mlp.act(mlp.lin1(part))
+        parts.append(mlp.lin2(hidden))
     return torch.cat(parts).view(cells.shape)
 
 
@@ -107,6 +116,10 @@ def _weigh(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: f
 
     Sums and the softmax are float32 in any arithmetic; `bias` is used up.
     """
+    if queries.shape[0] == 1 and queries.dtype == torch.float32:
+        logits = linear_plus(queries[0] * scale, keys[0].T, bias[0])
+        torch.softmax(logits, -1, out=logits)
+        return linear(logits, values[0].T)[None]
     if queries.dtype == torch.float32:
         bias.baddbmm_(queries, keys, alpha=scale)
     else:
