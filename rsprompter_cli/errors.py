@@ -7,6 +7,8 @@ docs/exit-codes.md is generated from this module.
 
 from collections.abc import Iterable
 
+_SHOWN = 4
+
 
 class RspError(Exception):
     """Anything that stops a command for a reason the user can act on.
@@ -77,6 +79,18 @@ class ResourceError(RspError):
 
 INTERRUPTED_EXIT_CODE = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def shorten(word: str, longest: int = 120) -> str:
+    """A name or key for messages."""
+    return word if len(word) <= longest else word[: longest - 3] + "..."
+
+
+def some(words: Iterable[str]) -> str:
+    """The first few of many words for messages, and how many more there are."""
+    listed = list(words)
+    shown = ", ".join(shorten(word) for word in listed[:_SHOWN])
+    return shown if len(listed) <= _SHOWN else f"{shown} and {len(listed) - _SHOWN} more"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:

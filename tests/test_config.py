@@ -77,7 +77,7 @@ def test_override_none_removes_a_key() -> None:
         ("model.roi.fc_chanels=3", "unknown key 'model.roi.fc_chanels'", "model.roi.fc_channels"),
         ("train.epochs=many", "train.epochs", ""),
         ("train.lr=-1", "train.lr", ""),
-        ("train.lr=nan", "train.lr: Input should be a finite number", ""),
+        ("train.lr=nan", "train.lr: must be a finite number", ""),
         ("train.lr=" + "[" * 5000, "--set train.lr: its value is nested too deeply", ""),
         ("train.augment.scale=[2.0, 1.0]", "train.augment.scale", ""),
         ("train.lr", "key=value", ""),
@@ -91,6 +91,51 @@ def test_bad_override_is_named(override: str, message: str, hint: str) -> None:
     assert message in caught.value.message
     assert hint in caught.value.hint
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.epochs=many", "train.epochs: must be a whole number"),
+        ("train.epochs=2.5", "train.epochs: must be a whole number"),
+        ("train.epochs=[2]", "train.epochs: must be a whole number"),
+        ("train.epochs=0", "train.epochs: must be more than 0"),
+        ("train.lr=fast", "train.lr: must be a number"),
+        ("train.workers=-1", "train.workers: must be 0 or more"),
+        ("train.augment.hue=0.7", "train.augment.hue: must be 0.5 or less"),
+        ("train.seed=9223372036854775808", "train.seed: must be less than 9223372036854775808"),
+        ("train.augment.rotate90=perhaps", "train.augment.rotate90: must be true or false"),
+        ("train.precision=fp8", "train.precision: must be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("train.augment.scale=1.5", "train.augment.scale: must be a list, as [1, 2]"),
+        ("train.augment.scale=[1, 2, 3]", "train.augment.scale: must have 2 items at most, has 3"),
+        ("train.augment.scale=[1]", "train.augment.scale.1: is missing"),
+        ("model.rpn.anchor_scales=[]", "model.rpn.anchor_scales: must have 1 or more items, has 0"),
+        ("model.roi=3", "model.roi: must be a table of keys"),
+        ("data.root=3", "data.root: must be text"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(change: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(DEFAULT_PRESET, [change])
+    assert caught.value.message == f"{DEFAULT_PRESET}: {words}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["KEY=1", "train.KEY=1", "name.KEY=1", "train.lr.KEY=1", "KEY", "model.kind=KEY", "train.KEY=" + "[" * 5000],
+)
+def test_a_very_long_key_is_cut_in_errors(change: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(DEFAULT_PRESET, [change.replace("KEY", "a" * 3000)])
+    assert "aaa..." in caught.value.message
+    assert len(caught.value.message) < 250
+
+
+def test_a_very_long_key_of_a_file_is_cut_in_errors(tmp_path: Path) -> None:
+    file = tmp_path / "long.toml"
+    file.write_text("b" * 3000 + " = 1\n" + dump_config(load_config(DEFAULT_PRESET)), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"unknown key 'b{57}\.\.\.'"):
+        load_config(file)
 
 
 @pytest.mark.parametrize("text", ["'a'\nname='b'", "1]\nb=[2", "'a' # b", "1, 2", "1,", "1]#", "", "C:\\new"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsprompter_cli.errors import InputError, OutputError, RspError, UsageError, did_you_mean
+from rsprompter_cli.errors import InputError, OutputError, RspError, UsageError, did_you_mean, some
 
 
 def test_message_and_hint_are_one_line_each() -> None:
@@ -35,3 +35,9 @@ def test_without_a_near_word_all_are_listed_sorted() -> None:
 
 def test_usage_error_is_code_two_as_shells_expect() -> None:
     assert UsageError("x").exit_code == 2
+
+
+def test_many_words_are_a_few_and_a_number() -> None:
+    assert some(["a", "b"]) == "a, b"
+    assert some("abcdef") == "a, b, c, d and 2 more"
+    assert some(["x" * 500]) == "x" * 117 + "..."

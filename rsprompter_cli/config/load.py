@@ -11,10 +11,38 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from rsprompter_cli.config.run import Config
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean, shorten
 
 PRESET_FOLDER = Path(__file__).parents[1] / "presets"
 DEFAULT_PRESET = "rsprompter-anchor-whu"
+
+_LONGEST_KEY = 60
+"""Characters of a key in a message; our own have at most 50."""
+
+_WORDS = {
+    "missing": "is missing",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "tuple_type": "must be a list, as [1, 2]",
+    "model_type": "must be a table of keys",
+    "model_attributes_type": "must be a table of keys",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "too_short": "must have {min_length} or more items, has {actual_length}",
+    "too_long": "must have {max_length} items at most, has {actual_length}",
+}
+"""What pydantic's types of error are called here; any other keeps pydantic's own words."""
 
 
 def list_presets() -> dict[str, Path]:
@@ -32,7 +60,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     presets = list_presets()
     path = presets.get(str(source), Path(source))
     if str(source) not in presets and not os.path.isfile(path):
-        raise UsageError(f"no preset or file named {str(source)!r}", did_you_mean(str(source), presets))
+        raise UsageError(f"no preset or file named {shorten(str(source))!r}", did_you_mean(str(source), presets))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -84,13 +112,14 @@ def _tables(annotation: Any) -> list[type[BaseModel]]:
 def _apply_override(tree: dict[str, Any], text: str) -> None:
     key, sign, raw = text.partition("=")
     if not sign or not key.strip():
-        raise UsageError(f"--set {text!r}: write it as key=value, for instance train.lr=1e-4")
+        raise UsageError(f"--set {shorten(text)!r}: write it as key=value, for instance train.lr=1e-4")
     path = key.strip().split(".")
     node = tree
     for part in path[:-1]:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
-            raise UsageError(f"--set {key}: {part!r} is a value, not a table", did_you_mean(key, valid_keys()))
+            told = f"--set {_short(key)}: {_short(part)!r} is a value, not a table"
+            raise UsageError(told, did_you_mean(key, valid_keys()))
         node = child
     if raw.strip().lower() == "none":
         node.pop(path[-1], None)
@@ -108,7 +137,7 @@ def _toml_value(key: str, raw: str) -> Any:
     except tomllib.TOMLDecodeError:
         return raw
     except RecursionError as error:
-        raise UsageError(f"--set {key}: its value is nested too deeply") from error
+        raise UsageError(f"--set {_short(key)}: its value is nested too deeply") from error
     one = len(alone) == len(in_list) == 1 and len(in_list["value"]) == 1
     return alone["value"] if one else raw
 
@@ -140,14 +169,25 @@ def _tag(table: type[BaseModel]) -> Any:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
     where, _ = _locate(first["loc"])
+    where = _short(where)
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}"
     if first["type"] == "union_tag_invalid":
-        return f"{where}.kind: no kind named {first['ctx']['tag']!r}"
+        return f"{where}.kind: no kind named {_short(first['ctx']['tag'])!r}"
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: is missing"
-    told = first["msg"].removeprefix("Value error, ")
+    told = _words(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
     return f"{where}: {told}" if where else told
+
+
+def _words(kind: str, facts: Mapping[str, Any]) -> str:
+    """Our words for a type of error, none where the table has none."""
+    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in facts.items()}
+    return _WORDS.get(kind, "").format(**shown)
+
+
+def _short(key: str) -> str:
+    return shorten(key, _LONGEST_KEY)
 
 
 def _hint(error: ValidationError) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage, parse_coco, require_usable
-from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, shorten, split_of
+from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, split_of
 from rsprompter_cli.data.problems import Problem, Report
 from rsprompter_cli.data.rle import bounds, overshoot, to_rle
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, shorten
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]

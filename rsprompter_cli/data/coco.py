@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from rsprompter_cli.data.images import shorten, unsafe_reason
+from rsprompter_cli.data.images import unsafe_reason
 from rsprompter_cli.data.problems import EntryError, Problem
 from rsprompter_cli.data.rle import (
     MAX_PIXELS,
@@ -21,7 +21,7 @@ from rsprompter_cli.data.rle import (
     parse_segmentation,
     to_rle,
 )
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, shorten
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, shorten
 
 SPLITS = ("train", "val", "test")
 MAX_NAME = 1000
@@ -34,11 +34,6 @@ def unsafe_reason(file_name: str) -> str | None:
     if ".." in posix.parts or ".." in windows.parts:
         return "leads out of its folder by '..'"
     return None
-
-
-def shorten(name: str, longest: int = 120) -> str:
-    """A name for messages."""
-    return name if len(name) <= longest else name[: longest - 3] + "..."
 
 
 def find_annotations(root: str | Path, split: str) -> Path:
