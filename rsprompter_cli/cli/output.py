@@ -21,6 +21,7 @@ ROOT_LOGGER = "rsprompter_cli"
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _OWN_LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ rsprompter_cli[\w.]*: ")
 """How a line of `_LOG_LINE` begins."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | None = None) -> None:
@@ -72,6 +73,8 @@ class _LevelFormatter(logging.Formatter):
 def print_error(message: str, hint: str = "") -> None:
     """One line on stderr, and in the log file when there is one."""
     line = f"rsp: error: {' '.join(message.split())}" + (f" ({hint})" if hint else "")
+    # What a file or a command line holds is shown, never obeyed by the terminal.
+    line = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
     print(line, file=sys.stderr, flush=True)
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
         if isinstance(handler, logging.FileHandler):

@@ -89,6 +89,11 @@ def test_error_is_one_line(capsys: Captured) -> None:
     assert capsys.readouterr() == ("", "rsp: error: two lines (way out)\n")
 
 
+def test_error_holds_nothing_that_a_terminal_obeys(capsys: Captured) -> None:
+    print_error("\x1b[31mred\x07 and \x9bmore", "wäy \x08out")
+    assert capsys.readouterr().err == "rsp: error: \\x1b[31mred\\x07 and \\x9bmore (wäy \\x08out)\n"
+
+
 def test_json_refuses_nan(capsys: Captured) -> None:
     with pytest.raises(ValueError, match="JSON"):
         print_json({"ap": float("nan")})
