@@ -38,7 +38,7 @@ def import_command(
     from rsprompter_cli.config import load_config
     from rsprompter_cli.models.import_checkpoint import import_checkpoint
 
-    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
     done = import_checkpoint(
         file, out, load_config(preset, overrides or ()), class_names=names, ema=ema, overwrite=overwrite
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import CheckpointError
-from rsprompter_cli.io.checkpoint import read_safetensors
+from rsprompter_cli.errors import CheckpointError, shorten, some
+from rsprompter_cli.io.checkpoint import CONFIG_FILE, META_FILE, WEIGHTS_FILE, read_safetensors
 from rsprompter_cli.io.unpickle import load_pickle
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _COUNTERS = ("steps", "n_averaged")
 """Beside the weights of an averaged model: how many steps it has seen."""
 _META_FACTS = ("epoch", "iter", "time", "experiment_name", "mmengine_version")
+_CONVERTER = "zero_to_fp32.py"
+"""The script that DeepSpeed puts beside its folders."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +52,11 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
         ema: take averaged weights where the file has any, else those that were trained.
 
     Raises:
-        CheckpointError: missing, damaged, it names something outside the allow-list, or holds no weights.
+        CheckpointError: missing, a folder, damaged, it names something outside the allow-list, or holds no
+            weights or some that are no plain arrays of numbers.
     """
     path = Path(path)
+    _refuse_folder(path)
     if path.suffix == ".safetensors":
         content: Any = read_safetensors(path)
     else:
@@ -64,10 +69,32 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
     if isinstance(content.get("module"), dict):
         raise CheckpointError(
             f"{path}: DeepSpeed's own file, whose weights may be rounded or in parts",
-            "convert its folder with the zero_to_fp32.py that lies in it, and import that",
+            f"convert its folder with the {_CONVERTER} that lies in it, and import that",
         )
     state, averaged = _unwrapped(_tensors(content, path))
     return OriginalFile(state, AVERAGED if averaged else TRAINED)
+
+
+def _refuse_folder(path: Path) -> None:
+    """Say of a folder what it is, and what to give instead."""
+    if not os.path.isdir(path):
+        return
+    inside = {file.name for file in path.iterdir()}
+    if {WEIGHTS_FILE, CONFIG_FILE, META_FILE} <= inside:
+        raise CheckpointError(
+            f"{path}: a checkpoint folder, which needs no import",
+            "give it as it is: rsp predict --model, rsp eval, rsp train --load-from",
+        )
+    parts = [*path.glob("*_states.pt"), *path.glob("*/*_states.pt")]
+    if parts or _CONVERTER in inside:
+        raise CheckpointError(
+            f"{path}: a folder of DeepSpeed's, which holds the weights in parts",
+            f"convert it with the {_CONVERTER} that lies in it or beside it, and import the file that comes out",
+        )
+    files = sorted(name for name in inside if name.endswith((".pth", ".safetensors")))
+    raise CheckpointError(
+        f"{path}: a folder, not a weights file", "name the file in it" + (f": {some(files)}" if files else "")
+    )
 
 
 def _from_checkpoint(content: Mapping[str, Any], wrapper: str, path: Path, ema: bool) -> OriginalFile:
@@ -95,9 +122,35 @@ def _tensors(table: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
     wrong = [str(key) for key, value in table.items() if not isinstance(value, Tensor)]
     if wrong or not table:
-        named = f": {wrong[0]} is none" if wrong else ""
+        named = f": {shorten(wrong[0])} is none" if wrong else ""
         raise CheckpointError(f"{path}: holds no table of tensors{named}")
-    return {str(key): value for key, value in table.items()}
+    tensors = {str(key): value for key, value in table.items()}
+    _require_plain(tensors, path)
+    return tensors
+
+
+def _require_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that are no plain arrays of numbers."""
+    kinds = {key: kind for key, value in tensors.items() if (kind := _unusual_kind(value))}
+    if kinds:
+        raise CheckpointError(
+            f"{path}: {len(kinds)} of {len(tensors)} tensors are no plain arrays of numbers: "
+            + some(f"{key} ({kind})" for key, kind in kinds.items()),
+            "save them with .to_dense() or .dequantize(), or import the file that the training wrote",
+        )
+
+
+def _unusual_kind(value: Tensor) -> str | None:
+    """How a tensor stores its numbers, where that is not one by one."""
+    import torch
+
+    if value.is_nested:
+        return "nested"
+    if value.is_quantized:
+        return "quantised"
+    if value.is_meta:
+        return "without numbers"
+    return "sparse" if value.layout != torch.strided else None
 
 
 def _unwrapped(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
@@ -111,12 +164,12 @@ def _unwrapped(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
 
 
 def _class_names(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Class names under the spellings of mmengine and of mmdetection before it."""
+    """Class names under the spellings of mmengine and of mmdetection before it, not looked at."""
     dataset = meta.get("dataset_meta")
     tables = [meta] if not isinstance(dataset, Mapping) else [dataset, meta]
     for table in tables:
         for key in ("classes", "CLASSES"):
             names = table.get(key)
             if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-                return tuple(names)
+                return tuple(name.strip() for name in names)
     return None

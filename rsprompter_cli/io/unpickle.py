@@ -6,9 +6,11 @@ frameworks leave in their files become inert stand-ins; any other name is refuse
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import struct
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -75,11 +77,13 @@ def load_pickle(path: str | Path) -> Any:
     import torch
 
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # also false of a name that is too long
         raise CheckpointError(f"{path}: no such file")
     known: list[Any] = [(_Inert, name) for name in _STAND_INS] + [(_Table, name) for name in _TABLES]
     try:
-        with torch.serialization.safe_globals(known):
+        with torch.serialization.safe_globals(known), warnings.catch_warnings():
+            # Of kinds of tensors whose readers refuse them in words of their own.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refusal(path, error) from error

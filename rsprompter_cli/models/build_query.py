@@ -79,7 +79,8 @@ def build_pixel_decoder(query: QueryConfig, width: int) -> PixelDecoder:
         if query.channels % getattr(query, name):
             raise UsageError(
                 f"model.query.channels = {query.channels}: must be a multiple of "
-                f"model.query.{name} = {getattr(query, name)}"
+                f"model.query.{name} = {getattr(query, name)}",
+                f"--set model.query.{name}=N that divides it; for an imported model, the N it was trained with",
             )
     return PixelDecoder(
         in_channels=width,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rsprompter_cli.config import Config, ModelConfig, TinyVitArch, TrainedSamConfig
+from rsprompter_cli.data.class_names import unsound_name
 from rsprompter_cli.data.known_classes import classes_of_preset
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
@@ -28,11 +29,11 @@ from rsprompter_cli.io.sam_folder import file_sha256
 from rsprompter_cli.models.build import build_model, complete_config, merged_config
 from rsprompter_cli.models.export_original import original_tensors
 from rsprompter_cli.models.import_original import TABLES, our_tensors, rename_keys, without_adapter_prefix
-from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.lora import merge_lora
 from rsprompter_cli.models.original_shared import Spelling, find_spelling
-from rsprompter_cli.models.original_sizes import OriginalShapes, find_kind, fit_to_file
+from rsprompter_cli.models.original_sizes import OriginalShapes, find_kind, fit_to_file, size_hint
 
 _SPELLING = "original_spelling"
 """Entry of a checkpoint's provenance: how the file it was imported from wrote the encoder's names."""
@@ -77,9 +78,10 @@ def import_checkpoint(
         overwrite: replace a folder that exists.
 
     Raises:
-        CheckpointError: damaged or unsafe file, another kind of model, another SAM, or keys that are
-            unknown, missing or of another shape; all are listed.
-        UsageError: class names that are not as many as the model's classes, or a preset without original.
+        CheckpointError: damaged or unsafe file, another kind of model, another SAM, keys that are unknown,
+            missing or of another shape, numbers that no model has, or class names that none can have.
+        UsageError: such class names in `class_names`, or not as many as the model's classes; sizes of the preset
+            that do not go with the file's; a preset without original.
         OutputError: the folder exists, or cannot be written.
     """
     path, out = Path(path), Path(out)
@@ -93,9 +95,9 @@ def import_checkpoint(
     file = read_original_file(path, ema=ema)
     shapes = _shapes(file.tensors, kind, str(path))
     model, changes = fit_to_file(complete_config(config.model), shapes)
+    tensors = _fitting(file, model, shapes.num_classes, str(path))
     names, source = _class_names(file, config, shapes.num_classes, class_names, path)
     config = config.model_copy(update={"model": model})
-    tensors = _fitting(file, model, len(names), str(path))
     meta = _meta(config, names, file, path)
     write_checkpoint(out, tensors, config, meta)
     return Imported(out, config, meta, file.weights, file.other, changes, source)
@@ -172,21 +174,30 @@ def _class_names(
 ) -> tuple[tuple[str, ...], str]:
     """The names of `count` classes and where they come from."""
     if named is not None:
-        names = tuple(named)
-        if len(names) != count or len(set(names)) != count:
-            different = len(set(names))
-            raise UsageError(
-                f"--classes names {different} classes, {path} holds a model of {count}",
-                "name each class once, in the order of the category ids it was trained with",
-            )
-        return names, "--classes"
+        _check_named(named, count, path)
+        return tuple(named), "--classes"
     if file.class_names is not None and len(file.class_names) == count:
+        fault = unsound_name(file.class_names)
+        if fault is not None:
+            raise CheckpointError(
+                f"{path}: the class names in it cannot be taken: {fault}", "name them with --classes a,b,c"
+            )
         return file.class_names, "the file"
     known = classes_of_preset(config.name)
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
     told = "" if known is None else f", the preset's data set has {len(known)}"
     raise UsageError(f"{path}: holds a model of {count} classes{told}", "name them with --classes a,b,c")
+
+
+def _check_named(names: Sequence[str], count: int, path: Path) -> None:
+    """Raise UsageError for names that are not those of `count` classes."""
+    hint = "name each class once, in the order of the category ids it was trained with"
+    fault = unsound_name(names)
+    if fault is not None:
+        raise UsageError(f"--classes: {fault}", hint)
+    if len(names) != count:
+        raise UsageError(f"--classes names {len(names)} classes, {path} holds a model of {count}", hint)
 
 
 def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path) -> CheckpointMeta:
@@ -212,17 +223,27 @@ def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path
 def _fitting(file: OriginalFile, model: ModelConfig, num_classes: int, origin: str) -> dict[str, Tensor]:
     """The file's tensors in the order, the precision and under the names of the model, strictly its own."""
     kind = model.kind
-    # On the meta device a model has shapes and no memory.
-    with torch.device("meta"):
-        outline = build_model(model, num_classes=num_classes).state_dict()
+    outline = _outline(model, num_classes, origin)
     needed = original_tensors(outline, kind=kind, spelling=find_spelling(file.tensors), origin="the preset")
     optional = [key for key in TABLES[kind].copies if key not in file.tensors]
     for key in optional:
         needed.pop(key, None)
     # Compared under the file's names, which its reader can look up.
-    check_keys(shapes_of(needed), shapes_of(file.tensors), origin)
+    sizes, found = shapes_of(needed), shapes_of(file.tensors)
+    check_keys(sizes, found, origin, size_hint(sizes, found))
+    check_values(needed, file.tensors, origin)
     tensors = our_tensors(file.tensors, kind=kind, lora=_has_adapters(model), origin=origin)
     return {key: tensors[key].to(value.dtype) for key, value in outline.items()}
+
+
+def _outline(model: ModelConfig, num_classes: int, origin: str) -> dict[str, Tensor]:
+    """The tensors of a model, with shapes and without memory."""
+    try:
+        with torch.device("meta"):
+            outline: dict[str, Tensor] = build_model(model, num_classes=num_classes).state_dict()
+    except UsageError as error:
+        raise UsageError(f"{origin}: with the sizes of its tensors, {error.message}", error.hint) from error
+    return outline
 
 
 def _has_adapters(model: ModelConfig) -> bool:

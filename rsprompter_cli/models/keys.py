@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from rsprompter_cli.errors import CheckpointError
+import torch
+from torch import Tensor
 
-_SHOWN = 4
+from rsprompter_cli.errors import CheckpointError, some
+
+_FRACTIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 CLASS_ROWS: Mapping[str, str] = {
     "rsprompter-anchor": "box_head.classes.weight",
@@ -29,13 +32,16 @@ class HasShape(Protocol):
     def shape(self) -> Sequence[int]: ...
 
 
-def check_keys(needed: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]], origin: str) -> None:
+def check_keys(
+    needed: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]], origin: str, hint: str = ""
+) -> None:
     """Check that the keys are the same and every shape agrees.
 
     Args:
         needed: shape of every tensor of the model, by key.
         given: shape of every stored tensor, by key.
         origin: the file, named in the error.
+        hint: the way out.
 
     Raises:
         CheckpointError: lists missing, unexpected and mismatched keys.
@@ -48,19 +54,55 @@ def check_keys(needed: Mapping[str, Sequence[int]], given: Mapping[str, Sequence
         if key in given and list(given[key]) != list(needed[key])
     ]
     problems = [
-        f"{len(names)} {what}: {_some(names)}"
+        f"{len(names)} {what}: {some(names)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
         if names
     ]
     if problems:
-        raise CheckpointError(f"{origin}: the weights do not fit the model; " + "; ".join(problems))
+        raise CheckpointError(f"{origin}: the weights do not fit the model; " + "; ".join(problems), hint)
+
+
+def check_values(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> None:
+    """Check that stored tensors can take the model's precision: numbers of its kind, all of them finite.
+
+    Args:
+        needed: tensors of the model by key, of which only the dtype counts.
+        given: the stored ones, plain arrays that have at least these keys.
+        origin: the file, named in the error.
+
+    Raises:
+        CheckpointError: lists the keys whose numbers are of another kind, or NaN or infinite.
+    """
+    wrong = [
+        f"{key} ({_dtype_word(given[key])} instead of {_dtype_word(value)})"
+        for key, value in needed.items()
+        if not _same_kind(value, given[key])
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{origin}: {len(wrong)} of {len(needed)} tensors hold another kind of numbers: {some(wrong)}",
+            "import the weights as the training saved them, in floating point",
+        )
+    broken = [key for key, value in needed.items() if not bool(given[key].to(value.dtype).isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{origin}: {len(broken)} of {len(needed)} tensors hold NaN or infinity: {some(broken)}",
+            "such a model finds nothing: import what the training saved before",
+        )
+
+
+def _same_kind(needed: Tensor, given: Tensor) -> bool:
+    """Whether numbers can be stored as the model does: fractions at any precision, counts if they are whole."""
+    if needed.is_floating_point():
+        return given.dtype in _FRACTIONS
+    plain = given.dtype in _FRACTIONS or not (given.is_floating_point() or given.is_complex())
+    return plain and torch.equal(given.to(needed.dtype).to(given.dtype), given)
+
+
+def _dtype_word(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def shapes_of(tensors: Mapping[str, HasShape]) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by key."""
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

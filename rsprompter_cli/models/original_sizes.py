@@ -41,6 +41,14 @@ _MASK_DECODERS = {
 }
 _ADAPTER = re.compile(r".*\.lora_A\..*")
 
+_TOLD_BY_NO_TENSOR = {
+    r"panoptic_head\.pixel_decoder\.encoder\.layers\.\d+\.self_attn\.(sampling_offsets|attention_weights)\..*": (
+        "--set model.query.heads=... --set model.query.points=..., as it was trained with"
+    ),
+    r"(detector\.)?rpn_head\.rpn_(cls|reg)\..*": "--set model.rpn.anchor_scales=[...], as it was trained with",
+}
+"""Original names of tensors whose sizes come from settings that cannot be read off, and the way to give those."""
+
 
 @dataclass(frozen=True, eq=False)
 class OriginalShapes:
@@ -76,8 +84,16 @@ class OriginalShapes:
 
     @property
     def num_classes(self) -> int:
-        """K, without the background."""
-        return self.rows(_CLASS_KEYS[self.kind]) - 1
+        """K, without the background.
+
+        Raises:
+            CheckpointError: the file lacks the tensor that tells, or it has no row for a class.
+        """
+        key = _CLASS_KEYS[self.kind]
+        count = self.rows(key) - 1
+        if count < 1:
+            raise CheckpointError(f"{self.origin}: a model without classes, {key} has {count + 1} rows")
+        return count
 
     @property
     def adapter_rank(self) -> int | None:
@@ -98,8 +114,18 @@ def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfi
         shapes: of the file.
 
     Raises:
-        CheckpointError: another SAM than the preset's, adapters where the preset has none or of another rank.
+        CheckpointError: another SAM than the preset's, adapters where the preset has none or of another rank, or
+            tensors of which no model can be made.
     """
+    try:
+        return _fitted(config, shapes)
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(
+            f"{shapes.origin}: its tensors have sizes that no original {shapes.kind} has", "fetch or copy it again"
+        ) from error
+
+
+def _fitted(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfig, list[str]]:
     assert isinstance(config, SamModelConfig)
     _check_sam(config, shapes)
     found = _head_sizes(shapes)
@@ -124,6 +150,15 @@ def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfi
             changes.append(f"{key} = {value} (preset: {meaning[last]})")
             table[last] = value
     return type(config).model_validate(tree), changes
+
+
+def size_hint(needed: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:
+    """The way out where shapes differ, by original name, because of a setting that no tensor shows; else nothing."""
+    differing = [key for key, shape in needed.items() if given.get(key, shape) != shape]
+    hints = (
+        hint for pattern, hint in _TOLD_BY_NO_TENSOR.items() if any(re.fullmatch(pattern, key) for key in differing)
+    )
+    return next(hints, "")
 
 
 def _check_sam(config: SamModelConfig, shapes: OriginalShapes) -> None:

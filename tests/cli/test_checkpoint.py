@@ -284,3 +284,17 @@ def test_models_lists_kinds_folders_and_sams(
     text = capsys.readouterr().out
     assert "0.1 to 0.3 m/px" in text
     assert "rsp download-sam base" in text
+
+
+def test_import_of_a_folder_and_of_odd_class_names_is_one_line(folder: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    told = error_of(import_words(folder, "model", *out), 4, capsys)
+    assert "model: a checkpoint folder, which needs no import" in told
+    for classes, words in {
+        "a,,c": "--classes: class 2 has no name",
+        "a,b,a": "--classes: classes 1 and 3 are both named 'a'",
+        "a,b,\x1b[2Jc": r"--classes: class 3, '\x1b[2Jc', has a control character",
+    }.items():
+        told = error_of(import_words(folder, "epoch_12.pth", *out, "--classes", classes), 2, capsys)
+        assert words in told
+    assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,54 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, content: object) -> N
     torch.save(content, path)
     with pytest.raises(CheckpointError, match=r"other\.pth: holds no table of tensors"):
         read_original_file(path)
+
+
+UNUSUAL = {
+    "sparse": lambda: torch.eye(3).to_sparse(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "without numbers": lambda: torch.empty(3, device="meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of making them
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_tensors_that_are_no_plain_arrays_are_named(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({"state_dict": STATE | {"neck.weight": UNUSUAL[kind]()}}, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(CheckpointError) as caught:
+            read_original_file(path)
+    assert f"odd.pth: 1 of 2 tensors are no plain arrays of numbers: neck.weight ({kind})" in caught.value.message
+    assert ".to_dense()" in caught.value.hint
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize(
+    ("files", "message", "hint"),
+    [
+        (["model.safetensors", "config.toml", "meta.json"], "which needs no import", "rsp predict"),
+        (["mp_rank_00_model_states.pt"], "DeepSpeed", "zero_to_fp32.py"),
+        (["epoch_12.pth/mp_rank_00_model_states.pt", "latest"], "DeepSpeed", "zero_to_fp32.py"),
+        (["zero_to_fp32.py"], "DeepSpeed", "zero_to_fp32.py"),
+        (["epoch_9.pth", "epoch_12.pth", "log.txt"], "a folder, not a weights file", ": epoch_12.pth, epoch_9.pth"),
+        ([], "a folder, not a weights file", "name the file in it"),
+    ],
+)
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights"])
+def test_a_folder_says_what_to_give_instead(
+    tmp_path: Path, name: str, files: list[str], message: str, hint: str
+) -> None:
+    (tmp_path / name).mkdir()
+    touch(*(tmp_path / name / file for file in files))
+    with pytest.raises(CheckpointError) as caught:
+        read_original_file(tmp_path / name)
+    assert f"{name}: a" in caught.value.message
+    assert message in caught.value.message
+    assert hint in caught.value.hint

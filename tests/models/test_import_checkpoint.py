@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsprompter_cli.config import Config, ModelConfig
+from rsprompter_cli.config import Config, ModelConfig, RSPrompterQueryConfig
 from rsprompter_cli.errors import CheckpointError, OutputError, RspError, UsageError
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.build import build_model
@@ -262,6 +262,114 @@ def test_missing_and_unknown_keys_are_listed(exported: Path, tmp_path: Path) -> 
     assert "roi_head.bbox_head.fc_cls.weight" in refused(tmp_path / "part.pth", tmp_path / "out", config)
 
 
+@pytest.mark.parametrize("change", ["complex", "integer", "bool", "sparse", "nan", "infinite"])
+def test_numbers_that_no_model_has_are_refused(exported: Path, tmp_path: Path, change: str) -> None:
+    state, key = original_state_of(exported), "rpn_head.rpn_conv.weight"
+    changed = {
+        "complex": state[key].to(torch.complex64),
+        "integer": state[key].to(torch.int32),
+        "bool": state[key] > 0.5,
+        "sparse": state[key].to_sparse(),
+        "nan": state[key].index_fill(0, torch.tensor([2]), torch.nan),
+        "infinite": state[key].index_fill(0, torch.tensor([2]), torch.inf),
+    }
+    path = save_like_mmengine(tmp_path / "odd.pth", state | {key: changed[change]}, classes=NAMES)
+    told = refused(path, tmp_path / "out", make_config("rsprompter-anchor"))
+    assert f"odd.pth: 1 of {len(state)} tensors " in told
+    assert key in told
+    assert told.endswith(")")
+
+
+def test_weights_in_half_and_double_precision_are_taken(exported: Path, tmp_path: Path) -> None:
+    for dtype in (torch.float16, torch.float64):
+        state = {key: value.to(dtype) for key, value in original_state_of(exported).items()}
+        path = save_like_mmengine(tmp_path / "rounded.pth", state, classes=NAMES)
+        import_checkpoint(path, tmp_path / "out", make_config("rsprompter-anchor"), overwrite=True)
+        load_model(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a", "b", "a"), "classes 1 and 3 are both named 'a'"),
+        (("a", " ", "c"), "class 2 has no name"),
+        (("a", "b", "\x1b[31mc"), r"class 3, '\x1b[31mc', has a control character"),
+    ],
+)
+def test_class_names_that_none_can_have_are_refused(
+    exported: Path, tmp_path: Path, names: tuple[str, ...], told: str
+) -> None:
+    path, config = tmp_path / "named.pth", make_config("rsprompter-anchor")
+    save_like_mmengine(path, original_state_of(exported), classes=names)
+    line = refused(path, tmp_path / "out", config, class_names=None)
+    assert f"named.pth: the class names in it cannot be taken: {told}" in line
+    assert "--classes a,b,c" in line
+    assert f"--classes: {told}" in refused(path, tmp_path / "out", config, UsageError, class_names=names)
+    assert import_checkpoint(path, tmp_path / "out", config, class_names=NAMES).meta.class_names == NAMES
+
+
+def test_keys_are_told_before_class_names(exported: Path, tmp_path: Path) -> None:
+    state = original_state_of(exported)
+    del state["rpn_head.rpn_cls.bias"]
+    path = save_like_mmengine(tmp_path / "both.pth", state, classes=("a", "a", ""))
+    for named in (None, ("a",), ("a", "a", "")):
+        told = refused(path, tmp_path / "out", make_config("rsprompter-anchor"), class_names=named)
+        assert "1 missing: rpn_head.rpn_cls.bias" in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset", "words"),
+    [
+        ("rsprompter-query", {"query": {"heads": 4}}, "--set model.query.heads=... --set model.query.points=..."),
+        ("samseg-mask2former", {"query": {"points": 4}}, "--set model.query.heads=... --set model.query.points=..."),
+        ("rsprompter-anchor", {"rpn": {"anchor_scales": (8.0,)}}, "--set model.rpn.anchor_scales=[...]"),
+        ("samdet", {"rpn": {"anchor_scales": (4.0, 8.0)}}, "--set model.rpn.anchor_scales=[...]"),
+    ],
+)
+def test_sizes_that_no_tensor_shows_are_named_by_their_settings(
+    tmp_path: Path, kind: str, preset: dict[str, Any], words: str
+) -> None:
+    config = make_folder(tmp_path / "model", kind)
+    export_checkpoint(tmp_path / "model", tmp_path / "model.pth")
+    (table,) = preset
+    whole = getattr(config.model, table).model_dump() | preset[table]
+    told = refused(tmp_path / "model.pth", tmp_path / "out", make_config(kind, **{table: whole}))
+    assert "of another shape" in told
+    assert words in told
+
+
+@pytest.mark.parametrize(("key", "value"), [("heads", 3), ("norm_groups", 5)])
+def test_a_width_that_the_presets_settings_do_not_divide_is_told_with_the_file(
+    tmp_path: Path, key: str, value: int
+) -> None:
+    config = make_folder(tmp_path / "model", "rsprompter-query")
+    export_checkpoint(tmp_path / "model", tmp_path / "model.pth")
+    assert isinstance(config.model, RSPrompterQueryConfig)
+    query = config.model.query.model_dump() | {"channels": 15 * 4, key: value}
+    told = refused(tmp_path / "model.pth", tmp_path / "out", make_config("rsprompter-query", query=query), UsageError)
+    assert (
+        f"model.pth: with the sizes of its tensors, model.query.channels = 16: must be a multiple of model.query.{key}"
+        in told
+    )
+    assert f"--set model.query.{key}=" in told
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [
+        ("roi_head.bbox_head.fc_cls.weight", (1, 32)),
+        ("backbone.vision_encoder.patch_embed.projection.weight", (16, 3)),
+        ("backbone.vision_encoder.layers.0.attn.rel_pos_h", (5, 0)),
+        ("roi_head.mask_head.point_emb.8.weight", (0, 16)),
+    ],
+)
+def test_shapes_of_which_no_model_can_be_made(exported: Path, tmp_path: Path, key: str, shape: tuple[int, ...]) -> None:
+    state = original_state_of(exported)
+    assert key in state
+    torch.save(state | {key: torch.zeros(shape)}, tmp_path / "odd.pth")
+    assert "odd.pth: " in refused(tmp_path / "odd.pth", tmp_path / "out", make_config("rsprompter-anchor"))
+
+
 def test_copies_must_agree(tmp_path: Path) -> None:
     config = make_folder(tmp_path / "model", "samdet")
     export_checkpoint(tmp_path / "model", tmp_path / "model.pth")
@@ -280,6 +388,7 @@ def test_a_damaged_or_unsafe_file_is_one_line(exported: Path, tmp_path: Path) ->
     (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
     assert "damaged" in refused(tmp_path / "cut.pth", tmp_path / "out", config)
     assert "no such file" in refused(tmp_path / "absent.pth", tmp_path / "out", config)
+    assert "no such file" in refused(tmp_path / f"{'n' * 300}.pth", tmp_path / "out", config)
     torch.save({"state_dict": original_state_of(exported), "evil": print}, tmp_path / "evil.pth")
     told = refused(tmp_path / "evil.pth", tmp_path / "out", config)
     assert "print" in told
