@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from rsprompter_cli.config import KNOWN_SAM
 from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
-from rsprompter_cli.io.atomic import complete_folder
+from rsprompter_cli.io.atomic import check_writable, complete_folder
 from rsprompter_cli.io.download import TIMEOUT_SECONDS, Progress, RemoteFile, download, network_errors
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE
 
@@ -27,6 +27,7 @@ SAM_REPOSITORIES = {
 }
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CACHE_WAY_OUT = "set RSP_CACHE to a folder that can be written"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,35 @@ class _Remote:
 
 
 def cache_folder() -> Path:
-    """Where downloads go: $RSP_CACHE, else rsprompter_cli below $XDG_CACHE_HOME or ~/.cache."""
+    """Where downloads go: $RSP_CACHE, else rsprompter_cli below $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OutputError: it begins with the home of a user who is unknown.
+    """
     named = os.environ.get("RSP_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "rsprompter_cli"
+    try:
+        if named:
+            return Path(named).expanduser()
+        base = os.environ.get("XDG_CACHE_HOME")
+        return (Path(base) if base else Path.home() / ".cache") / "rsprompter_cli"
+    except RuntimeError as error:
+        told = f"RSP_CACHE = {named}: no such user" if named else "there is no home folder to keep downloads in"
+        raise OutputError(told, _CACHE_WAY_OUT) from error
+
+
+def require_cache(target: Path) -> None:
+    """Refuse a download into the cache before anything is fetched.
+
+    Args:
+        target: the file or folder below `cache_folder()` that is to be made.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    try:
+        check_writable(target)
+    except OutputError as error:
+        raise OutputError(error.message, _CACHE_WAY_OUT) from error
 
 
 def sam_folder_for(name: str) -> Path:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rsprompter_cli.errors import CheckpointError, DownloadError
 from rsprompter_cli.io.download import TIMEOUT_SECONDS, Progress, RemoteFile, download, locked, network_errors
-from rsprompter_cli.io.hub import cache_folder
+from rsprompter_cli.io.hub import cache_folder, require_cache
 from rsprompter_cli.io.sam_folder import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
     Raises:
         DownloadError: no connection, or the content is not what the name states; a wrong file is
             deleted, an incomplete one kept for the next run.
+        OutputError: the cache cannot be written.
     """
     name = IMAGENET_FILES[network]
     target = cache_folder() / "torchvision" / name
@@ -44,6 +45,7 @@ def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
             if named_hash_fits(place, file_sha256(place)):
                 return place
             logger.warning("%s is damaged, it is not used", place)
+    require_cache(target)
     with locked(target):
         if not target.is_file() or not named_hash_fits(target, file_sha256(target)):
             _fetch(name, target, progress or (lambda *_: None))

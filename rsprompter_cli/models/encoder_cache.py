@@ -101,9 +101,9 @@ class EncoderCache:
     def _store(self, path: Path, output: EncoderOutput, index: int) -> EncoderOutput:
         maps = {f"state{i:03d}": _rounded(state[index : index + 1]) for i, state in enumerate(output.states)}
         maps["embedding"] = _rounded(output.embedding[index : index + 1])
-        self.folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             save_file({name: value.cpu() for name, value in maps.items()}, temporary)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:

@@ -18,13 +18,14 @@ from rsprompter_cli.errors import (
     UsageError,
     did_you_mean,
 )
-from rsprompter_cli.io.atomic import recover_folder
+from rsprompter_cli.io.atomic import recover_folder, refuse_existing
 from rsprompter_cli.io.download import Progress, locked
 from rsprompter_cli.io.hub import (
     SAM_REPOSITORIES,
     HubFile,
     fetch_file,
     is_repository,
+    require_cache,
     sam_folder_for,
 )
 from rsprompter_cli.io.sam_folder import (
@@ -80,12 +81,17 @@ def obtain_sam(
     Raises:
         UsageError: no such name, or a revision of something that has none.
         DownloadError, CheckpointError, DependencyError: as the way of getting it goes wrong.
-        OutputError: `out` holds something else.
+        OutputError: `out` holds something else, or it or the cache cannot be written.
     """
     origin = _origin(name)
     if revision is not None and not is_repository(origin):
         raise UsageError(f"--revision belongs to the hub, {name} is not taken from there")
     target = out or sam_folder_for(Path(name).stem if _is_file(name) else name)
+    if out is None:
+        require_cache(target)
+    else:
+        # What lies there is looked at under the lock.
+        refuse_existing(out, overwrite=True, folder=True)
     with locked(target):
         recover_folder(target)
         if target.exists() and not overwrite:

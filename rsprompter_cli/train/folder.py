@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rsprompter_cli.config import Config, SamclsConfig
 from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.io.atomic import check_writable, recover_folder
 from rsprompter_cli.train.state import STATE_FILE
@@ -54,6 +55,26 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
         raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+
+
+def check_cache_folder(config: Config) -> None:
+    """Refuse a train.cache_folder in which nothing could be stored, before any work is done; nothing is left behind.
+
+    Raises:
+        OutputError: it is a file, or takes no files.
+    """
+    options = config.train
+    if not options.cache_folder or not (options.cache_views or isinstance(config.model, SamclsConfig)):
+        return
+    inside = Path(options.cache_folder) / "maps"
+    try:
+        check_writable(inside)
+    except OutputError as error:
+        reason = error.message.removeprefix(f"{inside}: ")
+        raise OutputError(
+            f"train.cache_folder = {options.cache_folder}: {reason}",
+            "name another, or leave it out: maps and masks then lie in the run folder",
+        ) from error
 
 
 def recover_checkpoints(out: Path) -> None:

@@ -32,6 +32,7 @@ from rsprompter_cli.train.folder import (
     CONFIG_FILE,
     ENCODER_MAPS,
     LAST,
+    check_cache_folder,
     check_folder,
     clear_folder,
     only_run,
@@ -121,6 +122,7 @@ def train(
     out = Path(out)
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
+    check_cache_folder(config)
     with only_run(out):
         check_folder(out, resume=resume, overwrite=overwrite)
         recover_checkpoints(out)

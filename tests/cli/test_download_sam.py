@@ -211,6 +211,20 @@ def test_an_original_file_becomes_a_folder(tmp_path: Path, capsys: Output, monke
     assert "--revision" in _error([str(original), "--revision", "main"], capsys, 2)
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
+    hub: Hub, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert "file is not a folder" in _error(["base", "--out", str(tmp_path / "file" / "sam")], capsys, 7)
+    assert "has no name" in _error(["base", "--out", "."], capsys, 7)
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "file"))
+    for name in ("base", "owner/sam", "tiny-vit"):
+        told = _error([name], capsys, 7)
+        assert "file is not a folder" in told
+        assert "set RSP_CACHE to a folder" in told
+    assert hub.requests == []
+
+
 def test_a_folder_with_other_things_is_never_replaced(hub: Hub, tmp_path: Path, capsys: Output) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()

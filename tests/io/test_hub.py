@@ -10,9 +10,17 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from rsprompter_cli.errors import CheckpointError, DownloadError, UsageError
+from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError
 from rsprompter_cli.io import download as download_module
-from rsprompter_cli.io.hub import HubFile, cache_folder, fetch_file, find_sam, is_repository, sam_folder_for
+from rsprompter_cli.io.hub import (
+    HubFile,
+    cache_folder,
+    fetch_file,
+    find_sam,
+    is_repository,
+    require_cache,
+    sam_folder_for,
+)
 from tests.make.hub_client import fetch_once
 from tests.make.hub_server import COMMIT, Hub, serve
 
@@ -176,6 +184,20 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
     assert cache_folder() == tmp_path / "xdg" / "rsprompter_cli"
     monkeypatch.setenv("RSP_CACHE", str(tmp_path / "own"))
     assert sam_folder_for("owner/sam") == tmp_path / "own" / "sam" / "owner--sam"
+
+
+def test_a_cache_that_cannot_be_used_is_told_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=r"file is not a folder") as caught:
+        require_cache(sam_folder_for("base"))
+    assert "RSP_CACHE" in caught.value.hint
+    monkeypatch.setenv("RSP_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(OutputError, match="RSP_CACHE = ~nobody-of-this-name/cache: no such user"):
+        cache_folder()
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "new" / "cache"))
+    require_cache(sam_folder_for("base"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_absent_weights_name_the_command_that_fetches_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

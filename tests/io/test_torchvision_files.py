@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from rsprompter_cli.errors import CheckpointError, DownloadError
+from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError
 from rsprompter_cli.io import download, torchvision_files
 from rsprompter_cli.io.torchvision_files import IMAGENET_FILES, imagenet_file, require_named_hash
 from tests.make.hub_server import Hub, serve
@@ -56,6 +56,17 @@ def test_a_file_is_fetched_once_and_without_a_token(server: Hub, tmp_path: Path)
     assert server.downloads(NAME) == [None]
     assert {token for *_, token in server.requests} == {None}
     assert _kept(tmp_path) == [NAME]
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_anything_is_fetched(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="file is not a folder") as caught:
+        imagenet_file("resnet50")
+    assert "RSP_CACHE" in caught.value.hint
+    assert server.requests == []
 
 
 def test_what_torch_hub_has_is_taken(server: Hub, tmp_path: Path) -> None:

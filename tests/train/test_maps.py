@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from rsprompter_cli.config import Config, TrainConfig
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.train import maps
+from rsprompter_cli.train import loop, maps
 from rsprompter_cli.train.folder import ENCODER_MAPS
+from tests.make.tiny_models import tiny_config, tiny_samcls_config
 from tests.train.runs import make_data, run
 
 OPTIONS = {"epochs": 2, "cache_views": 1, "eval_every": 2}
@@ -46,6 +48,25 @@ def test_maps_in_a_named_folder_are_kept_for_other_runs(data: Path, tmp_path: Pa
     folder = tmp_path / "maps"
     assert run(data, tmp_path / "run", OPTIONS | {"cache_folder": str(folder)}).finished
     assert len(list(folder.iterdir())) == 4 + 2
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told_before_any_work(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    named = {"cache_folder": str(tmp_path / "file" / "maps")}
+    monkeypatch.setattr(loop, "prepare", lambda *_, **__: pytest.fail("the model was built"))
+    samcls = Config(name="tiny", model=tiny_samcls_config(), train=TrainConfig(**named))
+    for config in (tiny_config(train=OPTIONS | named), samcls):
+        with pytest.raises(
+            OutputError, match=r"train\.cache_folder = .*file/maps: cannot be written: .*file is not a"
+        ) as caught:
+            loop.train(config, data=data, out=tmp_path / "run", device="cpu", random_sam=True)
+        assert "run folder" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    # Nothing is stored there by a run that keeps no maps.
+    assert run(data, tmp_path / "run", named | {"epochs": 1}).finished
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_touched(
