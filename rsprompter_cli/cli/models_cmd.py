@@ -22,7 +22,9 @@ def models_command(
 
     from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
 
-    variants, models, sams = list_variants(), find_models(folders or [Path("runs")]), find_sams()
+    runs = Path("runs")
+    models = find_models(folders or ([runs] if runs.is_dir() else []))
+    variants, sams = list_variants(), find_sams()
     if as_json:
         print_json(
             {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from rsprompter_cli.config import KNOWN_SAM, ModelConfig, TinyVitArch, VitArch, list_presets, load_config
-from rsprompter_cli.errors import RspError
+from rsprompter_cli.errors import InputError, RspError
+from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, WEIGHTS_FILE, Checkpoint, read_checkpoint
 from rsprompter_cli.io.hub import cache_folder, sam_folder_for
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE, SAM_WEIGHTS_FILE, read_sam_folder
@@ -95,9 +97,16 @@ def list_variants() -> list[Variant]:
 
 
 def find_models(folders: Iterable[Path]) -> list[FoundModel]:
-    """The bundled model and the checkpoint folders at or below some folders, sorted by path."""
+    """The bundled model and the checkpoint folders at or below some folders, sorted by path.
+
+    Raises:
+        InputError: one of the folders is not there, or is a file.
+    """
     found = [_found("bundled", BUNDLED_MODEL)]
     for folder in folders:
+        if not os.path.isdir(complete_folder(folder)):
+            told = "a file, not a folder" if os.path.exists(folder) else "no such folder"
+            raise InputError(f"{folder}: {told}", "name a checkpoint folder, or one that holds runs")
         # A run folder holds its best and its last; deeper lies no checkpoint of ours.
         places = sorted({path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + META_FILE)})
         found += [_found(str(place), place) for place in places if not place.name.startswith(".")]

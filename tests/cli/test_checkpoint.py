@@ -286,6 +286,21 @@ def test_models_lists_kinds_folders_and_sams(
     assert "rsp download-sam base" in text
 
 
+def test_models_names_a_folder_that_is_not_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert "nosuch: no such folder" in error_of(["models", str(folder), "nosuch"], 3, capsys)
+    assert "preset.toml: a file, not a folder" in error_of(["models", str(folder / "preset.toml")], 3, capsys)
+    assert "no such folder" in error_of(["models", "runs"], 3, capsys)
+    # The default may be absent.
+    assert run(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert "bundled" in out
+    assert err == ""
+
+
 def test_import_of_a_folder_and_of_odd_class_names_is_one_line(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     out = ["--out", str(tmp_path / "out")]
     told = error_of(import_words(folder, "model", *out), 4, capsys)
