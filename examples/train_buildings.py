@@ -1,0 +1,124 @@
+"""Train the building model in the box: the recipe from scenes to figures, with the commands a user would type.
+
+    python examples/train_buildings.py --shared ../shared --out runs/buildings --minutes 70
+
+Takes the georeferenced scenes of SHARED/data/buildings: four to train on, three whole others to validate. Renders two
+synthetic training scenes (other seeds, roofs and textures than the example scene), cuts all into tiles of 0.2 and
+0.3 m/px, goes on from the model of --start with everything trainable, and compares the result with it on the whole
+validation scenes at several ground resolutions. Those scenes also choose resolution and score threshold, so their
+figures are a little too good. A run that was ended goes on with --resume; `examples/bundle_model.py` makes the model in
+the box from it. Leaves in OUT: synthetic/, set/ (COCO), run/, and summary.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TRAIN_SCENES = ("banepa_core", "kampala_a", "zanzibar_a", "zanzibar_b")
+VALIDATION_SCENES = ("banepa_block", "catanduanes", "kampala_b")
+SYNTHETIC_SEEDS = (1001, 1002)
+PRESET = "rsprompter-anchor-buildings"
+TILE_GSDS = (0.2, 0.3)
+READ_GSDS = (0.15, 0.2, 0.25, 0.3)
+LOWEST_SCORE = 0.05
+
+
+def rsp(*arguments: str | Path) -> str:
+    """Run one command, shown as typed; its talk goes to our stderr, its data is returned."""
+    words = [str(word) for word in arguments]
+    print(f"$ rsp {shlex.join(words)}", flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "rsprompter_cli", *words], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"rsp {words[0]} ended with exit code {done.returncode}")
+    return done.stdout
+
+
+def pair(folder: Path, name: str) -> list[Path]:
+    """A scene and its footprints."""
+    return [folder / f"{name}.tif", folder / f"{name}.geojson"]
+
+
+def make_set(scenes: Path, out: Path) -> Path:
+    """One COCO set of tiles, at several resolutions; validation scenes are whole scenes that training never sees."""
+    synthetic = out / "synthetic"
+    renderer = str(Path(__file__).with_name("make_scene.py"))
+    for seed in SYNTHETIC_SEEDS:
+        words = ["--out", str(synthetic), "--seed", str(seed), "--train", "--gsd", "0.2", "--size", "1024", "768"]
+        subprocess.run([sys.executable, renderer, *words], check=True)
+    pairs = [path for name in TRAIN_SCENES + VALIDATION_SCENES for path in pair(scenes, name)]
+    pairs += [path for seed in SYNTHETIC_SEEDS for path in pair(synthetic, f"scene_{seed}")]
+    held_out = [word for name in VALIDATION_SCENES for word in ("--val-scene", name)]
+    sizes = [word for gsd in TILE_GSDS for word in ("--gsd", str(gsd))]
+    options = ["--overlap", "0.15", "--skip-empty", "--overwrite"]
+    print(rsp("convert", "vector2coco", *pairs, "--out", out / "set", *held_out, *sizes, *options))
+    return out / "set"
+
+
+def compare(model: Path | None, scenes: Path, out: Path) -> list[dict[str, Any]]:
+    """A row for each resolution: F1 at IoU 0.5 over thresholds and AP50 of every validation scene, and their means."""
+    from rsprompter_cli import evaluate_polygons
+
+    rows = []
+    chosen = [] if model is None else ["--model", model]
+    for gsd in READ_GSDS:
+        row: dict[str, Any] = {"gsd": gsd, "scenes": {}}
+        by_threshold = {round(0.05 * step, 2): [] for step in range(2, 18)}  # type: ignore[var-annotated]
+        for name in VALIDATION_SCENES:
+            scene, truth = pair(scenes, name)
+            found = out / f"{name}_{gsd}.geojson"
+            words = ["--gsd", str(gsd), "--score", str(LOWEST_SCORE), "--overwrite", "--json"]
+            facts = json.loads(rsp("predict", scene, *chosen, "--out", found, *words))
+            for threshold, values in by_threshold.items():
+                values.append(evaluate_polygons(found, truth, score=threshold).counts.f1 or 0.0)
+            whole = evaluate_polygons(found, truth)
+            row["scenes"][name] = {"AP50": (whole.ap or {}).get("AP50"), "seconds": facts.get("seconds")}
+        best = max(by_threshold, key=lambda one: sum(by_threshold[one]))
+        row["threshold"], row["f1"] = best, sum(by_threshold[best]) / len(VALIDATION_SCENES)
+        for name, value in zip(VALIDATION_SCENES, by_threshold[best], strict=True):
+            row["scenes"][name]["f1"] = value
+        each = ", ".join(f"{name} {facts['f1']:.3f}" for name, facts in row["scenes"].items())
+        print(f"{gsd} m/px: mean F1 {row['f1']:.3f} at score {best} ({each})", flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """The recipe, top to bottom."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path(os.environ.get("RSP_SHARED", "../shared")))
+    parser.add_argument("--out", type=Path, default=Path("runs/buildings"))
+    parser.add_argument("--start", type=Path, help="checkpoint to go on from; default: the model in the box")
+    parser.add_argument("--minutes", type=float, default=70, help="time to train for")
+    parser.add_argument("--epochs", type=int, default=5, help="length of the schedule, which should fit the time")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was ended")
+    options = parser.parse_args()
+    scenes, out = options.shared / "data" / "buildings", options.out
+    if not scenes.is_dir():
+        parser.error(f"--shared {options.shared}: there is no folder data/buildings in it")
+    rsp("download-sam", "tiny-vit")
+    run, minutes = out / "run", ["--minutes", str(options.minutes)]
+    if options.resume:
+        rsp("train", "--resume", "--out", run, *minutes)
+    else:
+        data = make_set(scenes, out)
+        start = options.start or Path(__file__).parents[1] / "rsprompter_cli" / "weights"
+        length = ["--set", f"train.epochs={options.epochs}", "--overwrite"]
+        rsp("train", PRESET, "--data", data, "--out", run, "--load-from", start, *length, *minutes)
+    trained = run / "best" if (run / "best").is_dir() else run / "last"
+    summary = {"before": compare(options.start, scenes, out), "after": compare(trained, scenes, out)}
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    best = max(summary["after"], key=lambda row: row["f1"])
+    print(f"best: {best['gsd']} m/px, score {best['threshold']}, mean F1 {best['f1']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
