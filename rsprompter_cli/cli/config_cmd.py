@@ -15,14 +15,14 @@ app = typer.Typer(help="List, show and describe configurations.", no_args_is_hel
 @app.command("list")
 def list_command(as_json: JsonOption = False) -> None:
     """List the presets."""
-    from rsprompter_cli.config import list_presets, load_config
+    from rsprompter_cli.config import SamModelConfig, list_presets, load_config
 
     configs = {name: load_config(name) for name in list_presets()}
     rows = [
         {
             "preset": name,
             "model": config.model.kind,
-            "sam": getattr(config.model, "sam", None),
+            "sam": config.model.sam if isinstance(config.model, SamModelConfig) else None,
             "epochs": config.train.epochs,
         }
         for name, config in configs.items()

@@ -26,6 +26,7 @@ from rsprompter_cli.config.models import (
     OneScaleRpnConfig,
     QueryConfig,
     ResNetConfig,
+    ResNetModelConfig,
     RoiConfig,
     RpnConfig,
     RSPrompterAnchorConfig,
@@ -37,6 +38,7 @@ from rsprompter_cli.config.models import (
     SamsegMaskRcnnConfig,
     TrainedSamConfig,
     TransformersQueryConfig,
+    kinds_of,
 )
 from rsprompter_cli.config.run import AugmentConfig, Config, DataConfig, TrainConfig
 from rsprompter_cli.config.sam import KNOWN_SAM, SamArch, SamDecoderArch, TinyVitArch, VitArch
@@ -61,6 +63,7 @@ __all__ = [
     "RSPrompterAnchorConfig",
     "RSPrompterQueryConfig",
     "ResNetConfig",
+    "ResNetModelConfig",
     "RoiConfig",
     "RpnConfig",
     "SamArch",
@@ -76,6 +79,7 @@ __all__ = [
     "TransformersQueryConfig",
     "VitArch",
     "dump_config",
+    "kinds_of",
     "list_presets",
     "load_config",
     "parse_config",

@@ -6,7 +6,8 @@ what differs between data sets.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from types import UnionType
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveInt
 
@@ -15,6 +16,13 @@ from rsprompter_cli.config.sam import SamArch
 
 AnchorScales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 """Sides of the anchors over the stride of their level."""
+
+BACKBONE_WEIGHTS: str = Field(
+    "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+)
+FROZEN_STAGES: int = Field(1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none")
+FROZEN_NORMS: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+"""What the models that start from a ResNet's weights share."""
 
 
 class LoraConfig(Frozen):
@@ -210,13 +218,9 @@ class SamdetConfig(SamModelConfig):
 
     kind: Literal["samdet"] = "samdet"
     backbone: ResNetConfig = ResNetConfig()
-    backbone_weights: str = Field(
-        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
-    )
-    frozen_stages: int = Field(
-        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
-    )
-    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    backbone_weights: str = BACKBONE_WEIGHTS
+    frozen_stages: int = FROZEN_STAGES
+    frozen_norms: bool = FROZEN_NORMS
     out_channels: PositiveInt = Field(256, description="width of the feature pyramid")
     rpn: OneScaleRpnConfig = OneScaleRpnConfig()
     roi: BoxConfig = BoxConfig()
@@ -228,9 +232,7 @@ class SamclsConfig(SamModelConfig):
 
     kind: Literal["samcls"] = "samcls"
     automask: AutomaskConfig = AutomaskConfig()
-    backbone_weights: str = Field(
-        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
-    )
+    backbone_weights: str = BACKBONE_WEIGHTS
     crop_size: int = Field(224, ge=64, description="side of the crops the classifier reads, pixels")
     crop_scale: float = Field(2.0, ge=1, le=100, description="the crop is the mask's box, enlarged by this")
     blur: PositiveInt = Field(7, description="side of the blur of everything outside the mask, pixels, odd")
@@ -249,13 +251,9 @@ class MaskRcnnConfig(Frozen):
 
     kind: Literal["maskrcnn"] = "maskrcnn"
     image_size: PositiveInt = Field(1024, description="side of the square input, pixels")
-    backbone_weights: str = Field(
-        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
-    )
-    frozen_stages: int = Field(
-        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
-    )
-    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    backbone_weights: str = BACKBONE_WEIGHTS
+    frozen_stages: int = FROZEN_STAGES
+    frozen_norms: bool = FROZEN_NORMS
     max_proposals: PositiveInt = Field(1000, description="regions looked at per picture in evaluation")
     roi_samples: PositiveInt = Field(512, description="regions per picture that the losses of a training step see")
     score_threshold: float = Field(0.05, ge=0, lt=1)
@@ -267,13 +265,9 @@ class Mask2FormerConfig(Frozen):
 
     kind: Literal["mask2former"] = "mask2former"
     image_size: PositiveInt = Field(1024, description="side of the square input, pixels")
-    backbone_weights: str = Field(
-        "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
-    )
-    frozen_stages: int = Field(
-        1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none"
-    )
-    frozen_norms: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
+    backbone_weights: str = BACKBONE_WEIGHTS
+    frozen_stages: int = FROZEN_STAGES
+    frozen_norms: bool = FROZEN_NORMS
     backbone: ResNetConfig = ResNetConfig()
     query: TransformersQueryConfig = TransformersQueryConfig()
 
@@ -289,3 +283,12 @@ ModelConfig = Annotated[
     | Mask2FormerConfig,
     Field(discriminator="kind"),
 ]
+
+ResNetModelConfig = SamdetConfig | SamclsConfig | MaskRcnnConfig | Mask2FormerConfig
+"""The models with a ResNet, whose first weights are `backbone_weights`."""
+
+
+def kinds_of(tables: type[Frozen] | UnionType) -> list[str]:
+    """The kinds of model whose table is one of these or extends it, in the order of the configuration."""
+    known: tuple[type[Frozen], ...] = get_args(get_args(ModelConfig)[0])
+    return [str(table.model_fields["kind"].default) for table in known if issubclass(table, tables)]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from rsprompter_cli.config.frozen import Frozen
-from rsprompter_cli.config.models import ModelConfig
+from rsprompter_cli.config.models import ModelConfig, TrainedSamConfig
 
 
 class DataConfig(Frozen):
@@ -68,6 +68,7 @@ class Config(Frozen):
         low, high = self.train.augment.scale
         if not 0.01 <= low <= high <= 100:
             raise ValueError("train.augment.scale: two ascending numbers from 0.01 to 100")
-        if self.train.cache_views and getattr(self.model, "encoder", "none") != "frozen":
+        frozen = isinstance(self.model, TrainedSamConfig) and self.model.encoder == "frozen"
+        if self.train.cache_views and not frozen:
             raise ValueError("train.cache_views: only models whose model.encoder is frozen keep maps; set it to 0")
         return self

@@ -6,7 +6,7 @@ from torch import nn
 
 from rsprompter_cli.config import QueryConfig, RSPrompterQueryConfig, SamsegMask2FormerConfig
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder
+from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder, sam_sizes
 from rsprompter_cli.models.pixel_decoder import PixelDecoder
 from rsprompter_cli.models.query_decoder import QueryDecoder
 from rsprompter_cli.models.query_losses import QueryCriterion
@@ -20,9 +20,7 @@ def build_rsprompter_query(config: RSPrompterQueryConfig, num_classes: int) -> n
     Raises:
         UsageError: sizes that do not go together.
     """
-    arch, side, query = config.sam_arch, config.image_size, config.query
-    assert arch is not None
-    assert side is not None
+    (arch, side), query = sam_sizes(config), config.query
     encoder = build_trained_encoder(config)
     width = config.neck.out_channels
     class_head = nn.Sequential(
@@ -50,8 +48,7 @@ def build_samseg_mask2former(config: SamsegMask2FormerConfig, num_classes: int) 
     Raises:
         UsageError: sizes that do not go together.
     """
-    side, query = config.image_size, config.query
-    assert side is not None
+    (_, side), query = sam_sizes(config), config.query
     encoder = build_trained_encoder(config)
     width = config.neck.out_channels
     return SamsegMask2Former(
@@ -75,11 +72,11 @@ def build_pixel_decoder(query: QueryConfig, width: int) -> PixelDecoder:
     """
     if query.channels % 4:
         raise UsageError(f"model.query.channels = {query.channels}: must be a multiple of 4")
-    for name in ("heads", "norm_groups"):
-        if query.channels % getattr(query, name):
+    for name, parts in (("heads", query.heads), ("norm_groups", query.norm_groups)):
+        if query.channels % parts:
             raise UsageError(
                 f"model.query.channels = {query.channels}: must be a multiple of "
-                f"model.query.{name} = {getattr(query, name)}",
+                f"model.query.{name} = {parts}",
                 f"--set model.query.{name}=N that divides it; for an imported model, the N it was trained with",
             )
     return PixelDecoder(

@@ -6,7 +6,7 @@ from typing import assert_never
 
 from torch import nn
 
-from rsprompter_cli.config import NeckConfig, TinyVitArch, TrainedSamConfig, VitArch
+from rsprompter_cli.config import NeckConfig, SamModelConfig, TinyVitArch, TrainedSamConfig, VitArch
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.lora import add_lora
 from rsprompter_cli.models.neck import LastAggregator, LayersAggregator, Neck, Splitter
@@ -18,24 +18,28 @@ LITE_MEDSAM_EPS = 1e-5
 """Of the same norms in segment-anything's own code, which LiteMedSAM was trained with."""
 
 
+def sam_sizes(config: SamModelConfig) -> tuple[VitArch | TinyVitArch, int]:
+    """The sizes of the SAM of a completed configuration, and the side of its square input in pixels."""
+    if config.sam_arch is None or config.image_size is None:
+        raise ValueError("the configuration does not state the sizes of its SAM: see complete_config")
+    return config.sam_arch, config.image_size
+
+
 def build_trained_encoder(config: TrainedSamConfig) -> nn.Module:
     """SAM's image encoder of a completed configuration, with its adapters where it has any."""
-    encoder = build_encoder(config.sam_arch, config.image_size, checkpoint_layers=config.checkpoint_encoder)
+    arch, side = sam_sizes(config)
+    encoder = build_encoder(arch, side, checkpoint_layers=config.checkpoint_encoder)
     if config.encoder == "lora":
         add_lora(encoder, r=config.lora.r, alpha=config.lora.alpha, dropout=config.lora.dropout)
     return encoder
 
 
-def build_encoder(
-    arch: VitArch | TinyVitArch | None, side: int | None, *, checkpoint_layers: bool = False
-) -> nn.Module:
+def build_encoder(arch: VitArch | TinyVitArch, side: int, *, checkpoint_layers: bool = False) -> nn.Module:
     """SAM's image encoder for a square input of `side` pixels; see the encoders for `checkpoint_layers`.
 
     Raises:
         UsageError: sizes that do not go together.
     """
-    assert arch is not None
-    assert side is not None
     if arch.output_channels != arch.decoder.hidden_size:
         raise UsageError(
             f"model.sam_arch: output_channels {arch.output_channels} differs from decoder.hidden_size "
@@ -81,8 +85,7 @@ def build_neck(config: TrainedSamConfig, encoder: nn.Module) -> Neck:
     Raises:
         UsageError: layers the encoder does not have, or an embedding of a stride it cannot take.
     """
-    arch = config.sam_arch
-    assert arch is not None
+    arch, _ = sam_sizes(config)
     neck: NeckConfig = config.neck
     if neck.out_channels % 4:
         raise UsageError(f"model.neck.out_channels = {neck.out_channels}: must be a multiple of 4")

@@ -9,7 +9,7 @@ from rsprompter_cli.config import AutomaskConfig, SamclsConfig
 from rsprompter_cli.config.sam import TinyVitArch, VitArch
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.automask import AutomaskSettings
-from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.build_sam import build_decoder, build_encoder, sam_sizes
 from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.samcls import SamCls
 
@@ -20,9 +20,7 @@ def build_samcls(config: SamclsConfig, num_classes: int) -> nn.Module:
     Raises:
         UsageError: a blur without a middle pixel.
     """
-    arch, side = config.sam_arch, config.image_size
-    assert arch is not None
-    assert side is not None
+    arch, side = sam_sizes(config)
     if config.blur % 2 == 0:
         raise UsageError(f"model.blur = {config.blur}: must be odd")
     settings = automask_settings(config.automask, arch, config.mask_chunk)
@@ -45,7 +43,20 @@ def automask_settings(config: AutomaskConfig, arch: VitArch | TinyVitArch, chunk
     """The settings of automatic masks as plain values; `chunk` prompts are decoded at a time."""
     # The only weights in TinyViT's layout are LiteMedSAM's, which never saw a point.
     prompts = config.prompts or ("boxes" if isinstance(arch, TinyVitArch) else "points")
-    return AutomaskSettings(**{**config.model_dump(), "prompts": prompts}, chunk=chunk)
+    return AutomaskSettings(
+        prompts=prompts,
+        points_per_side=config.points_per_side,
+        box_sizes=config.box_sizes,
+        min_return_iou=config.min_return_iou,
+        min_predicted_iou=config.min_predicted_iou,
+        min_stability=config.min_stability,
+        stability_offset=config.stability_offset,
+        box_nms_iou=config.box_nms_iou,
+        crop_layers=config.crop_layers,
+        crop_nms_iou=config.crop_nms_iou,
+        min_region_area=config.min_region_area,
+        chunk=chunk,
+    )
 
 
 def build_asked_decoder(arch: VitArch | TinyVitArch, settings: AutomaskSettings) -> PromptedDecoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rsprompter_cli.config import ResNetConfig, SamdetConfig
-from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.build_sam import build_decoder, build_encoder, sam_sizes
 from rsprompter_cli.models.build_two_stage import build_box_head, build_rpn
 from rsprompter_cli.models.fpn import FeaturePyramid
 from rsprompter_cli.models.resnet import ResNet
@@ -14,9 +14,7 @@ from rsprompter_cli.models.samdet import SamDet
 
 def build_samdet(config: SamdetConfig, num_classes: int) -> nn.Module:
     """SAMDet of a completed configuration."""
-    arch, side = config.sam_arch, config.image_size
-    assert arch is not None
-    assert side is not None
+    arch, side = sam_sizes(config)
     channels = config.out_channels
     return SamDet(
         resnet=build_resnet(config.backbone, frozen_norms=config.frozen_norms),

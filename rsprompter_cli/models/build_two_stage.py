@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rsprompter_cli.config import BoxConfig, RpnConfig, RSPrompterAnchorConfig, SamsegMaskRcnnConfig
-from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder
+from rsprompter_cli.models.build_sam import build_decoder, build_neck, build_trained_encoder, sam_sizes
 from rsprompter_cli.models.fcn_mask import FcnMaskHead
 from rsprompter_cli.models.roi import BoxHead
 from rsprompter_cli.models.rpn import RegionProposals
@@ -15,9 +15,7 @@ from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 
 def build_rsprompter_anchor(config: RSPrompterAnchorConfig, num_classes: int) -> nn.Module:
     """RSPrompter-anchor of a completed configuration."""
-    arch, side = config.sam_arch, config.image_size
-    assert arch is not None
-    assert side is not None
+    arch, side = sam_sizes(config)
     encoder = build_trained_encoder(config)
     channels = config.neck.out_channels
     return RSPrompterAnchor(
@@ -41,8 +39,7 @@ def build_rsprompter_anchor(config: RSPrompterAnchorConfig, num_classes: int) ->
 
 def build_samseg_maskrcnn(config: SamsegMaskRcnnConfig, num_classes: int) -> nn.Module:
     """Mask R-CNN on SAM's encoder, of a completed configuration."""
-    side = config.image_size
-    assert side is not None
+    _, side = sam_sizes(config)
     encoder = build_trained_encoder(config)
     channels = config.neck.out_channels
     return SamsegMaskRcnn(

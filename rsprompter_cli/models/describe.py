@@ -9,7 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from rsprompter_cli.config import KNOWN_SAM, ModelConfig, TinyVitArch, VitArch, list_presets, load_config
+from rsprompter_cli.config import (
+    KNOWN_SAM,
+    ModelConfig,
+    TinyVitArch,
+    TrainedSamConfig,
+    VitArch,
+    list_presets,
+    load_config,
+)
 from rsprompter_cli.errors import InputError, RspError
 from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, WEIGHTS_FILE, Checkpoint, read_checkpoint
@@ -68,13 +76,13 @@ def describe_checkpoint(folder: str | Path | None = None) -> dict[str, Any]:
 
     checkpoint = read_checkpoint(BUNDLED_MODEL if folder is None else folder)
     blocks = trainable_table(outline_of(checkpoint))
-    model: Any = checkpoint.config.model
+    model = checkpoint.config.model
     facts = asdict(checkpoint.meta)
     return {
         "folder": str(checkpoint.folder),
         "variant": model.kind,
         "preset": checkpoint.config.name,
-        "encoder": getattr(model, "encoder", None),
+        "encoder": model.encoder if isinstance(model, TrainedSamConfig) else None,
         "size": (checkpoint.folder / WEIGHTS_FILE).stat().st_size,
         "parameters": sum(block.trainable + block.frozen for block in blocks),
         "trainable": sum(block.trainable for block in blocks),

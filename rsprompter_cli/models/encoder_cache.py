@@ -11,6 +11,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -115,6 +116,13 @@ class EncoderCache:
             with suppress(OSError):
                 temporary.unlink()
         return _as_output(maps, output.embedding.device)
+
+
+@runtime_checkable
+class KeepsEncoderMaps(Protocol):
+    """A model that looks for the maps of its encoder in a cache, where it is given one."""
+
+    encoder_cache: EncoderCache | None
 
 
 def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:

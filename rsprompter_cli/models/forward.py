@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,22 @@ class PictureModel(Protocol):
 
     def detect(self, batch: Tensor, metas: Sequence[ImageMeta]) -> list[Detections]:
         """Detections of each image, in its own pixels."""
+
+
+@runtime_checkable
+class PadsWithMean(Protocol):
+    """A model that says what a padded pixel is, per channel on the 0..255 scale."""
+
+    @property
+    def pixel_mean(self) -> Sequence[float]: ...
+
+
+@runtime_checkable
+class RatesMasks(Protocol):
+    """A model that says whether its detections carry a guess of the quality of each mask."""
+
+    @property
+    def gives_quality(self) -> bool: ...
 
 
 def answer(

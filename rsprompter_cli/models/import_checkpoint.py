@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprompter_cli.config import Config, ModelConfig, TinyVitArch, TrainedSamConfig
+from rsprompter_cli.config import Config, ModelConfig, SamModelConfig, TinyVitArch, TrainedSamConfig
 from rsprompter_cli.data.class_names import unsound_name
 from rsprompter_cli.data.known_classes import classes_of_preset
 from rsprompter_cli.errors import CheckpointError, UsageError
@@ -119,7 +119,7 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
     refuse_existing(out, overwrite=overwrite, inputs=[folder])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
-    if isinstance(getattr(model, "sam_arch", None), TinyVitArch):
+    if isinstance(model, SamModelConfig) and isinstance(model.sam_arch, TinyVitArch):
         raise CheckpointError(f"{folder}: its encoder is a TinyViT, which the original's code does not have")
     tensors = original_tensors(
         _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=str(checkpoint.folder)
@@ -258,11 +258,11 @@ def _whole(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def _spelling(checkpoint: Checkpoint) -> Spelling:
     """As the model was imported, else as the original's code builds one of these sizes."""
-    model: Any = checkpoint.config.model
+    model = checkpoint.config.model
     lora = _has_adapters(model)
     stored = checkpoint.meta.provenance.get(_SPELLING)
     if isinstance(stored, Mapping) and set(stored) == {"mmpretrain", "base_layer"}:
         return Spelling(bool(stored["mmpretrain"]), lora, bool(stored["base_layer"]))
-    arch = getattr(model, "sam_arch", None)
+    arch = model.sam_arch if isinstance(model, SamModelConfig) else None
     resized = arch is not None and model.image_size != arch.pretrained_image_size
     return Spelling(mmpretrain=lora or resized, peft=lora, base_layer=lora)

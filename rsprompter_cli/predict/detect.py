@@ -16,6 +16,7 @@ from torch import Tensor
 from rsprompter_cli.geo.merge import Instance
 from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, polygon_parts
 from rsprompter_cli.geo.windows import Window
+from rsprompter_cli.models.forward import PadsWithMean
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, MaskPatches, Tile
 
@@ -77,7 +78,7 @@ def run_model(
     """
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    mean = getattr(model, "pixel_mean", (0.0, 0.0, 0.0))
+    mean = model.pixel_mean if isinstance(model, PadsWithMean) else (0.0, 0.0, 0.0)
     images = [_padded(torch.from_numpy(tile.pixels), pad_to or 0, mean).to(device) for tile in tiles]
     with torch.inference_mode(), autocast(device, dtype):
         return list(model(images, None))

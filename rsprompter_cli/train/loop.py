@@ -39,7 +39,7 @@ from rsprompter_cli.train.folder import (
     recover_checkpoints,
 )
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
-from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps, remove_maps, require_masks
+from rsprompter_cli.train.maps import cache_of, keep_automatic_masks, keep_encoder_maps, remove_maps, require_masks
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
 from rsprompter_cli.train.order import EpochLoader
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
@@ -281,10 +281,7 @@ def _step(run: _Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cur
 
 def _validate(run: _Run, cursor: Cursor) -> Cursor:
     """Evaluate, write what came out, and keep the model when it is the best so far."""
-
-    model = run.engine.model
-    cache = getattr(model, "mask_cache", None) or getattr(model, "encoder_cache", None)
-    clock = WindowClock(run.val_data.coco.images, run.meta.image_size, cache)
+    clock = WindowClock(run.val_data.coco.images, run.meta.image_size, cache_of(run.engine.model))
 
     def progress(done: int, total: int) -> None:
         clock.count(done)

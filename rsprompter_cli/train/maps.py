@@ -13,7 +13,7 @@ from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.models.automask_cache import AutomaskCache
-from rsprompter_cli.models.encoder_cache import EncoderCache
+from rsprompter_cli.models.encoder_cache import EncoderCache, KeepsEncoderMaps
 from rsprompter_cli.models.samcls import SamCls
 
 _log = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ def keep_encoder_maps(
     Raises:
         OutputError: the disk is too small for the maps that are still to come.
     """
+    if not isinstance(model, KeepsEncoderMaps):
+        raise ValueError(f"a {type(model).__name__} keeps no encoder maps")
     encoder = model.get_submodule("encoder")
     cache = EncoderCache(folder, encoder, device=device, dtype=dtype)
     each = cache.measure(encoder, image_size)
@@ -62,7 +64,7 @@ def keep_encoder_maps(
             f"{folder}: encoder maps need {_gigabytes(missing)} more, the disk has {_gigabytes(free)} free",
             "free some disk, name a train.cache_folder elsewhere, or lower train.cache_views (0 keeps no maps)",
         )
-    model.encoder_cache = cache  # type: ignore[assignment]
+    model.encoder_cache = cache
 
 
 def keep_automatic_masks(
@@ -80,6 +82,13 @@ def keep_automatic_masks(
     _log.info("automatic masks are made once for each picture and kept in %s", folder)
 
 
+def cache_of(model: nn.Module) -> EncoderCache | AutomaskCache | None:
+    """Where a model keeps what SAM answers, None where it does not."""
+    if isinstance(model, SamCls):
+        return model.mask_cache
+    return model.encoder_cache if isinstance(model, KeepsEncoderMaps) else None
+
+
 def require_masks(model: nn.Module, train_images: int) -> None:
     """Refuse to go on with SAM-cls when SAM found no mask in any picture.
 
@@ -89,7 +98,7 @@ def require_masks(model: nn.Module, train_images: int) -> None:
     Raises:
         TrainingError: its classifier has nothing to learn from.
     """
-    cache: AutomaskCache | None = getattr(model, "mask_cache", None)
+    cache = model.mask_cache if isinstance(model, SamCls) else None
     if cache is not None and cache.given == 0 and cache.hits + cache.misses >= train_images:
         raise TrainingError(
             f"SAM found no mask in any of the {train_images} pictures: the classifier has nothing to learn from",
