@@ -11,10 +11,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 
+from rsprompter_cli.config import (
+    Mask2FormerConfig,
+    MaskRcnnConfig,
+    ModelConfig,
+    RSPrompterAnchorConfig,
+    RSPrompterQueryConfig,
+    SamclsConfig,
+    SamdetConfig,
+    SamModelConfig,
+    SamsegMask2FormerConfig,
+    SamsegMaskRcnnConfig,
+    TrainedSamConfig,
+)
 from rsprompter_cli.errors import ResourceError, TrainingError
 
 _log = logging.getLogger(__name__)
@@ -43,8 +56,11 @@ def not_finite(what: str, *, step: int, epoch: int, image_ids: Sequence[int], la
 
 
 @contextlib.contextmanager
-def explain_out_of_memory(*, batch_size: int, image_size: int, device: torch.device) -> Iterator[None]:
+def explain_out_of_memory(model: ModelConfig, *, batch_size: int, device: torch.device) -> Iterator[None]:
     """Turn a lack of memory into one line that names the settings to lower.
+
+    Args:
+        model: completed; its settings are named.
 
     Raises:
         ResourceError: the block ran out of memory, on the GPU or in main memory.
@@ -52,7 +68,7 @@ def explain_out_of_memory(*, batch_size: int, image_size: int, device: torch.dev
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _out_of_memory(batch_size, image_size, device) from error
+        raise _out_of_memory(model, batch_size, device) from error
     except RuntimeError as error:
         # torch's CPU allocator raises a plain RuntimeError, and so does the loader whose worker was killed.
         text = str(error)
@@ -63,17 +79,37 @@ def explain_out_of_memory(*, batch_size: int, image_size: int, device: torch.dev
             ) from error
         if "DefaultCPUAllocator" not in text:
             raise
-        raise _out_of_memory(batch_size, image_size, device) from error
+        raise _out_of_memory(model, batch_size, device) from error
 
 
-def _out_of_memory(batch_size: int, image_size: int, device: torch.device) -> ResourceError:
-    smaller = max(1, batch_size // 2)
+def _out_of_memory(model: ModelConfig, batch_size: int, device: torch.device) -> ResourceError:
+    smaller, image_size = max(1, batch_size // 2), int(model.image_size or 0)
     advice = f"--set train.batch_size={smaller}" if batch_size > 1 else f"--set model.image_size={image_size // 2}"
     return ResourceError(
         f"out of memory on {device.type} with train.batch_size={batch_size} and model.image_size={image_size}",
         f"lower them, as in {advice} (a larger train.accumulate makes up for a smaller batch); "
-        "fewer model.roi.samples, a smaller model.sam, model.encoder=frozen and train.precision=bf16 save memory too",
+        f"{', '.join(_savers(model))} and train.precision=bf16 save memory too",
     )
+
+
+def _savers(model: ModelConfig) -> list[str]:
+    """What else of this kind of model saves memory, in words."""
+    match model:
+        case RSPrompterAnchorConfig() | SamsegMaskRcnnConfig() | SamdetConfig():
+            words = ["fewer model.roi.samples"]
+        case RSPrompterQueryConfig() | SamsegMask2FormerConfig() | Mask2FormerConfig():
+            words = ["fewer model.query.loss_points"]
+        case SamclsConfig():
+            words = ["fewer model.crop_samples"]
+        case MaskRcnnConfig():
+            words = ["fewer model.roi_samples"]
+        case _:
+            assert_never(model)
+    if isinstance(model, SamModelConfig):
+        words.append("a smaller model.sam")
+    if isinstance(model, TrainedSamConfig):
+        words.append("model.encoder=frozen")
+    return words
 
 
 class StopRequest:

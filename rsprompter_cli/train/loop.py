@@ -159,7 +159,7 @@ def train(
             log.write("start", step=cursor.step, epoch=cursor.epoch, dtype=str(dtype), device=str(where), resume=resume)
             if state is not None:
                 set_random_state(state.random)
-            with explain_out_of_memory(batch_size=options.batch_size, image_size=setup.meta.image_size, device=where):
+            with explain_out_of_memory(setup.config.model, batch_size=options.batch_size, device=where):
                 cursor = _fit(run, cursor)
             return _finish(run, cursor)
 
@@ -177,7 +177,7 @@ def _keep_maps(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
         keep_automatic_masks(setup.model, folder, augment=options.augment, device=device, dtype=dtype)
     if not options.cache_views:
         return
-    with explain_out_of_memory(batch_size=1, image_size=image_size, device=device):
+    with explain_out_of_memory(setup.config.model, batch_size=1, device=device):
         keep_encoder_maps(
             setup.model,
             Path(options.cache_folder or out / ENCODER_MAPS),

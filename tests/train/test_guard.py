@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from rsprompter_cli.config import valid_keys
 from rsprompter_cli.errors import InputError, OutputError, ResourceError, TrainingError
 from rsprompter_cli.io import checkpoint as checkpoint_module
+from rsprompter_cli.models.build import complete_config
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.train import loop
 from rsprompter_cli.train.engine import Engine
 from rsprompter_cli.train.guard import explain_out_of_memory
 from rsprompter_cli.train.progress import StepReport
+from tests.make.tiny_models import TINY_CONFIGS, tiny_model_config
 from tests.train.runs import equal, make_data, run, tensors
 
 OPTIONS = {"epochs": 3, "batch_size": 2, "eval_every": 1}
@@ -93,14 +97,48 @@ def test_no_memory_is_one_line_that_names_what_to_lower(
 def test_other_errors_are_not_called_a_lack_of_memory() -> None:
     with (
         pytest.raises(RuntimeError, match="shapes do not match"),
-        explain_out_of_memory(batch_size=1, image_size=64, device=torch.device("cpu")),
+        explain_out_of_memory(tiny_model_config(), batch_size=1, device=torch.device("cpu")),
     ):
         raise RuntimeError("shapes do not match")
     with (
         pytest.raises(ResourceError, match="ended from outside"),
-        explain_out_of_memory(batch_size=1, image_size=64, device=torch.device("cpu")),
+        explain_out_of_memory(tiny_model_config(), batch_size=1, device=torch.device("cpu")),
     ):
         raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "savers"),
+    [
+        ("rsprompter-anchor", "fewer model.roi.samples, a smaller model.sam, model.encoder=frozen and"),
+        ("rsprompter-query", "fewer model.query.loss_points, a smaller model.sam, model.encoder=frozen and"),
+        ("samseg-maskrcnn", "fewer model.roi.samples, a smaller model.sam, model.encoder=frozen and"),
+        ("samseg-mask2former", "fewer model.query.loss_points, a smaller model.sam, model.encoder=frozen and"),
+        ("samdet", "fewer model.roi.samples, a smaller model.sam and"),
+        ("samcls", "fewer model.crop_samples, a smaller model.sam and"),
+        ("maskrcnn", "fewer model.roi_samples and"),
+        ("mask2former", "fewer model.query.loss_points and"),
+    ],
+)
+def test_what_saves_memory_are_settings_of_the_kind(kind: str, savers: str) -> None:
+    config = complete_config(TINY_CONFIGS[kind]())
+    with (
+        pytest.raises(ResourceError, match=r"model.image_size=64") as caught,
+        explain_out_of_memory(config, batch_size=1, device=torch.device("cpu")),
+    ):
+        raise MemoryError
+    assert f"; {savers} train.precision=bf16 save memory too" in caught.value.hint
+    named = re.findall(r"model\.[\w.]+", caught.value.hint)
+    assert set(named) <= {key for key in valid_keys() if _holds(config, key)}
+
+
+def _holds(config: Any, key: str) -> bool:
+    """Whether a model has the setting of that dotted path."""
+    for name in key.split(".")[1:]:
+        if not hasattr(config, name):
+            return False
+        config = getattr(config, name)
+    return True
 
 
 @pytest.mark.parametrize("where", ["weights", "config", "state"])
