@@ -7,7 +7,8 @@ docs/exit-codes.md is generated from this module.
 
 from collections.abc import Iterable
 
-_SHOWN = 4
+SHOWN = 4
+"""Words of a long list that a message names."""
 
 
 class RspError(Exception):
@@ -86,11 +87,11 @@ def shorten(word: str, longest: int = 120) -> str:
     return word if len(word) <= longest else word[: longest - 3] + "..."
 
 
-def some(words: Iterable[str]) -> str:
-    """The first few of many words for messages, and how many more there are."""
+def some(words: Iterable[str], count: int = SHOWN) -> str:
+    """The first `count` of many words for messages, and how many more there are."""
     listed = list(words)
-    shown = ", ".join(shorten(word) for word in listed[:_SHOWN])
-    return shown if len(listed) <= _SHOWN else f"{shown} and {len(listed) - _SHOWN} more"
+    shown = ", ".join(shorten(word) for word in listed[:count])
+    return shown if len(listed) <= count else f"{shown} and {len(listed) - count} more"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:

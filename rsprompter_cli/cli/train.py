@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
+    from rsprompter_cli.config import ModelConfig
     from rsprompter_cli.train.progress import StepReport, TrainResult
 
 _log = logging.getLogger(__name__)
@@ -80,9 +81,11 @@ def train_command(
 
     set_threads(threads)
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
-    config = load_config(
-        own or preset or DEFAULT_PRESET, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)]
+    source = own or preset or DEFAULT_PRESET
+    _refuse_misplaced(
+        load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
     )
+    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)])
     with progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
@@ -121,6 +124,22 @@ def _refuse_contradictions(
         raise UsageError(
             f"{former} brings all weights, --backbone-weights would bring some anew", "give one of the two"
         )
+
+
+def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, backbone_weights: str | None) -> None:
+    """Raise UsageError for an option about a part that this kind of model does not have."""
+    from rsprompter_cli.config import ResNetModelConfig, SamModelConfig, kinds_of
+
+    with_sam, with_resnet = kinds_of(SamModelConfig), kinds_of(ResNetModelConfig)
+    for option, given, part, kinds in (
+        ("--sam", sam is not None, "SAM", with_sam),
+        ("--random-sam", random_sam, "SAM", with_sam),
+        ("--backbone-weights", backbone_weights is not None, "ResNet", with_resnet),
+    ):
+        if given and model.kind not in kinds:
+            raise UsageError(
+                f"{option}: a {model.kind} has no {part}", f"leave it out, or take a preset of {', '.join(kinds)}"
+            )
 
 
 def _shorthands(sam: str | None, backbone_weights: str | None, epochs: int | None) -> list[str]:

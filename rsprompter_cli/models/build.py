@@ -23,7 +23,7 @@ from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.build_baselines import build_mask2former, build_maskrcnn
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
-from rsprompter_cli.models.build_samcls import build_samcls
+from rsprompter_cli.models.build_samcls import build_samcls, check_prompts
 from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
 from rsprompter_cli.models.products import quicken
@@ -41,13 +41,16 @@ def complete_config(model_config: ModelConfig) -> ModelConfig:
     Stored with a checkpoint, it rebuilds the model without the SAM folder it was trained from.
 
     Raises:
-        UsageError: no such SAM, or an image size the model cannot take.
+        UsageError: no such SAM, one that knows no points and is asked with them, or an image size the model
+            cannot take.
         CheckpointError: a SAM folder that cannot be read.
     """
     side = model_config.image_size
     written: dict[str, object] = {}
     if isinstance(model_config, SamModelConfig):
         arch = model_config.sam_arch or resolve_sam_arch(model_config.sam)
+        if isinstance(model_config, SamclsConfig):
+            check_prompts(model_config.automask, arch)
         side = side or arch.pretrained_image_size
         written = {"sam_arch": arch, "image_size": side}
     if side is not None and side % SIZE_STEP:

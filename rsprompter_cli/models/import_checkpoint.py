@@ -230,7 +230,7 @@ def _fitting(file: OriginalFile, model: ModelConfig, num_classes: int, origin: s
         needed.pop(key, None)
     # Compared under the file's names, which its reader can look up.
     sizes, found = shapes_of(needed), shapes_of(file.tensors)
-    check_keys(sizes, found, origin, size_hint(sizes, found))
+    check_keys(sizes, found, origin, hint=size_hint(sizes, found))
     check_values(needed, file.tensors, origin)
     tensors = our_tensors(file.tensors, kind=kind, lora=_has_adapters(model), origin=origin)
     return {key: tensors[key].to(value.dtype) for key, value in outline.items()}

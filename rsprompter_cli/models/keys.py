@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rsprompter_cli.errors import CheckpointError, some
+from rsprompter_cli.errors import SHOWN, CheckpointError, some
 
 _FRACTIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -33,7 +33,12 @@ class HasShape(Protocol):
 
 
 def check_keys(
-    needed: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]], origin: str, hint: str = ""
+    needed: Mapping[str, Sequence[int]],
+    given: Mapping[str, Sequence[int]],
+    origin: str,
+    *,
+    hint: str = "",
+    shown: int = SHOWN,
 ) -> None:
     """Check that the keys are the same and every shape agrees.
 
@@ -42,6 +47,7 @@ def check_keys(
         given: shape of every stored tensor, by key.
         origin: the file, named in the error.
         hint: the way out.
+        shown: keys named of each list.
 
     Raises:
         CheckpointError: lists missing, unexpected and mismatched keys.
@@ -54,7 +60,7 @@ def check_keys(
         if key in given and list(given[key]) != list(needed[key])
     ]
     problems = [
-        f"{len(names)} {what}: {some(names)}"
+        f"{len(names)} {what}: {some(names, shown)}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
         if names
     ]

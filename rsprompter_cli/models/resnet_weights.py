@@ -50,21 +50,24 @@ def find_resnet_file(weights: str, network: str) -> ResNetFile | None:
     return ResNetFile(path, require_named_hash(path))
 
 
-def load_resnet_weights(resnet: nn.Module, path: Path) -> None:
+def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> None:
     """Put a file of ResNet weights into a ResNet, in place; the classifier of either is left out.
 
     Args:
         resnet: torchvision's, transformers' or ours.
         path: a state dictionary of torch.save or safetensors, in torchvision's or transformers' names.
+        hint: the way out where the weights do not fit.
 
     Raises:
-        CheckpointError: a file that is damaged or refused, or weights that do not fit; all differences are listed.
+        CheckpointError: a file that is damaged or refused, or weights that do not fit; how they differ is told.
     """
     stored = read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
     given = {torchvision_name(key): value for key, value in _body(stored).items()}
     own = _body(resnet.state_dict())
     keys = {torchvision_name(key): key for key in own}
-    check_keys({name: tuple(own[key].shape) for name, key in keys.items()}, shapes_of(given), str(path))
+    needed = {name: tuple(own[key].shape) for name, key in keys.items()}
+    # A wrong file differs in hundreds of keys; one of each list shows which network it is of.
+    check_keys(needed, shapes_of(given), str(path), hint=hint, shown=1)
     resnet.load_state_dict({key: given[name].to(own[key].dtype) for name, key in keys.items()}, strict=False)
 
 

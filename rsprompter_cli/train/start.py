@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.config import (
+    KNOWN_SAM,
     Mask2FormerConfig,
     MaskRcnnConfig,
     ModelConfig,
@@ -24,6 +25,7 @@ from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
 from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
+from rsprompter_cli.io.torchvision_files import IMAGENET_FILES
 from rsprompter_cli.models.build import build_model, complete_config
 from rsprompter_cli.models.keys import check_keys, shapes_of
 from rsprompter_cli.models.load import outline_of
@@ -64,6 +66,8 @@ def choose_start(model: ModelConfig, *, checkpoint: Checkpoint | None, random_sa
     if random_sam:
         facts = {"name": model.sam, "weights": "random"}
         return Start(complete_config(model), None, None, facts, _find_backbone(model))
+    if model.sam_arch is not None or model.sam in KNOWN_SAM:
+        complete_config(model)  # what cannot be built is refused before weights are looked for
     folder = _find_sam(model)
     facts = {"name": model.sam}
     if folder.source is not None:
@@ -109,24 +113,56 @@ def _find_sam(model: SamModelConfig) -> SamFolder:
     return folder
 
 
+@dataclass(frozen=True)
+class _ResNetStart:
+    """How the ResNet of a model starts.
+
+    weights: imagenet, random, or a file. network: torchvision's name of it.
+    frozen: parts of it stay as they start. changed: its sizes are not those of that network.
+    """
+
+    weights: str
+    network: str
+    frozen: bool
+    changed: bool
+
+    def fitting_file(self) -> str:
+        """Which file fits, in words."""
+        if self.changed:
+            return "give a file of a ResNet of the sizes in model.backbone, or --backbone-weights random"
+        name = IMAGENET_FILES[self.network]
+        return f"give torchvision's {self.network} (IMAGENET1K_V1, {name}), or --backbone-weights random"
+
+
+def _resnet_start(model: ModelConfig) -> _ResNetStart | None:
+    """What the configuration says of the model's ResNet; None where it has none."""
+    match model:
+        case SamclsConfig():
+            return _ResNetStart(model.backbone_weights, "resnet18", frozen=False, changed=False)
+        case SamdetConfig() | MaskRcnnConfig() | Mask2FormerConfig():
+            frozen = model.frozen_stages >= 0 or model.frozen_norms
+            changed = not isinstance(model, MaskRcnnConfig) and model.backbone != ResNetConfig()
+            return _ResNetStart(model.backbone_weights, "resnet50", frozen=frozen, changed=changed)
+        case _:
+            return None
+
+
 def _find_backbone(model: ModelConfig) -> ResNetFile | None:
     """The weights of the model's ResNet; None where it has none or starts random."""
-    if not isinstance(model, SamdetConfig | SamclsConfig | MaskRcnnConfig | Mask2FormerConfig):
+    resnet = _resnet_start(model)
+    if resnet is None:
         return None
-    if model.backbone_weights == "random":
-        if not isinstance(model, SamclsConfig) and (model.frozen_stages >= 0 or model.frozen_norms):
-            _log.warning(
-                "a random ResNet with frozen parts learns little: "
-                "--set model.frozen_stages=-1 --set model.frozen_norms=false"
-            )
-        return None
-    sizes = model.backbone if isinstance(model, SamdetConfig | Mask2FormerConfig) else ResNetConfig()
-    if model.backbone_weights == "imagenet" and sizes != ResNetConfig():
+    if resnet.weights == "random" and resnet.frozen:
+        _log.warning(
+            "a random ResNet with frozen parts learns little: "
+            "--set model.frozen_stages=-1 --set model.frozen_norms=false"
+        )
+    if resnet.weights == "imagenet" and resnet.changed:
         raise CheckpointError(
             "model.backbone_weights = imagenet: these are weights of a ResNet-50, model.backbone has other sizes",
             "pass --backbone-weights random, or a file of such a ResNet",
         )
-    return find_resnet_file(model.backbone_weights, "resnet18" if isinstance(model, SamclsConfig) else "resnet50")
+    return find_resnet_file(resnet.weights, resnet.network)
 
 
 def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> None:
@@ -138,8 +174,9 @@ def load_start(model: nn.Module, start: Start, class_names: Sequence[str]) -> No
     if start.checkpoint is not None:
         _load_checkpoint(model, start.checkpoint, start.model, class_names)
         return
-    if start.backbone is not None:
-        load_resnet_weights(model.get_submodule("resnet"), start.backbone.path)
+    resnet = _resnet_start(start.model)
+    if start.backbone is not None and resnet is not None:
+        load_resnet_weights(model.get_submodule("resnet"), start.backbone.path, hint=resnet.fitting_file())
     if start.sam_folder is not None:
         random = isinstance(start.model, RSPrompterQueryConfig) and start.model.decoder_init == "random"
         load_sam_weights(model, start.sam_folder.path, decoder=not random)

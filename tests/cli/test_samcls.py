@@ -179,6 +179,18 @@ def test_the_sam_of_everything_is_found_or_named(capsys: pytest.CaptureFixture[s
     assert "the SAM base" in capsys.readouterr().err
 
 
+def test_points_are_refused_for_a_sam_that_knows_boxes_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    # Before its weights are looked for, and whether or not it would start from them.
+    changes = ["--set", "model.automask.prompts=points", "--set", "model.sam_arch=none", "--sam", "tiny-vit"]
+    command = ["train", _preset(), "--data", "data", "--out", "run", *changes]
+    for more in ([], ["--random-sam"]):
+        assert run([*command, *more]) == 2
+        (error,) = capsys.readouterr().err.strip().splitlines()
+        assert "model.automask.prompts = points: tiny-vit was trained with boxes alone" in error
+        assert "leave it out, or take another SAM" in error
+    assert not Path("run").exists()
+
+
 def test_everything_with_the_real_weights_of_a_folder() -> None:
     make_set(Path("data"), count=2)
     folder = _small_sam(Path("sam"))

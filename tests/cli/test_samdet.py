@@ -15,7 +15,7 @@ from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.build import build_model
 from tests.make.coco_sets import CLASSES, make_set
 from tests.make.scenes import paint, write_scene
-from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model, tiny_samdet_config
+from tests.make.tiny_models import tiny_config, tiny_maskrcnn_config, tiny_meta, tiny_model, tiny_samdet_config
 
 TRAIN = TrainConfig(epochs=1, batch_size=2, warmup_steps=2, workers=0, precision="fp32")
 
@@ -99,6 +99,7 @@ def test_an_oracle_is_for_samdet_alone(tmp_path: Path, capsys: pytest.CaptureFix
         (["--backbone-weights", "nowhere.pth"], 4, "nowhere.pth: no such file"),
         (["--backbone-weights", "imagenet"], 4, "model.backbone has other sizes"),
         (["--backbone-weights", "resnet18.pth"], 4, "the weights do not fit the model"),
+        (["--backbone-weights", "resnet18.pth"], 4, "a ResNet of the sizes in model.backbone"),
         (["--backbone-weights", "random", "--resume"], 2, "--resume brings all weights"),
         (["--backbone-weights", "random", "--load-from", "run"], 2, "--load-from brings all weights"),
         (["--set", "model.frozen_stages=5"], 2, "model.frozen_stages"),
@@ -119,4 +120,14 @@ def test_errors_are_one_line_with_their_code(
 def test_models_without_a_resnet_have_no_weights_for_it(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("anchor.toml").write_text(dump_config(tiny_config()), encoding="utf-8")
     assert _train("anchor.toml", "--backbone-weights", "random") == 2
-    assert "model.backbone_weights" in _one_line(capsys)
+    error = _one_line(capsys)
+    assert "--backbone-weights: a rsprompter-anchor has no ResNet" in error
+    assert "leave it out, or take a preset of samdet, samcls, maskrcnn, mask2former" in error
+
+
+@pytest.mark.parametrize("option", [["--sam", "base"], ["--random-sam"]])
+def test_models_without_a_sam_take_none(preset: str, capsys: pytest.CaptureFixture[str], option: list[str]) -> None:
+    Path("plain.toml").write_text(dump_config(Config(name="tiny", model=tiny_maskrcnn_config())), encoding="utf-8")
+    assert run(["train", "plain.toml", "--data", "data", *option]) == 2
+    error = _one_line(capsys)
+    assert f"{option[0]}: a maskrcnn has no SAM (leave it out, or take a preset of rsprompter-anchor, " in error
