@@ -70,6 +70,17 @@ class CocoDataset(Dataset[Item]):
         """Choose the draws of this epoch; call it before the loader is iterated."""
         self._epoch.fill_(epoch)
 
+    def annotated_boxes(self, index: int) -> tuple[Tensor, Tensor]:
+        """The boxes of an image as the file states them, to the fraction of a pixel, and their labels; no crowds.
+
+        Returns:
+            float32 [N, 4] xyxy pixels of the picture as it is, and int64 [N].
+        """
+        objects = self._objects[index]
+        boxes = torch.tensor([one.bbox for one in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height to corners
+        return boxes, torch.tensor([self.labels[one.category_id] for one in objects], dtype=torch.int64)
+
     def __getitem__(self, index: int) -> Item:
         """One image; crowds and objects that cover no pixel are no targets.
 

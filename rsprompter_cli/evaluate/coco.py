@@ -26,6 +26,7 @@ from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
+from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
 
 Progress = Callable[[int, int], None]
@@ -121,12 +122,11 @@ def evaluate_model(
 ) -> Evaluation:
     """Evaluate a model in memory on a data set without augmentation; its training mode is put back.
 
-    With `oracle`, the model's method of that name is given the truth.
+    With `oracle`, a SAMDet is given the boxes that the file states.
     """
     categories = {label: category for category, label in dataset.labels.items()}
     results: list[Mapping[str, Any]] = []
-    # The truth reaches the model only where it is asked what it makes of it.
-    answer: Any = model.oracle if oracle else lambda images, _: model(images, None)
+    answer = _oracle(model, dataset) if oracle else lambda images, _: model(images, None)
     was_training = model.training
     model.eval()
     try:
@@ -135,7 +135,7 @@ def evaluate_model(
             images = [image.to(device) for image, _, _ in items]
             # no_grad, not inference_mode: what a model caches here it may use in training.
             with torch.no_grad(), autocast(device, dtype):
-                found: list[Detections] = answer(images, [target for _, target, _ in items])
+                found: list[Detections] = answer(images, done)
             for (_, _, image_id), detections in zip(items, found, strict=True):
                 results.extend(to_results(image_id, detections, categories))
             done += len(items)
@@ -144,6 +144,17 @@ def evaluate_model(
     finally:
         model.train(was_training)
     return Evaluation(score_results(truth_of(dataset.coco), results), results, dataset)
+
+
+def _oracle(model: nn.Module, dataset: CocoDataset) -> Callable[[list[Tensor], int], list[Detections]]:
+    """What a SAMDet makes of the true boxes of pictures, of which the first has that place in the data set."""
+    assert isinstance(model, SamDet)
+
+    def answer(images: list[Tensor], first: int) -> list[Detections]:
+        truth = [dataset.annotated_boxes(first + place) for place in range(len(images))]
+        return model.oracle(images, [boxes for boxes, _ in truth], [labels for _, labels in truth])
+
+    return answer
 
 
 def to_results(image_id: int, detections: Detections, categories: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -135,22 +135,23 @@ class SamDet(nn.Module):
         return self._segment(batch, metas, self.find_boxes(self.features(batch)))
 
     @torch.no_grad()
-    def oracle(self, images: list[Tensor], targets: Sequence[Target]) -> list[Detections]:
+    def oracle(self, images: list[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Detections]:
         """What SAM makes of the true boxes: the detections of a detector without fault, all of score 1.
 
         Args:
             images: as in `forward`.
-            targets: B ground truths; their boxes and labels are used.
+            boxes: per image [N_i, 4] xyxy in its pixels.
+            labels: per image int64 [N_i].
 
         Raises:
             InputError: a tensor that is no picture.
         """
         batch, metas = resize_batch(images, self.image_size, IMAGENET_MEAN, IMAGENET_STD, self._device, eight_bit=True)
         found = []
-        for target, meta in zip(targets, metas, strict=True):
-            labels = target.labels.to(batch.device)
-            boxes = boxes_to_square(target.boxes.float().to(batch.device), meta)
-            found.append(BoxDetections(boxes, labels, torch.ones_like(labels, dtype=torch.float32)))
+        for true, named, meta in zip(boxes, labels, metas, strict=True):
+            placed = boxes_to_square(true.float().to(batch.device), meta)
+            scores = torch.ones_like(named, dtype=torch.float32, device=batch.device)
+            found.append(BoxDetections(placed, named.to(batch.device), scores))
         return self._segment(batch, metas, found)
 
     def find_boxes(self, levels: Sequence[Tensor]) -> list[BoxDetections]:

@@ -13,7 +13,7 @@ from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, TrainConfig, dump_config
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.build import build_model
-from tests.make.coco_sets import CLASSES, make_set
+from tests.make.coco_sets import CLASSES, make_set, read_document, write_document
 from tests.make.scenes import paint, write_scene
 from tests.make.tiny_models import tiny_config, tiny_maskrcnn_config, tiny_meta, tiny_model, tiny_samdet_config
 
@@ -131,3 +131,21 @@ def test_models_without_a_sam_take_none(preset: str, capsys: pytest.CaptureFixtu
     assert run(["train", "plain.toml", "--data", "data", *option]) == 2
     error = _one_line(capsys)
     assert f"{option[0]}: a maskrcnn has no SAM (leave it out, or take a preset of rsprompter-anchor, " in error
+
+
+def test_true_boxes_are_those_of_the_file(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    document = read_document(Path("data"), "val")
+    for annotation in document["annotations"]:
+        x, y = annotation["bbox"][0] + 0.4, annotation["bbox"][1] + 0.4
+        annotation |= {"bbox": [x, y, 4.5, 3.5], "area": 15.75}
+        annotation["segmentation"] = [[x, y, x + 4.5, y, x + 4.5, y + 3.5, x, y + 3.5]]
+    # A box is one, though no pixel lies in it.
+    x, y = document["annotations"][0]["bbox"][:2]
+    document["annotations"][0] |= {"bbox": [x, y, 0.1, 0.1], "area": 0.01}
+    document["annotations"][0]["segmentation"] = [[x, y, x + 0.1, y, x + 0.1, y + 0.1, x, y + 0.1]]
+    write_document(Path("data"), document, "val")
+    meta = tiny_meta(num_classes=2, class_names=CLASSES)
+    model = build_model(tiny_samdet_config(), num_classes=2)
+    write_checkpoint("model", model.state_dict(), Config(name="tiny", model=tiny_samdet_config()), meta)
+    assert run(["eval", "model", "--data", "data", "--split", "val", "--oracle", "--batch", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bbox"]["AP"] == pytest.approx(1.0)

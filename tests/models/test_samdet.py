@@ -16,7 +16,7 @@ from rsprompter_cli.models.rpn import Proposals
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD
 from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.models.trainable import trainable_table
-from rsprompter_cli.structures import LowResMasks, Target
+from rsprompter_cli.structures import LowResMasks
 from tests.make.boxed import boxed_target, no_proposals, noise_images
 from tests.make.tiny_models import TINY_DECODER, TINY_TINY_VIT, build_seeded, tiny_samdet_config
 
@@ -165,14 +165,14 @@ def test_true_boxes_give_the_masks_that_detections_with_these_boxes_have() -> No
     model = _samdet()
     images = noise_images((100, 40), (31, 200))
     detected = model(images)
-    targets = [Target(one.boxes, one.labels, torch.zeros(0)) for one in detected]
-    for one, other in zip(detected, model.oracle(images, targets), strict=True):
+    again = model.oracle(images, [one.boxes for one in detected], [one.labels for one in detected])
+    for one, other in zip(detected, again, strict=True):
         assert torch.equal(one.labels, other.labels)
         assert other.scores.tolist() == [1.0] * len(one)
         torch.testing.assert_close(other.boxes, one.boxes)
         torch.testing.assert_close(other.masks.values, one.masks.values, atol=1e-4, rtol=1e-4)
         assert other.masks.frame == one.masks.frame
-    none = model.oracle(images[:1], [boxed_target(100, 40, [])])[0]
+    none = model.oracle(images[:1], [torch.zeros(0, 4)], [torch.zeros(0).long()])[0]
     assert len(none) == 0
 
 
@@ -230,7 +230,7 @@ def test_an_encoder_of_another_normalisation_gets_its_own() -> None:
     seen: list[Tensor] = []
     model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     image = noise_images((64, 64))[0]
-    found = model.oracle([image], [boxed_target(64, 64, BOXES)])[0]
+    found = model.oracle([image], [torch.tensor(BOXES)], [torch.zeros(len(BOXES)).long()])[0]
     torch.testing.assert_close(seen[0][0], image / 255, atol=1e-5, rtol=1e-5)
     assert found.masks.values.shape == (2, 64, 64)  # type: ignore[union-attr]
 
