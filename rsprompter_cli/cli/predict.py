@@ -49,7 +49,8 @@ def predict_command(
     sam: Annotated[
         str | None,
         typer.Option(
-            "--sam", help="SAM of --everything, named as for download-sam, or a folder; default: --model's, or base."
+            "--sam",
+            help="SAM of --everything as download-sam names it, or a folder; default: that of --model, or base.",
         ),
     ] = None,
     score: Annotated[

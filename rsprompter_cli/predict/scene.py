@@ -24,8 +24,8 @@ from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
-from rsprompter_cli.io.sam_folder import SamFolder
-from rsprompter_cli.models.everything import everything_meta, load_everything
+from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
+from rsprompter_cli.models.forward import RatesMasks
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
@@ -78,7 +78,7 @@ def predict_scene(
     source: str | Path,
     out: str | Path | None,
     *,
-    model: str | Path | LoadedModel | SamFolder | None = None,
+    model: str | Path | LoadedModel | SamChoice | None = None,
     score: float | None = None,
     gsd: float | None = None,
     native: bool = False,
@@ -161,7 +161,7 @@ def predict_scene(
             class_names=meta.class_names,
             category_ids=meta.category_ids,
             pixel_coords=pixel_coords,
-            with_quality=bool(getattr(loaded.model, "gives_quality", False)),
+            with_quality=isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality,
         )
     return ScenePrediction(Path(out), plan, objects, time.perf_counter() - start)
 
@@ -198,8 +198,8 @@ def find_instances(
             progress(done, len(wanted))
 
 
-def _loaded(model: str | Path | LoadedModel | SamFolder | None, device: str) -> LoadedModel:
-    if isinstance(model, SamFolder):
+def _loaded(model: str | Path | LoadedModel | SamChoice | None, device: str) -> LoadedModel:
+    if isinstance(model, SamChoice):
         return load_everything(model, resolve_device(device))
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
 
@@ -215,9 +215,9 @@ def _device_type(device: str, loaded: LoadedModel | None) -> str:
     return resolve_device(device).type if device == "auto" else device
 
 
-def _meta(model: str | Path | LoadedModel | SamFolder | None) -> CheckpointMeta:
+def _meta(model: str | Path | LoadedModel | SamChoice | None) -> CheckpointMeta:
     """What a model says of itself, without its weights."""
-    if isinstance(model, SamFolder):
+    if isinstance(model, SamChoice):
         return everything_meta(model)
     if isinstance(model, LoadedModel):
         return model.meta
@@ -233,12 +233,12 @@ def _check_numbers(score: float | None, simplify: float, min_area: float) -> Non
 
 
 def _check_output(
-    source: str | Path, out: str | Path | None, model: str | Path | LoadedModel | SamFolder | None, *, overwrite: bool
+    source: str | Path, out: str | Path | None, model: str | Path | LoadedModel | SamChoice | None, *, overwrite: bool
 ) -> OutputKind | None:
     if out is None:
         return None
     kind = output_kind(Path(out))
-    weights = model.path if isinstance(model, SamFolder) else model
+    weights = model.path if isinstance(model, SamChoice) else model
     inputs = [one for one in (source, weights) if isinstance(one, str | Path)]
     for path in written_files(Path(out)):
         refuse_existing(path, overwrite=overwrite, inputs=inputs)

@@ -179,6 +179,24 @@ def test_the_sam_of_everything_is_found_or_named(capsys: pytest.CaptureFixture[s
     assert "the SAM base" in capsys.readouterr().err
 
 
+def test_everything_with_the_sam_within_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    see_bright_shapes(monkeypatch)
+    assert _train(_preset(epochs=1)) == 0
+    capsys.readouterr()
+    # No SAM is on this machine: that of the model is enough.
+    command = ["predict", _scene(), "--everything", "--model", "run/last", "--native", "--device", "cpu"]
+    assert run([*command, "--out", "out.geojson"]) == 0
+    features = json.loads(Path("out.geojson").read_text())["features"]
+    assert {f["properties"]["class"] for f in features} == {"object"}
+    assert sorted(f["properties"]["score"] for f in features) == [0.75, 0.9, 0.9, 0.9]
+    assert "before training" not in capsys.readouterr().err
+    assert run([*command, "--out", "twice.geojson", "--sam", "base"]) == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "--sam names a SAM, --model brings another (give one of the two)" in error
+
+
 def test_points_are_refused_for_a_sam_that_knows_boxes_alone(capsys: pytest.CaptureFixture[str]) -> None:
     # Before its weights are looked for, and whether or not it would start from them.
     changes = ["--set", "model.automask.prompts=points", "--set", "model.sam_arch=none", "--sam", "tiny-vit"]
