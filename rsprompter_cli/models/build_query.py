@@ -75,8 +75,7 @@ def build_pixel_decoder(query: QueryConfig, width: int) -> PixelDecoder:
     for name, parts in (("heads", query.heads), ("norm_groups", query.norm_groups)):
         if query.channels % parts:
             raise UsageError(
-                f"model.query.channels = {query.channels}: must be a multiple of "
-                f"model.query.{name} = {parts}",
+                f"model.query.channels = {query.channels}: must be a multiple of model.query.{name} = {parts}",
                 f"--set model.query.{name}=N that divides it; for an imported model, the N it was trained with",
             )
     return PixelDecoder(

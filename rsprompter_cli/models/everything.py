@@ -20,6 +20,7 @@ from rsprompter_cli.models.build_sam import build_encoder, sam_sizes
 from rsprompter_cli.models.build_samcls import automask_settings, build_asked_decoder
 from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel, load_model, outline_of
+from rsprompter_cli.models.products import quicken
 from rsprompter_cli.models.sam import PromptedDecoder
 from rsprompter_cli.models.sam_weights import load_sam_weights
 from rsprompter_cli.structures import Detections, Target
@@ -181,6 +182,7 @@ def _of_folder(folder: SamFolder) -> tuple[Everything, ModelConfig]:
         automask=settings,
     )
     load_sam_weights(model, folder.path)
+    quicken(model)
     return model, config
 
 

@@ -69,7 +69,8 @@ def linear_gelu(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 def linear_plus(values: Tensor, weight: Tensor, more: Tensor) -> Tensor:
     """`linear` without a bias, and `more` [.., O] added."""
     if not _gains(values, weight) or _followed(values, weight, more):
-        return linear(values, weight) + more
+        product = linear(values, weight)
+        return product + more.to(product.dtype)
     values, weight, more = _cast(values, weight, more)
     result: Tensor = _ONEDNN.binary(values, more.contiguous(), weight, None, "add")  # type: ignore[union-attr]
     return result

@@ -57,7 +57,9 @@ def test_only_the_gradient_asked_for_is_made(library: str, moved: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(rows=st.integers(0, 20), inner=st.integers(1, 20), outer=st.integers(1, 20), turned=st.booleans())
 def test_gelu_and_sum_are_the_layer_and_what_follows(rows: int, inner: int, outer: int, turned: bool) -> None:
-    values, weight, bias, more = _tensors((inner, rows) if turned else (rows, inner), (outer, inner), (outer,), (rows, outer))
+    values, weight, bias, more = _tensors(
+        (inner, rows) if turned else (rows, inner), (outer, inner), (outer,), (rows, outer)
+    )
     values = values.T if turned else values
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(products, "_ONEDNN", OPERATOR)
