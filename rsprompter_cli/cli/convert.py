@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsprompter_cli.cli.convert_sets import (
+    coco2yolo_command,
+    labelme2coco_command,
+    mask2coco_command,
+    yolo2coco_command,
+)
 from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
@@ -17,6 +23,10 @@ if TYPE_CHECKING:
     from rsprompter_cli.data.convert.vector2coco import VectorReport
 
 app = typer.Typer(help="Convert data sets from and to COCO.", no_args_is_help=True)
+app.command("mask2coco")(mask2coco_command)
+app.command("coco2yolo")(coco2yolo_command)
+app.command("yolo2coco")(yolo2coco_command)
+app.command("labelme2coco")(labelme2coco_command)
 
 
 class Split(StrEnum):

@@ -72,7 +72,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
-            if file.is_file():
+            # A file with a second name was there before, and may be one that must not be opened for writing.
+            if file.is_file() and file.stat().st_nlink == 1:
                 _flush(file)
         _flush_folder(temporary)
         recover_folder(path)

@@ -1,4 +1,4 @@
-"""From a mask to the COCO instances of its connected components, by runs instead of pixels.
+"""From a mask to the COCO instances of its connected components or values, by runs instead of pixels.
 
 A run is an unbroken stretch of pixels within one column. A tile has a few thousand of them where it
 has a quarter of a million pixels, and COCO's masks are lists of runs anyway.
@@ -7,12 +7,14 @@ has a quarter of a million pixels, and COCO's masks are lists of runs anyway.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+Connectivity = Literal[4, 8]
 
 
 class Runs(NamedTuple):
@@ -23,33 +25,48 @@ class Runs(NamedTuple):
     bottom: np.ndarray
 
 
-def mask_to_instances(mask: np.ndarray) -> list[dict[str, Any]]:
-    """The COCO fields of every 4-connected component of a mask.
+def mask_to_instances(mask: np.ndarray, *, connectivity: Connectivity = 4) -> list[dict[str, Any]]:
+    """The COCO fields of every connected component of a mask.
 
     Args:
         mask: bool [H, W].
+        connectivity: 4: pixels are connected by their edges; 8: by their corners too.
 
     Returns:
         One dictionary per component, in the order of their first pixels column by column: `bbox` XYWH in
         pixels, `area` in pixels, `segmentation` as compressed RLE, equal to what pycocotools encodes
         from the component's own mask.
     """
-    height, width = mask.shape
     runs = find_runs(mask)
     if len(runs.column) == 0:
         return []
-    component = number_components(runs, height)
-    order = np.argsort(component, kind="stable")  # by component, then in column order
-    component = component[order]
-    column, top, bottom = (values[order] for values in runs)
-    first = np.concatenate([[0], np.flatnonzero(np.diff(component)) + 1])
-    last = np.append(first[1:], len(order)) - 1
-    x, y = column[first], np.minimum.reduceat(top, first)
-    w, h = column[last] - x + 1, np.maximum.reduceat(bottom, first) - y
-    boxes = np.stack([x, y, w, h], axis=1).astype(np.float64).tolist()
-    areas = np.add.reduceat(bottom - top, first).tolist()
-    rles = _compress(column * height + top, column * height + bottom, component, height, width)
-    return [{"bbox": box, "area": area, "segmentation": rle} for box, area, rle in zip(boxes, areas, rles, strict=True)]
+    height, width = mask.shape
+    return _fields(runs, number_components(runs, height, connectivity), height, width)
+
+
+def labels_to_instances(labels: np.ndarray) -> list[tuple[int, dict[str, Any]]]:
+    """The COCO fields of every value but 0 of a label image, by ascending value.
+
+    Args:
+        labels: integer [H, W]; the pixels of one value are one instance, in however many pieces.
+
+    Returns:
+        (value, fields as of `mask_to_instances`) of each.
+    """
+    height, width = labels.shape
+    # A row of background above and below ends every run within its column.
+    framed = np.zeros((width, height + 2), labels.dtype)
+    framed[:, 1:-1] = labels.T
+    flat = framed.ravel()
+    change = np.flatnonzero(flat[1:] != flat[:-1])
+    values = flat[change[:-1] + 1]
+    starts, ends, values = change[:-1][values != 0], change[1:][values != 0], values[values != 0]
+    if len(values) == 0:
+        return []
+    column, top = np.divmod(starts, height + 2)
+    found, number = np.unique(values, return_inverse=True)
+    fields = _fields(Runs(column, top, ends % (height + 2)), number, height, width)
+    return list(zip(found.tolist(), fields, strict=True))
 
 
 def find_runs(mask: np.ndarray) -> Runs:
@@ -63,16 +80,17 @@ def find_runs(mask: np.ndarray) -> Runs:
     return Runs(column[0::2], row[0::2], row[1::2])
 
 
-def number_components(runs: Runs, height: int) -> np.ndarray:
+def number_components(runs: Runs, height: int, connectivity: Connectivity = 4) -> np.ndarray:
     """The component of each run, int64 [R], from 0 in the order of their first runs.
 
-    Runs of neighbouring columns belong together when they share a row.
+    Runs of neighbouring columns belong together when they share a row, with connectivity 8 also when
+    one begins right where the other ends.
     """
     # Places on a line on which every column has its own stretch, one longer than any run reaches.
     start = runs.column * (height + 1) + runs.top
     end = runs.column * (height + 1) + runs.bottom
-    from_next = np.searchsorted(end, start + height + 1, side="right")
-    to_next = np.searchsorted(start, end + height + 1, side="left")
+    from_next = np.searchsorted(end, start + height + 1, side="right" if connectivity == 4 else "left")
+    to_next = np.searchsorted(start, end + height + 1, side="left" if connectivity == 4 else "right")
     partners = np.maximum(to_next - from_next, 0)
     left = np.repeat(np.arange(len(start)), partners)
     before = np.cumsum(partners) - partners
@@ -83,6 +101,21 @@ def number_components(runs: Runs, height: int) -> np.ndarray:
     rank = np.empty(len(seen), np.int64)
     rank[np.argsort(seen)] = np.arange(len(seen))
     return rank[label]
+
+
+def _fields(runs: Runs, component: np.ndarray, height: int, width: int) -> list[dict[str, Any]]:
+    """The COCO fields of each component, which are numbered from 0, from its runs."""
+    order = np.argsort(component, kind="stable")  # by component, then in column order
+    component = component[order]
+    column, top, bottom = (values[order] for values in runs)
+    first = np.concatenate([[0], np.flatnonzero(np.diff(component)) + 1])
+    last = np.append(first[1:], len(order)) - 1
+    x, y = column[first], np.minimum.reduceat(top, first)
+    w, h = column[last] - x + 1, np.maximum.reduceat(bottom, first) - y
+    boxes = np.stack([x, y, w, h], axis=1).astype(np.float64).tolist()
+    areas = np.add.reduceat(bottom - top, first).tolist()
+    rles = _compress(column * height + top, column * height + bottom, component, height, width)
+    return [{"bbox": box, "area": area, "segmentation": rle} for box, area, rle in zip(boxes, areas, rles, strict=True)]
 
 
 def _compress(

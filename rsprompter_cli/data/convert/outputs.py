@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,9 @@ from rsprompter_cli.geo.tables import put_in_place, written_files
 from rsprompter_cli.io.atomic import atomic_folder, check_writable, refuse_existing, temporary_beside, write_bytes
 
 Outcome = Literal["written", "unchanged"]
+
+DERIVED = "labels/*.cache"
+"""What training leaves in a YOLO set: an index of its labels, made anew where it is missing."""
 
 _COMPACT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -97,7 +100,7 @@ class Filling:
 
 @contextmanager
 def fill_folder(out: Path, *, overwrite: bool) -> Iterator[Filling]:
-    """A new folder to fill with `images` and `annotations`; it takes the place of `out` when whole.
+    """A new folder to fill with a set; it takes the place of `out` when whole.
 
     When `out` holds the same bytes already it stays as it is and the outcome is "unchanged".
 
@@ -131,10 +134,26 @@ def check_owned(out: Path) -> None:
     ours = {Path("images"), Path("annotations")}
     for path in sorted((out / "annotations").glob("instances_*.json")):
         ours.add(path.relative_to(out))
-        ours.update(Path("images") / name for name in _image_names(path))
+        for name in _image_names(path):
+            picture = Path("images") / name
+            ours.update([picture, *picture.parents])
     foreign = sorted(path.relative_to(out) for path in out.rglob("*") if path.relative_to(out) not in ours)
     if foreign:
         raise OutputError(f"{out} holds {foreign[0]}, which is not part of such a set", "choose another --out")
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError when a set would be written into a folder that is read for it, or would hold one.
+
+    The next run would read what this one wrote, or find its input replaced.
+    """
+    output = out.resolve()
+    for given in inputs:
+        one = given.resolve()
+        if output == one or one in output.parents:
+            raise OutputError(f"{out} lies in the input {given}", "choose another --out")
+        if output in one.parents:
+            raise OutputError(f"{out} holds the input {given}", "choose another --out")
 
 
 class _UnchangedError(Exception):
@@ -152,5 +171,6 @@ def _same_files(new: Path, old: Path) -> bool:
     if not old.is_dir():
         return False
     mine = {path.relative_to(new): path for path in new.rglob("*") if path.is_file()}
-    theirs = {path.relative_to(old): path for path in old.rglob("*") if path.is_file()}
+    derived = set(old.glob(DERIVED))
+    theirs = {path.relative_to(old): path for path in old.rglob("*") if path.is_file() and path not in derived}
     return mine.keys() == theirs.keys() and all(_holds(theirs[name], path.read_bytes()) for name, path in mine.items())

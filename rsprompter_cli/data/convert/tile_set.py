@@ -1,8 +1,9 @@
-"""The annotation files of a set of tiles."""
+"""The annotation files of a set, one per split."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,31 @@ def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) 
 
 
 def write_annotations(folder: Path, documents: dict[str, SplitDocument], info: dict[str, Any]) -> list[str]:
-    """Write one JSON file per split, with the same categories in each; their names."""
+    """Write one JSON file per split, with the same categories in each; their names.
+
+    Raises:
+        InputError: there is no instance.
+    """
     classes = sorted({name for document in documents.values() for _, name, _ in document.annotations})
     if not classes:
         raise InputError("no tile shows a footprint that is large enough to be kept", SLIVER_RULE)
+    write_documents(folder, documents, classes, info)
+    return classes
+
+
+def write_documents(
+    folder: Path, documents: Mapping[str, SplitDocument], classes: Sequence[str], info: Mapping[str, Any]
+) -> None:
+    """Make `folder` and write one JSON file per split into it; category ids count the classes from 1."""
     ids = {name: number for number, name in enumerate(classes, start=1)}
+    categories = [{"id": number, "name": name} for name, number in ids.items()]
     folder.mkdir()
     for split, document in sorted(documents.items()):
         if not document.annotations:
-            logger.warning("the %s split has no instance in its %d tiles", split, len(document.images))
+            logger.warning("the %s split has no instance in its %d images", split, len(document.images))
         annotations = [
             {"id": number, "image_id": image_id, "category_id": ids[name], **fields, "iscrowd": 0}
             for number, (image_id, name, fields) in enumerate(document.annotations, start=1)
         ]
-        categories = [{"id": number, "name": name} for name, number in ids.items()]
         content = {"info": info, "images": document.images, "annotations": annotations, "categories": categories}
         (folder / f"instances_{split}.json").write_bytes(json_bytes(content))
-    return classes

@@ -21,6 +21,7 @@ import numpy as np
 
 from rsprompter_cli.data.convert.components import mask_to_instances
 from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
+from rsprompter_cli.data.convert.picture_files import PICTURES
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
 from rsprompter_cli.geo.pictures import picture_size, read_label
 from rsprompter_cli.io.atomic import check_writable
@@ -28,7 +29,6 @@ from rsprompter_cli.io.atomic import check_writable
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
-PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 CATEGORIES = [{"id": 1, "name": "building"}]
 
 SEQUENTIAL_BELOW = 1000

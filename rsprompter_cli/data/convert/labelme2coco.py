@@ -1,0 +1,270 @@
+"""Files of the drawing tool labelme, one per picture, to a COCO set.
+
+Polygons, rectangles and circles become polygons; shapes of one label that share a `group_id` are one
+object. Lines, points and bitmaps are left out and counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsprompter_cli.data.convert.labelme_shapes import TAKEN, ring_of
+from rsprompter_cli.data.convert.outputs import check_apart, check_owned
+from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
+from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
+from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
+from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
+from rsprompter_cli.data.images import unsafe_reason
+from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.pictures import read_picture
+
+logger = logging.getLogger(__name__)
+
+MAX_FILE_BYTES = 256 << 20
+"""Of a labelme file: the largest picture that is read at once, stored without loss, as text."""
+
+_SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif"}
+
+
+def convert_labelme(
+    labels: str | Path,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    embedded: bool = False,
+    classes: Sequence[str] = (),
+    split: str | None = None,
+    link: bool = False,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> SetReport:
+    """Turn a folder of labelme files into a COCO set.
+
+    Args:
+        labels: folder of the JSON files; their `imagePath` is followed within it.
+        out: folder to write; an existing one is replaced only when it holds nothing but such a set.
+        images: folder of the pictures, which then go by the file name of `imagePath`.
+        embedded: the pictures are those inside the JSON files (`imageData`).
+        classes: labels in the order of the category ids; others are errors. Empty: all labels, sorted.
+        split: see `parse_split` and `choose_splits`.
+        link: pictures get a second name in the set instead of a copy.
+        overwrite: another set in `out` may be replaced.
+        on_progress: called with (files read, files in all).
+
+    Raises:
+        InputError: no labelme file, or a file, shape or picture that cannot be used; all are logged first.
+        UsageError: options that contradict each other.
+        OutputError: `out` holds something else, or another set and `overwrite` is not given.
+    """
+    labels, out = Path(labels), Path(out)
+    if embedded and (images is not None or link):
+        raise UsageError("--embedded takes the pictures out of the JSON files, so --images and --link have no sense")
+    if len(set(classes)) < len(classes):
+        raise UsageError(f"--classes {','.join(classes)}: a name is given twice")
+    shares = parse_split(split)
+    folder = labels if images is None else Path(images)
+    check_apart(out, {labels, folder})
+    check_owned(out)
+    findings = Findings()
+    files, skipped = _list_labels(labels)
+    pictures: dict[str, tuple[Path, Picture]] = {}
+    for done, file in enumerate(files, start=1):
+        try:
+            document = _read_json(labels / file)
+            if document is None:
+                findings.leave_out("JSON files that are not labelme's", labels / file)
+                continue
+            picture = _embedded(labels, file, document) if embedded else _picture(labels, file, folder, document, link)
+            picture.objects.extend(_objects(labels / file, document, picture, classes, findings))
+            other, _ = pictures.setdefault(picture.name, (file, picture))
+            if other != file:
+                raise InputError(f"{labels / other} and {labels / file} describe one picture, {picture.name}")
+        except InputError as error:
+            findings.faults.append(str(error))
+        if on_progress is not None:
+            on_progress(done, len(files))
+    if not pictures and not findings.faults:
+        raise InputError(f"{labels}: holds no labelme file", "labelme writes a .json file for each picture")
+    found = [picture for _, picture in pictures.values()]
+    if not embedded:
+        skipped += _name_unlabelled(folder, pictures, findings)
+    findings.settle()
+    names = list(classes) or sorted({name for picture in found for name, _ in picture.objects})
+    filled = {picture.name for picture in found if picture.objects}
+    splits = choose_splits(list(pictures), filled, shares, where=folder)
+    description = "labelme files, converted by rsp convert labelme2coco"
+    outcome, counts = write_picture_set(out, found, splits, names, description=description, overwrite=overwrite)
+    return SetReport(out, outcome, names, counts, skipped, dict(findings.left_out))
+
+
+def _list_labels(labels: Path) -> tuple[list[Path], int]:
+    """The JSON files of a folder, and how many others there are that are no pictures."""
+    files, skipped = list_files(labels, {".json", *PICTURES})
+    return [file for file in files if file.suffix.lower() == ".json"], skipped
+
+
+def _name_unlabelled(folder: Path, pictures: Mapping[str, object], findings: Findings) -> int:
+    """Note the pictures of a folder that no file describes; how many files there are neither."""
+    files, others = list_files(folder, {*PICTURES, ".json"})
+    for file in files:
+        if file.suffix.lower() != ".json" and file.as_posix() not in pictures:
+            findings.leave_out("pictures without a labelme file", folder / file)
+    return others
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """The content of a labelme file; None for JSON that is something else.
+
+    Raises:
+        InputError: unreadable, too large, or not JSON.
+    """
+    try:
+        size = file.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError(f"{file}: has {size} bytes, more than {MAX_FILE_BYTES}", "store pictures as files")
+        document = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not JSON: {error}") from error
+    return document if isinstance(document, dict) and isinstance(document.get("shapes"), list) else None
+
+
+def _picture(labels: Path, file: Path, folder: Path, document: Mapping[str, Any], link: bool) -> Picture:
+    """The picture that a labelme file describes, still without objects.
+
+    Raises:
+        InputError: it is missing, cannot be used, is of another size, or lies outside the folder.
+    """
+    text = document.get("imagePath")
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InputError(f"{labels / file}: has no imagePath")
+    text = text.replace("\\", "/")
+    if folder == labels:
+        tried = [Path(os.path.normpath(labels / file.parent / text))]
+        if unsafe_reason(os.path.relpath(tried[0], labels)) or unsafe_reason(text) == "is an absolute path":
+            raise InputError(
+                f"{labels / file}: imagePath {text!r} leads out of {labels}",
+                "pass --images, the folder of the pictures",
+            )
+    else:
+        name = text.rsplit("/", 1)[-1]
+        tried = [folder / file.parent / name, folder / name]
+    there = sorted({path for path in tried if path.is_file()})
+    if len(there) != 1:
+        kept = "pass --embedded to take the picture in the file" if document.get("imageData") else "pass --images"
+        what = "has two pictures" if there else "has no picture"
+        raise InputError(f"{labels / file}: {what}; looked for {', '.join(map(str, tried))}", "" if there else kept)
+    path = there[0]
+    check_inside(path, folder.resolve())
+    height, width = read_picture(path).shape[:2]
+    _check_size(labels / file, document, height, width)
+    put: Callable[[Path], None] = functools.partial(place_picture, path, link=link)
+    return Picture(path.relative_to(folder).as_posix(), height, width, put, [])
+
+
+def _embedded(labels: Path, file: Path, document: Mapping[str, Any]) -> Picture:
+    """The picture inside a labelme file, still without objects.
+
+    Raises:
+        InputError: there is none, or it cannot be used.
+    """
+    content = _decode(labels / file, document)
+    suffix = next((suffix for mark, suffix in _SIGNATURES.items() if content.startswith(mark)), None)
+    if suffix is None:
+        raise InputError(f"{labels / file}: its imageData is no PNG, JPEG or TIFF")
+    with tempfile.TemporaryDirectory() as scratch:
+        picture = Path(scratch) / f"imageData{suffix}"
+        picture.write_bytes(content)
+        try:
+            height, width = read_picture(picture).shape[:2]
+        except InputError as error:
+            raise InputError(f"{labels / file}: {error.message.replace(str(picture), 'its imageData')}") from error
+    _check_size(labels / file, document, height, width)
+
+    def put(target: Path) -> None:
+        # Read again, because all pictures at once may be more than memory holds.
+        target.write_bytes(_decode(labels / file, _read_json(labels / file) or {}))
+
+    return Picture(file.with_suffix(suffix).as_posix(), height, width, put, [])
+
+
+def _decode(file: Path, document: Mapping[str, Any]) -> bytes:
+    text = document.get("imageData")
+    if not isinstance(text, str) or not text:
+        raise InputError(f"{file}: holds no picture (imageData)", "leave --embedded out")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"{file}: its imageData is damaged: {error}") from error
+
+
+def _check_size(file: Path, document: Mapping[str, Any], height: int, width: int) -> None:
+    said = (document.get("imageWidth"), document.get("imageHeight"))
+    if any(value is not None and value != size for value, size in zip(said, (width, height), strict=True)):
+        raise InputError(
+            f"{file}: says {said[0]} x {said[1]} px, its picture has {width} x {height} px (upright, as its EXIF says)"
+        )
+
+
+def _objects(
+    file: Path, document: Mapping[str, Any], picture: Picture, classes: Sequence[str], findings: Findings
+) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a labelme file, in the order of their first shapes; what is wrong with shapes becomes faults."""
+    groups: dict[tuple[str, str], list[np.ndarray]] = {}
+    for number, shape in enumerate(document["shapes"], start=1):
+        where = f"{file}: shape {number}"
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not label.strip():
+            findings.faults.append(f"{where}: has no label")
+            continue
+        label, kind = label.strip(), shape.get("shape_type") or "polygon"
+        if kind not in TAKEN:
+            findings.leave_out(f"shapes of type {str(kind)[:40]}", f"{where} ({label})")
+            continue
+        if classes and label not in classes:
+            findings.faults.append(f"{where}: its label {label!r} is not among --classes {','.join(classes)}")
+            continue
+        try:
+            rings = _rings(ring_of(kind, shape.get("points")), picture)
+        except EntryError as fault:
+            findings.faults.append(f"{where} ({label}): {fault.text}")
+            continue
+        if not rings:
+            findings.leave_out("shapes without area in their picture", f"{where} ({label})")
+            continue
+        group = shape.get("group_id")
+        key = f"shape {number}" if group is None else f"group {json.dumps(group)}"
+        groups.setdefault((label, key), []).extend(rings)
+    return [(label, coco_fields(rings, picture.height, picture.width)) for (label, _), rings in groups.items()]
+
+
+def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
+    """What of a shape lies in its picture and has area.
+
+    Raises:
+        EntryError: it leaves the picture so far that it was drawn on another.
+    """
+    excess = overshoot(bounds((ring,)), picture.height, picture.width)
+    if excess > allowed_overshoot(picture.height, picture.width):
+        raise EntryError("outside", f"leaves the {picture.width} x {picture.height} picture by {excess:.6g} pixels")
+    rings = []
+    for part in clip_ring(ring, picture.height, picture.width):
+        try:
+            coco_fields([part], picture.height, picture.width)
+        except EntryError:
+            continue
+        rings.append(part)
+    return rings

@@ -1,0 +1,157 @@
+"""`data.yaml` of a YOLO set: its classes and where its splits lie. Nothing in it is executed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from rsprompter_cli.data.images import SPLITS
+from rsprompter_cli.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MARK = "# Written by rsp convert coco2yolo; paths are relative to this file.\n"
+
+_MAX_BYTES = 1 << 20
+"""Of a data.yaml: 1000 classes take 20 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class YoloSet:
+    """A YOLO set as its file describes it.
+
+    root: the folder that holds all of it, resolved.
+    names: class names by index, in order of the index.
+    splits: per split the folders of pictures, or text files that list them; all inside the root.
+    """
+
+    file: Path
+    root: Path
+    names: dict[int, str]
+    splits: dict[str, list[Path]]
+
+
+def yaml_text(classes: Sequence[str], splits: Sequence[str]) -> str:
+    """The data.yaml of a set with pictures in `images/{split}`."""
+    content = {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(classes))}
+    return MARK + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=2**31)
+
+
+def read_yolo(path: Path, root: Path | None = None) -> YoloSet:
+    """Read a data.yaml, or the one of a folder.
+
+    Args:
+        path: the file, or the folder that holds one file ending in .yaml or .yml.
+        root: the folder that the paths in it start from. None: what its `path` says, within its own folder.
+
+    Raises:
+        InputError: it is missing, damaged, not that of a YOLO set, or its paths lead out of the root.
+    """
+    file = _find(path)
+    document = _parse(file)
+    if "kpt_shape" in document:
+        raise InputError(f"{file}: a set of key points (kpt_shape), which has no outlines")
+    base = _root(file, document, root)
+    splits = {}
+    for split in SPLITS:
+        entry = document.get(split)
+        if entry:
+            texts = entry if isinstance(entry, list) else [entry]
+            splits[split] = [_inside(base, text, f"{file}: {split}") for text in texts]
+    if not splits:
+        raise InputError(f"{file}: has none of {', '.join(SPLITS)}", "each names the folder of its pictures")
+    return YoloSet(file, base, _names(file, document), splits)
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path}: no such file or folder", "give the data.yaml of a YOLO set, or its folder")
+    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise InputError(f"{path}: holds {len(found)} files ending in .yaml ({names})", "give the one of the set")
+    return found[0]
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; scalars stay text, so that a class called `no` keeps its name."""
+    try:
+        content = file.read_bytes()
+        if len(content) > _MAX_BYTES:
+            raise InputError(f"{file}: has {len(content)} bytes; a data.yaml is small")
+        # BaseLoader makes text, lists and mappings of anything, and nothing else.
+        document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: is not YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{file}: is no data.yaml of a YOLO set", "it has names: and train:")
+    return document
+
+
+def _root(file: Path, document: Mapping[str, Any], root: Path | None) -> Path:
+    if root is not None:
+        if not root.is_dir():
+            raise InputError(f"--root {root}: no such folder")
+        return root.resolve()
+    own = file.resolve().parent
+    text = document.get("path") or "."
+    base = (own / text).resolve() if isinstance(text, str) and "\0" not in text else None
+    if base is None or not base.is_relative_to(own) or not base.is_dir():
+        raise InputError(f"{file}: path: {text!r} is no folder in {own}", "pass --root, the folder that holds the set")
+    return base
+
+
+def _inside(root: Path, text: object, where: str) -> Path:
+    """A folder or list of pictures named in a data.yaml.
+
+    Raises:
+        InputError: there is none, or it lies outside the root.
+    """
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise InputError(f"{where}: {text!r} is no path")
+    path = (root / text).resolve()
+    if not path.is_relative_to(root) and text.startswith("../"):
+        # Exports write `../train/images` for what lies beside data.yaml; training reads them so, too.
+        path = (root / text[3:]).resolve()
+        logger.info("%s: %s is read as %s", where, text, text[3:])
+    if not path.is_relative_to(root):
+        raise InputError(f"{where}: {text!r} leads out of {root}", "pass --root, the folder that holds the set")
+    if not path.exists():
+        raise InputError(f"{where}: {path}: no such folder", "mend it, or delete the line")
+    return path
+
+
+def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
+    """Class names by index."""
+    entry = document.get("names")
+    pairs = (
+        list(entry.items()) if isinstance(entry, dict) else list(enumerate(entry if isinstance(entry, list) else ()))
+    )
+    names: dict[int, str] = {}
+    for index, name in pairs:
+        if not isinstance(name, str) or not name.strip() or not (str(index).isascii() and str(index).isdigit()):
+            raise InputError(f"{file}: names: {index!r}: {name!r} is no class", "give each index, from 0, a name")
+        names[int(str(index)[:9])] = name.strip()
+    if not names:
+        raise InputError(f"{file}: has no names", "list the classes: names: [building, road]")
+    if len(names) < len(pairs) or len(set(names.values())) < len(names):
+        raise InputError(f"{file}: names: an index or a name is given twice")
+    count = document.get("nc")
+    if count is not None and str(count) != str(len(names)):
+        raise InputError(f"{file}: nc: {count}, and there are {len(names)} names")
+    return dict(sorted(names.items()))
+
+
+def name_in_set(path: Path, root: Path) -> str:
+    """What a picture of a YOLO set is called in a COCO set: its path without the folders named `images`."""
+    relative = PurePosixPath(path.relative_to(root).as_posix())
+    return PurePosixPath(*[part for part in relative.parts[:-1] if part != "images"], relative.name).as_posix()
