@@ -36,6 +36,13 @@ class MaskKind(StrEnum):
     CLASSES = "classes"
 
 
+class Neighbours(StrEnum):
+    """Which pixels hang together."""
+
+    FOUR = "4"
+    EIGHT = "8"
+
+
 def mask2coco_command(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.")],
     masks: Annotated[
@@ -61,8 +68,8 @@ def mask2coco_command(
         list[int] | None, typer.Option("--ignore", min=0, help="A value that is background; may be repeated.")
     ] = None,
     connectivity: Annotated[
-        int, typer.Option("--connectivity", min=4, max=8, help="4: patches hang together by edges; 8: by corners too.")
-    ] = 4,
+        Neighbours, typer.Option("--connectivity", help="4: patches hang together by edges; 8: by corners too.")
+    ] = Neighbours.FOUR,
     min_area: Annotated[int, typer.Option("--min-area", min=0, help="Leave out objects of fewer pixels.")] = 0,
     image_suffix: Annotated[
         str, typer.Option("--image-suffix", help="What the names of pictures end in, before the dot: _sat.")
@@ -86,7 +93,7 @@ def mask2coco_command(
             kind=None if kind is None else kind.value,
             classes=_names(classes),
             ignore=ignore or (),
-            connectivity=connectivity,
+            connectivity=4 if connectivity is Neighbours.FOUR else 8,
             min_area=min_area,
             image_suffix=image_suffix,
             mask_suffix=mask_suffix,
