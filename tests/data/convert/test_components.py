@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 from scipy import ndimage
 
-from rsprompter_cli.data.convert.components import mask_to_instances
+from rsprompter_cli.data.convert.components import labels_to_instances, mask_to_instances
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -35,8 +35,31 @@ def test_area_is_preserved(mask: np.ndarray) -> None:
     assert sum(instance["area"] for instance in mask_to_instances(mask)) == np.count_nonzero(mask)
 
 
+@given(MASKS)
+@settings(max_examples=200, deadline=None)
+def test_connected_by_corners_too(mask: np.ndarray) -> None:
+    turned, count = ndimage.label(np.ascontiguousarray(mask.T), structure=np.ones((3, 3)))
+    instances = mask_to_instances(mask, connectivity=8)
+    assert len(instances) == count
+    for number, instance in enumerate(instances, start=1):
+        assert np.array_equal(coco_mask.decode(instance["segmentation"]).astype(bool), number == turned.T)
+
+
+@given(hnp.arrays(np.uint16, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 4)))
+@settings(max_examples=200, deadline=None)
+def test_each_value_is_an_instance(labels: np.ndarray) -> None:
+    instances = labels_to_instances(labels)
+    assert [value for value, _ in instances] == [value for value in np.unique(labels).tolist() if value]
+    for value, fields in instances:
+        rle = coco_mask.encode(np.asfortranarray(labels == value, dtype=np.uint8))
+        assert fields["segmentation"] == {"size": list(labels.shape), "counts": rle["counts"].decode()}
+        assert fields["bbox"] == coco_mask.toBbox(rle).tolist()
+        assert fields["area"] == int(coco_mask.area(rle))
+
+
 def test_diagonal_neighbours_are_two() -> None:
     assert len(mask_to_instances(np.eye(2, dtype=bool))) == 2
+    assert len(mask_to_instances(np.eye(2, dtype=bool), connectivity=8)) == 1
 
 
 def test_a_spiral_is_one() -> None:
