@@ -99,7 +99,8 @@ def convert_labelme(
         raise InputError(f"{labels}: holds no labelme file", "labelme writes a .json file for each picture")
     found = [picture for _, picture in pictures.values()]
     if not embedded:
-        skipped += _name_unlabelled(folder, pictures, findings)
+        others = _name_unlabelled(folder, pictures, findings)
+        skipped += others if folder != labels else 0
     findings.settle()
     names = list(classes) or sorted({name for picture in found for name, _ in picture.objects})
     filled = {picture.name for picture in found if picture.objects}

@@ -16,26 +16,7 @@ from rsprompter_cli.data.coco import CocoFile, read_coco
 from rsprompter_cli.data.convert.mask2coco import convert_masks
 from rsprompter_cli.data.rle import Rle
 from rsprompter_cli.errors import InputError, OutputError, UsageError
-from tests.make.whu import make_buildings
-
-Masks = dict[str, np.ndarray]
-
-
-def buildings(seed: int = 0) -> np.ndarray:
-    return make_buildings(np.random.default_rng(seed), 64, 4, 6)
-
-
-def make_pairs(root: Path, masks: Masks, *, image_suffix: str = "", mask_suffix: str = "", kind: str = "png") -> Path:
-    """Write root/images/NAME.png and root/masks/NAME.png."""
-    for name, mask in masks.items():
-        image = root / "images" / f"{name}{image_suffix}.png"
-        label = root / "masks" / f"{name}{mask_suffix}.{kind}"
-        for path in (image, label):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(len(name)).integers(0, 255, (*mask.shape, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(image)
-        Image.fromarray(mask).save(label)
-    return root
+from tests.make.foreign_sets import buildings, make_pairs
 
 
 def convert(root: Path, **options: Any) -> CocoFile:
@@ -102,7 +83,7 @@ def test_palette_masks_hold_indices(tmp_path: Path) -> None:
     mask[3:9, 3:9] = 2
     mask[12:14] = 1
     make_pairs(tmp_path, {"a": mask})
-    picture = Image.fromarray(mask, mode="P")
+    picture = Image.fromarray(mask)
     picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     picture.save(tmp_path / "masks/a.png")
     assert [a.category_id for a in convert(tmp_path, classes=["x", "y"]).annotations] == [1, 2]
