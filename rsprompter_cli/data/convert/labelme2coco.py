@@ -92,7 +92,7 @@ def convert_labelme(
             if other != file:
                 raise InputError(f"{labels / other} and {labels / file} describe one picture, {picture.name}")
         except InputError as error:
-            findings.faults.append(str(error))
+            findings.faults.append(error)
         if on_progress is not None:
             on_progress(done, len(files))
     if not pictures and not findings.faults:
@@ -229,19 +229,19 @@ def _objects(
         where = f"{file}: shape {number}"
         label = shape.get("label") if isinstance(shape, dict) else None
         if not isinstance(label, str) or not label.strip():
-            findings.faults.append(f"{where}: has no label")
+            findings.fault(f"{where}: has no label")
             continue
         label, kind = label.strip(), shape.get("shape_type") or "polygon"
         if kind not in TAKEN:
             findings.leave_out(f"shapes of type {str(kind)[:40]}", f"{where} ({label})")
             continue
         if classes and label not in classes:
-            findings.faults.append(f"{where}: its label {label!r} is not among --classes {','.join(classes)}")
+            findings.fault(f"{where}: its label {label!r} is not among --classes {','.join(classes)}")
             continue
         try:
             rings = _rings(ring_of(kind, shape.get("points")), picture)
         except EntryError as fault:
-            findings.faults.append(f"{where} ({label}): {fault.text}")
+            findings.fault(f"{where} ({label}): {fault.text}")
             continue
         if not rings:
             findings.leave_out("shapes without area in their picture", f"{where} ({label})")

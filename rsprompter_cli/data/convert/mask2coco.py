@@ -96,7 +96,7 @@ def convert_masks(
         try:
             pictures.append(_read_pair(images, name, masks / mask, rule, link, findings))
         except InputError as error:
-            findings.faults.append(str(error))
+            findings.faults.append(error)
         if on_progress is not None:
             on_progress(done, len(pairs))
     findings.settle()
@@ -114,6 +114,8 @@ def _read_pair(images: Path, name: Path, mask: Path, rule: _Rule, link: bool, fi
     Raises:
         InputError: one of them cannot be used, or they do not fit each other.
     """
+    if mask.suffix.lower() in (".jpg", ".jpeg"):
+        raise InputError(f"{mask}: JPEG changes the values it stores, so it holds no masks", "masks are PNG or TIFF")
     height, width = read_picture(images / name).shape[:2]
     values = read_label(mask)
     if values.shape != (height, width):
@@ -274,5 +276,5 @@ def _by_key(folder: Path, files: Sequence[Path], suffix: str, reason: str, findi
             continue
         other = found.setdefault(stem.removesuffix(suffix) if suffix else stem, path)
         if other != path:
-            findings.faults.append(f"{folder / other} and {folder / path}: two files of one name")
+            findings.fault(f"{folder / other} and {folder / path}: two files of one name")
     return found

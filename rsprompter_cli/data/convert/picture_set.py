@@ -65,8 +65,12 @@ class Findings:
     """What is wrong with an input: faults, which stop a conversion, and what is left out, which is said."""
 
     def __init__(self) -> None:
-        self.faults: list[str] = []
+        self.faults: list[InputError] = []
         self.left_out: dict[str, list[str]] = defaultdict(list)
+
+    def fault(self, message: str, hint: str = "") -> None:
+        """Note what stops the conversion, after all else has been looked at."""
+        self.faults.append(InputError(message, hint))
 
     def leave_out(self, reason: str, name: object) -> None:
         """Note that something is not in the set; `reason` stands for all that share it."""
@@ -76,13 +80,15 @@ class Findings:
         """Log what is left out.
 
         Raises:
-            InputError: there are faults; the message has the first, the log has more.
+            InputError: there are faults; of several the message has the first, the log has more.
         """
-        for fault in self.faults[:SHOWN]:
-            logger.error("%s", fault)
+        if len(self.faults) > 1:
+            for fault in self.faults[:SHOWN]:
+                logger.error("%s", fault.message)
         if self.faults:
-            count = f"{len(self.faults)} faults, the first: " if len(self.faults) > 1 else ""
-            raise InputError(f"{count}{self.faults[0]}", "nothing was written")
+            first, count = self.faults[0], len(self.faults)
+            lead = f"{count} faults, nothing was written; the first: " if count > 1 else ""
+            raise InputError(lead + first.message, first.hint)
         for reason, names in sorted(self.left_out.items()):
             more = ", ..." if len(names) > SHOWN else ""
             logger.warning("%d %s: %s", len(names), reason, ", ".join(names[:SHOWN]) + more)

@@ -76,7 +76,7 @@ def convert_from_yolo(
         try:
             picture = _read(one, yolo, boxes, link, findings)
         except InputError as error:
-            findings.faults.append(str(error))
+            findings.faults.append(error)
         else:
             pictures.append(picture)
             splits[picture.name] = one.split
@@ -106,11 +106,11 @@ def _read(source: _Source, yolo: YoloSet, boxes: bool, link: bool, findings: Fin
     for item in read_labels(_label_text(source.label, yolo.root)):
         where = f"{source.label}:{item[0]}"
         if not isinstance(item, Label):
-            findings.faults.append(f"{where}: {item[1].text}")
+            findings.fault(f"{where}: {item[1].text}")
         elif item.class_index not in yolo.names:
-            findings.faults.append(f"{where}: class {item.class_index} has no name in {yolo.file}")
+            findings.fault(f"{where}: class {item.class_index} has no name in {yolo.file}")
         elif item.is_box and not boxes:
-            findings.faults.append(f"{where}: a box, which is no outline; pass --boxes to take boxes as rectangles")
+            findings.fault(f"{where}: a box, which is no outline", "pass --boxes to take boxes as rectangles")
         else:
             rings = clip_ring(item.ring * (width, height), height, width)
             try:
@@ -151,7 +151,7 @@ def _list_sources(yolo: YoloSet, findings: Findings) -> tuple[list[_Source], int
                 one = _Source(split, path, _label_of(path, yolo.root))
                 other = sources.setdefault(name_in_set(path, yolo.root), one)
                 if other.path != path:
-                    findings.faults.append(f"{other.path} and {path}: two pictures of one name")
+                    findings.fault(f"{other.path} and {path}: two pictures of one name")
                 elif other.split != split:
                     # What was trained on says nothing in validation.
                     findings.leave_out(f"pictures of {split} that are in {other.split} too", path)

@@ -183,6 +183,12 @@ def test_faults_are_all_named_and_nothing_is_written(tmp_path: Path, caplog: pyt
     assert not (tmp_path / "set").exists()
 
 
+def test_masks_that_lost_their_values(tmp_path: Path) -> None:
+    make_pairs(tmp_path, {"a": buildings()}, kind="jpg")
+    with pytest.raises(InputError, match=r"masks/a\.jpg: JPEG changes the values .*PNG or TIFF"):
+        convert(tmp_path)
+
+
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     make_pairs(tmp_path, {"a": buildings()})
     Image.fromarray(buildings()).save(tmp_path / "masks/a.tif")

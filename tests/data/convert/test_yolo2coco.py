@@ -38,7 +38,7 @@ def test_outlines(tmp_path: Path) -> None:
 
 def test_boxes_only_when_asked_for(tmp_path: Path) -> None:
     make_yolo(tmp_path / "yolo", {"images/train/a": "1 0.5 0.5 0.2 0.4\n" + SQUARE, "images/val/a": SQUARE})
-    with pytest.raises(InputError, match=r"labels/train/a\.txt:1: a box, which is no outline; pass --boxes"):
+    with pytest.raises(InputError, match=r"labels/train/a\.txt:1: a box, which is no outline .*pass --boxes"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
     convert_from_yolo(tmp_path / "yolo", tmp_path / "set", boxes=True)
     box, _ = read_coco(tmp_path / "set/annotations/instances_train.json").annotations
