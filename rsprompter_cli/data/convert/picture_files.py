@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from rsprompter_cli.data.images import shorten, unsafe_reason
-from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.data.images import unsafe_reason
+from rsprompter_cli.errors import InputError, OutputError, shorten
 
 PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 
