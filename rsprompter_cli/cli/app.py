@@ -21,7 +21,15 @@ COMMANDS = {
     ),
     "train": Entry("train:train_command", "Train a model on a COCO set."),
     "eval": Entry("eval:eval_command", "Box and mask average precision of a checkpoint on a COCO split."),
+    "eval-polygons": Entry(
+        "eval_polygons:eval_polygons_command",
+        "Compare predicted polygons with true ones: precision, recall, F1 and AP, and a map of the errors.",
+    ),
     "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons."),
+    "filter": Entry(
+        "filter:filter_command",
+        "Keep the features that reach a score, an area or have one of some classes; the model is not run.",
+    ),
     "info": Entry(
         "info:info_command",
         "Say what a scene is, at which resolution it would be read, in how many windows, time and memory.",

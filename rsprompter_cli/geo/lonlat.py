@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +108,31 @@ def geodesic_area(lonlat: Any) -> float:
             lon, lat = shapely.get_coordinates(ring).T
             total += sign * abs(geod.polygon_area_perimeter(lon, lat)[0])
     return total
+
+
+def local_equal_area(layers: Mapping[str, tuple[Sequence[Any], str]]) -> str:
+    """An equal-area projection in metres, centred on polygons: areas in it are those on the ellipsoid.
+
+    Lambert's azimuthal projection has no edge near its centre, neither at the antimeridian nor at a pole.
+
+    Args:
+        layers: polygons and their CRS by the name of their file; not all are empty.
+
+    Raises:
+        InputError: unknown CRS, or coordinates that it cannot place.
+    """
+    directions = []
+    for name, (polygons, crs) in layers.items():
+        if len(polygons):
+            middles = shapely.bounds(_as_array(polygons)).reshape(-1, 2, 2).mean(axis=1)
+            try:
+                lon, lat = np.radians(_apply(_transformer(crs, "EPSG:4326"), middles)).T
+            except InputError as error:
+                raise InputError(f"{name}: {error.message}", error.hint) from error
+            directions.append(np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1))
+    x, y, z = np.concatenate(directions).mean(axis=0)
+    lon, lat = np.degrees([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])
+    return f"+proj=laea +lat_0={lat:.5f} +lon_0={lon:.5f} +datum=WGS84 +units=m +no_defs"
 
 
 def parse_crs(text: str) -> CRS:

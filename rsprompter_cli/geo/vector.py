@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +15,10 @@ import pyarrow.parquet as pq
 import pyogrio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS
 
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.geojson import prepared, write_geojson
+from rsprompter_cli.geo.layers import check_column, check_driver, check_kind, is_parquet, parquet_geometry
 from rsprompter_cli.geo.lonlat import parse_crs, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
@@ -34,8 +33,6 @@ QUALITY_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": floa
 VECTOR_SUFFIXES = (".geojson", ".gpkg", ".fgb", ".parquet", ".shp")
 """What `write_features` can write."""
 
-_READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
-_MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +55,7 @@ class Footprints:
     classes: N class names (None where the attribute is empty), or None when no attribute was asked for.
     rows: N positions in the file, from 0.
     crs_wkt: CRS of the polygons, None when neither the file nor the caller named one.
+    columns: N values of each attribute that was asked for and is there, None where it is empty.
     repaired: polygons that were invalid (bow-ties, wrong holes) and were made valid.
     empty: rows left out because they have no geometry or no area.
     not_polygons: rows left out because they are points or lines.
@@ -70,6 +68,7 @@ class Footprints:
     repaired: int = 0
     empty: int = 0
     not_polygons: int = 0
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.polygons)
@@ -100,6 +99,7 @@ def read_footprints(
     *,
     to_crs_wkt: str | None = None,
     class_attribute: str | None = None,
+    columns: Sequence[str] = (),
     file_crs: str | None = None,
 ) -> Footprints:
     """Read the polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
@@ -108,6 +108,7 @@ def read_footprints(
         path: an existing regular file; only its first layer is read.
         to_crs_wkt: CRS to bring the polygons into; None leaves them in the file's.
         class_attribute: the column with class names.
+        columns: further attributes to read; those that the file lacks are left out.
         file_crs: CRS of a file that names none.
 
     Raises:
@@ -116,27 +117,50 @@ def read_footprints(
         UsageError: no such column.
     """
     path = Path(path)
-    _check_kind(path)
-    wkb, values, crs = _read_table(path, class_attribute)
+    check_kind(path)
+    wkb, values, crs = _read_table(path, class_attribute, columns)
     crs = crs or file_crs
-    if to_crs_wkt is not None and crs is None:
-        raise InputError(f"{path}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
     polygons, rows, counts = _polygons_of(shapely.from_wkb(wkb, on_invalid="ignore"))
     if len(wkb) and not polygons:
         raise InputError(f"{path}: none of its {len(wkb)} features is a polygon with area")
-    if to_crs_wkt is not None and crs is not None and polygons:
+    for what, count in counts.items():
+        if count:
+            _log.warning("%s: %d features %s", path, count, _COUNT_WORDS[what])
+    classes = None if class_attribute is None else [class_name_of(values[class_attribute][row]) for row in rows]
+    taken = {name: [_plain_value(values[name][row]) for row in rows] for name in columns if name in values}
+    footprints = Footprints(polygons, classes, rows, crs, columns=taken, **counts)
+    return footprints if to_crs_wkt is None else move_footprints(footprints, to_crs_wkt, name=str(path))
+
+
+def move_footprints(footprints: Footprints, to_crs_wkt: str, *, name: str) -> Footprints:
+    """The same in another CRS, vertex by vertex; what folds over itself on the way is made valid.
+
+    Args:
+        name: of their file, for errors.
+
+    Raises:
+        InputError: they have no CRS, or coordinates that do not fit it.
+    """
+    polygons, crs = footprints.polygons, footprints.crs_wkt
+    if crs is None:
+        raise InputError(f"{name}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
+    if polygons:
         try:
             _check_degrees(polygons, crs)
             moved = reproject(polygons, crs, to_crs_wkt)
         except InputError as error:
-            raise InputError(f"{path}: {error.message}", error.hint) from error
-        # Moving vertices can fold a sliver over itself.
+            raise InputError(f"{name}: {error.message}", error.hint) from error
         polygons = [polygon if polygon.is_valid else _valid_polygon(polygon) or polygon for polygon in moved]
-    for what, count in counts.items():
-        if count:
-            _log.warning("%s: %d features %s", path, count, _COUNT_WORDS[what])
-    classes = None if values is None else [_class_name(values[row]) for row in rows]
-    return Footprints(polygons, classes, rows, to_crs_wkt or crs, **counts)
+    return replace(footprints, polygons=polygons, crs_wkt=to_crs_wkt)
+
+
+def class_name_of(value: Any) -> str | None:
+    """An attribute's value as the name of a class: None where it is empty; 3 and 3.0 are "3"."""
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
+        return None
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))  # whole numbers with gaps are read as floats
+    return str(value)
 
 
 def write_features(
@@ -197,67 +221,39 @@ def check_vector_suffix(path: str | Path) -> None:
         )
 
 
-def _check_kind(path: Path) -> None:
-    # A file is known by its first bytes, never by its name: GDAL would follow an XML file that
-    # describes a virtual source to any other file or host.
-    head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head.startswith(_MAGIC):
-        raise InputError(
-            f"{path}: not a vector file that can be read",
-            "GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet; unpack archives first",
-        )
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
-        with path.open("rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check its permissions") from error
-
-
-def _read_table(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray | None, str | None]:
-    """WKB [N], the values of a column [N] or None, CRS as WKT or None."""
-    if _head(path).startswith(b"PAR1"):
-        return _read_parquet(path, column)
+def _read_table(
+    path: Path, required: str | None, wanted: Sequence[str]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
+    """WKB [N], the values [N] of the column that is required and of those wanted that are there, CRS as WKT or None."""
+    if is_parquet(path):
+        return _read_parquet(path, required, wanted)
     try:
         info = pyogrio.read_info(path, layer=0)
-        if info["driver"] not in _READ_DRIVERS:
-            raise InputError(f"{path}: {info['driver']} is not a vector format that is read here")
-        _check_column(path, column, info["fields"])
-        columns = [] if column is None else [column]
+        check_driver(path, info["driver"])
+        check_column(path, required, info["fields"])
+        columns = [str(name) for name in info["fields"] if name == required or name in wanted]
         meta, _, wkb, fields = pyogrio.raw.read(path, layer=0, columns=columns, force_2d=True)
     except (DataSourceError, DataLayerError) as error:
         raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
     if wkb is None:
         raise InputError(f"{path}: its first layer has no geometry")
-    return wkb, (fields[0] if column is not None else None), meta["crs"]
+    return wkb, dict(zip([str(name) for name in meta["fields"]], fields, strict=True)), meta["crs"]
 
 
-def _read_parquet(path: Path, column: str | None) -> tuple[np.ndarray, np.ndarray | None, str | None]:
+def _read_parquet(
+    path: Path, required: str | None, wanted: Sequence[str]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
+    primary, wkt = parquet_geometry(path)
     try:
-        schema = pq.read_schema(path)
-        geo = json.loads((schema.metadata or {})[b"geo"])
-        primary = geo["primary_column"]
-        described = geo["columns"][primary]
-        if described["encoding"] != "WKB":
-            raise InputError(f"{path}: geometry encoding {described['encoding']}, only WKB is read")
-        _check_column(path, column, [name for name in schema.names if name != primary])
-        table = pq.read_table(path, columns=[primary] if column is None else [primary, column])
-        crs = described.get("crs", "OGC:CRS84")
-        wkt = None if crs is None else CRS.from_user_input(crs).to_wkt()
-    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
+        names = [name for name in pq.read_schema(path).names if name != primary]
+        check_column(path, required, names)
+        columns = [name for name in names if name == required or name in wanted]
+        table = pq.read_table(path, columns=[primary, *columns])
+    except (ValueError, OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a GeoParquet file: {error}") from error
     wkb = np.array(table[primary].to_pylist(), dtype=object)
-    values = None if column is None else np.array(table[column].to_pylist(), dtype=object)
+    values = {name: np.array(table[name].to_pylist(), dtype=object) for name in columns}
     return shapely.to_wkb(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore"))), values, wkt
-
-
-def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
-    if column is not None and column not in (names := [str(name) for name in known]):
-        raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
 
 
 def _polygons_of(geometries: np.ndarray) -> tuple[list[Any], list[int], dict[str, int]]:
@@ -303,12 +299,10 @@ def _check_degrees(polygons: list[Any], crs: str) -> None:
         )
 
 
-def _class_name(value: Any) -> str | None:
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))  # whole numbers with gaps are read as floats
-    return str(value)
+def _plain_value(value: Any) -> Any:
+    """A value as Python has it; None for not-a-number, as which gaps are read."""
+    plain = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
 
 
 def _numbered(rows: Iterable[Row]) -> Iterator[Row]:

@@ -1,0 +1,200 @@
+"""What a vector file is, and its rows with all their attributes, batch by batch."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj import CRS
+
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+
+READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
+"""GDAL's names of what is read; GeoParquet is read without it."""
+
+_MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
+_BATCH = 16_384
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LayerBatch:
+    """Some rows of a layer.
+
+    geometries: object [N], shapely geometries in two dimensions, None where a row has none.
+    columns: N plain values (int, float, str, bool, None) by attribute, in file order.
+    """
+
+    geometries: np.ndarray
+    columns: Mapping[str, list[Any]]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Layer:
+    """The first layer of a vector file, its rows not read yet.
+
+    attributes: name and type (int, float, str, bool) of its attributes, in file order; what has
+        another type (dates, lists, bytes) is read as text.
+    as_text: attributes of such another type.
+    crs_wkt: None when the file names no CRS.
+    """
+
+    path: Path
+    attributes: Mapping[str, type]
+    as_text: tuple[str, ...]
+    crs_wkt: str | None
+
+    def require(self, column: str) -> None:
+        """Raise UsageError when there is no such attribute."""
+        check_column(self.path, column, self.attributes)
+
+    def batches(self) -> Iterator[LayerBatch]:
+        """All rows in file order; memory does not grow with them, as far as the format's reader allows.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            for batch, geometry in self._arrow():
+                wkb = batch.column(geometry).to_numpy(zero_copy_only=False)
+                columns = {name: self._values(name, batch.column(name)) for name in self.attributes}
+                yield LayerBatch(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), columns)
+        except (DataSourceError, DataLayerError, pa.ArrowException) as error:
+            raise InputError(f"{self.path}: cannot be read as a vector file: {error}") from error
+
+    def _arrow(self) -> Iterator[tuple[pa.RecordBatch, str]]:
+        """Record batches, and the name of the column with their geometry as WKB."""
+        names = list(self.attributes)
+        if is_parquet(self.path):
+            primary, _ = parquet_geometry(self.path)
+            for batch in pq.ParquetFile(self.path).iter_batches(_BATCH, columns=[*names, primary]):
+                yield batch, primary
+            return
+        with pyogrio.raw.open_arrow(self.path, layer=0, columns=names, batch_size=_BATCH, use_pyarrow=True) as source:
+            meta, reader = source
+            geometry = meta["geometry_name"] or "wkb_geometry"
+            for batch in reader:
+                yield batch, geometry
+
+    def _values(self, name: str, column: pa.Array) -> list[Any]:
+        values: list[Any] = column.to_pylist()
+        if name in self.as_text:
+            return [None if value is None else str(value) for value in values]
+        if pa.types.is_float32(column.type):
+            # The shortest decimal that names a float32: 0.9, not 0.8999999761581421.
+            return [None if value is None else float(str(np.float32(value))) for value in values]
+        return values
+
+
+def open_layer(path: str | Path) -> Layer:
+    """Say what the first layer of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file holds.
+
+    Raises:
+        InputError: missing, damaged or foreign file, or a layer without geometry.
+    """
+    path = Path(path)
+    check_kind(path)
+    if is_parquet(path):
+        primary, crs = parquet_geometry(path)
+        schema = pq.read_schema(path)
+        types = {name: _plain(schema.field(name).type) for name in schema.names if name != primary}
+    else:
+        try:
+            info = pyogrio.read_info(path, layer=0)
+        except (DataSourceError, DataLayerError) as error:
+            raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+        check_driver(path, info["driver"])
+        if info["geometry_type"] is None:
+            raise InputError(f"{path}: its first layer has no geometry")
+        crs = info["crs"]
+        types = {
+            str(name): _OGR_TYPES.get(kind.split("(")[0] if sub != "OFSTBoolean" else "bool")
+            for name, kind, sub in zip(info["fields"], info["ogr_types"], info["ogr_subtypes"], strict=True)
+        }
+    as_text = tuple(name for name, kind in types.items() if kind is None)
+    if as_text:
+        _log.info("%s: attributes read as text: %s", path, ", ".join(as_text))
+    return Layer(path, {name: kind or str for name, kind in types.items()}, as_text, crs)
+
+
+def check_kind(path: Path) -> None:
+    """Raise InputError when a path is no regular file of a kind that is read, known by its first bytes.
+
+    Never by its name: GDAL would follow an XML file that describes a virtual source to any other
+    file or host.
+    """
+    head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not head.startswith(_MAGIC):
+        raise InputError(
+            f"{path}: not a vector file that can be read",
+            "GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet; unpack archives first",
+        )
+
+
+def check_driver(path: Path, driver: str) -> None:
+    """Raise InputError when GDAL took the file for something that is not read here."""
+    if driver not in READ_DRIVERS:
+        raise InputError(f"{path}: {driver} is not a vector format that is read here")
+
+
+def check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
+    """Raise UsageError when an attribute is asked for that is not known."""
+    if column is not None and column not in (names := [str(name) for name in known]):
+        raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does."""
+    return _head(path).startswith(b"PAR1")
+
+
+def parquet_geometry(path: Path) -> tuple[str, str | None]:
+    """The geometry column of a GeoParquet file and its CRS as WKT.
+
+    Raises:
+        InputError: damaged, not GeoParquet, or geometry that is not WKB.
+    """
+    try:
+        geo = json.loads((pq.read_schema(path).metadata or {})[b"geo"])
+        primary = geo["primary_column"]
+        described = geo["columns"][primary]
+        if described["encoding"] != "WKB":
+            raise InputError(f"{path}: geometry encoding {described['encoding']}, only WKB is read")
+        crs = described.get("crs", "OGC:CRS84")
+        return primary, None if crs is None else CRS.from_user_input(crs).to_wkt()
+    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
+
+
+_OGR_TYPES = {"bool": bool, "OFTInteger": int, "OFTInteger64": int, "OFTReal": float, "OFTString": str}
+
+
+def _plain(kind: pa.DataType) -> type | None:
+    """The Python type of an Arrow type, None where it has no plain one."""
+    if pa.types.is_boolean(kind):
+        return bool
+    if pa.types.is_integer(kind):
+        return int
+    if pa.types.is_floating(kind):
+        return float
+    return str if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check its permissions") from error
