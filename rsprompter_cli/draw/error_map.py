@@ -19,7 +19,7 @@ RIGHT, WRONG, MISSED = (0, 170, 120), (235, 60, 20), (40, 110, 255)
 _FILL = 0.45
 """Share of the colour inside; the outline has all of it."""
 
-_SMALLEST_OUTLINE = 5.0
+_SMALLEST_OUTLINE = 10.0
 """Pixels: what is smaller is a filled spot without an outline, which would hide its neighbours."""
 
 _INK = (30, 30, 30)

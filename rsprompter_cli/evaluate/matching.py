@@ -96,6 +96,8 @@ def match_by_score(
 def match_most(pairs: Pairs, iou: float, count: int, *, truth_ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As many pairs as possible, for predictions without a score; arguments and result as of `match_by_score`.
 
+    First as many as possible with objects that are not ignored, then, of the predictions left, with the others.
+
     Args:
         count: N, the number of predictions.
     """

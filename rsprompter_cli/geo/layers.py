@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,13 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.geo.lonlat import parse_crs
 
 READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
 """GDAL's names of what is read; GeoParquet is read without it."""
+
+_ALWAYS_DEGREES = {"GeoJSON", "GeoJSONSeq"}
+"""Formats that cannot say that they hold pixels: without another CRS GDAL takes them for degrees."""
 
 _MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
 _BATCH = 16_384
@@ -46,7 +50,7 @@ class Layer:
     attributes: name and type (int, float, str, bool) of its attributes, in file order; what has
         another type (dates, lists, bytes) is read as text.
     as_text: attributes of such another type.
-    crs_wkt: None when the file names no CRS.
+    crs_wkt: None when the file names no CRS, or is GeoJSON whose coordinates can only be pixels.
     """
 
     path: Path
@@ -69,7 +73,7 @@ class Layer:
                 wkb = batch.column(geometry).to_numpy(zero_copy_only=False)
                 columns = {name: self._values(name, batch.column(name)) for name in self.attributes}
                 yield LayerBatch(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), columns)
-        except (DataSourceError, DataLayerError, pa.ArrowException) as error:
+        except (DataSourceError, DataLayerError, pa.ArrowException, OSError) as error:
             raise InputError(f"{self.path}: cannot be read as a vector file: {error}") from error
 
     def _arrow(self) -> Iterator[tuple[pa.RecordBatch, str]]:
@@ -110,13 +114,16 @@ def open_layer(path: str | Path) -> Layer:
         types = {name: _plain(schema.field(name).type) for name in schema.names if name != primary}
     else:
         try:
-            info = pyogrio.read_info(path, layer=0)
+            info = pyogrio.read_info(path, layer=0, force_total_bounds=True)
         except (DataSourceError, DataLayerError) as error:
             raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
         check_driver(path, info["driver"])
         if info["geometry_type"] is None:
             raise InputError(f"{path}: its first layer has no geometry")
         crs = info["crs"]
+        if info["driver"] in _ALWAYS_DEGREES and not fit_degrees(info["total_bounds"], crs):
+            _log.info("%s: its coordinates are no longitude and latitude, and are taken as pixels", path)
+            crs = None
         types = {
             str(name): _OGR_TYPES.get(kind.split("(")[0] if sub != "OFSTBoolean" else "bool")
             for name, kind, sub in zip(info["fields"], info["ogr_types"], info["ogr_subtypes"], strict=True)
@@ -124,7 +131,11 @@ def open_layer(path: str | Path) -> Layer:
     as_text = tuple(name for name, kind in types.items() if kind is None)
     if as_text:
         _log.info("%s: attributes read as text: %s", path, ", ".join(as_text))
-    return Layer(path, {name: kind or str for name, kind in types.items()}, as_text, crs)
+    try:
+        wkt = None if crs is None else parse_crs(crs).to_wkt()
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+    return Layer(path, {name: kind or str for name, kind in types.items()}, as_text, wkt)
 
 
 def check_kind(path: Path) -> None:
@@ -147,6 +158,14 @@ def check_driver(path: Path, driver: str) -> None:
         raise InputError(f"{path}: {driver} is not a vector format that is read here")
 
 
+def fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
+    """False when bounds (west, south, east, north) are in degrees by their CRS and cannot be; unknown ones fit."""
+    if bounds is None or crs is None or not np.isfinite(bounds).all() or not parse_crs(crs).is_geographic:
+        return True
+    west, south, east, north = bounds
+    return bool(max(-west, east) <= 540 and max(-south, north) <= 90.001)
+
+
 def check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
     """Raise UsageError when an attribute is asked for that is not known."""
     if column is not None and column not in (names := [str(name) for name in known]):
@@ -165,7 +184,8 @@ def parquet_geometry(path: Path) -> tuple[str, str | None]:
         InputError: damaged, not GeoParquet, or geometry that is not WKB.
     """
     try:
-        geo = json.loads((pq.read_schema(path).metadata or {})[b"geo"])
+        # In the footer: the schema that Arrow stores beside it may lack it.
+        geo = json.loads((pq.read_metadata(path).metadata or {})[b"geo"])
         primary = geo["primary_column"]
         described = geo["columns"][primary]
         if described["encoding"] != "WKB":

@@ -18,8 +18,8 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.geojson import prepared, write_geojson
-from rsprompter_cli.geo.layers import check_column, check_driver, check_kind, is_parquet, parquet_geometry
-from rsprompter_cli.geo.lonlat import parse_crs, reproject
+from rsprompter_cli.geo.layers import check_column, check_driver, check_kind, fit_degrees, is_parquet, parquet_geometry
+from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
 from rsprompter_cli.io.atomic import atomic_path
@@ -291,10 +291,10 @@ _COUNT_WORDS = {
 
 
 def _check_degrees(polygons: list[Any], crs: str) -> None:
-    west, south, east, north = shapely.total_bounds(polygons)
-    if parse_crs(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
+    bounds = shapely.total_bounds(polygons)
+    if not fit_degrees(bounds, crs):
         raise InputError(
-            f"coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
+            f"coordinates up to {np.abs(bounds).max():.0f} are not longitude and latitude",
             "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
         )
 
