@@ -40,7 +40,10 @@ def eval_polygons_command(
         str, typer.Option("--sizes", help="Square metres where medium and large objects begin.")
     ] = f"{SIZES[0]:g},{SIZES[1]:g}",
     aoi: Annotated[
-        Path | None, typer.Option("--aoi", help="Vector file whose polygons limit what is compared.")
+        Path | None,
+        typer.Option(
+            "--aoi", help="Vector file whose polygons limit what is compared; what they cut is cut in both layers."
+        ),
     ] = None,
     error_map: Annotated[
         Path | None, typer.Option("--map", help="Draw right, wrong and missed polygons into this PNG.")

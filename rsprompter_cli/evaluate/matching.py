@@ -59,7 +59,7 @@ def overlapping_pairs(
         possible &= pred_class[p] == truth_class[t]
     p, t, own, other = p[possible], t[possible], own[possible], other[possible]
     shared = shapely.area(shapely.intersection(pred[p], truth[t]))
-    iou = shared / (own + other - shared)
+    iou = np.minimum(shared / (own + other - shared), 1.0)
     reached = iou >= lowest_iou - _ROUNDING
     return Pairs(p[reached], t[reached], iou[reached])
 

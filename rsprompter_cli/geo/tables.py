@@ -7,6 +7,7 @@ and none writes the time of day, so the same features give the same bytes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import warnings
@@ -27,6 +28,9 @@ from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import temporary_beside
 
 GEOMETRY = "geometry"
+"""The column of geometries; no attribute can have this name in a table."""
+
+_log = logging.getLogger(__name__)
 _BATCH = 4096
 _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
@@ -91,7 +95,8 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
     )
     reader = pa.RecordBatchReader.from_batches(batches.schema, batches.read(multi=suffix != ".shp"))
     geometry_type = "Polygon" if suffix == ".shp" else "MultiPolygon"
-    with _fixed_date(), warnings.catch_warnings():
+    with _fixed_date(), warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
             pyogrio.write_arrow(
@@ -108,6 +113,8 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
             if batches.failure is not None:
                 raise batches.failure from error
             raise OutputError(f"{path.name}: {driver} cannot be written: {error}") from error
+    for warning in said:  # GDAL's own, of a name cut to the ten letters of a Shapefile
+        _log.warning("%s: %s", layer + suffix, warning.message)
 
 
 def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:

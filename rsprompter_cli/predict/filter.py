@@ -17,7 +17,7 @@ from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.layers import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.tables import written_files
+from rsprompter_cli.geo.tables import GEOMETRY, written_files
 from rsprompter_cli.geo.vector import Feature, check_vector_suffix, class_name_of, write_features
 from rsprompter_cli.io.atomic import refuse_existing
 
@@ -95,6 +95,8 @@ def filter_features(
         refuse_existing(file, overwrite=overwrite, inputs=written_files(path))
     layer = open_layer(path)
     _check_attributes(layer, rules)
+    if GEOMETRY in layer.attributes and out.suffix.lower() != ".geojson":
+        raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} has no place for", "write .geojson")
     too_fine: list[int] = []
     kept = write_features(
         out, _kept(layer, rules), layer.crs_wkt, attributes=layer.attributes, on_dropped=too_fine.append

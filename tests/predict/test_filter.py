@@ -230,3 +230,17 @@ def test_an_output_never_replaces_the_input_nor_another_file_unasked(tmp_path: P
     shape = predicted(tmp_path / "shape.shp")
     with pytest.raises(OutputError, match="is the input"):
         filter_features(shape, tmp_path / "shape.SHP", score=0.5, overwrite=True)
+
+
+def test_attributes_that_a_format_cannot_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_layer(tmp_path / "in.geojson", [house(0, 0)], score=[0.5], roof_material_code=["tin"])
+    with caplog.at_level(logging.WARNING):
+        filter_features(path, tmp_path / "out.shp", score=0.1)
+    assert "out.shp: " in caplog.text
+    assert "'roof_mater'" in caplog.text
+    shape = {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]}
+    feature = {"type": "Feature", "properties": {"geometry": "x", "score": 0.5}, "geometry": shape}
+    (tmp_path / "odd.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert filter_features(tmp_path / "odd.geojson", tmp_path / "out.geojson", score=0.1).kept == 1
+    with pytest.raises(UsageError, match="an attribute 'geometry'"):
+        filter_features(tmp_path / "odd.geojson", tmp_path / "out.parquet", score=0.1)

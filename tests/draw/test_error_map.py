@@ -1,0 +1,59 @@
+"""Error maps as pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from shapely import MultiPolygon, box
+
+from rsprompter_cli.draw.error_map import MISSED, RIGHT, WRONG, draw_error_map
+
+INK = (255, 255, 255)
+
+
+def draw(width: int = 900, height: int = 200, **shapes: Any) -> np.ndarray:
+    kinds: dict[str, Any] = {"right": [], "wrong": [], "missed": [], "found": [], "border": None, **shapes}
+    background = np.full((height, width, 3), 100, np.uint8)
+    picture = draw_error_map(background, outline=INK, counts=(1, 2, 3), figures="IoU 0.5", **kinds)
+    return np.asarray(picture)
+
+
+def test_each_kind_has_its_colour_and_holes_stay_open() -> None:
+    ring = box(10, 10, 60, 60).difference(box(20, 20, 50, 50))
+    got = draw(right=[ring], wrong=[box(100, 10, 150, 60)], missed=[MultiPolygon([box(200, 10, 250, 60)])])
+    assert got[10, 30].tolist() == list(RIGHT)
+    assert got[35, 100].tolist() == list(WRONG)
+    assert got[35, 200].tolist() == list(MISSED)
+    for column, colour in ((15, RIGHT), (125, WRONG), (225, MISSED)):
+        inside = 0.55 * 100 + 0.45 * np.array(colour)
+        assert np.abs(got[35, column] - inside).max() <= 1
+    assert got[35, 35].tolist() == [100, 100, 100]
+    assert got[35, 300].tolist() == [100, 100, 100]
+
+
+def test_what_is_smaller_than_a_pixel_is_seen() -> None:
+    got = draw(wrong=[box(300.4, 50.4, 300.5, 50.5)])
+    assert got[50, 300].tolist() != [100, 100, 100]
+    assert (got[:200] != 100).any(axis=2).sum() == 1
+
+
+def test_true_outlines_and_the_border_are_lines() -> None:
+    got = draw(found=[box(10, 10, 60, 60)], border=box(100, 10, 190, 150))
+    assert got[10, 30].tolist() == list(INK)
+    assert got[80, 100].tolist() == list(INK)
+    assert got[35, 35].tolist() == got[80, 150].tolist() == [100, 100, 100]
+
+
+def test_shapes_beside_the_picture_are_cut() -> None:
+    got = draw(right=[box(-50, -50, 10, 10), box(2000, 0, 2010, 10)], missed=[box(890, 190, 1000, 300)])
+    assert got[5, 5].tolist() != [100, 100, 100]
+    assert got[195, 895].tolist() != [100, 100, 100]
+
+
+def test_the_legend_stands_below_and_wraps_on_narrow_pictures() -> None:
+    wide, narrow = draw(width=1200), draw(width=200)
+    assert narrow.shape[0] > wide.shape[0] > 200
+    for legend in (wide[200:], narrow[200:]):
+        colours = {tuple(pixel) for pixel in legend.reshape(-1, 3).tolist()}
+        assert {RIGHT, WRONG, MISSED} <= colours
