@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,8 +32,23 @@ from rsprompter_cli.cli.output import counted_progress, print_json, set_threads
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
+if TYPE_CHECKING:
+    from rsprompter_cli.predict.prompted import PromptPrediction
+    from rsprompter_cli.predict.scene import ScenePrediction
+
+
+_NOT_WITH_PROMPTS = {
+    "everything": "prompts say what to look for: give one of the two",
+    "model": "prompts are answered by a SAM, which --sam names",
+    "overlap": "windows are laid around the prompts",
+    "batch": "prompts are asked window by window",
+    "max_windows": "there are never more windows than prompts",
+}
+"""Options that mean nothing beside --prompts, and why."""
+
 
 def predict_command(
+    context: typer.Context,
     source: SceneArgument,
     out: Annotated[
         Path | None,
@@ -46,11 +61,20 @@ def predict_command(
     everything: Annotated[
         bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
     ] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts", help="Vector file of points and boxes: one SAM mask and polygon each, attributes kept."
+        ),
+    ] = None,
+    keep_parts: Annotated[
+        bool, typer.Option("--keep-parts", help="With --prompts: masks of several parts become multipolygons.")
+    ] = False,
     sam: Annotated[
         str | None,
         typer.Option(
             "--sam",
-            help="SAM of --everything as download-sam names it, or a folder; default: that of --model, or base.",
+            help="SAM of --everything or --prompts, as download-sam names it, or a folder; default: --model's, or base.",
         ),
     ] = None,
     score: Annotated[
@@ -73,7 +97,8 @@ def predict_command(
     ] = 0.0,
     min_area: Annotated[float, typer.Option("--min-area", min=0, help="Smallest area kept, square metres.")] = 0.0,
     pixel_coords: Annotated[
-        bool, typer.Option("--pixel-coords", help="Polygons in pixels, for pictures without georeference.")
+        bool,
+        typer.Option("--pixel-coords", help="Polygons (and prompts) in pixels, for pictures without georeference."),
     ] = False,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
     max_windows: MaxWindowsOption = MAX_WINDOWS,
@@ -90,14 +115,40 @@ def predict_command(
 
     rsp predict scene.tif --out buildings.geojson
     """
+    _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    set_threads(threads)
+    if prompts is not None:
+        from rsprompter_cli.predict.prompted import predict_prompts
+
+        with counted_progress("prompts") as progress:
+            answered = predict_prompts(
+                source,
+                prompts,
+                out,
+                sam=sam,
+                keep_parts=keep_parts,
+                score=score,
+                gsd=gsd,
+                native=native,
+                bands=parse_bands(bands),
+                scale=scale,
+                pixel_coords=pixel_coords,
+                simplify=simplify,
+                min_area=min_area,
+                max_block=max_block << 20,
+                allow_vrt=allow_vrt,
+                remote=remote,
+                device=device.value,
+                precision=precision.value,
+                overwrite=overwrite,
+                dry_run=dry_run,
+                progress=progress,
+            )
+        _say(answered, as_json=as_json, dry_run=dry_run)
+        return
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.scene import predict_scene
 
-    if sam is not None and not everything:
-        raise UsageError("--sam belongs to --everything", "a model brings its SAM with it")
-    if out is None and not dry_run:
-        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
-    set_threads(threads)
     with counted_progress("windows") as progress:
         result = predict_scene(
             source,
@@ -123,6 +174,35 @@ def predict_command(
             dry_run=dry_run,
             progress=progress,
         )
+    _say(result, as_json=as_json, dry_run=dry_run)
+
+
+def _check_options(
+    context: typer.Context,
+    out: Path | None,
+    prompts: Path | None,
+    *,
+    everything: bool,
+    sam: str | None,
+    keep_parts: bool,
+    dry_run: bool,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if prompts is None and keep_parts:
+        raise UsageError("--keep-parts belongs to --prompts", "objects that a model finds keep all their parts")
+    if sam is not None and not everything and prompts is None:
+        raise UsageError("--sam belongs to --everything or --prompts", "a model brings its SAM with it")
+    if out is None and not dry_run:
+        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
+    if prompts is None:
+        return
+    for name, reason in _NOT_WITH_PROMPTS.items():
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            raise UsageError(f"--prompts and --{name.replace('_', '-')} exclude each other", reason)
+
+
+def _say(result: ScenePrediction | PromptPrediction, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(result.as_dict())
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -135,6 +135,16 @@ class Scene:
         """
         self._check_inside(window)
         return self._render(self._reader, self.height, self.width, window)
+
+    @contextmanager
+    def coarser(self, height: int, width: int) -> Iterator[Callable[[PixelBox], Tile]]:
+        """How windows of a coarser grid, height x width pixels over the whole scene, are read, as by `read`.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        with self._open_level(height, width) as reader:
+            yield lambda window: self._render(reader, height, width, window)
 
     def preview(self, side: int) -> np.ndarray:
         """The whole scene as a picture, uint8 [H, W, 3], its longer side at most `side` pixels.

@@ -103,18 +103,26 @@ def outline(window: Window, tile: Tile, detections: Detections, *, score: float)
     kept = [i for i, value in enumerate(detections.scores.tolist()) if value >= score]
     if not kept:
         return []
-    polygons = _tile_polygons(detections.masks, kept)
-    hidden = _invalid_area(tile)
     labels = detections.labels.tolist()
     scores = detections.scores.tolist()
     quality = [None] * len(scores) if detections.quality is None else detections.quality.tolist()
     instances = []
-    for index, polygon in zip(kept, polygons, strict=True):
-        cut = _clip(polygon, hidden, window)
-        if cut is not None:
+    for index, polygon in zip(kept, window_polygons(window, tile, detections.masks, kept), strict=True):
+        if polygon is not None:
             place = (window.row, window.col, index)
-            instances.append(Instance(*place, int(labels[index]), float(scores[index]), cut, quality[index]))
+            instances.append(Instance(*place, int(labels[index]), float(scores[index]), polygon, quality[index]))
     return instances
+
+
+def window_polygons(
+    window: Window, tile: Tile, masks: Tensor | LowResMasks | MaskPatches, kept: Sequence[int]
+) -> list[Geometry | None]:
+    """The masks numbered `kept` of one window as polygons in pixels of the grid, without what lies in nodata.
+
+    None stands for a mask of which nothing is left.
+    """
+    hidden = _invalid_area(tile)
+    return [_clip(polygon, hidden, window) for polygon in _tile_polygons(masks, kept)]
 
 
 def _tile_polygons(masks: Tensor | LowResMasks | MaskPatches, kept: Sequence[int]) -> list[Geometry | None]:

@@ -166,8 +166,7 @@ def _write_vector(
     with_quality: bool,
 ) -> list[FoundObject]:
     on_earth = scene.georef.on_earth and not pixel_coords
-    geometries = [found.polygon for found in objects]
-    placed = to_map(geometries, scene.georef) if on_earth else _in_file_pixels(geometries, scene)
+    placed = place_polygons(objects, scene, pixel_coords=pixel_coords)
     features = (
         object_feature(
             geometry,
@@ -183,6 +182,14 @@ def _write_vector(
     crs = scene.georef.crs_wkt if on_earth else None
     write_features(out, features, crs, attributes=attributes, on_dropped=dropped.add)
     return [found for place, found in enumerate(objects) if place not in dropped]
+
+
+def place_polygons(objects: Sequence[FoundObject], scene: Scene, *, pixel_coords: bool) -> list[Geometry]:
+    """The polygons of objects as vector files have them: in map coordinates, or in pixels of the scene's file."""
+    geometries = [found.polygon for found in objects]
+    if scene.georef.on_earth and not pixel_coords:
+        return list(to_map(geometries, scene.georef))
+    return _in_file_pixels(geometries, scene)
 
 
 def coco_document(

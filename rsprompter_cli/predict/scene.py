@@ -130,7 +130,7 @@ def predict_scene(
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
-    _check_numbers(score, simplify, min_area)
+    check_numbers(score, simplify, min_area)
     kind = _check_output(source, out, model, overwrite=overwrite)
     loaded = None if dry_run or out is None else _loaded(model, device)
     meta = _meta(model) if loaded is None else loaded.meta
@@ -224,7 +224,8 @@ def _meta(model: str | Path | LoadedModel | SamChoice | None) -> CheckpointMeta:
     return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
 
 
-def _check_numbers(score: float | None, simplify: float, min_area: float) -> None:
+def check_numbers(score: float | None, simplify: float, min_area: float) -> None:
+    """Raise UsageError for an option that is out of range."""
     if score is not None and not 0 <= score <= 1:
         raise UsageError(f"--score {score}: from 0 to 1")
     for name, value in (("--simplify", simplify), ("--min-area", min_area)):

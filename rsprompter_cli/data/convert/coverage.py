@@ -39,17 +39,24 @@ def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, poly
         if count < SMALL_SHARE * len(polygons):
             logger.warning("%s: only %d of its %d footprints lie on %s", label_path, count, len(polygons), scene_path)
         return count
+    where, hint = extents_apart(scene, polygons, "labels")
+    raise InputError(f"{label_path}: none of its {len(polygons)} footprints lies on {scene_path}: {where}", hint)
+
+
+def extents_apart(scene: Scene, geometries: Sequence[Any], what: str) -> tuple[str, str]:
+    """Where a placed scene and geometries beside it lie, in degrees, and what may be wrong, in words.
+
+    Args:
+        geometries: at least one, in the CRS of the scene.
+        what: they are called.
+    """
     crs = scene.georef.crs_wkt or ""
-    labels = _extent(to_lonlat([shapely.box(*shapely.total_bounds(np.asarray(polygons, dtype=object)))], crs)[0])
+    extent = _extent(to_lonlat([shapely.box(*shapely.total_bounds(np.asarray(geometries, dtype=object)))], crs)[0])
     ground = _extent(outline_in_degrees(scene))
-    hint = "the label file may name a wrong coordinate reference system, or belong to another scene"
-    if _overlap((labels[1], labels[0], labels[3], labels[2]), ground):
-        hint = "longitude and latitude of the label file look swapped"
-    raise InputError(
-        f"{label_path}: none of its {len(polygons)} footprints lies on {scene_path}: "
-        f"labels {_words(labels)}, scene {_words(ground)}",
-        hint,
-    )
+    hint = f"the file of {what} may name a wrong coordinate reference system, or belong to another scene"
+    if _overlap((extent[1], extent[0], extent[3], extent[2]), ground):
+        hint = f"longitude and latitude of the file of {what} look swapped"
+    return f"{what} {_words(extent)}, scene {_words(ground)}", hint
 
 
 def outline_in_degrees(scene: Scene) -> Any:

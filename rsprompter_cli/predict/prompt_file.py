@@ -1,0 +1,155 @@
+"""A user's prompts: the features of a vector file in the pixels of a scene, with their attributes."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from rsprompter_cli.data.convert.coverage import extents_apart
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels
+from rsprompter_cli.predict.prompts import Miss, Prompt, make_prompt
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.raster import Scene
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PromptFile:
+    """A file of prompts on a scene.
+
+    path: of the file.
+    names: what each of its N features is called: its `id` where all have one of their own, else its place, from 1.
+    columns: N values by attribute. types: int, float, str or bool by attribute.
+    prompts: features that ask for something, in file order.
+    misses: by row, from 0, why the others do not.
+    """
+
+    path: Path
+    names: Sequence[int | str]
+    columns: Mapping[str, list[Any]]
+    types: Mapping[str, type]
+    prompts: list[Prompt]
+    misses: dict[int, Miss]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> PromptFile:
+    """Read the points and boxes of a vector file and lay them over a scene.
+
+    Args:
+        path: any format that footprints are read from.
+        scene: open, and on the earth unless `pixel_coords`.
+        pixel_coords: the file's coordinates are pixels of the scene's file, y down, whatever CRS it names.
+
+    Raises:
+        InputError: missing, damaged or foreign file; no CRS; coordinates that do not fit the CRS.
+    """
+    layer = open_layer(path)
+    batches = list(layer.batches())
+    found: list[Any] = [geometry for batch in batches for geometry in batch.geometries]
+    columns = {
+        name: [_finite(value) for batch in batches for value in batch.columns[name]] for name in layer.attributes
+    }
+    geometries = np.empty(len(found), dtype=object)
+    geometries[:] = [_usable(geometry) for geometry in found]
+    if pixel_coords:
+        per_pixel = np.array([scene.width / scene.native_width, scene.height / scene.native_height])
+        places = shapely.transform(geometries, lambda xy: xy * per_pixel)
+    else:
+        places = _on_scene(layer.path, geometries, layer.crs_wkt, scene)
+    prompts: list[Prompt] = []
+    misses: dict[int, Miss] = {}
+    for row, (geometry, place) in enumerate(zip(geometries, places, strict=True)):
+        lost = geometry is not None and place is None
+        prompt = Miss.OUTSIDE if lost else make_prompt(place, row, (scene.height, scene.width))
+        if isinstance(prompt, Miss):
+            misses[row] = prompt
+        else:
+            prompts.append(prompt)
+    return PromptFile(layer.path, _names(columns, len(found)), columns, layer.attributes, prompts, misses)
+
+
+def id_column(columns: Mapping[str, Sequence[Any]]) -> str | None:
+    """The attribute `id`, however its letters are written, where every feature has one."""
+    for name, values in columns.items():
+        if name.casefold() == "id" and all(value is not None for value in values):
+            return name
+    return None
+
+
+def _names(columns: Mapping[str, list[Any]], count: int) -> list[int | str]:
+    own = id_column(columns)
+    if own is not None and len(set(columns[own])) == count:
+        return list(columns[own])
+    return list(range(1, count + 1))
+
+
+def _finite(value: Any) -> Any:
+    """A value, but None for a float that is not finite, as which some formats keep gaps."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _usable(geometry: Any) -> Any:
+    if geometry is None or geometry.is_empty or not np.isfinite(shapely.get_coordinates(geometry)).all():
+        return None
+    return geometry
+
+
+def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene) -> np.ndarray:
+    """Geometries (or None) in pixels of the working grid; None too where one has no place in the scene's CRS."""
+    target = scene.georef.crs_wkt or ""
+    if crs is None:
+        raise InputError(f"{path}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
+    rows = [row for row, geometry in enumerate(geometries) if geometry is not None]
+    moved = geometries.copy()
+    if not rows:
+        return moved
+    _check_degrees(path, geometries[rows], crs)
+    try:
+        moved[rows] = reproject(geometries[rows], crs, target)
+    except InputError:
+        # One that has no place there must not keep the others from theirs.
+        for row in rows:
+            moved[row] = _reprojected(geometries[row], crs, target)
+    if parse_crs(target).is_geographic:
+        # A scene over the antimeridian has longitudes beyond 180, or prompts come from its other side.
+        a, b, c, *_ = scene.georef.transform
+        middle = a * scene.width / 2 + b * scene.height / 2 + c
+        moved = shapely.transform(moved, lambda xy: xy - [360, 0] * np.round((xy[:, :1] - middle) / 360))
+    placed = [geometry for geometry in moved if geometry is not None]
+    places = to_pixels(moved, scene.georef)
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    if placed and not shapely.intersects(places, frame).any():
+        where, hint = extents_apart(scene, placed, "prompts")
+        _log.warning("%s: none of its prompts lies on %s: %s (%s)", path, scene.path, where, hint)
+    return places
+
+
+def _reprojected(geometry: Any, crs: str, to_crs: str) -> Any:
+    try:
+        return reproject([geometry], crs, to_crs)[0]
+    except InputError:
+        # The other side of the earth has no place in a local CRS, and is not on the scene.
+        return None
+
+
+def _check_degrees(path: Path, geometries: np.ndarray, crs: str) -> None:
+    west, south, east, north = shapely.total_bounds(geometries)
+    if parse_crs(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
+        raise InputError(
+            f"{path}: coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
+            "reproject the file, write it with its CRS, or pass --pixel-coords where they are pixels",
+        )

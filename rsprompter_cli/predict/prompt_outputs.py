@@ -1,0 +1,137 @@
+"""What becomes of answered prompts: features with the attributes of their prompts, a COCO file or a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import shapely
+from shapely import Geometry
+
+from rsprompter_cli.geo.geojson import prepare
+from rsprompter_cli.geo.vector import Feature, write_features
+from rsprompter_cli.io.atomic import write_text
+from rsprompter_cli.models.prompted import CLASS_NAME
+from rsprompter_cli.predict.outputs import FoundObject, OutputKind, coco_document, place_polygons, write_output
+from rsprompter_cli.predict.prompt_file import PromptFile, id_column
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.raster import Scene
+
+WGS84 = "EPSG:4326"
+
+KEPT_BESIDE = "prompt_"
+"""Put before the name of a prompt's attribute that the output has a use of its own for."""
+
+_ADDED = ("score", "area_m2")
+_GEOMETRY_NAMES = ("geometry", "geom")
+_FID = ".gpkg"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AnsweredPrompt:
+    """A prompt with its polygon, on its way out; row: of its feature in the file, from 0."""
+
+    row: int
+    found: FoundObject
+
+
+def write_answers(
+    out: Path,
+    kind: OutputKind,
+    answers: Sequence[AnsweredPrompt],
+    asked: PromptFile,
+    scene: Scene,
+    *,
+    pixel_coords: bool,
+    on_dropped: Callable[[int], None],
+) -> None:
+    """Write answered prompts in the family of `out`, atomically.
+
+    Args:
+        answers: in output order.
+        on_dropped: told the place, from 0, of each answer that is too small for the format.
+    """
+    objects = [answer.found for answer in answers]
+    if kind is OutputKind.OVERLAY:
+        write_output(out, kind, objects, scene, class_names=[CLASS_NAME], category_ids=[1], pixel_coords=pixel_coords)
+        return
+    names = output_names(asked, out.suffix.lower())
+    kept = [{new: asked.columns[old][answer.row] for old, new in names.items()} for answer in answers]
+    if kind is OutputKind.COCO:
+        document = coco_document(objects, scene, class_names=[CLASS_NAME], category_ids=[1])
+        for annotation, values in zip(document["annotations"], kept, strict=True):
+            annotation["attributes"] = values
+        write_text(out, json.dumps(document) + "\n")
+        return
+    own_id = id_column(asked.columns)
+    on_earth = scene.georef.on_earth and not pixel_coords
+    crs = scene.georef.crs_wkt if on_earth else None
+    placed: Sequence[Geometry | None] = place_polygons(objects, scene, pixel_coords=pixel_coords)
+    if out.suffix.lower() == ".geojson":
+        placed, crs = _unsplit(placed, crs), None if crs is None else WGS84
+    places = [place for place, geometry in enumerate(placed) if geometry is not None]
+    for place in set(range(len(placed))) - set(places):
+        on_dropped(place)
+    features = [
+        Feature(
+            placed[place],
+            {
+                **({} if own_id else {"id": answers[place].row + 1}),
+                **kept[place],
+                "score": round(objects[place].score, 4),
+                "area_m2": round(objects[place].area, 1) if on_earth else None,
+            },
+        )
+        for place in places
+    ]
+    attributes: Mapping[str, type] = {
+        **({} if own_id else {"id": int}),
+        **{new: asked.types[old] for old, new in names.items()},
+        "score": float,
+        "area_m2": float,
+    }
+    write_features(out, features, crs, attributes=attributes, on_dropped=lambda number: on_dropped(places[number]))
+
+
+def _unsplit(geometries: Sequence[Geometry], crs: str | None) -> list[Geometry | None]:
+    """Geometries as GeoJSON has them, of a polygon that rounding splits at narrow places the largest piece.
+
+    None stands for one that rounding leaves without area.
+    """
+    array = np.empty(len(geometries), dtype=object)
+    array[:] = list(geometries)
+    whole: list[Geometry | None] = []
+    for before, after in zip(array, prepare(array, crs), strict=True):
+        pieces = shapely.get_parts(after)
+        # What the antimeridian cuts has to stay in pieces.
+        at_the_end = crs is not None and len(pieces) > 0 and max(-after.bounds[0], after.bounds[2]) >= 180
+        if len(pieces) < 2 or before.geom_type == "MultiPolygon" or at_the_end:
+            whole.append(after)
+        else:
+            whole.append(max(pieces, key=lambda piece: piece.area))
+    return whole
+
+
+def output_names(asked: PromptFile, suffix: str) -> dict[str, str]:
+    """The name in the output of each attribute of the prompts, which it keeps where nothing else has it.
+
+    Formats differ in whether the case of letters tells names apart, so here it never does.
+    """
+    taken = {*_ADDED, *_GEOMETRY_NAMES}
+    if suffix == _FID:
+        taken.add("fid")
+    if id_column(asked.columns) is None:
+        taken.add("id")
+    names: dict[str, str] = {}
+    for name in asked.columns:
+        new = name
+        while new.casefold() in taken:
+            new = KEPT_BESIDE + new
+        taken.add(new.casefold())
+        names[name] = new
+    return names

@@ -1,0 +1,221 @@
+"""From a user's points and boxes on a scene to polygons: read, ask SAM, write.
+
+`prompts -> scene px -> windows around them -> SAM's masks -> polygons (scene px) -> features`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
+from rsprompter_cli.geo.merge import JoinedInstance, Key
+from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.tables import written_files
+from rsprompter_cli.io.atomic import refuse_existing
+from rsprompter_cli.io.sam_folder import SamFolder
+from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.models.prompted import find_prompted, knows_points, load_prompted, prompted_meta
+from rsprompter_cli.predict.answers import Answers, Progress, answer_prompts
+from rsprompter_cli.predict.outputs import OutputKind, OutputOptions, finish_objects, output_kind
+from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
+from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
+from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
+from rsprompter_cli.predict.reading import Reading
+from rsprompter_cli.predict.scene import check_numbers
+
+log = logging.getLogger(__name__)
+
+_MISS_WORDS = {
+    Miss.UNUSABLE: "are no point or box: without geometry or extent, damaged, or a line",
+    Miss.OUTSIDE: "lie outside the scene",
+    Miss.NODATA: "lie where the scene has no data",
+    Miss.EMPTY: "were answered with an empty mask",
+    Miss.LOW_SCORE: "were answered with less than --score",
+    Miss.TOO_SMALL: "were answered with less than --min-area, or than the output's format can hold",
+}
+
+
+@dataclass(frozen=True)
+class PromptPrediction:
+    """What `predict_prompts` did.
+
+    out: the file written, or None for a dry run.
+    prompts: features in the file of prompts.
+    objects: polygons written, one for each prompt that is not in `misses`; of a dry run prompts to be asked.
+    windows: that SAM's encoder saw, or would see at least.
+    window_size: their side, pixels.
+    misses: the names of the features without a polygon, by the reason.
+    seconds: wall time.
+    """
+
+    out: Path | None
+    prompts: int
+    objects: int
+    windows: int
+    window_size: int
+    misses: Mapping[Miss, list[int | str]]
+    seconds: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        where = f"{self.windows} windows of {self.window_size} px"
+        if self.out is None:
+            return f"{self.objects} of {self.prompts} prompts to be asked in {where}"
+        return f"{self.objects} polygons of {self.prompts} prompts from {where} in {self.seconds:.1f} s -> {self.out}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Facts for `--json`."""
+        return {
+            "out": str(self.out) if self.out else None,
+            "prompts": self.prompts,
+            "objects": self.objects,
+            "windows": self.windows,
+            "window_size": self.window_size,
+            "without_polygon": {miss.value: self.misses.get(miss, []) for miss in Miss},
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def predict_prompts(
+    source: str | Path,
+    prompts: str | Path,
+    out: str | Path | None,
+    *,
+    sam: str | None = None,
+    keep_parts: bool = False,
+    score: float | None = None,
+    gsd: float | None = None,
+    native: bool = False,
+    bands: tuple[int, ...] | None = None,
+    scale: str | None = None,
+    pixel_coords: bool = False,
+    simplify: float = 0.0,
+    min_area: float = 0.0,
+    max_block: int = MAX_BLOCK_BYTES,
+    allow_vrt: bool = False,
+    remote: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> PromptPrediction:
+    """Write one polygon for each point or box of a vector file, with its attributes.
+
+    Args:
+        source: a raster or picture file.
+        prompts: a vector file in any CRS. A polygon counts as its bounds in pixels of the scene; the points
+            of a multipoint lie on one object.
+        out: the output; its extension chooses the format. None plans without reading pixels.
+        sam: the SAM to ask, as `rsp download-sam` names it, or a folder; None: base.
+        keep_parts: masks of several parts become multipolygons; else the largest part is kept, or the one
+            that a point lies on.
+        score: least IoU that SAM expects of a mask, 0..1; None keeps all.
+        gsd, native, bands, scale, max_block, allow_vrt, remote: how the scene is read, see `open_scene`.
+        pixel_coords: prompts and polygons in pixels of the file, for pictures that lie nowhere on earth.
+        simplify, min_area, device, precision, overwrite, dry_run: see `predict_scene`.
+        progress: called with (prompts done, prompts to be asked).
+
+    Raises:
+        RspError: any of its children, before something is written.
+    """
+    start = time.perf_counter()
+    check_numbers(score, simplify, min_area)
+    kind = None if out is None else output_kind(Path(out))
+    folder = find_prompted(sam)
+    for path in [] if out is None else written_files(Path(out)):
+        refuse_existing(path, overwrite=overwrite, inputs=[source, prompts, folder.path])
+    meta = prompted_meta(folder)
+    reading = Reading(
+        gsd, native, bands, scale, max_block=max_block, allow_vrt=allow_vrt, remote=remote, pixel_coords=pixel_coords
+    )
+    with reading.open(source, meta) as scene:
+        if not pixel_coords and not scene.georef.on_earth:
+            raise InputError(
+                f"{source}: has no place on the earth, so prompts cannot be laid over it",
+                "pass --pixel-coords and give them in pixels of the file, or warp it first (gdalwarp)",
+            )
+        asked = read_prompts(prompts, scene, pixel_coords=pixel_coords)
+        _refuse_points(asked, folder)
+        if out is None or kind is None or dry_run:
+            windows = _count_windows(asked, scene, meta.image_size)
+            return _result(None, asked, asked.misses, windows, meta.image_size, start)
+        model = load_prompted(folder, resolve_device(device))
+        dtype = resolve_precision(precision, model.device)
+        answers = answer_prompts(model, scene, asked.prompts, keep_parts=keep_parts, dtype=dtype, progress=progress)
+        options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
+        misses = _write(Path(out), kind, answers, asked, scene, options, score=score or 0.0)
+    return _result(Path(out), asked, misses, answers.windows, meta.image_size, start)
+
+
+def _write(
+    out: Path,
+    kind: OutputKind,
+    answers: Answers,
+    asked: PromptFile,
+    scene: Scene,
+    options: OutputOptions,
+    *,
+    score: float,
+) -> dict[int, Miss]:
+    """Write the answers in the order of the file; all rows without a polygon and why."""
+    misses = asked.misses | answers.misses
+    rows = sorted(row for row, answer in answers.found.items() if answer.score >= score)
+    misses |= {row: Miss.LOW_SCORE for row in answers.found if answers.found[row].score < score}
+    joined = [
+        JoinedInstance(answers.found[row].polygon, 0, answers.found[row].score, Key(0, 0, row), ()) for row in rows
+    ]
+    # Measured first and dropped here, so that it is known whose they are.
+    found = finish_objects(joined, scene, OutputOptions(options.pixel_coords, options.simplify))
+    measured = [AnsweredPrompt(row, one) for row, one in zip(rows, found, strict=True)]
+    kept = [answer for answer in measured if not answer.found.area < options.min_area]
+    misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < options.min_area}
+    dropped: list[int] = []
+    write_answers(out, kind, kept, asked, scene, pixel_coords=options.pixel_coords, on_dropped=dropped.append)
+    return misses | {kept[place].row: Miss.TOO_SMALL for place in dropped}
+
+
+def _refuse_points(asked: PromptFile, folder: SamFolder) -> None:
+    rows = [prompt.row for prompt in asked.prompts if prompt.points is not None]
+    if rows and not knows_points(folder.arch):
+        raise UsageError(
+            f"{asked.path}: the SAM {folder.path.name} was trained with boxes alone, and these are points: "
+            f"{name_rows(asked.names, rows)}",
+            "give boxes, as polygons, or take another --sam: base, large or huge (rsp download-sam base)",
+        )
+
+
+def _count_windows(asked: PromptFile, scene: Scene, size: int) -> int:
+    """Windows in which the prompts are first asked."""
+    shape = (scene.height, scene.width)
+    levels = np.array([first_level(prompt.box, shape, size) for prompt in asked.prompts], dtype=int)
+    boxes = np.array([prompt.box for prompt in asked.prompts]).reshape(-1, 4)
+    return sum(
+        len(share_windows(on_level(boxes[levels == level], level, shape), grid_size(level, shape), size))
+        for level in np.unique(levels).tolist()
+    )
+
+
+def _result(
+    out: Path | None, asked: PromptFile, misses: Mapping[int, Miss], windows: int, size: int, start: float
+) -> PromptPrediction:
+    """What was done; the features without a polygon are named in warnings, one a reason."""
+    by_miss: dict[Miss, list[int | str]] = {}
+    if len(asked) == 0:
+        log.warning("%s: holds no feature, so there is nothing to ask for", asked.path)
+    for miss in Miss:
+        rows = sorted(row for row, why in misses.items() if why is miss)
+        if rows:
+            by_miss[miss] = [asked.names[row] for row in rows]
+            named = name_rows(asked.names, rows)
+            log.warning("%s: %d of %d prompts %s: %s", asked.path, len(rows), len(asked), _MISS_WORDS[miss], named)
+    seconds = time.perf_counter() - start
+    return PromptPrediction(out, len(asked), len(asked) - len(misses), windows, size, by_miss, seconds)
