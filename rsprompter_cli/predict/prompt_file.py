@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,10 @@ def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> Promp
         InputError: missing, damaged or foreign file; no CRS; coordinates that do not fit the CRS.
     """
     layer = open_layer(path)
-    batches = list(layer.batches())
+    with warnings.catch_warnings():
+        # GDAL keeps an id for itself, beside the attribute, and complains where it is not unique.
+        warnings.filterwarnings("ignore", message="Several features with id")
+        batches = list(layer.batches())
     found: list[Any] = [geometry for batch in batches for geometry in batch.geometries]
     columns = {
         name: [_finite(value) for batch in batches for value in batch.columns[name]] for name in layer.attributes
@@ -112,7 +116,10 @@ def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene)
     """Geometries (or None) in pixels of the working grid; None too where one has no place in the scene's CRS."""
     target = scene.georef.crs_wkt or ""
     if crs is None:
-        raise InputError(f"{path}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
+        raise InputError(
+            f"{path}: names no coordinate reference system that its coordinates fit",
+            "add one, e.g. ogr2ogr -a_srs EPSG:32633, or pass --pixel-coords where they are pixels",
+        )
     rows = [row for row, geometry in enumerate(geometries) if geometry is not None]
     moved = geometries.copy()
     if not rows:

@@ -29,7 +29,6 @@ KEPT_BESIDE = "prompt_"
 
 _ADDED = ("score", "area_m2")
 _GEOMETRY_NAMES = ("geometry", "geom")
-_FID = ".gpkg"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -123,14 +122,15 @@ def output_names(asked: PromptFile, suffix: str) -> dict[str, str]:
     Formats differ in whether the case of letters tells names apart, so here it never does.
     """
     taken = {*_ADDED, *_GEOMETRY_NAMES}
-    if suffix == _FID:
-        taken.add("fid")
+    if suffix == ".gpkg":
+        taken.add("fid")  # a column of its own there
     if id_column(asked.columns) is None:
         taken.add("id")
+    own = {name.casefold() for name in asked.columns}
     names: dict[str, str] = {}
     for name in asked.columns:
         new = name
-        while new.casefold() in taken:
+        while new.casefold() in taken or (new != name and new.casefold() in own):
             new = KEPT_BESIDE + new
         taken.add(new.casefold())
         names[name] = new
