@@ -5,7 +5,8 @@
 Takes scenes of SHARED/data/buildings and their footprints as prompts (`rsp predict --prompts`, of which a
 polygon counts as its box), by default with the small SAM that `rsp download-sam tiny-vit` brings. Prints for
 each scene how many boxes got a polygon, and its IoU with the footprint, as far as that lies on the scene,
-beside that of the box itself; leaves a GeoJSON and an overlay PNG of each in OUT, and summary.json.
+beside that of the box itself; leaves a GeoJSON of each in OUT (with --pictures an overlay PNG, which asks
+once more), and summary.json.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--sam", default="tiny-vit", help="as for rsp download-sam")
     parser.add_argument("--gsd", type=float, help="metres per pixel; default: the scenes' own")
     parser.add_argument("--scenes", nargs="+", default=SCENES)
+    parser.add_argument("--pictures", action="store_true", help="overlays too")
     options = parser.parse_args()
     scenes: Path = options.shared / "data" / "buildings"
     if not scenes.is_dir():
@@ -89,7 +91,8 @@ def main() -> None:
         scene, footprints = scenes / f"{name}.tif", scenes / f"{name}.geojson"
         asking = ["predict", scene, "--prompts", footprints, "--sam", options.sam, *reading, "--overwrite"]
         facts = json.loads(rsp(*asking, "--out", options.out / f"{name}.geojson", "--json"))
-        rsp(*asking, "--out", options.out / f"{name}.png")
+        if options.pictures:
+            rsp(*asking, "--out", options.out / f"{name}.png")
         figures[name] = {key: facts[key] for key in ("windows", "seconds", "without_polygon")}
         figures[name] |= compare(scene, footprints, options.out / f"{name}.geojson")
         print(json.dumps({name: figures[name]}), flush=True)

@@ -352,3 +352,18 @@ def test_a_truncated_file_names_itself_and_the_window(tmp_path, compress):
         with pytest.raises(InputError, match=r"a\.tif: damaged, the window of pixels 400..463 x 448..511") as caught:
             scene.read(window(448, 400, 64, 64))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("overviews", [(), (2,)])
+def test_windows_of_a_coarser_grid_are_means_of_the_pixels(tmp_path, overviews):
+    pixels = np.maximum(pattern(48, 80), 1)
+    pixels[:, :4, :8] = 0
+    path = write_raster(tmp_path / "a.tif", pixels, nodata=0, overviews=overviews)
+    with open_scene(path, native=True) as scene, scene.coarser(24, 40) as read:
+        tile = read(window(4, 10, 16, 30))
+        corner = read(window(0, 0, 8, 8))
+    means = pixels.reshape(3, 24, 2, 40, 2).mean(axis=(2, 4))
+    # An overview holds whole numbers.
+    assert np.abs(tile.pixels - means[:, 4:20, 10:40]).max() <= 0.5
+    assert not corner.valid[:2, :4].any()
+    assert corner.valid[2:, 4:].all()
