@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
+from shapely.affinity import translate
 
 from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.errors import InputError
@@ -135,7 +136,9 @@ def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene)
         # A scene over the antimeridian has longitudes beyond 180, or prompts come from its other side.
         a, b, c, *_ = scene.georef.transform
         middle = a * scene.width / 2 + b * scene.height / 2 + c
-        moved = shapely.transform(moved, lambda xy: xy - [360, 0] * np.round((xy[:, :1] - middle) / 360))
+        west, _, east, _ = shapely.bounds(moved).T
+        for row in np.flatnonzero(np.maximum(middle - west, east - middle) > 180).tolist():
+            moved[row] = _near(moved[row], middle)
     placed = [geometry for geometry in moved if geometry is not None]
     places = to_pixels(moved, scene.georef)
     frame = shapely.box(0, 0, scene.width, scene.height)
@@ -151,6 +154,15 @@ def _reprojected(geometry: Any, crs: str, to_crs: str) -> Any:
     except InputError:
         # The other side of the earth has no place in a local CRS, and is not on the scene.
         return None
+
+
+def _near(geometry: Any, middle: float) -> Any:
+    """A geometry in degrees, each part of it turned around the earth to where it is nearest to a longitude."""
+    parts = shapely.get_parts(geometry)
+    west, _, east, _ = shapely.bounds(parts).T
+    turns = 360 * np.round((middle - (west + east) / 2) / 360)
+    turned = [translate(part, turn) for part, turn in zip(parts, turns, strict=True)]
+    return turned[0] if len(turned) == 1 else type(geometry)(turned)
 
 
 def _check_degrees(path: Path, geometries: np.ndarray, crs: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ WGS84 = "EPSG:4326"
 
 KEPT_BESIDE = "prompt_"
 """Put before the name of a prompt's attribute that the output has a use of its own for."""
+
+SHAPEFILE_NAME = 10
+"""Bytes that an attribute's name may have in a Shapefile."""
+
+_log = logging.getLogger(__name__)
 
 _ADDED = ("score", "area_m2")
 _GEOMETRY_NAMES = ("geometry", "geom")
@@ -60,6 +66,9 @@ def write_answers(
         write_output(out, kind, objects, scene, class_names=[CLASS_NAME], category_ids=[1], pixel_coords=pixel_coords)
         return
     names = output_names(asked, out.suffix.lower())
+    cut = [name for name in names.values() if out.suffix.lower() == ".shp" and len(name.encode()) > SHAPEFILE_NAME]
+    if cut:
+        _log.warning("%s: a Shapefile cuts names to %d letters: %s", out, SHAPEFILE_NAME, ", ".join(cut))
     kept = [{new: asked.columns[old][answer.row] for old, new in names.items()} for answer in answers]
     if kind is OutputKind.COCO:
         document = coco_document(objects, scene, class_names=[CLASS_NAME], category_ids=[1])

@@ -121,6 +121,16 @@ def test_formats(scene: Path, suffix: str) -> None:
     assert [row[:3] for row in rows] == [(1, "a", 1), (2, "b", 2), (3, None, None)]
 
 
+def test_a_shapefile_says_that_it_cuts_names(
+    scene: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    prompts = _write(Path("boxes.geojson"), _boxes(), {"building:levels": [1, 2, 3], "building:height": [4, 5, 6]})
+    _run(scene, prompts, "out.shp")
+    assert pyogrio.read_info("out.shp")["fields"].tolist() == ["id", "building_l", "building_h", "score", "area_m2"]
+    assert "cuts names to 10 letters: building:levels, building:height" in caplog.text
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_prompts_in_any_crs_and_format(scene: Path) -> None:
     import geopandas as gpd
 
@@ -261,14 +271,27 @@ def test_a_scene_over_the_antimeridian(scene: Path) -> None:
         crs="EPSG:4326",
         transform=Affine(1e-5, 0, 179.999, 0, -1e-5, 10.0),
     )
-    # 150 px are at 180.0005, which a file may call -179.9995.
+    # 150 px are at 180.0005, which a file may call -179.9995; and it may cut a box there.
     box = shapely.box(179.999 + 150e-5 - 360, 10 - 70e-5, 179.999 + 190e-5 - 360, 10 - 20e-5)
+    cut = shapely.MultiPolygon([shapely.box(179.999, 9.999, 180, 10), shapely.box(-180, 9.999, -179.999, 10)])
     path = Path("p.geojson")
-    features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(box)}]
+    features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(one)} for one in (box, cut)]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    assert _run(west, path).objects == 1
-    (found,) = _features()
-    assert shapely.geometry.shape(found["geometry"]).bounds == pytest.approx(box.bounds, abs=1e-6)
+    assert _run(west, path).objects == 2
+    found = [shapely.geometry.shape(feature["geometry"]) for feature in _features()]
+    for one in found:
+        # Of three rectangles the one beyond the antimeridian is the largest.
+        assert one.bounds == pytest.approx(box.bounds, abs=6e-5)
+
+
+def test_the_whole_earth_is_the_whole_scene(scene: Path) -> None:
+    east = write_scene(
+        Path("east.tif"), paint(100, 200, {"red": RED}), crs="EPSG:4326", transform=Affine(1e-5, 0, 30, 0, -1e-5, 10.0)
+    )
+    earth = shapely.geometry.mapping(shapely.box(-180, -90, 180, 90))
+    features = [{"type": "Feature", "properties": {}, "geometry": earth}]
+    Path("p.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert _run(east, Path("p.geojson")).objects == 1
 
 
 def test_a_rotated_scene_takes_the_bounds_in_its_pixels(scene: Path) -> None:
