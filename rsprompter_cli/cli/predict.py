@@ -74,7 +74,7 @@ def predict_command(
         str | None,
         typer.Option(
             "--sam",
-            help="SAM of --everything or --prompts, as download-sam names it, or a folder; default: --model's, or base.",
+            help="SAM of --everything or --prompts, as download-sam names it, or a folder; default: base or --model's.",
         ),
     ] = None,
     score: Annotated[
