@@ -19,6 +19,7 @@ COMMANDS = {
     "download-sam": Entry(
         "download_sam:download_sam_command", "Get SAM weights, check them, and print the folder they are in."
     ),
+    "fit": Entry("fit:fit_command", "Fine-tune a model on your own polygons, and measure it on ground held back."),
     "train": Entry("train:train_command", "Train a model on a COCO set."),
     "eval": Entry("eval:eval_command", "Box and mask average precision of a checkpoint on a COCO split."),
     "eval-polygons": Entry(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rsprompter_cli.data.convert.outputs import json_bytes
 from rsprompter_cli.data.convert.tiles import SLIVER_RULE, CutTile
 from rsprompter_cli.data.image_place import place_entry
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.io.atomic import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -64,3 +68,20 @@ def write_documents(
         ]
         content = {"info": info, "images": document.images, "annotations": annotations, "categories": categories}
         (folder / f"instances_{split}.json").write_bytes(json_bytes(content))
+
+
+def thin_annotations(path: Path, images: int) -> int:
+    """Leave so many images of a file that `write_annotations` wrote, drawn at random but always the same.
+
+    Returns:
+        How many are left: those that were there, if they are not more.
+    """
+    document = json.loads(path.read_bytes())
+    entries = document["images"]
+    if len(entries) <= images:
+        return len(entries)
+    kept = {entries[place]["id"] for place in np.random.default_rng(0).permutation(len(entries))[:images]}
+    document["images"] = [entry for entry in entries if entry["id"] in kept]
+    document["annotations"] = [entry for entry in document["annotations"] if entry["image_id"] in kept]
+    write_bytes(path, json_bytes(document))
+    return images

@@ -74,7 +74,12 @@ def tile_windows(region: Box, tile: int, overlap: float) -> list[Window]:
 
 
 def cut_tiles(
-    scene: Scene, polygons: Sequence[Any] | np.ndarray, windows: Sequence[Window], *, min_visible: float
+    scene: Scene,
+    polygons: Sequence[Any] | np.ndarray,
+    windows: Sequence[Window],
+    *,
+    min_visible: float,
+    ground: Any = None,
 ) -> Iterator[CutTile | None]:
     """Read windows of a scene with the footprints that show in them; None for a window without data.
 
@@ -82,15 +87,21 @@ def cut_tiles(
         scene: an open scene.
         polygons: footprints in pixels of the scene's working grid.
         windows: what to read, in this order.
+        ground: polygon in the same pixels; what lies outside of it is treated as nodata. None: all is shown.
     """
     tree = shapely.STRtree(list(polygons))
     for window in windows:
         tile = scene.read(window) if scene.may_have_data(window) else None
-        if tile is None or (tile.valid is not None and not tile.valid.any()):
+        valid = None if tile is None else tile.valid
+        if tile is not None and ground is not None:
+            shown = burn(ground, window)
+            valid = shown if valid is None else valid & shown
+            tile.pixels[:, ~valid] = 0
+        if tile is None or (valid is not None and not valid.any()):
             yield None
             continue
         near = np.sort(tree.query(shapely.box(*window.box)))
-        pieces, dropped = _pieces([(int(i), polygons[i]) for i in near], window, tile.valid, min_visible)
+        pieces, dropped = _pieces([(int(i), polygons[i]) for i in near], window, valid, min_visible)
         pixels = np.ascontiguousarray(np.rint(tile.pixels).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
         yield CutTile(window, pixels, shifted_georef(scene.georef, window), pieces, dropped)
 

@@ -179,7 +179,7 @@ def convert_vectors(
     with fill_folder(Path(out), overwrite=overwrite) as filling:
         images = filling.folder / "images"
         images.mkdir()
-        for pair, wish, stem in zip(scenes, wishes, _unique_stems([scene for scene, _ in scenes]), strict=True):
+        for pair, wish, stem in zip(scenes, wishes, unique_stems([scene for scene, _ in scenes]), strict=True):
             found, outline = _convert_scene(pair, wish, stem, options, images, documents, on_progress)
             reports += found
             if isinstance(wish, str):
@@ -340,7 +340,7 @@ def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> No
         raise UsageError(f"--min-visible {options.min_visible}: a share from 0 to 1")
 
 
-def _unique_stems(scenes: Sequence[Path]) -> list[str]:
+def unique_stems(scenes: Sequence[Path]) -> list[str]:
     """A name per scene that can be part of a file name on any system; repeated ones are numbered."""
     stems: list[str] = []
     for scene in scenes:

@@ -1,0 +1,179 @@
+"""Chosen ground of scenes to a COCO set of tiles: `vector2coco` for who knows which ground trains and which validates.
+
+A set as `vector2coco` writes it; what lies outside the ground is blank, as nodata is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import shapely
+from PIL import Image
+
+from rsprompter_cli.data.colours import colour_info
+from rsprompter_cli.data.convert.defaults import MIN_VISIBLE
+from rsprompter_cli.data.convert.outputs import fill_folder
+from rsprompter_cli.data.convert.scene_split import Split
+from rsprompter_cli.data.convert.tile_set import SplitDocument, image_entry, write_annotations
+from rsprompter_cli.data.convert.tiles import SLIVER_RULE, cut_tiles, tile_windows
+from rsprompter_cli.data.image_place import mean_gsd
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.lonlat import to_pixels
+from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.windows import Window
+
+Progress = Callable[[int, int], None]
+
+_EMPTY_SHARE = 0.25
+"""A tile without an object is kept when this part of it is known to be without one."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Colours:
+    """How samples become colours: what was chosen, and what a model knows, as `open_scene` takes them."""
+
+    bands: tuple[int, ...] | None = None
+    scale: str | None = None
+    trained_bands: tuple[int, ...] | None = None
+    trained_scale: str | None = None
+
+    def open(self, path: Path, **resolution: Any) -> Scene:
+        """Open a scene; `resolution`: gsd, trained_gsd."""
+        return open_scene(
+            path,
+            bands=self.bands,
+            scale=self.scale,
+            trained_bands=self.trained_bands,
+            trained_scale=self.trained_scale,
+            **resolution,
+        )
+
+    def info(self) -> dict[str, Any]:
+        """What a model trained on such pictures must know of them."""
+        return colour_info(self.bands or self.trained_bands, self.scale or self.trained_scale)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TiledArea:
+    """Ground of one scene, at one resolution, for one split.
+
+    stem: names the scene in file names, another for each.
+    gsd: metres per pixel.
+    ground: polygon in the CRS of the scene.
+    polygons, classes: N footprints in that CRS with their classes.
+    overlap: share that neighbouring tiles have in common, 0 <= overlap < 0.5.
+    """
+
+    scene: Path
+    stem: str
+    gsd: float
+    split: Split
+    ground: Any
+    polygons: Sequence[Any]
+    classes: Sequence[str]
+    overlap: float
+
+
+def area_windows(ground: Any, height: int, width: int, *, tile: int, overlap: float) -> list[Window]:
+    """The windows that show some of the ground.
+
+    Args:
+        ground: polygon in pixels of the scene.
+        height, width: of the scene; windows are smaller than a tile only where the scene is.
+    """
+    x0, x1 = _at_least(*ground.bounds[::2], tile, width)
+    y0, y1 = _at_least(*ground.bounds[1::2], tile, height)
+    shapely.prepare(ground)
+    windows = tile_windows((x0, y0, x1, y1), tile, overlap)
+    return [window for window in windows if shapely.box(*window.box).intersection(ground).area > 0]
+
+
+def _at_least(low: float, high: float, side: int, length: int) -> tuple[int, int]:
+    """A span in whole pixels, widened to `side` where there is room for it."""
+    first, last = max(0, math.floor(low)), min(length, math.ceil(high))
+    missing = max(0, side - (last - first))
+    first = max(0, min(first - missing // 2, length - side))
+    return first, min(length, max(last, first + side))
+
+
+def tile_areas(
+    areas: Sequence[TiledArea],
+    out: Path,
+    *,
+    tile: int,
+    colours: Colours,
+    overwrite: bool = False,
+    on_progress: Progress = lambda _done, _all: None,
+) -> dict[str, tuple[int, int]]:
+    """Write the tiles of all areas as one set.
+
+    Args:
+        areas: those of one scene and resolution one after the other.
+        out: folder of the set.
+        tile: side of a tile in pixels.
+        on_progress: called with (windows done, windows in all) of the area at hand.
+
+    Returns:
+        (images, instances) by split.
+
+    Raises:
+        InputError: a scene cannot be read, or no tile shows an object large enough.
+        OutputError: the folder exists and `overwrite` is not given.
+    """
+    documents: dict[str, SplitDocument] = {"train": SplitDocument(), "val": SplitDocument()}
+    resolutions: set[float] = set()
+    with fill_folder(out, overwrite=overwrite) as filling:
+        (filling.folder / "images").mkdir()
+        for (path, gsd), group in itertools.groupby(areas, key=lambda area: (area.scene, area.gsd)):
+            with colours.open(path, gsd=gsd) as scene:
+                for area in group:
+                    _tile_area(area, scene, filling.folder / "images", documents[area.split], tile, on_progress)
+                    if area.split == "train":
+                        resolutions.add(_mean_gsd(scene))
+        info = {
+            "description": "labelled ground of georeferenced scenes, cut by rsp fit",
+            "gsd_range": [min(resolutions), max(resolutions)],
+            "tile": tile,
+            "min_visible": MIN_VISIBLE,
+            "sliver_rule": SLIVER_RULE,
+            "scenes": sorted({f"{area.scene.name} ({area.split})" for area in areas}),
+            **colours.info(),
+        }
+        write_annotations(filling.folder / "annotations", documents, info)
+    return {split: (len(document.images), len(document.annotations)) for split, document in documents.items()}
+
+
+def _tile_area(
+    area: TiledArea, scene: Scene, images: Path, document: SplitDocument, tile: int, on_progress: Progress
+) -> None:
+    """Write the tiles of one area of an open scene and enter them in the document of its split."""
+    gsd = _mean_gsd(scene)
+    ground = to_pixels([area.ground], scene.georef)[0]
+    polygons = to_pixels(area.polygons, scene.georef)
+    windows = area_windows(ground, scene.height, scene.width, tile=tile, overlap=area.overlap)
+    cut = cut_tiles(scene, polygons, windows, min_visible=MIN_VISIBLE, ground=ground)
+    for done, (window, one) in enumerate(zip(windows, cut, strict=True), start=1):
+        on_progress(done, len(windows))
+        if one is None or not (one.pieces or _known_share(window, ground) >= _EMPTY_SHARE):
+            continue
+        name = f"{area.split}_{area.stem}_{gsd:.3f}m_x{window.left}_y{window.top}.png"
+        Image.fromarray(one.pixels).save(images / name)
+        document.images.append(image_entry(len(document.images) + 1, name, area.stem, gsd, one))
+        for piece in one.pieces:
+            document.annotations.append((len(document.images), area.classes[piece.footprint], piece.fields))
+
+
+def _mean_gsd(scene: Scene) -> float:
+    if scene.working_gsd is None:
+        raise InputError(f"{scene.path}: has no ground resolution")
+    return mean_gsd(scene.working_gsd)
+
+
+def _known_share(window: Window, ground: Any) -> float:
+    box = shapely.box(*window.box)
+    return float(box.intersection(ground).area / box.area)

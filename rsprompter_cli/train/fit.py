@@ -1,0 +1,412 @@
+"""A model of one's own from a few polygons: tile, hold back, train on from a checkpoint, write the better one.
+
+Beside the checkpoint folder OUT lies OUT-run with the run's own files: `fit.json` (what was asked and found so
+far), `tiles/` (a COCO set), `train/` (a run folder of `rsp train`) and, while it works, `encoder-maps/`. Each
+stage leaves its result there, so that a run that was stopped anywhere goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.config import Config
+from rsprompter_cli.data.convert.areas2coco import tile_areas
+from rsprompter_cli.data.convert.tile_set import thin_annotations
+from rsprompter_cli.data.images import find_annotations
+from rsprompter_cli.errors import UsageError
+from rsprompter_cli.evaluate.coco import evaluate_coco
+from rsprompter_cli.io.checkpoint import (
+    BUNDLED_MODEL,
+    Checkpoint,
+    read_checkpoint,
+    refuse_other_folder,
+    write_checkpoint,
+)
+from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.train.defaults import FIT_MINUTES
+from rsprompter_cli.train.facts import with_metrics
+from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_maps, measure
+from rsprompter_cli.train.fit_plan import Figures, Timing, choose_schedule, fit_config, scheduled
+from rsprompter_cli.train.fit_record import (
+    MAPS,
+    TILES,
+    TRAINING,
+    FitResult,
+    Record,
+    Wishes,
+    check_run_folder,
+    clear_run_folder,
+    read_record,
+    result_of,
+    run_folder,
+)
+from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
+from rsprompter_cli.train.folder import only_run
+from rsprompter_cli.train.loop import train
+from rsprompter_cli.train.maps import remove_maps
+from rsprompter_cli.train.progress import StepReport, TrainResult
+from rsprompter_cli.train.setup import prepare
+from rsprompter_cli.train.state import STATE_FILE
+
+_log = logging.getLogger(__name__)
+
+_MOST_MAPS = 4e9
+"""Bytes of encoder maps on disk, and at most half of what is free."""
+
+_SHARE_TO_MEASURE = 0.1
+"""Of the time, at most, for the first look at the held-back tiles; of more tiles some are drawn."""
+
+_FEWEST_HELD_BACK = 8
+_GUESSED_SECONDS = 2.0
+"""Per window, where the model does not say: twice what the bundled one takes on two cores with bfloat16."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a fit goes on: (windows done, in all), a training step, (pictures evaluated, in all)."""
+
+    tiles: Progress = lambda _done, _all: None
+    step: Callable[[StepReport], None] = lambda _report: None
+    evaluation: Progress = lambda _done, _all: None
+
+
+_SILENT = Watch()
+
+
+class _Clock:
+    """The time budget of one call."""
+
+    def __init__(self, minutes: float) -> None:
+        self._began = time.monotonic()
+        self._seconds = 60 * minutes
+
+    def left(self) -> float:
+        return self._seconds - self.spent()
+
+    def spent(self) -> float:
+        return time.monotonic() - self._began
+
+
+def fit(
+    pairs: Sequence[tuple[str | Path, str | Path]],
+    out: str | Path,
+    *,
+    model: str | Path | None = None,
+    class_column: str | None = None,
+    class_name: str | None = None,
+    complete: bool = False,
+    minutes: float = FIT_MINUTES,
+    gsd: float | None = None,
+    bands: tuple[int, ...] | None = None,
+    scale: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    watch: Watch = _SILENT,
+) -> FitResult:
+    """Train a checkpoint on from polygons that someone outlined, and write the better of the two.
+
+    Args:
+        pairs: scenes with their labels (any CRS); may be empty with `resume`.
+        out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
+        model: checkpoint folder to start from; None takes the bundled model.
+        class_column: column of the labels with their class; None: `class` where all label files have it.
+        class_name: class of labels without such a column or value.
+        complete: the labels show every object of the scenes, so ground without any is background.
+        minutes: for everything; at least one epoch over some tiles is trained, however short it is.
+        gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
+        bands, scale: see `open_scene`; None: as `model` knows them.
+        resume: go on with the run in `OUT-run`.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the training; its state is saved.
+        InputError: scenes or labels cannot be used, or the labels are too few or lie elsewhere.
+        RspError: bad checkpoint, options or output folder.
+    """
+    out = Path(out)
+    wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
+    clock = _Clock(minutes)
+    run = run_folder(out)
+    began = read_record(run) if resume else None
+    if began is not None:
+        wishes.require_fitting(began.wishes)
+        if began.result is not None:
+            _log.info("%s: that run has ended", run)
+            return result_of(began.result)
+    record = began or Record(wishes, overwrite=overwrite)
+    start = read_checkpoint(record.wishes.model)
+    inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
+    refuse_other_folder(out, overwrite=record.overwrite, inputs=inputs)
+    if not record.wishes.pairs:
+        raise UsageError("no scene given", "give SCENE LABELS, one or more times")
+    with only_run(run):
+        if not resume:
+            check_run_folder(run, overwrite=overwrite)
+        if record.plan is None or not (run / TILES).is_dir():
+            _tile(record, start, run, fresh=not resume, watch=watch, minutes=minutes)
+        config = fit_config(
+            start.config,
+            new_classes=tuple(record.plan["classes"]) != start.meta.class_names if record.plan else False,
+            workers=0,
+        )
+        if record.schedule is None:
+            _measure(record, config, run, clock, device=device, watch=watch)
+        trained = _train(record, config, run, clock, device=device, watch=watch)
+        if trained.interrupted:
+            _log.warning("rsp fit --resume --out %s goes on", out)
+            raise KeyboardInterrupt
+        result = _write(record, start, trained, out, run, clock, device=device)
+        record.result = result.as_dict()
+        record.save(run)
+    return result
+
+
+def plan_fit(
+    pairs: Sequence[tuple[str | Path, str | Path]],
+    *,
+    model: str | Path | None = None,
+    class_column: str | None = None,
+    class_name: str | None = None,
+    complete: bool = False,
+    minutes: float = FIT_MINUTES,
+    gsd: float | None = None,
+    bands: tuple[int, ...] | None = None,
+    scale: str | None = None,
+) -> dict[str, Any]:
+    """What `fit` would do with these arguments, as plain values; reads labels, writes nothing.
+
+    Raises:
+        InputError, UsageError, CheckpointError: as `fit` would.
+    """
+    wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
+    start = read_checkpoint(wishes.model)
+    fit_config(start.config, new_classes=False, workers=0)
+    plan = plan_scenes(wishes, start.meta)
+    held_back = min(plan.count("val")[0], _most_held_back(start, minutes))
+    per_window = _seconds_per_window(start)
+    # A step of the anchor model takes about what a window takes, and its encoder a third of that.
+    guess = Timing(per_window / 3, per_window, per_window, 1)
+    looked = per_window * held_back
+    schedule = choose_schedule(
+        guess,
+        train_tiles=plan.count("train")[0],
+        val_tiles=held_back,
+        seconds=60 * minutes - looked,
+        disk_bytes=float("inf"),
+    )
+    return {
+        **plan.as_dict(),
+        "model": wishes.model,
+        "budget_minutes": minutes,
+        "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
+        "expected_epochs": schedule.epochs,
+    }
+
+
+def wishes_of(
+    pairs: Sequence[tuple[str | Path, str | Path]],
+    model: str | Path | None,
+    class_column: str | None,
+    class_name: str | None,
+    complete: bool,
+    minutes: float,
+    gsd: float | None,
+    bands: tuple[int, ...] | None,
+    scale: str | None,
+) -> Wishes:
+    """The arguments of a fit, with whole paths.
+
+    Raises:
+        UsageError: a number out of range.
+    """
+    if not 0 < minutes < float("inf"):
+        raise UsageError(f"--minutes {minutes}: a number above 0")
+    if class_name is not None and not class_name.strip():
+        raise UsageError("--class-name is empty", "name the class")
+    return Wishes(
+        pairs=tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
+        model=str(Path(model or BUNDLED_MODEL).absolute()),
+        class_column=class_column,
+        class_name=class_name,
+        complete=complete,
+        minutes=minutes,
+        gsd=gsd,
+        bands=bands,
+        scale=scale,
+    )
+
+
+def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch, minutes: float) -> None:
+    """Plan and tile; the record then says what the tiles are."""
+    fit_config(start.config, new_classes=False, workers=0)
+    plan = plan_scenes(record.wishes, start.meta)
+    _say(plan)
+    if fresh:
+        # Only now: a run that is refused leaves a former one as it was.
+        clear_run_folder(run)
+        record.save(run)
+    counts = tile_areas(
+        list(plan.areas()),
+        run / TILES,
+        tile=plan.tile,
+        colours=plan.colours,
+        overwrite=True,
+        on_progress=watch.tiles,
+    )
+    left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, minutes))
+    counts["val"] = (left, counts["val"][1])
+    record.plan, record.tiles = plan.as_dict(), {split: list(count) for split, count in counts.items()}
+    record.save(run)
+
+
+def _say(plan: FitPlan) -> None:
+    for one in plan.scenes:
+        gsd = " and ".join(f"{value:.3g}" for value in one.gsd)
+        _log.info(
+            "%s: %d labels, %d held back, at %s m per pixel",
+            one.scene,
+            len(one.on_scene),
+            one.labels.get("val", 0),
+            gsd,
+        )
+
+
+def _most_held_back(start: Checkpoint, minutes: float) -> int:
+    return max(_FEWEST_HELD_BACK, int(_SHARE_TO_MEASURE * 60 * minutes / _seconds_per_window(start)))
+
+
+def _seconds_per_window(start: Checkpoint) -> float:
+    told = start.meta.provenance.get("seconds_per_window")
+    return float(told) if told else _GUESSED_SECONDS
+
+
+def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> None:
+    """Evaluate the model that the run starts from, time a few steps, and choose the schedule."""
+    where = resolve_device(device)
+    dtype = resolve_precision(config.train.precision, where)
+    setup = prepare(config, run / TILES, load_from=record.wishes.model, random_sam=False)
+    setup.model.to(where)
+    cache = keep_maps(setup, run / MAPS, where, dtype)
+    if setup.meta.class_names == read_checkpoint(record.wishes.model).meta.class_names:
+        found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
+        record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
+        _log.info(
+            "before: F1 %.3f, AP50 %.3f on %d held-back tiles",
+            found.figures.f1,
+            found.figures.ap50,
+            len(setup.val_data),
+        )
+    timing = measure(setup, cache, device=where, dtype=dtype)
+    schedule = choose_schedule(
+        timing,
+        train_tiles=len(setup.train_data),
+        val_tiles=len(setup.val_data),
+        seconds=clock.left(),
+        disk_bytes=min(_MOST_MAPS, shutil.disk_usage(run).free / 2),
+    )
+    if schedule.tiles < len(setup.train_data):
+        _log.warning(
+            "the time allows %d of %d training tiles: more --minutes take more of them",
+            schedule.tiles,
+            len(setup.train_data),
+        )
+    _log.info(
+        "%d epochs of %d tiles, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
+        schedule.epochs,
+        schedule.tiles,
+        schedule.seconds / 60,
+        timing.step,
+        timing.encode,
+    )
+    thin_annotations(find_annotations(run / TILES, "train"), schedule.tiles)
+    record.tiles["train"][0] = schedule.tiles
+    record.schedule = schedule
+    record.save(run)
+
+
+def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> TrainResult:
+    schedule = record.schedule
+    assert schedule is not None
+    left = clock.left()
+    # A schedule that was made to fit may slip by an evaluation; one that cannot fit takes what it takes.
+    seconds = left + 5 if schedule.seconds <= left else max(left, 1.5 * schedule.seconds)
+    return train(
+        scheduled(config, schedule, maps=str((run / MAPS).absolute())),
+        data=run / TILES,
+        out=run / TRAINING,
+        resume=(run / TRAINING / STATE_FILE).is_file(),
+        overwrite=not (run / TRAINING / STATE_FILE).is_file(),
+        load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.model,
+        device=device,
+        minutes=seconds / 60,
+        on_step=watch.step,
+        on_evaluation=watch.evaluation,
+    )
+
+
+def _write(
+    record: Record, start: Checkpoint, trained: TrainResult, out: Path, run: Path, clock: _Clock, *, device: str
+) -> FitResult:
+    """Write the better of the two models to `out`."""
+    best, fitted = _best(trained, run, device=device)
+    better = record.start is None or fitted.better_than(record.start)
+    chosen = best if better else start
+    figures = fitted if better or record.start is None else record.start
+    meta = chosen.meta
+    if not better:
+        meta = replace(meta, metrics=record.start_metrics)
+    threshold = meta.score_threshold if figures.score_threshold is None else figures.score_threshold
+    labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
+    facts = {
+        "from": record.wishes.model,
+        "written": "fitted" if better else "start",
+        "before": None if record.start is None else asdict(record.start),
+        "after": asdict(fitted),
+        "labels": labels,
+        "chosen_on": "the held-back labels, which so have chosen checkpoint and score threshold too",
+    }
+    kept = {key: start.meta.provenance[key] for key in ("credits", "licence") if key in start.meta.provenance}
+    speeds = ("seconds_per_window", "seconds_per_window_on")
+    speed = {key: start.meta.provenance[key] for key in speeds if key in start.meta.provenance} | record.speed
+    meta = replace(meta, score_threshold=threshold, provenance={**kept, **speed, **meta.provenance, "fit": facts})
+    train_options = chosen.config.train.model_copy(update={"cache_folder": None})
+    write_checkpoint(out, chosen.tensors(), chosen.config.model_copy(update={"train": train_options}), meta)
+    remove_maps(run / MAPS)
+    return FitResult(
+        out=out,
+        run=run,
+        written="fitted" if better else "start",
+        classes=meta.class_names,
+        labels=labels,
+        tiles={split: count[0] for split, count in record.tiles.items()},
+        gsd_range=meta.gsd_range,
+        start=record.start,
+        fitted=fitted,
+        score_threshold=threshold,
+        epochs=trained.epochs_done,
+        steps=trained.steps,
+        finished=trained.finished,
+        minutes=round(clock.spent() / 60, 2),
+    )
+
+
+def _best(trained: TrainResult, run: Path, *, device: str) -> tuple[Checkpoint, Figures]:
+    """The best checkpoint of a training with its figures; its last one where the time was up before any evaluation."""
+    if trained.best is not None:
+        best = read_checkpoint(trained.best)
+        metrics = best.meta.metrics
+        right = metrics["f1"] > 0
+        threshold = best.meta.score_threshold if right else None
+        return best, Figures(metrics["f1"], metrics.get("segm_AP50", 0.0), metrics.get("segm_AP", 0.0), threshold)
+    last = read_checkpoint(trained.last)
+    found = evaluate_coco(trained.last, run / TILES, "val", batch=last.config.train.batch_size, device=device).metrics
+    meta = with_metrics(last.meta, found, seconds_per_window=None, device=device)
+    return replace(last, meta=meta), figures_of(found)

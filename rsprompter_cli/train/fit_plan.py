@@ -1,0 +1,216 @@
+"""The decisions of a fit that need no file and no model: resolutions, overlap, schedule, which model is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rsprompter_cli.config import AugmentConfig, Config, TrainConfig
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.gsd import MIN_FACTOR
+
+FEWEST_LABELS = 10
+"""Below this there is nothing to hold back that could tell a better model from a worse one."""
+
+FEW_LABELS = 30
+"""Below this the figures are so coarse that it is said."""
+
+HELD_BACK = 0.25
+"""Share of the labels that validates: of 50 about 12, so that one more found is 8 %, and 38 are left to learn from."""
+
+COARSER = 1.25
+"""The second resolution that trains, times the first: real pixels for the smaller half of the scale jitter."""
+
+OVERLAPS = (0.25, 0.45)
+"""Of training tiles: the first, or the second where the first gives fewer than _MANY_TILES."""
+
+_MANY_TILES = 16
+_MOST_EPOCHS = 60
+_FEWEST_EPOCHS = 6
+"""With fewer the rate, which falls epoch by epoch, ends high: rather fewer tiles than fewer epochs."""
+
+_FEWEST_TILES = 8
+_MOST_VIEWS = 8
+_SHARE_OF_VIEWS = 0.4
+"""Of the time, at most, for encoding augmented views."""
+
+_SHARE_OF_EVALUATIONS = 0.25
+_EVALUATIONS = 4
+_SPARE = 0.08
+"""Of the time, for loading, saving and what takes longer than it first did."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an evaluation on the held-back tiles found, masks at IoU 0.5.
+
+    f1: at the score that makes it largest, `score_threshold`; that is None when nothing right was found.
+    """
+
+    f1: float
+    ap50: float
+    ap: float
+    score_threshold: float | None
+
+    def better_than(self, other: Figures) -> bool:
+        """More objects right; where that is equal, right ones ranked higher."""
+        return (self.f1, self.ap50) > (other.f1, other.ap50)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per picture on this machine.
+
+    encode: in the frozen encoder, once for each view; 0 when its maps are not kept.
+    step: the rest of a training step. evaluate: an evaluation whose maps are kept.
+    view_bytes: disk that the maps of one view take.
+    """
+
+    encode: float
+    step: float
+    evaluate: float
+    view_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train.
+
+    tiles: training tiles, fewer than there are when the time allows no more.
+    views: augmented views of each whose encoder maps are kept; 0 keeps none.
+    seconds: expected, evaluations included.
+    """
+
+    tiles: int
+    epochs: int
+    views: int
+    eval_every: int
+    seconds: float
+
+
+def resolutions(own: Sequence[float], main: float) -> tuple[float, ...]:
+    """Metres per pixel to train at: the one `rsp predict` will read the scene at, and a coarser one.
+
+    Args:
+        own: pixel of the scene, metres per row and column.
+        main: the first of them.
+    """
+    coarser = main * COARSER
+    return (main, coarser) if min(own) / coarser >= MIN_FACTOR else (main,)
+
+
+def choose_overlap(tiles: Sequence[int]) -> float:
+    """The overlap of training tiles, from how many tiles each of OVERLAPS gives."""
+    enough = [overlap for overlap, count in zip(OVERLAPS, tiles, strict=True) if count >= _MANY_TILES]
+    return enough[0] if enough else OVERLAPS[-1]
+
+
+def check_labels(on_scenes: int, *, names: str) -> str | None:
+    """A word of warning about the number of labels, None when there are enough.
+
+    Args:
+        on_scenes: labels that lie on the imagery.
+        names: of their files.
+
+    Raises:
+        InputError: too few to learn from and to hold some back.
+    """
+    if on_scenes < FEWEST_LABELS:
+        raise InputError(
+            f"{names}: {on_scenes} labels lie on the imagery, at least {FEWEST_LABELS} are needed",
+            "outline more objects; 50 are a good start",
+        )
+    if on_scenes < FEW_LABELS:
+        return (
+            f"{on_scenes} labels are few: about {round(HELD_BACK * on_scenes)} are held back to measure with, "
+            "so the figures are coarse; 50 or more are better"
+        )
+    return None
+
+
+def choose_schedule(timing: Timing, *, train_tiles: int, val_tiles: int, seconds: float, disk_bytes: float) -> Schedule:
+    """Fit a schedule into a time.
+
+    Args:
+        train_tiles, val_tiles: how many there are.
+        seconds: left for training with its evaluations.
+        disk_bytes: what the kept maps may take.
+    """
+    evaluation = timing.evaluate * val_tiles
+    usable = (1 - _SPARE) * seconds - evaluation
+    further = min(_EVALUATIONS - 1, int(_SHARE_OF_EVALUATIONS * max(usable, 0) / evaluation)) if evaluation else 0
+    usable = max(usable - further * evaluation, 0.0)
+    tiles, views = train_tiles, _views(timing, train_tiles, usable, disk_bytes)
+    epochs = _epochs(timing, tiles, views, usable)
+    if epochs < _FEWEST_EPOCHS:
+        views = min(views, 2)
+        each = _FEWEST_EPOCHS * timing.step + (views or _FEWEST_EPOCHS) * timing.encode
+        tiles = min(train_tiles, max(_FEWEST_TILES, int(usable / each)))
+        epochs = _epochs(timing, tiles, views, usable)
+    views = min(views, epochs)
+    spent = tiles * (epochs * timing.step + (views or epochs) * timing.encode) + (1 + further) * evaluation
+    return Schedule(tiles, epochs, views, -(-epochs // (1 + further)), spent)
+
+
+def _views(timing: Timing, tiles: int, usable: float, disk_bytes: float) -> int:
+    if not timing.view_bytes:
+        return 0
+    room = disk_bytes / (tiles * timing.view_bytes)
+    by_time = max(1.0, _SHARE_OF_VIEWS * usable / (tiles * timing.encode)) if timing.encode > 0 else _MOST_VIEWS
+    return int(min(_MOST_VIEWS, by_time, room))
+
+
+def _epochs(timing: Timing, tiles: int, views: int, usable: float) -> int:
+    if views:
+        count = (usable - tiles * views * timing.encode) / (tiles * timing.step)
+    else:
+        count = usable / (tiles * (timing.step + timing.encode))
+    return max(1, min(_MOST_EPOCHS, int(count)))
+
+
+def fit_config(start: Config, *, new_classes: bool, workers: int) -> Config:
+    """The configuration that trains on from a checkpoint, its schedule still open.
+
+    A full encoder is frozen: a few outlines would not teach it, and its maps can be kept. The rate is half of
+    what the bundled model was trained with, unless class weights start anew.
+
+    Raises:
+        UsageError: a kind of model that cannot be fitted.
+    """
+    model = start.model
+    if model.kind == "samcls":
+        raise UsageError("rsp fit: samcls names the masks of a SAM and finds nothing itself", "rsp train trains one")
+    if getattr(model, "encoder", None) == "full":
+        model = model.model_copy(update={"encoder": "frozen"})
+    train = TrainConfig(
+        epochs=1,
+        lr=2e-4 if new_classes else 1e-4,
+        batch_size=2,
+        weight_decay=start.train.weight_decay,
+        warmup_steps=10,
+        clip_grad=5.0 if start.train.clip_grad is None else start.train.clip_grad,
+        save_minutes=2.0,
+        workers=workers,
+        augment=AugmentConfig(
+            vertical_flip=0.5,
+            rotate90=True,
+            scale=(0.8, 1.3),
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2,
+            hue=0.02,
+        ),
+    )
+    return start.model_copy(update={"name": "fit", "model": model, "train": train})
+
+
+def scheduled(config: Config, schedule: Schedule, *, maps: str) -> Config:
+    """A configuration with its schedule filled in; `maps` is the folder of the encoder's maps."""
+    changes: dict[str, Any] = {
+        "epochs": schedule.epochs,
+        "cache_views": schedule.views,
+        "eval_every": schedule.eval_every,
+        "cache_folder": maps if schedule.views else None,
+    }
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})

@@ -1,0 +1,192 @@
+"""What a fit was asked for, what it has found so far (kept in its run folder), and how it ended; knows no torch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.errors import OutputError, TrainingError, UsageError
+from rsprompter_cli.io.atomic import write_text
+from rsprompter_cli.io.checkpoint import BUNDLED_MODEL
+from rsprompter_cli.train.defaults import FIT_MINUTES
+from rsprompter_cli.train.fit_plan import Figures, Schedule
+
+RECORD_FILE = "fit.json"
+TILES = "tiles"
+TRAINING = "train"
+MAPS = "encoder-maps"
+_OWN_NAMES = (RECORD_FILE, TILES, TRAINING, MAPS)
+_FORMAT_VERSION = 1
+
+
+def run_folder(out: Path) -> Path:
+    """The folder of a run's own files, beside its checkpoint."""
+    return out.with_name(f"{out.name}-run")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The arguments of a fit; a resumed run takes them from its record.
+
+    pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    model: str = str(BUNDLED_MODEL)
+    class_column: str | None = None
+    class_name: str | None = None
+    complete: bool = False
+    minutes: float = FIT_MINUTES
+    gsd: float | None = None
+    bands: tuple[int, ...] | None = None
+    scale: str | None = None
+
+    def require_fitting(self, began: Wishes) -> None:
+        """Refuse to go on with a run that began otherwise; what is not said is as it began, and minutes may differ.
+
+        Raises:
+            UsageError: names the option.
+        """
+        for one in fields(self):
+            now, then = getattr(self, one.name), getattr(began, one.name)
+            unsaid = now == (() if one.name == "pairs" else one.default)
+            if one.name != "minutes" and not unsaid and now != then:
+                name = "SCENE LABELS" if one.name == "pairs" else f"--{one.name.replace('_', '-')}"
+                raise UsageError(
+                    f"--resume goes on as the run began, with another {name}",
+                    "leave it out, or start anew with --overwrite",
+                )
+
+
+@dataclass
+class Record:
+    """What a run has found so far.
+
+    overwrite: the checkpoint that is written may replace one.
+    plan: what it tiled; None until all tiles are there. tiles: (images, objects) by split.
+    start: figures of the model it began with, None when that has other classes; start_metrics: all of them.
+    speed: entries of a checkpoint's provenance about seconds per window.
+    """
+
+    wishes: Wishes
+    overwrite: bool = False
+    plan: dict[str, Any] | None = None
+    tiles: dict[str, list[int]] = field(default_factory=dict)
+    start: Figures | None = None
+    start_metrics: dict[str, float] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    result: dict[str, Any] | None = None
+
+    def save(self, run: Path) -> None:
+        """Write it into the run folder, atomically."""
+        content = {"format_version": _FORMAT_VERSION, **asdict(self)}
+        write_text(run / RECORD_FILE, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_record(run: Path) -> Record:
+    """What a run found before it was stopped.
+
+    Raises:
+        TrainingError: no run there, or a damaged record.
+    """
+    path = run / RECORD_FILE
+    if not path.is_file():
+        raise TrainingError(f"{run}: no run to resume ({path} is missing)", "start it without --resume")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format_version") != _FORMAT_VERSION:
+            raise TrainingError(f"{path}: of another version of rsp", "start anew with --overwrite")
+        wishes = content["wishes"]
+        wishes["pairs"] = tuple((str(scene), str(labels)) for scene, labels in wishes["pairs"])
+        wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
+        content["wishes"] = Wishes(**wishes)
+        content["start"] = None if content["start"] is None else Figures(**content["start"])
+        content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
+        return Record(**content)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise TrainingError(f"{path}: cannot be read: {error}", "start anew with --overwrite") from error
+
+
+def check_run_folder(run: Path, *, overwrite: bool) -> None:
+    """Refuse to mix two runs in a folder."""
+    used = [name for name in _OWN_NAMES if (run / name).exists()]
+    if used and not overwrite:
+        raise OutputError(f"{run} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+
+
+def clear_run_folder(run: Path) -> None:
+    """Remove a former run, and nothing else that lies there."""
+    for name in _OWN_NAMES:
+        if (run / name).is_dir():
+            shutil.rmtree(run / name)
+        else:
+            with suppress(FileNotFoundError):
+                (run / name).unlink()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a fit ended.
+
+    out: checkpoint folder; run: the run's own files. written: "fitted", or "start" where the model it
+        began with is no worse on the held-back tiles.
+    labels, tiles: by split. start: None when that model has other classes. score_threshold: chosen for `written`.
+    finished: False when the time was up before the last epoch.
+    """
+
+    out: Path
+    run: Path
+    written: str
+    classes: Sequence[str]
+    labels: Mapping[str, int]
+    tiles: Mapping[str, int]
+    gsd_range: tuple[float, float] | None
+    start: Figures | None
+    fitted: Figures
+    score_threshold: float
+    epochs: int
+    steps: int
+    finished: bool
+    minutes: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+    def rows(self) -> list[list[str]]:
+        """F1, AP50, AP and score threshold of both models on the held-back tiles, for a table."""
+        both = [("start", self.start), ("fitted", self.fitted)]
+        return [[name, *_cells(figures), "written" if name == self.written else ""] for name, figures in both]
+
+    def summary(self) -> str:
+        """What was written and what to do with it."""
+        scene = "rsp predict SCENE --model"
+        if self.written == "fitted":
+            return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson"
+        return (
+            f"{self.out}: the model it began with, at a score threshold for this imagery, since fitting made it no "
+            f"better here (more labels or --minutes may); the fitted one lies in {self.run / TRAINING}"
+        )
+
+
+def result_of(fields_of: Mapping[str, Any]) -> FitResult:
+    """The inverse of `FitResult.as_dict`."""
+    values = dict(fields_of)
+    values["out"], values["run"] = Path(values["out"]), Path(values["run"])
+    for name in ("start", "fitted"):
+        values[name] = None if values[name] is None else Figures(**values[name])
+    values["gsd_range"] = None if values["gsd_range"] is None else tuple(values["gsd_range"])
+    return FitResult(**values)
+
+
+def _cells(figures: Figures | None) -> list[str]:
+    if figures is None:
+        return ["other classes", "", "", ""]
+    threshold = "-" if figures.score_threshold is None else f"{figures.score_threshold:.3f}"
+    return [f"{figures.f1:.3f}", f"{figures.ap50:.3f}", f"{figures.ap:.3f}", threshold]

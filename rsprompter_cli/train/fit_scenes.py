@@ -1,0 +1,290 @@
+"""Scenes and labels of a fit, read and judged: what is labelled, what trains, what is held back."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from rsprompter_cli.data.colours import trained_scale
+from rsprompter_cli.data.convert.areas2coco import Colours, TiledArea, area_windows
+from rsprompter_cli.data.convert.coverage import check_labels_on_scene
+from rsprompter_cli.data.convert.defaults import CLASS_NAME
+from rsprompter_cli.data.convert.labelled_area import labelled_area, split_ground
+from rsprompter_cli.data.convert.scene_split import Split
+from rsprompter_cli.data.convert.vector2coco import unique_stems
+from rsprompter_cli.data.image_place import mean_gsd
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.lonlat import reproject, to_map, to_pixels
+from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.vector import column_names, read_footprints
+from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.train.fit_plan import (
+    FEWEST_LABELS,
+    HELD_BACK,
+    OVERLAPS,
+    check_labels,
+    choose_overlap,
+    resolutions,
+)
+from rsprompter_cli.train.fit_record import Wishes
+
+_log = logging.getLogger(__name__)
+
+AUTO_COLUMN = "class"
+"""The column that names the class when the user says nothing: the one that `rsp predict` writes."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FitScene:
+    """One scene with what its labels say of it.
+
+    gsd: metres per pixel to train at; held-back ground is tiled at the first.
+    polygons, classes: of all footprints, in the CRS of the scene.
+    on_scene: indices of those that touch the scene.
+    covered: share of the scene that counts as labelled.
+    ground: by split, a polygon in the CRS of the scene.
+    labels: by split, how many have their centre there; tiles: by split, windows over the ground.
+    """
+
+    scene: Path
+    label_file: Path
+    stem: str
+    crs_wkt: str
+    gsd: tuple[float, ...]
+    polygons: Sequence[Any]
+    classes: Sequence[str]
+    on_scene: Sequence[int]
+    covered: float
+    ground: Mapping[Split, Any]
+    labels: Mapping[Split, int]
+    tiles: Mapping[Split, int]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FitPlan:
+    """What a fit will work with.
+
+    overlap: of training tiles. tile: their side in pixels. classes: labels on the imagery by class.
+    """
+
+    scenes: tuple[FitScene, ...]
+    classes: Mapping[str, int]
+    tile: int
+    overlap: float
+    colours: Colours
+
+    def areas(self) -> Iterator[TiledArea]:
+        """The ground to tile, that of one scene and resolution together."""
+        for one in self.scenes:
+            for gsd in one.gsd:
+                for split, ground in one.ground.items():
+                    if split == "train" or gsd == one.gsd[0]:
+                        overlap = self.overlap if split == "train" else 0.0
+                        yield TiledArea(one.scene, one.stem, gsd, split, ground, one.polygons, one.classes, overlap)
+
+    def count(self, split: Split) -> tuple[int, int]:
+        """(tiles, labels) of a split."""
+        return sum(one.tiles.get(split, 0) for one in self.scenes), sum(one.labels.get(split, 0) for one in self.scenes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "scenes": [_scene_facts(one) for one in self.scenes],
+            "classes": dict(self.classes),
+            "tile": self.tile,
+            "overlap": self.overlap,
+            **{split: dict(zip(("tiles", "labels"), self.count(split), strict=True)) for split in ("train", "val")},
+        }
+
+
+def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
+    """Read scenes and labels, decide what trains and what is held back; says on stderr what the user should know.
+
+    Args:
+        meta: of the model to start from.
+
+    Raises:
+        InputError: a file cannot be used, labels lie nowhere on their scene, or they are too few.
+        UsageError: options that contradict each other, or a column that is not there.
+    """
+    column = _class_column(wishes)
+    name = wishes.class_name or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
+    colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta))
+    paths = [(Path(scene), Path(labels)) for scene, labels in wishes.pairs]
+    stems = unique_stems([scene for scene, _ in paths])
+    scenes = [
+        _read_scene(pair, stem, wishes, meta, column, name, colours) for pair, stem in zip(paths, stems, strict=True)
+    ]
+    total = sum(len(one.on_scene) for one in scenes)
+    warning = check_labels(total, names=", ".join(str(labels) for _, labels in paths))
+    if warning:
+        _log.warning("%s", warning)
+    classes = Counter(one.classes[index] for one in scenes for index in one.on_scene)
+    for rare, count in sorted(classes.items()):
+        if count < FEWEST_LABELS:
+            _log.warning("class %s: %d labels are hardly enough to learn it", rare, count)
+    scenes = _without_shared_ground(_with_held_back(scenes))
+    counted, overlap = _with_tiles(scenes, meta.image_size, colours)
+    return FitPlan(counted, dict(sorted(classes.items())), meta.image_size, overlap, colours)
+
+
+def _class_column(wishes: Wishes) -> str | None:
+    """The column with class names; None when all labels are of one class."""
+    if wishes.class_column is not None or wishes.class_name is not None:
+        return wishes.class_column
+    files = sorted({labels for _, labels in wishes.pairs})
+    having = [path for path in files if AUTO_COLUMN in column_names(path)]
+    if not having:
+        return None
+    if len(having) < len(files):
+        without = next(path for path in files if path not in having)
+        raise UsageError(
+            f"{having[0]} has a column {AUTO_COLUMN!r}, {without} has none",
+            "--class-name NAME takes all labels as one class",
+        )
+    return AUTO_COLUMN
+
+
+def _read_scene(
+    pair: tuple[Path, Path],
+    stem: str,
+    wishes: Wishes,
+    meta: CheckpointMeta,
+    column: str | None,
+    class_name: str,
+    colours: Colours,
+) -> FitScene:
+    path, label_path = pair
+    with colours.open(path, gsd=wishes.gsd, trained_gsd=meta.gsd_range) as scene:
+        crs = scene.georef.crs_wkt
+        if not scene.georef.on_earth or crs is None or scene.working_gsd is None or scene.gsd is None:
+            raise InputError(f"{path}: has no georeference, so labels cannot be laid over it", "warp it (gdalwarp)")
+        footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column)
+        check_labels_on_scene(path, label_path, scene, footprints.polygons)
+        pixels = to_pixels(footprints.polygons, scene.georef)
+        frame = shapely.box(0, 0, scene.width, scene.height)
+        on_scene = np.flatnonzero(shapely.intersects(pixels, frame))
+        named = footprints.classes or [None] * len(footprints)
+        nameless = sum(named[index] is None for index in on_scene)
+        if column is not None and nameless:
+            _log.warning(
+                "%s: %d labels have no value in %r, they count as %s", label_path, nameless, column, class_name
+            )
+        area = frame if wishes.complete else labelled_area(pixels, scene.height, scene.width, tile=meta.image_size)
+        covered = min(1.0, area.area / frame.area)
+        if covered < 1:
+            _log.warning(
+                "%s: labels cover about %.0f %% of %s, the rest is not used "
+                "(--complete says that nothing is there to be found)",
+                label_path,
+                100 * covered,
+                path,
+            )
+        ground = _cut(area, pixels[on_scene], meta.image_size)
+        return FitScene(
+            scene=path,
+            label_file=label_path,
+            stem=stem,
+            crs_wkt=crs,
+            gsd=resolutions(scene.gsd, mean_gsd(scene.working_gsd)),
+            polygons=footprints.polygons,
+            classes=[one or class_name for one in named],
+            on_scene=on_scene.tolist(),
+            covered=covered,
+            ground={split: to_map([part], scene.georef)[0] for split, part in ground.items()},
+            labels={},
+            tiles={},
+        )
+
+
+def _cut(area: Any, polygons: np.ndarray, tile: int) -> Mapping[Split, Any]:
+    """What of an area trains and what is held back; a scene with one label trains."""
+    centres = shapely.get_coordinates(shapely.centroid(polygons))
+    return split_ground(area, centres, share=HELD_BACK, tile=tile) if len(centres) > 1 else {"train": area}
+
+
+def _with_held_back(scenes: list[FitScene]) -> list[FitScene]:
+    """Where no scene could be cut, the last one is held back."""
+    if any("val" in one.ground for one in scenes):
+        return scenes
+    last = scenes[-1]
+    return [*scenes[:-1], replace(last, ground={"val": last.ground["train"]})]
+
+
+def _without_shared_ground(scenes: list[FitScene]) -> list[FitScene]:
+    """Take from what trains the held-back ground of other scenes that show the same place.
+
+    Raises:
+        InputError: nothing is left to train with.
+    """
+    result = []
+    for one in scenes:
+        ground = dict(one.ground)
+        for other in scenes:
+            if other is not one and "train" in ground and "val" in other.ground:
+                held = reproject([other.ground["val"]], other.crs_wkt, one.crs_wkt)[0]
+                if ground["train"].intersects(held):
+                    ground["train"] = polygon_parts(shapely.difference(ground["train"], held))
+                    if ground["train"] is None:
+                        del ground["train"]
+        result.append(replace(one, ground=ground))
+    if not any("train" in one.ground for one in result):
+        raise InputError("the scenes show the same ground, so that nothing is left to train with", "give one of them")
+    return result
+
+
+def _with_tiles(scenes: Sequence[FitScene], tile: int, colours: Colours) -> tuple[tuple[FitScene, ...], float]:
+    """The scenes with their counts, and the overlap of training tiles that these suggest."""
+    train = [0] * len(OVERLAPS)
+    counted: list[tuple[FitScene, list[int], int]] = []
+    for one in scenes:
+        per_overlap, held = [0] * len(OVERLAPS), 0
+        with colours.open(one.scene, gsd=one.gsd[0]) as scene:
+            for place, overlap in enumerate(OVERLAPS):
+                per_overlap[place] = sum(_windows(one, "train", scene, gsd, tile, overlap) for gsd in one.gsd)
+            held = _windows(one, "val", scene, one.gsd[0], tile, 0.0)
+        train = [sum(pair) for pair in zip(train, per_overlap, strict=True)]
+        counted.append((one, per_overlap, held))
+    overlap = choose_overlap(train)
+    place = OVERLAPS.index(overlap)
+    return tuple(
+        replace(one, labels=_labels_by_split(one), tiles={"train": per_overlap[place], "val": held})
+        for one, per_overlap, held in counted
+    ), overlap
+
+
+def _windows(one: FitScene, split: Split, scene: Scene, gsd: float, tile: int, overlap: float) -> int:
+    """How many tiles the ground of a split has at a resolution; `scene` is open at the first one."""
+    if split not in one.ground:
+        return 0
+    shrink = one.gsd[0] / gsd
+    ground = shapely.transform(to_pixels([one.ground[split]], scene.georef)[0], lambda xy: xy * shrink)
+    height, width = max(1, round(scene.height * shrink)), max(1, round(scene.width * shrink))
+    return len(area_windows(ground, height, width, tile=tile, overlap=overlap))
+
+
+def _labels_by_split(one: FitScene) -> Mapping[Split, int]:
+    centres = shapely.centroid(np.asarray([one.polygons[index] for index in one.on_scene], dtype=object))
+    return {split: int(np.count_nonzero(shapely.intersects(ground, centres))) for split, ground in one.ground.items()}
+
+
+def _scene_facts(one: FitScene) -> dict[str, Any]:
+    return {
+        "scene": str(one.scene),
+        "labels": str(one.label_file),
+        "gsd": list(one.gsd),
+        "labels_on_scene": len(one.on_scene),
+        "labels_train": one.labels.get("train", 0),
+        "labels_held_back": one.labels.get("val", 0),
+        "tiles_train": one.tiles.get("train", 0),
+        "tiles_held_back": one.tiles.get("val", 0),
+        "labelled_share": round(one.covered, 3),
+    }
