@@ -22,7 +22,6 @@ from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.checkpoint import (
-    BUNDLED_MODEL,
     Checkpoint,
     read_checkpoint,
     refuse_other_folder,
@@ -35,16 +34,17 @@ from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_ma
 from rsprompter_cli.train.fit_plan import Figures, Timing, choose_schedule, fit_config, scheduled
 from rsprompter_cli.train.fit_record import (
     MAPS,
+    RECORD_FILE,
     TILES,
     TRAINING,
     FitResult,
     Record,
-    Wishes,
     check_run_folder,
     clear_run_folder,
     read_record,
     result_of,
     run_folder,
+    wishes_of,
 )
 from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
 from rsprompter_cli.train.folder import only_run
@@ -133,15 +133,13 @@ def fit(
     """
     out = Path(out)
     wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
-    clock = _Clock(minutes)
     run = run_folder(out)
-    began = read_record(run) if resume else None
-    if began is not None:
-        wishes.require_fitting(began.wishes)
-        if began.result is not None:
-            _log.info("%s: that run has ended", run)
-            return result_of(began.result)
-    record = began or Record(wishes, overwrite=overwrite)
+    record = read_record(run) if resume else Record(wishes, overwrite=overwrite)
+    wishes.require_fitting(record.wishes)
+    if record.result is not None:
+        _log.info("%s: that run has ended", run)
+        return result_of(record.result)
+    clock = _Clock(record.wishes.minutes if minutes == FIT_MINUTES else minutes)
     start = read_checkpoint(record.wishes.model)
     inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=record.overwrite, inputs=inputs)
@@ -150,22 +148,31 @@ def fit(
     with only_run(run):
         if not resume:
             check_run_folder(run, overwrite=overwrite)
-        if record.plan is None or not (run / TILES).is_dir():
-            _tile(record, start, run, fresh=not resume, watch=watch, minutes=minutes)
-        config = fit_config(
-            start.config,
-            new_classes=tuple(record.plan["classes"]) != start.meta.class_names if record.plan else False,
-            workers=0,
-        )
-        if record.schedule is None:
-            _measure(record, config, run, clock, device=device, watch=watch)
-        trained = _train(record, config, run, clock, device=device, watch=watch)
-        if trained.interrupted:
-            _log.warning("rsp fit --resume --out %s goes on", out)
-            raise KeyboardInterrupt
-        result = _write(record, start, trained, out, run, clock, device=device)
-        record.result = result.as_dict()
-        record.save(run)
+        try:
+            return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
+        except KeyboardInterrupt:
+            if (run / RECORD_FILE).is_file():
+                _log.warning("stopped; rsp fit --resume --out %s goes on", out)
+            raise
+
+
+def _run(
+    record: Record, start: Checkpoint, out: Path, clock: _Clock, *, fresh: bool, device: str, watch: Watch
+) -> FitResult:
+    """One stage after the other, those left out that have their result already."""
+    run = run_folder(out)
+    if record.plan is None or not (run / TILES).is_dir():
+        _tile(record, start, run, fresh=fresh, watch=watch)
+    classes = tuple(record.plan["classes"]) if record.plan else ()
+    config = fit_config(start.config, new_classes=classes != start.meta.class_names)
+    if record.schedule is None:
+        _measure(record, config, run, clock, device=device, watch=watch)
+    trained = _train(record, config, run, clock, device=device, watch=watch)
+    if trained.interrupted:
+        raise KeyboardInterrupt
+    result = _write(record, start, trained, out, clock, device=device)
+    record.result = result.as_dict()
+    record.save(run)
     return result
 
 
@@ -188,7 +195,7 @@ def plan_fit(
     """
     wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
     start = read_checkpoint(wishes.model)
-    fit_config(start.config, new_classes=False, workers=0)
+    fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)
     held_back = min(plan.count("val")[0], _most_held_back(start, minutes))
     per_window = _seconds_per_window(start)
@@ -211,42 +218,9 @@ def plan_fit(
     }
 
 
-def wishes_of(
-    pairs: Sequence[tuple[str | Path, str | Path]],
-    model: str | Path | None,
-    class_column: str | None,
-    class_name: str | None,
-    complete: bool,
-    minutes: float,
-    gsd: float | None,
-    bands: tuple[int, ...] | None,
-    scale: str | None,
-) -> Wishes:
-    """The arguments of a fit, with whole paths.
-
-    Raises:
-        UsageError: a number out of range.
-    """
-    if not 0 < minutes < float("inf"):
-        raise UsageError(f"--minutes {minutes}: a number above 0")
-    if class_name is not None and not class_name.strip():
-        raise UsageError("--class-name is empty", "name the class")
-    return Wishes(
-        pairs=tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
-        model=str(Path(model or BUNDLED_MODEL).absolute()),
-        class_column=class_column,
-        class_name=class_name,
-        complete=complete,
-        minutes=minutes,
-        gsd=gsd,
-        bands=bands,
-        scale=scale,
-    )
-
-
-def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch, minutes: float) -> None:
+def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch) -> None:
     """Plan and tile; the record then says what the tiles are."""
-    fit_config(start.config, new_classes=False, workers=0)
+    fit_config(start.config, new_classes=False)
     plan = plan_scenes(record.wishes, start.meta)
     _say(plan)
     if fresh:
@@ -261,7 +235,7 @@ def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: W
         overwrite=True,
         on_progress=watch.tiles,
     )
-    left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, minutes))
+    left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, record.wishes.minutes))
     counts["val"] = (left, counts["val"][1])
     record.plan, record.tiles = plan.as_dict(), {split: list(count) for split, count in counts.items()}
     record.save(run)
@@ -353,9 +327,10 @@ def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: 
 
 
 def _write(
-    record: Record, start: Checkpoint, trained: TrainResult, out: Path, run: Path, clock: _Clock, *, device: str
+    record: Record, start: Checkpoint, trained: TrainResult, out: Path, clock: _Clock, *, device: str
 ) -> FitResult:
     """Write the better of the two models to `out`."""
+    run = run_folder(out)
     best, fitted = _best(trained, run, device=device)
     better = record.start is None or fitted.better_than(record.start)
     chosen = best if better else start

@@ -31,7 +31,7 @@ _FEWEST_EPOCHS = 6
 """With fewer the rate, which falls epoch by epoch, ends high: rather fewer tiles than fewer epochs."""
 
 _FEWEST_TILES = 8
-_MOST_VIEWS = 8
+_MOST_VIEWS = 16
 _SHARE_OF_VIEWS = 0.4
 """Of the time, at most, for encoding augmented views."""
 
@@ -169,7 +169,7 @@ def _epochs(timing: Timing, tiles: int, views: int, usable: float) -> int:
     return max(1, min(_MOST_EPOCHS, int(count)))
 
 
-def fit_config(start: Config, *, new_classes: bool, workers: int) -> Config:
+def fit_config(start: Config, *, new_classes: bool) -> Config:
     """The configuration that trains on from a checkpoint, its schedule still open.
 
     A full encoder is frozen: a few outlines would not teach it, and its maps can be kept. The rate is half of
@@ -191,7 +191,7 @@ def fit_config(start: Config, *, new_classes: bool, workers: int) -> Config:
         warmup_steps=10,
         clip_grad=5.0 if start.train.clip_grad is None else start.train.clip_grad,
         save_minutes=2.0,
-        workers=workers,
+        workers=0,
         augment=AugmentConfig(
             vertical_flip=0.5,
             rotate90=True,

@@ -63,6 +63,39 @@ class Wishes:
                 )
 
 
+def wishes_of(
+    pairs: Sequence[tuple[str | Path, str | Path]],
+    model: str | Path | None,
+    class_column: str | None,
+    class_name: str | None,
+    complete: bool,
+    minutes: float,
+    gsd: float | None,
+    bands: tuple[int, ...] | None,
+    scale: str | None,
+) -> Wishes:
+    """The arguments of a fit, with whole paths.
+
+    Raises:
+        UsageError: a number out of range.
+    """
+    if not 0 < minutes < float("inf"):
+        raise UsageError(f"--minutes {minutes}: a number above 0")
+    if class_name is not None and not class_name.strip():
+        raise UsageError("--class-name is empty", "name the class")
+    return Wishes(
+        pairs=tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
+        model=str(Path(model or BUNDLED_MODEL).absolute()),
+        class_column=class_column,
+        class_name=class_name,
+        complete=complete,
+        minutes=minutes,
+        gsd=gsd,
+        bands=bands,
+        scale=scale,
+    )
+
+
 @dataclass
 class Record:
     """What a run has found so far.
@@ -167,6 +200,11 @@ class FitResult:
     def summary(self) -> str:
         """What was written and what to do with it."""
         scene = "rsp predict SCENE --model"
+        if not self.fitted.f1 and not (self.start and self.start.f1):
+            return (
+                f"{self.out}: neither model finds anything on the held-back ground, and this one, the "
+                f"{'fitted' if self.written == 'fitted' else 'first'}, is of little use: more labels, or more --minutes"
+            )
         if self.written == "fitted":
             return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson"
         return (

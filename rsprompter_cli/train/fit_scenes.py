@@ -115,6 +115,10 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
         InputError: a file cannot be used, labels lie nowhere on their scene, or they are too few.
         UsageError: options that contradict each other, or a column that is not there.
     """
+    scenes_given = [scene for scene, _ in wishes.pairs]
+    for scene in scenes_given:
+        if scenes_given.count(scene) > 1:
+            raise UsageError(f"{scene} is given twice", "put all its labels into one file")
     column = _class_column(wishes)
     name = wishes.class_name or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
     colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta))

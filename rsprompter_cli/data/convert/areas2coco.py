@@ -86,8 +86,9 @@ def area_windows(ground: Any, height: int, width: int, *, tile: int, overlap: fl
         ground: polygon in pixels of the scene.
         height, width: of the scene; windows are smaller than a tile only where the scene is.
     """
-    x0, x1 = _at_least(*ground.bounds[::2], tile, width)
-    y0, y1 = _at_least(*ground.bounds[1::2], tile, height)
+    west, north, east, south = ground.bounds
+    x0, x1 = _at_least(west, east, tile, width)
+    y0, y1 = _at_least(north, south, tile, height)
     shapely.prepare(ground)
     windows = tile_windows((x0, y0, x1, y1), tile, overlap)
     return [window for window in windows if shapely.box(*window.box).intersection(ground).area > 0]
