@@ -1,0 +1,107 @@
+"""The decisions of a fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rsprompter_cli.config import SamclsConfig
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.train.fit_plan import (
+    Figures,
+    Timing,
+    check_labels,
+    choose_overlap,
+    choose_schedule,
+    fit_config,
+    resolutions,
+    scheduled,
+)
+from tests.make.tiny_models import tiny_config
+
+NO_LIMIT = float("inf")
+
+
+@given(
+    st.floats(0, 5), st.floats(0.01, 5), st.floats(0.01, 5), st.integers(1, 500), st.integers(1, 40), st.floats(1, 4000)
+)
+def test_a_schedule_fits_the_time_unless_it_is_the_shortest(
+    encode: float, step: float, evaluate: float, tiles: int, held: int, seconds: float
+) -> None:
+    timing = Timing(encode, step, evaluate, view_bytes=15_000_000)
+    schedule = choose_schedule(timing, train_tiles=tiles, val_tiles=held, seconds=seconds, disk_bytes=4e9)
+    assert 1 <= schedule.tiles <= tiles
+    assert schedule.epochs >= 1
+    assert schedule.views <= schedule.epochs
+    assert 1 <= schedule.eval_every <= schedule.epochs
+    assert schedule.views * schedule.tiles * timing.view_bytes <= 4e9
+    shortest = schedule.epochs == 1 or schedule.tiles <= 8
+    assert schedule.seconds <= seconds or shortest
+
+
+def test_few_tiles_are_shown_often_in_many_views_and_many_are_thinned_out() -> None:
+    timing = Timing(encode=1.0, step=1.0, evaluate=1.0, view_bytes=15_000_000)
+    few = choose_schedule(timing, train_tiles=10, val_tiles=3, seconds=780, disk_bytes=4e9)
+    assert (few.tiles, few.epochs > 30, few.views > 8) == (10, True, True)
+    many = choose_schedule(timing, train_tiles=1000, val_tiles=20, seconds=780, disk_bytes=4e9)
+    assert many.epochs >= 6
+    assert 40 < many.tiles < 120
+
+
+def test_maps_that_the_disk_cannot_hold_are_not_kept() -> None:
+    timing = Timing(encode=1.0, step=1.0, evaluate=1.0, view_bytes=15_000_000)
+    assert choose_schedule(timing, train_tiles=10, val_tiles=3, seconds=780, disk_bytes=1e6).views == 0
+    no_maps = Timing(encode=0.0, step=2.0, evaluate=1.0)
+    assert choose_schedule(no_maps, train_tiles=10, val_tiles=3, seconds=780, disk_bytes=NO_LIMIT).views == 0
+
+
+@pytest.mark.parametrize(("count", "said"), [(10, "few"), (29, "few"), (30, None), (5000, None)])
+def test_few_labels_are_said(count: int, said: str | None) -> None:
+    warning = check_labels(count, names="labels.geojson")
+    assert (said is None and warning is None) or (said is not None and warning is not None and said in warning)
+
+
+def test_too_few_labels_are_refused() -> None:
+    with pytest.raises(InputError, match="labels.gpkg: 9 labels lie on the imagery, at least 10") as error:
+        check_labels(9, names="labels.gpkg")
+    assert "50" in error.value.hint
+
+
+def test_a_coarser_resolution_trains_where_the_scene_allows() -> None:
+    assert resolutions((0.13, 0.13), 0.3) == (0.3, 0.375)
+    assert resolutions((0.08, 0.08), 0.3) == (0.3,)
+
+
+def test_few_tiles_overlap_more() -> None:
+    assert choose_overlap([16, 30]) == 0.25
+    assert choose_overlap([5, 9]) == 0.45
+
+
+def test_more_right_objects_win_and_then_better_ranked_ones() -> None:
+    start = Figures(f1=0.5, ap50=0.4, ap=0.2, score_threshold=0.4)
+    assert Figures(0.6, 0.1, 0.1, 0.4).better_than(start)
+    assert Figures(0.5, 0.5, 0.1, 0.4).better_than(start)
+    assert not start.better_than(start)
+    assert not Figures(0.4, 0.9, 0.9, 0.4).better_than(start)
+
+
+def test_a_full_encoder_is_frozen_and_its_maps_are_kept() -> None:
+    config = fit_config(tiny_config(encoder="full"), new_classes=False)
+    assert config.model.encoder == "frozen"  # type: ignore[union-attr]
+    timing = Timing(encode=1.0, step=1.0, evaluate=1.0, view_bytes=1)
+    schedule = choose_schedule(timing, train_tiles=10, val_tiles=3, seconds=200, disk_bytes=4e9)
+    whole = scheduled(config, schedule, maps="maps")
+    assert (whole.train.epochs, whole.train.cache_views, whole.train.cache_folder) == (
+        schedule.epochs,
+        schedule.views,
+        "maps",
+    )
+    assert type(whole).model_validate(whole.model_dump()) == whole
+    assert fit_config(tiny_config(), new_classes=True).train.lr > config.train.lr
+
+
+def test_a_model_that_finds_nothing_itself_is_refused() -> None:
+    config = tiny_config().model_copy(update={"model": SamclsConfig()})
+    with pytest.raises(UsageError, match="samcls"):
+        fit_config(config, new_classes=False)
