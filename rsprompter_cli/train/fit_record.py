@@ -217,6 +217,7 @@ def result_of(fields_of: Mapping[str, Any]) -> FitResult:
     """The inverse of `FitResult.as_dict`."""
     values = dict(fields_of)
     values["out"], values["run"] = Path(values["out"]), Path(values["run"])
+    values["classes"] = tuple(values["classes"])
     for name in ("start", "fitted"):
         values[name] = None if values[name] is None else Figures(**values[name])
     values["gsd_range"] = None if values["gsd_range"] is None else tuple(values["gsd_range"])

@@ -134,7 +134,7 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
     classes = Counter(one.classes[index] for one in scenes for index in one.on_scene)
     for rare, count in sorted(classes.items()):
         if count < FEWEST_LABELS:
-            _log.warning("class %s: %d labels are hardly enough to learn it", rare, count)
+            _log.warning("class %s has few labels, %d: hardly enough to learn it", rare, count)
     scenes = _without_shared_ground(_with_held_back(scenes))
     counted, overlap = _with_tiles(scenes, meta.image_size, colours)
     return FitPlan(counted, dict(sorted(classes.items())), meta.image_size, overlap, colours)
@@ -179,9 +179,7 @@ def _read_scene(
         named = footprints.classes or [None] * len(footprints)
         nameless = sum(named[index] is None for index in on_scene)
         if column is not None and nameless:
-            _log.warning(
-                "%s: %d labels have no value in %r, they count as %s", label_path, nameless, column, class_name
-            )
+            _log.warning("%s: no value in %r: %d, counted as %s", label_path, column, nameless, class_name)
         area = frame if wishes.complete else labelled_area(pixels, scene.height, scene.width, tile=meta.image_size)
         covered = min(1.0, area.area / frame.area)
         if covered < 1:

@@ -63,7 +63,7 @@ def test_few_labels_are_said(count: int, said: str | None) -> None:
 
 
 def test_too_few_labels_are_refused() -> None:
-    with pytest.raises(InputError, match="labels.gpkg: 9 labels lie on the imagery, at least 10") as error:
+    with pytest.raises(InputError, match=r"labels.gpkg: 9 labels lie on the imagery, at least 10") as error:
         check_labels(9, names="labels.gpkg")
     assert "50" in error.value.hint
 

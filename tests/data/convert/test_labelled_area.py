@@ -7,6 +7,7 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapely.affinity import translate
 
 from rsprompter_cli.data.convert.labelled_area import labelled_area, split_ground
 from tests.make.fits import squares
@@ -31,7 +32,7 @@ def test_labels_in_one_corner_say_nothing_of_the_others() -> None:
 def test_gaps_of_less_than_four_spacings_are_labelled(gap: int, closed: bool) -> None:
     # Spacing 32 px, in two blocks, in the middle of a scene.
     one = [rectangle(300 + 32 * col, 300 + 32 * row, 16, 16) for row in range(6) for col in range(4)]
-    other = [shapely.transform(square, lambda xy: xy + (112 + gap, 0)) for square in one]
+    other = [translate(square, 112 + gap, 0) for square in one]
     area = labelled_area([*one, *other], 1000, 1000, tile=TILE)
     middle = shapely.Point(300 + 112 + gap / 2, 300 + 88)
     assert area.contains(middle) is closed

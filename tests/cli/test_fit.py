@@ -1,0 +1,124 @@
+"""`rsp fit` in process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.cli.app import run
+from rsprompter_cli.train import loop
+from tests.make.fits import make_start, make_town
+
+SHORT = ["--minutes", "0.001", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Scene, labels and a model to start from."""
+    root = tmp_path_factory.mktemp("fit")
+    scene, labels = make_town(root)
+    return [str(scene), str(labels), "--model", str(make_start(root / "start"))]
+
+
+def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", *given, "--out", "mine", *SHORT]) == 0
+    captured = capsys.readouterr()
+    rows = [line.split() for line in captured.out.splitlines()]
+    assert rows[0] == ["held", "back", "F1", "AP50", "AP", "score"]
+    assert [row[0] for row in rows[1:]] == ["start", "fitted"]
+    assert sum("written" in row for row in rows) == 1
+    assert "40 labels, 10 held back, at 0.5 and 0.625 m per pixel" in captured.err
+    assert captured.err.splitlines()[-1].startswith("mine: ")
+    assert run(["predict", given[0], "--model", "mine", "--out", "found.geojson", "--device", "cpu"]) == 0
+    assert run(["checkpoint", "show", "mine"]) == 0
+    capsys.readouterr()
+    # The run is over: a second one needs --overwrite, --resume repeats its result.
+    assert run(["fit", *given, "--out", "mine", *SHORT]) == 7
+    assert "mine exists already" in capsys.readouterr().err
+    assert run(["fit", "--resume", "--out", "mine", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == "mine"
+    assert run(["fit", *given, "--out", "mine", *SHORT, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == {"train": 30, "val": 10}
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", *given, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "building" in out
+    assert "of 15 minutes" in out
+    assert run(["fit", *given, "--dry-run", "--json", "--minutes", "4", "--out", "mine"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["train"]["labels"], plan["val"]["labels"], plan["budget_minutes"]) == (30, 10, 4.0)
+    assert 0 < plan["expected_minutes"] <= 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_exits_130_with_a_state_that_resumes(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    original = loop.rate_factor
+
+    def interrupt(step: int, epoch: int, **keywords: int) -> float:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(step, epoch, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "rate_factor", interrupt)
+        assert run(["fit", *given, "--out", "mine", *SHORT]) == 130
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
+    assert "rsp fit --resume --out mine goes on" in captured.err
+    assert captured.out == ""
+    assert run(["fit", *given, "--out", "mine", *SHORT, "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["a.tif", "--out", "m"], 2, "each SCENE is followed by its LABELS"),
+        (["--out", "m"], 2, "no scene given"),
+        (["a.tif", "b.geojson"], 2, "--out is missing"),
+        (["a.tif", "b.geojson", "--out", "m"], 3, "b.geojson: no such file"),
+        (["a.tif", "b.geojson", "--out", "m", "--minutes", "0"], 2, "--minutes 0"),
+        (["a.tif", "b.geojson", "--out", "m", "--model", "nowhere"], 4, "nowhere"),
+        (["--resume", "--out", "m"], 8, "no run to resume"),
+        (["--resume", "--overwrite", "--out", "m"], 2, "--resume goes on with a run"),
+        (["--resume", "--dry-run", "--out", "m"], 2, "--resume goes on with a run"),
+    ],
+)
+def test_errors_are_one_line_with_their_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", *arguments]) == code
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "\n" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_in_the_wrong_order_are_named(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", given[1], given[0], *given[2:], "--out", str(tmp_path / "mine")]) == 3
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    assert "town.tif" in error or "town.gpkg" in error
