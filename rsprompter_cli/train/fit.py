@@ -136,13 +136,13 @@ def fit(
     run = run_folder(out)
     record = read_record(run) if resume else Record(wishes, overwrite=overwrite)
     wishes.require_fitting(record.wishes)
-    if record.result is not None:
+    if record.result is not None and record.result["finished"]:
         _log.info("%s: that run has ended", run)
         return result_of(record.result)
     clock = _Clock(record.wishes.minutes if minutes == FIT_MINUTES else minutes)
     start = read_checkpoint(record.wishes.model)
     inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
-    refuse_other_folder(out, overwrite=record.overwrite, inputs=inputs)
+    refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
     if not record.wishes.pairs:
         raise UsageError("no scene given", "give SCENE LABELS, one or more times")
     with only_run(run):
@@ -170,6 +170,8 @@ def _run(
     trained = _train(record, config, run, clock, device=device, watch=watch)
     if trained.interrupted:
         raise KeyboardInterrupt
+    if not trained.finished:
+        _log.warning("the time was up in epoch %d: what is best so far is written", trained.epochs_done + 1)
     result = _write(record, start, trained, out, clock, device=device)
     record.result = result.as_dict()
     record.save(run)

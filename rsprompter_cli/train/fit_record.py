@@ -25,7 +25,13 @@ _FORMAT_VERSION = 1
 
 
 def run_folder(out: Path) -> Path:
-    """The folder of a run's own files, beside its checkpoint."""
+    """The folder of a run's own files, beside its checkpoint.
+
+    Raises:
+        OutputError: the checkpoint has no name.
+    """
+    if out.name in ("", ".."):
+        raise OutputError(f"the output {str(out)!r} has no name of its own", "name it")
     return out.with_name(f"{out.name}-run")
 
 

@@ -247,13 +247,19 @@ def test_an_output_replaces_no_input(town: Pair, start: Path, tmp_path: Path) ->
     with pytest.raises(OutputError, match="is the input"):
         _fit([town], start, start, overwrite=True)
     assert read_checkpoint(start).meta.class_names == ("building",)
+    with pytest.raises(OutputError, match="no name of its own"):
+        _fit([town], Path(), start)
 
 
 def test_when_the_time_is_up_before_any_evaluation_the_last_weights_are_looked_at(
     town: Pair, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = fit_module.train
-    monkeypatch.setattr(fit_module, "train", lambda *a, **k: original(*a, **(k | {"minutes": 0.0})))
-    result = _fit([town], tmp_path / "mine", start)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "train", lambda *a, **k: original(*a, **(k | {"minutes": 0.0})))
+        result = _fit([town], tmp_path / "mine", start)
     assert (result.finished, result.steps) == (False, 1)
     assert result.fitted.f1 >= 0
+    assert read_checkpoint(tmp_path / "mine").meta.metrics
+    again = _fit([], tmp_path / "mine", start, resume=True)
+    assert (again.finished, again.steps) == (True, 4)
