@@ -60,7 +60,7 @@ _MOST_MAPS = 4e9
 """Bytes of encoder maps on disk, and at most half of what is free."""
 
 _SHARE_TO_MEASURE = 0.1
-"""Of the time, at most, for the first look at the held-back tiles; of more tiles some are drawn."""
+"""Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
 
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
@@ -270,6 +270,8 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     dtype = resolve_precision(config.train.precision, where)
     setup = prepare(config, run / TILES, load_from=record.wishes.model, random_sam=False)
     setup.model.to(where)
+    # Maps that a stopped run left would make the encoder look fast.
+    remove_maps(run / MAPS)
     cache = keep_maps(setup, run / MAPS, where, dtype)
     if setup.meta.class_names == read_checkpoint(record.wishes.model).meta.class_names:
         found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
@@ -280,7 +282,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             found.figures.ap50,
             len(setup.val_data),
         )
-    timing = measure(setup, cache, device=where, dtype=dtype)
+    timing = measure(setup, cache, device=where, dtype=dtype, seconds=_SHARE_TO_MEASURE * clock.left())
     schedule = choose_schedule(
         timing,
         train_tiles=len(setup.train_data),

@@ -83,34 +83,37 @@ def evaluate_start(
     return StartFigures(figures_of(metrics), metrics.flat(), speed)
 
 
-def measure(setup: Setup, cache: EncoderCache | None, *, device: torch.device, dtype: torch.dtype) -> Timing:
+def measure(
+    setup: Setup, cache: EncoderCache | None, *, device: torch.device, dtype: torch.dtype, seconds: float
+) -> Timing:
     """Time a few training steps and an evaluated picture; the model is changed by it, and of no further use.
 
     Args:
         cache: the one of the model's encoder; the maps it gets here are those of the first epoch.
+        seconds: after which no further step is timed; one is always.
     """
     options = setup.config.train
     optimizer = build_optimizer(setup.model, lr=options.lr, weight_decay=options.weight_decay)
     engine = Engine(setup.model, optimizer, device=device, dtype=dtype, clip_grad=options.clip_grad)
     loader = EpochLoader(setup.train_data, batch_size=options.batch_size, seed=options.seed, workers=0, views=1)
     setup.model.train()
-    fresh, again, evaluations = [], [], []
-    pictures = 0
-    for number, batch in enumerate(loader.epoch(0)):
-        if number == _PROBES:
-            break
+    began = time.monotonic()
+    steps: list[tuple[float, float]] = []
+    for batch in loader.epoch(0):
         first = _seconds_of_step(engine, batch)
-        second = _seconds_of_step(engine, batch) if cache is not None else first
-        if number == 0 and len(loader.sizes()) > 1:
-            continue
-        pictures += len(batch.images)
-        fresh.append(first)
-        again.append(min(first, second))
+        second = min(first, _seconds_of_step(engine, batch)) if cache is not None else first
+        steps.append((first / len(batch.images), second / len(batch.images)))
+        if len(steps) == _PROBES or time.monotonic() - began > seconds:
+            break
     setup.model.eval()
+    evaluations: list[float] = []
     for index in range(min(_PROBES, len(setup.val_data))):
+        if evaluations and time.monotonic() - began > seconds:
+            break
         evaluations.append(_seconds_of_picture(engine, setup, index, twice=cache is not None))
-    step = sum(again) / pictures
-    encode = 0.0 if cache is None else sum(fresh) / pictures - step
+    warm = steps[1:] or steps
+    step = sum(second for _, second in warm) / len(warm)
+    encode = 0.0 if cache is None else sum(first for first, _ in warm) / len(warm) - step
     size = 0 if cache is None else cache.measure(setup.model.get_submodule("encoder"), setup.meta.image_size)
     return Timing(encode=encode, step=step, evaluate=sum(evaluations) / len(evaluations), view_bytes=size)
 
