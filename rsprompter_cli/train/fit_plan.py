@@ -207,7 +207,9 @@ def fit_config(start: Config, *, new_classes: bool) -> Config:
 
 def scheduled(config: Config, schedule: Schedule, *, maps: str) -> Config:
     """A configuration with its schedule filled in; `maps` is the folder of the encoder's maps."""
+    steps = -(-schedule.tiles // config.train.batch_size) * schedule.epochs
     changes: dict[str, Any] = {
+        "warmup_steps": min(config.train.warmup_steps, steps // 10),
         "epochs": schedule.epochs,
         "cache_views": schedule.views,
         "eval_every": schedule.eval_every,

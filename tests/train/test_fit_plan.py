@@ -97,6 +97,7 @@ def test_a_full_encoder_is_frozen_and_its_maps_are_kept() -> None:
         schedule.views,
         "maps",
     )
+    assert whole.train.warmup_steps == min(10, 5 * schedule.epochs // 10)
     assert type(whole).model_validate(whole.model_dump()) == whole
     assert fit_config(tiny_config(), new_classes=True).train.lr > config.train.lr
 
