@@ -163,22 +163,6 @@ def class_name_of(value: Any) -> str | None:
     return str(value)
 
 
-def column_names(path: str | Path) -> list[str]:
-    """The attributes of a vector file's first layer, in its order.
-
-    Raises:
-        InputError: missing, damaged or foreign file.
-    """
-    path = Path(path)
-    _check_kind(path)
-    try:
-        if _head(path).startswith(b"PAR1"):
-            return [str(name) for name in pq.read_schema(path).names]
-        return [str(name) for name in pyogrio.read_info(path, layer=0)["fields"]]
-    except (DataSourceError, DataLayerError, pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
-
-
 def write_features(
     path: str | Path,
     features: Iterable[Feature],

@@ -21,10 +21,11 @@ from rsprompter_cli.data.convert.scene_split import Split
 from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.lonlat import reproject, to_map, to_pixels
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import Scene
-from rsprompter_cli.geo.vector import column_names, read_footprints
+from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.train.fit_plan import (
     FEWEST_LABELS,
@@ -145,7 +146,7 @@ def _class_column(wishes: Wishes) -> str | None:
     if wishes.class_column is not None or wishes.class_name is not None:
         return wishes.class_column
     files = sorted({labels for _, labels in wishes.pairs})
-    having = [path for path in files if AUTO_COLUMN in column_names(path)]
+    having = [path for path in files if AUTO_COLUMN in open_layer(path).attributes]
     if not having:
         return None
     if len(having) < len(files):
