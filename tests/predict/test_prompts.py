@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsprompter_cli.geo.windows import Window
@@ -43,6 +43,7 @@ def scenes_with_boxes(draw: st.DrawFn) -> tuple[tuple[int, int], int, np.ndarray
     return (height, width), size, np.array(boxes, dtype=float)
 
 
+@settings(deadline=None)  # of a machine that has other work too
 @given(scenes_with_boxes())
 def test_every_prompt_lies_in_the_one_window_that_it_is_given_to(case: Any) -> None:
     scene, size, boxes = case
@@ -72,6 +73,7 @@ def test_every_prompt_lies_in_the_one_window_that_it_is_given_to(case: Any) -> N
     assert sorted(answered) == list(range(len(boxes)))
 
 
+@settings(deadline=None)  # of a machine that has other work too
 @given(scenes_with_boxes())
 def test_a_prompt_is_asked_on_the_finest_grid_that_has_room_for_it(case: Any) -> None:
     scene, size, boxes = case
@@ -83,6 +85,7 @@ def test_a_prompt_is_asked_on_the_finest_grid_that_has_room_for_it(case: Any) ->
             assert not is_last_level(level - 1, scene, size)
 
 
+@settings(deadline=None)  # of a machine that has other work too
 @given(scenes_with_boxes())
 def test_windows_do_not_depend_on_the_order_of_the_file(case: Any) -> None:
     scene, size, boxes = case
