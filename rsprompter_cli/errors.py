@@ -49,7 +49,7 @@ class CheckpointError(RspError):
 
 
 class DependencyError(RspError):
-    """An optional package or a device that is asked for and not there."""
+    """A package or a device that is asked for or needed, and is not there or does not work."""
 
     exit_code = 5
 

@@ -39,6 +39,10 @@ COMMANDS = {
         "models_cmd:models_command",
         "List the kinds of model, the models on this machine, and the SAMs to train on.",
     ),
+    "doctor": Entry("doctor:doctor_command", "Look whether all that rsp needs is here and works, and say what to do."),
+    "qgis-style": Entry(
+        "qgis_style:qgis_style_command", "Write the QGIS style of a vector file beside it, and say how to look at it."
+    ),
     "checkpoint": Entry("checkpoint_cmd:app", "Import, export, show and merge checkpoints."),
     "config": Entry("config_cmd:app", "List, show and describe configurations."),
     "data": Entry("data_cmd:app", "Check, show, count and split COCO sets."),

@@ -48,7 +48,7 @@ def draw_instances(
     # Ascending, so that the surest instance lies on top.
     order = sorted(range(len(regions)), key=lambda index: 0.0 if scores is None else float(scores[index]))
     for index in order:
-        _tint(canvas, regions[index], _colour(index), thickness=1 + max(image.shape[:2]) // 1000)
+        _tint(canvas, regions[index], distinct_colour(index), thickness=1 + max(image.shape[:2]) // 1000)
     picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), "RGB")
     pen = ImageDraw.Draw(picture)
     taken: list[Box] = []
@@ -56,7 +56,9 @@ def draw_instances(
     for index in reversed(order):
         name = class_names[int(labels[index])] if len(class_names) > 1 else ""
         score = "" if scores is None else f"{float(scores[index]):.2f}"
-        _write_caption(pen, regions[index], " ".join(filter(None, (name, score))), _colour(index), taken, others)
+        _write_caption(
+            pen, regions[index], " ".join(filter(None, (name, score))), distinct_colour(index), taken, others
+        )
     return add_title(picture, title) if title else picture
 
 
@@ -177,7 +179,7 @@ def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _colour(index: int) -> tuple[int, int, int]:
+def distinct_colour(index: int) -> tuple[int, int, int]:
     """A saturated colour, far in hue from those of the neighbouring indices."""
     red, green, blue = colorsys.hsv_to_rgb(
         (index * _GOLDEN_ANGLE) % 1, (0.95, 0.7)[index % 2], (1.0, 0.85)[index // 2 % 2]

@@ -29,6 +29,11 @@ def _operator() -> Any | None:
 _ONEDNN = _operator()
 
 
+def by_onednn() -> bool:
+    """Whether linear layers in float32 are computed by oneDNN on this machine's CPU."""
+    return _ONEDNN is not None
+
+
 class Linear(nn.Linear):
     """nn.Linear that computes by `linear`; no parameter, name or value differs."""
 

@@ -1,0 +1,58 @@
+"""`rsp doctor`: is all here that rsp needs, and does it work?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import JsonOption
+from rsprompter_cli.cli.output import print_json
+
+if TYPE_CHECKING:
+    from rsprompter_cli.io.health import Finding
+
+
+def doctor_command(
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test/--no-self-test", help="Find objects in a small scene made here, which takes seconds."
+        ),
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Look whether all that rsp needs is here and works, and say what to do.
+
+    Each line is ok, a warning (works, but look at it) or a problem (rsp cannot do its work). Exits with 0, with 5
+    when there is a problem. The lines hold names of folders, but no passwords or tokens.
+    """
+    from dataclasses import asdict
+
+    from rsprompter_cli.errors import DependencyError
+    from rsprompter_cli.io.health import State
+    from rsprompter_cli.predict.health import examine
+
+    found: list[Finding] = []
+    for finding in examine(self_test=self_test):
+        if not as_json:
+            _print_finding(finding, new_topic=not found or found[-1].topic != finding.topic)
+        found.append(finding)
+    problems = [finding.name for finding in found if finding.state is State.PROBLEM]
+    warnings = sum(finding.state is State.WARNING for finding in found)
+    if as_json:
+        counts = {"ok": not problems, "problems": len(problems), "warnings": warnings}
+        print_json({**counts, "findings": [asdict(finding) for finding in found]})
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        first = "the way out stands below each problem; begin with the first, others may follow from it"
+        raise DependencyError(f"not all works: {', '.join(problems[:4])}{more}", first)
+    typer.echo("everything that rsp needs works here" + (f"; warnings: {warnings}" if warnings else ""), err=True)
+
+
+def _print_finding(finding: Finding, *, new_topic: bool) -> None:
+    if new_topic:
+        typer.echo(finding.topic)
+    typer.echo(f"  {finding.state:<8} {finding.name:<22} {finding.text}")
+    if finding.way_out:
+        typer.echo(f"{'':11}way out: {finding.way_out}")

@@ -1,0 +1,92 @@
+"""What torch computes on here and in which arithmetic, and which models are here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+from rsprompter_cli.io.health import Finding, State, gigabytes
+
+
+def device_findings() -> Iterator[Finding]:
+    """The devices that torch sees, and what `--device auto` and `--precision auto` take."""
+    import torch
+
+    from rsprompter_cli.models.precision import resolve_device, resolve_precision
+    from rsprompter_cli.models.products import by_onednn
+
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        yield _cuda_finding(index)
+    if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
+        build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
+        way_out = "install the torch that fits the driver, which nvidia-smi shows; or go on with the CPU"
+        yield Finding(
+            "devices", "CUDA", State.WARNING, f"an NVIDIA driver is here, but torch sees no GPU: {build}", way_out
+        )
+    if torch.backends.mps.is_available():
+        yield Finding("devices", "MPS", State.OK, "an Apple GPU")
+    device = resolve_device("auto")
+    bf16 = resolve_precision("auto", device) == torch.bfloat16
+    text = "bfloat16, which it multiplies fast" if bf16 else "float32: it has no fast bfloat16"
+    yield Finding("devices", "taken by auto", State.OK, f"{device.type}, in {text}")
+    if device.type == "cpu":
+        level = torch.backends.cpu.get_cpu_capability()
+        library = "oneDNN, with AVX-512" if by_onednn() else f"torch's own ({level}); oneDNN would bring nothing here"
+        yield Finding("devices", "float32 products by", State.OK, library)
+        yield Finding("devices", "CPU threads", State.OK, f"{torch.get_num_threads()} (--threads changes it)")
+
+
+def _cuda_finding(index: int) -> Finding:
+    import torch
+
+    facts = torch.cuda.get_device_properties(index)
+    name = f"CUDA {index}"
+    free, total = torch.cuda.mem_get_info(index)
+    text = f"{facts.name}, {gigabytes(free)} of {gigabytes(total)} free, compute capability {facts.major}.{facts.minor}"
+    if not _built_for(torch.cuda.get_arch_list(), facts.major, facts.minor):
+        return Finding(
+            "devices",
+            name,
+            State.WARNING,
+            f"{text}: this torch holds no code for it",
+            "install a torch made for it, or --device cpu",
+        )
+    return Finding("devices", name, State.OK, text)
+
+
+def _built_for(architectures: list[str], major: int, minor: int) -> bool:
+    """Code for a GPU runs on later ones of the same generation; `compute_` is compiled on any later one."""
+    for name in architectures:
+        kind, _, number = name.partition("_")
+        digits = "".join(letter for letter in number if letter.isdigit())
+        if not digits:
+            continue
+        made = int(digits[:-1] or 0), int(digits[-1])
+        if kind == "compute" and made <= (major, minor):
+            return True
+        if kind == "sm" and made[0] == major and made[1] <= minor:
+            return True
+    return not architectures
+
+
+def model_findings() -> Iterator[Finding]:
+    """The bundled model, and the SAMs that were downloaded."""
+    from rsprompter_cli.models.describe import find_models, find_sams
+
+    (bundled,) = find_models([])
+    if bundled.problem is None:
+        text = f"{', '.join(bundled.class_names)}, {(bundled.size or 0) / 1e6:.1f} MB"
+        yield Finding("models", "bundled model", State.OK, text)
+    else:
+        yield Finding("models", "bundled model", State.PROBLEM, bundled.problem, "install rsp afresh")
+    sams = [sam for sam in find_sams() if sam.folder is not None]
+    for sam in sams:
+        if sam.problem is None:
+            text = f"{(sam.size or 0) / 1e6:.0f} MB in {sam.folder}"
+            yield Finding("models", f"SAM {sam.name}", State.OK, text)
+        else:
+            way_out = f"rsp download-sam {sam.name} --overwrite"
+            yield Finding("models", f"SAM {sam.name}", State.WARNING, sam.problem, way_out)
+    if not sams:
+        text = "none, which training and --everything take; rsp download-sam gets them"
+        yield Finding("models", "SAM", State.OK, text)
