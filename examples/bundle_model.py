@@ -1,6 +1,6 @@
 """Make the model in the box from a trained checkpoint: half precision, measured speed, credits.
 
-    python examples/bundle_model.py runs/town/best --out rsprompter_cli/weights
+    python examples/bundle_model.py runs/buildings/run/best --out rsprompter_cli/weights --gsd 0.25 0.3 --score 0.4
 
 Stops unless the half-precision model finds the same objects on the example scene as the original.
 MODEL_CARD.md beside the weights is written by hand: bring it up to date.
@@ -44,18 +44,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--gsd", type=float, nargs=2, metavar=("LOW", "HIGH"), help="metres per pixel to read scenes at"
+    )
+    parser.add_argument("--score", type=float, help="lowest score of an object; default: the checkpoint's own")
     options = parser.parse_args()
     source = read_checkpoint(options.checkpoint)
+    meta = source.meta
+    if options.gsd is not None:
+        meta = replace(meta, gsd_range=tuple(options.gsd))
+    if options.score is not None:
+        meta = replace(meta, score_threshold=options.score)
     half = {key: value.half() if value.is_floating_point() else value for key, value in source.tensors().items()}
     with tempfile.TemporaryDirectory() as scratch:
-        full = predict(options.checkpoint, Path(scratch))
-        facts = {**source.meta.provenance, "credits": CREDITS, "licence": "Apache-2.0 (weights)"}
+        write_checkpoint(Path(scratch) / "whole", source.tensors(), source.config, meta)
+        full = predict(Path(scratch) / "whole", Path(scratch))
+        facts = {**meta.provenance, "credits": CREDITS, "licence": "Apache-2.0 (weights)"}
         facts["seconds_per_window"] = round(full.seconds / full.plan.windows, 3)
         facts["seconds_per_window_on"] = "cpu"
         # Folders of the machine it was trained on are nobody else's business.
+        if "load_from" in facts:
+            facts["load_from"] = Path(facts["load_from"]).name
         settings = source.config.train.model_copy(update={"cache_folder": None})
         config = source.config.model_copy(update={"train": settings})
-        write_checkpoint(Path(scratch) / "model", half, config, replace(source.meta, provenance=facts))
+        write_checkpoint(Path(scratch) / "model", half, config, replace(meta, provenance=facts))
         bundled = predict(Path(scratch) / "model", Path(scratch))
         if not same(full, bundled):
             sys.exit(f"half precision changes the result: {len(full.objects)} objects, {len(bundled.objects)} bundled")
