@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rsprompter_cli.geo.merge import Instance
 from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, polygon_parts
+from rsprompter_cli.geo.twins import without_twins
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.forward import PadsWithMean
 from rsprompter_cli.models.precision import autocast
@@ -97,8 +98,8 @@ def _padded(pixels: Tensor, size: int, mean: Sequence[float]) -> Tensor:
 def outline(window: Window, tile: Tile, detections: Detections, *, score: float) -> list[Instance]:
     """The detections of one window as polygons in working-grid pixels.
 
-    Those under `score` are dropped, and so is what lies in nodata; `index` counts the model's
-    detections, so that it does not depend on the threshold.
+    Those under `score` are dropped, and so is what lies in nodata and what repeats a better one; `index`
+    counts the model's detections, so that it does not depend on the threshold.
     """
     kept = [i for i, value in enumerate(detections.scores.tolist()) if value >= score]
     if not kept:
@@ -111,7 +112,7 @@ def outline(window: Window, tile: Tile, detections: Detections, *, score: float)
         if polygon is not None:
             place = (window.row, window.col, index)
             instances.append(Instance(*place, int(labels[index]), float(scores[index]), polygon, quality[index]))
-    return instances
+    return without_twins(instances)
 
 
 def window_polygons(
