@@ -105,7 +105,9 @@ def is_last_level(level: int, scene: Size, size: int) -> bool:
 def on_level(bounds: np.ndarray, level: int, scene: Size) -> np.ndarray:
     """Bounds float64 [N, 4], or points [N, 2], of the working grid in pixels of a level."""
     rows, columns = grid_size(level, scene)
-    return bounds * np.tile([columns / scene[1], rows / scene[0]], bounds.shape[1] // 2)
+    pairs = bounds.shape[1] // 2
+    # Multiplied before divided: the scene's border then falls on the level's, not beyond it by a rounding.
+    return bounds * np.tile([columns, rows], pairs) / np.tile([scene[1], scene[0]], pairs)
 
 
 def first_level(box: Bounds, scene: Size, size: int) -> int:
