@@ -92,6 +92,12 @@ def predict_command(
     scale: ScaleOption = None,
     overlap: OverlapOption = OVERLAP,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per forward pass.")] = 1,
+    regularize: Annotated[
+        bool,
+        typer.Option(
+            "--regularize", help="Square corners for buildings where they fit; before --simplify, then --min-area."
+        ),
+    ] = False,
     simplify: Annotated[
         float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
     ] = 0.0,
@@ -162,6 +168,7 @@ def predict_command(
             overlap=overlap,
             batch=batch,
             pixel_coords=pixel_coords,
+            regularize=regularize,
             simplify=simplify,
             min_area=min_area,
             max_block=max_block << 20,

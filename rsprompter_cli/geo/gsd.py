@@ -33,6 +33,9 @@ MAX_GSD = 100_000.0
 _SQUARE_ENOUGH = 0.01
 """A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
 
+_HALF_STEP = 16.0
+"""Pixels to either side of a place: a projection's inverse is good to a tenth of a millimetre only."""
+
 GroundPixel = tuple[float, float]
 """(metres along a step of one row, metres along a step of one column)."""
 
@@ -116,6 +119,33 @@ def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> 
     with np.errstate(divide="ignore"):
         variation = max(float(axis.max() / axis.min()) if axis.min() > 0 else math.inf for axis in (per_row, per_col))
     return GroundResolution((float(per_row[0]), float(per_col[0])), variation)
+
+
+def ground_steps(georef: Georef, places: np.ndarray) -> np.ndarray:
+    """What steps of one pixel are on the ground, which a rotated, sheared or geographic grid turns and stretches.
+
+    Args:
+        georef: of a grid on the earth.
+        places: float64 [N, 2], column and row.
+
+    Returns:
+        float64 [N, 2, 2]: metres to the east and north of a step along a row (to the next column) and
+        of one along a column (to the next row), so `steps_in_pixels @ it` is in metres. Not a number
+        where a place does not lie on the earth.
+    """
+    crs = CRS.from_wkt(georef.crs_wkt)
+    to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    geod = crs.get_geod() or crs.geodetic_crs.get_geod()
+    a, b, c, d, e, f = georef.transform
+    steps = np.full((len(places), 2, 2), np.nan)
+    for axis, half in enumerate(([_HALF_STEP, 0], [0, _HALF_STEP])):
+        ends = [places - half, places + half]
+        lonlat = [to_lonlat.transform(*(xy @ [[a, d], [b, e]] + (c, f)).T) for xy in ends]
+        known = np.isfinite(lonlat).all(axis=(0, 1)) & (np.abs(lonlat)[:, 1] <= 90).all(axis=0)
+        azimuth, _, metres = geod.inv(*(np.where(known, part, 0.0) for end in lonlat for part in end))
+        vector = np.stack([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))], axis=1)
+        steps[known, axis] = (vector * metres[:, None] / (2 * _HALF_STEP))[known]
+    return steps
 
 
 def plan_grid(

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from shapely import Geometry, get_coordinates, get_parts
+from shapely import Geometry, box, centroid, get_coordinates, get_parts, intersection, transform
 from shapely.affinity import scale
 
 from rsprompter_cli.data.image_place import mean_gsd, place_entry
 from rsprompter_cli.data.polygon_rle import polygon_rle
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.gsd import ground_steps
 from rsprompter_cli.geo.lonlat import areas_m2, to_map
-from rsprompter_cli.geo.polygons import simplify
+from rsprompter_cli.geo.polygons import polygon_parts, simplify
+from rsprompter_cli.geo.regularize import regularize
 from rsprompter_cli.geo.vector import (
     OBJECT_ATTRIBUTES,
     QUALITY_ATTRIBUTES,
@@ -45,6 +47,9 @@ class OutputKind(Enum):
     COCO = "coco"
     OVERLAY = "overlay"
 
+
+_SHORTEST_WALL = 2.0
+"""Working-grid pixels: a mask's outline wavers by about one to either side."""
 
 OVERLAY_SIDE = 2048
 """Longest side of an overlay picture, pixels."""
@@ -76,11 +81,13 @@ class OutputOptions:
     """How objects are written.
 
     pixel_coords: vector features in pixels of the file instead of map coordinates.
+    regularize: square corners where they fit, before the outlines are simplified.
     simplify: largest distance a simplified outline may move, metres (pixels off the earth).
     min_area: smallest area kept, square metres (square pixels off the earth).
     """
 
     pixel_coords: bool = False
+    regularize: bool = False
     simplify: float = 0.0
     min_area: float = 0.0
 
@@ -102,13 +109,15 @@ class FoundObject:
 
 
 def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: OutputOptions) -> list[FoundObject]:
-    """Simplify the joined objects, measure them and drop those under the smallest area.
+    """Square and simplify the joined objects, measure them and drop those under the smallest area.
 
     An object whose area cannot be measured is kept, with NaN, and counted in a warning.
     """
     on_earth = scene.georef.on_earth and not options.pixel_coords
     metres = sum(scene.working_gsd) / 2 if on_earth and scene.working_gsd else 1.0
     polygons = [one.polygon for one in objects]
+    if options.regularize:
+        polygons = _squared(polygons, scene)
     if options.simplify:
         polygons = [simplify(polygon, options.simplify / metres) for polygon in polygons]
     if on_earth:
@@ -123,6 +132,33 @@ def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: Out
         for polygon, one, area in zip(polygons, objects, areas, strict=True)
         if math.isnan(area) or area >= options.min_area
     ]
+
+
+def _squared(polygons: Sequence[Geometry], scene: Scene) -> list[Geometry]:
+    """Polygons in working-grid pixels with corners that are square on the ground, inside the scene.
+
+    Off the earth corners are square in the picture.
+    """
+    if not polygons:
+        return []
+    steps = np.broadcast_to(np.eye(2), (len(polygons), 2, 2))
+    if scene.georef.on_earth:
+        steps = ground_steps(scene.georef, get_coordinates(centroid(polygons)))
+    whole = box(0, 0, scene.width, scene.height)
+    return [_square(polygon, to_ground, whole) for polygon, to_ground in zip(polygons, steps, strict=True)]
+
+
+def _square(polygon: Geometry, to_ground: np.ndarray, whole: Geometry) -> Geometry:
+    """One polygon; the same object when it stays as it is, as it does where the ground is unknown."""
+    pixel_area = abs(np.linalg.det(to_ground))
+    if not 0 < pixel_area < math.inf:
+        return polygon
+    on_ground = transform(polygon, lambda xy: xy @ to_ground)
+    found = regularize(on_ground, _SHORTEST_WALL * math.sqrt(pixel_area))
+    if found is on_ground:
+        return polygon
+    back = polygon_parts(transform(found, lambda xy: xy @ np.linalg.inv(to_ground)))
+    return back if whole.covers(back) else polygon_parts(intersection(back, whole))
 
 
 def write_output(

@@ -87,6 +87,7 @@ def predict_scene(
     overlap: float = OVERLAP,
     batch: int = 1,
     pixel_coords: bool = False,
+    regularize: bool = False,
     simplify: float = 0.0,
     min_area: float = 0.0,
     max_block: int = MAX_BLOCK_BYTES,
@@ -115,6 +116,8 @@ def predict_scene(
         overlap: share of a window it has in common with its neighbour, 0 <= overlap < 0.5.
         batch: windows per forward pass.
         pixel_coords: vector output in pixels of the file, for pictures that lie nowhere on earth.
+        regularize: square corners for buildings, where the outline stays nearly the same; done before
+            `simplify` and `min_area`.
         simplify: largest distance a simplified outline may move, metres (pixels without georeference).
         min_area: smallest area kept, square metres (square pixels without georeference).
         max_block: largest block of the file that is decoded, bytes.
@@ -151,7 +154,7 @@ def predict_scene(
             dtype=resolve_precision(precision, _device_of(loaded)),
             progress=progress,
         )
-        options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
+        options = OutputOptions(pixel_coords, regularize, simplify, min_area)
         objects = finish_objects(join(found, grid), scene, options)
         objects = write_output(
             Path(out),

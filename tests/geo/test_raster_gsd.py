@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.gsd import MAX_FACTOR, MIN_FACTOR, GroundResolution, ground_resolution, plan_grid
+from rsprompter_cli.geo.gsd import MAX_FACTOR, MIN_FACTOR, GroundResolution, ground_resolution, ground_steps, plan_grid
 from rsprompter_cli.structures import Georef
 
 
@@ -163,3 +163,45 @@ def test_the_working_grid_covers_the_scene_exactly(height, width, affine, per_ro
     assert grid.georef.transform[2::3] == place.transform[2::3]
     if height > 100:
         assert grid.gsd[0] == pytest.approx(gsd, rel=0.02)
+
+
+# --- steps on the ground --------------------------------------------------------------------------
+
+
+def steps(place: Georef) -> np.ndarray:
+    return ground_steps(place, np.array([[50.0, 50.0]]))[0]
+
+
+def test_steps_of_north_up_rotated_sheared_and_geographic_grids():
+    # East of the central meridian by nothing: grid north is north, and lengths are divided by 0.9996.
+    cos, sin = 2 * math.cos(0.5), 2 * math.sin(0.5)
+    grids = {
+        (1, 0, 0, -1): [[1, 0], [0, -1]],
+        (cos, sin, sin, -cos): [[cos, sin], [sin, -cos]],
+        (2, 1.5, 0, -2): [[2, 0], [1.5, -2]],
+        (2, 0, 0, 2): [[2, 0], [0, 2]],
+    }
+    for (a, b, d, e), expected in grids.items():
+        place = georef("EPSG:32631", a, b, 500_000 - 50 * (a + b), d, e, 5_000_000)
+        assert steps(place) == pytest.approx(np.array(expected) / 0.9996, rel=1e-5, abs=1e-4)
+    geographic = steps(georef("EPSG:4326", 1e-5, 0, 10, 0, -1e-5, 60))
+    assert geographic == pytest.approx(np.array([[0.558, 0], [0, -1.1141]]), abs=1e-3)
+
+
+@given(
+    st.tuples(*[st.floats(-3, 3)] * 4).filter(lambda m: abs(m[0] * m[3] - m[1] * m[2]) > 0.1),
+    st.floats(-50, 50),
+)
+@settings(max_examples=50, deadline=None)
+def test_steps_agree_with_the_resolution_along_each_axis(matrix, north):
+    a, b, d, e = matrix
+    place = georef("EPSG:32631", a, b, 400_000, d, e, 1e5 * north if north > 0 else 1e6)
+    per_row, per_col = centre(place)
+    assert np.hypot(*steps(place).T) == pytest.approx([per_col, per_row], rel=1e-4)
+
+
+def test_a_place_off_the_earth_has_no_steps():
+    found = ground_steps(georef("EPSG:4326", 1e-5, 0, 10, 0, -1e-5, 60), np.array([[0.0, 0.0], [0.0, -4e6]]))
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()
+    assert ground_steps(georef("EPSG:4326", 1, 0, 0, 0, -1, 0), np.zeros((0, 2))).shape == (0, 2, 2)
