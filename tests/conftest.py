@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,12 @@ def shared() -> Path:
             pytest.fail(f"RSP_SHARED={named}: no such folder")
         pytest.skip(f"no reference data at {folder} (set RSP_SHARED)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A command run in process points the package's log at its own stderr; the next test finds it as it was."""
+    logger = logging.getLogger("rsprompter_cli")
+    before = logger.propagate, logger.level, list(logger.handlers)
+    yield
+    logger.propagate, logger.level, logger.handlers = before

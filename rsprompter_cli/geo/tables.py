@@ -98,7 +98,6 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
     with _fixed_date(), warnings.catch_warnings(record=True) as said:
         warnings.filterwarnings("always", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        warnings.filterwarnings("ignore", message="Normalized/laundered field name")
         try:
             pyogrio.write_arrow(
                 reader,

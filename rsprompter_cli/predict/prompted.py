@@ -174,7 +174,11 @@ def _write(
         JoinedInstance(answers.found[row].polygon, 0, answers.found[row].score, Key(0, 0, row), ()) for row in rows
     ]
     # Measured first and dropped here, so that it is known whose they are.
-    found = finish_objects(joined, scene, OutputOptions(options.pixel_coords, options.simplify))
+    found = finish_objects(
+        joined,
+        scene,
+        OutputOptions(pixel_coords=options.pixel_coords, regularize=options.regularize, simplify=options.simplify),
+    )
     measured = [AnsweredPrompt(row, one) for row, one in zip(rows, found, strict=True)]
     kept = [answer for answer in measured if not answer.found.area < options.min_area]
     misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < options.min_area}

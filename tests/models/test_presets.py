@@ -143,7 +143,10 @@ def test_a_preset_trains_two_steps_at_tiny_size(name: str, monkeypatch: pytest.M
     assert learned | moved <= trained
     blocks = {key.partition(".")[0] for key in trained}
     assert {key.partition(".")[0] for key in learned & moved} == blocks
-    if getattr(config.model, "encoder", None) == "lora":
+    encoder = getattr(config.model, "encoder", None)
+    if encoder == "full":
+        assert any(key.startswith("encoder.") for key in learned & moved)
+    elif encoder == "lora":
         assert {key for key in trained if key.startswith("encoder.")} == {key for key in trained if ".lora_" in key}
     elif isinstance(config.model, SamModelConfig):
         assert not [key for key in trained if key.startswith("encoder.")]
