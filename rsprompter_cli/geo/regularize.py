@@ -2,8 +2,9 @@
 
 An outline, seen in its main direction, becomes a ring of lines that lie alternately along and
 across it. The wall that matters least goes, again and again, and its two neighbours become one,
-down to a rectangle; each stage is moved to where the outline runs. The answer is the stage that
-covers the same ground with few corners. What none fits, a hut or a silo, stays as it was.
+down to a rectangle; each stage is moved to where the outline runs and given its area. The answer is
+the stage that covers the same ground with few corners. What none fits, a hut or a silo, stays as it
+was.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from typing import Any
 
 import numpy as np
 import shapely
+from shapely.affinity import scale
 
-MIN_IOU = 0.85
-"""An outline and what replaces it agree at least this much."""
-
-MAX_AREA_CHANGE = 0.1
-"""Share by which the area of an outline may grow or shrink."""
+MIN_IOU = 0.875
+"""An outline and what replaces it agree at least this much (docs/decisions/0011 has the figures)."""
 
 CORNER_PRICE = 0.01
 """IoU that a corner must bring: below a hundredth, corners are the noise of a mask (docs/decisions/0011)."""
@@ -45,7 +44,7 @@ def regularize(geometry: Any, shortest: float) -> Any:
         shortest: length in the plane below which a wall is noise.
 
     Returns:
-        Valid and not empty; the geometry itself where nothing changes. An outline that has right
+        Valid and not empty, of the same area; the geometry itself where nothing changes. An outline that has right
         angles only and no wall under `shortest` is not changed, so doing it twice is doing it once.
     """
     parts = list(shapely.get_parts(geometry))
@@ -116,11 +115,13 @@ def _best_fit(ring: Any, shortest: float) -> Any:
         if worth >= 1 - price:  # more corners cannot be worth it
             break
         moved = _moved_to(stage, pieces)
-        if len(moved) > 4 and min(map(abs, _walls(moved))) < shortest * (1 + _STRAIGHT):
-            continue
         polygon = shapely.Polygon(_corners(moved))
-        if not polygon.is_valid or abs(polygon.area - ring.area) > MAX_AREA_CHANGE * ring.area:
+        if not polygon.is_valid:
             continue
+        grow = math.sqrt(ring.area / polygon.area)
+        if len(moved) > 4 and min(map(abs, _walls(moved))) * grow < shortest * (1 + _STRAIGHT):
+            continue
+        polygon = scale(polygon, grow, grow, origin="centroid")
         iou = _iou(polygon, ring)
         if iou >= MIN_IOU and iou - price > worth:
             best, worth = polygon, iou - price
