@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 
 _NOT_WITH_PROMPTS = {
+    "regularize": "SAM's outlines are written as it draws them",
     "everything": "prompts say what to look for: give one of the two",
     "model": "prompts are answered by a SAM, which --sam names",
     "overlap": "windows are laid around the prompts",
@@ -121,11 +122,13 @@ def predict_command(
 
     rsp predict scene.tif --out buildings.geojson
     """
+    from rsprompter_cli.models.everything import find_everything
+    from rsprompter_cli.predict.prompted import predict_prompts
+    from rsprompter_cli.predict.scene import predict_scene
+
     _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     set_threads(threads)
     if prompts is not None:
-        from rsprompter_cli.predict.prompted import predict_prompts
-
         with counted_progress("prompts") as progress:
             answered = predict_prompts(
                 source,
@@ -152,9 +155,6 @@ def predict_command(
             )
         _say(answered, as_json=as_json, dry_run=dry_run)
         return
-    from rsprompter_cli.models.everything import find_everything
-    from rsprompter_cli.predict.scene import predict_scene
-
     with counted_progress("windows") as progress:
         result = predict_scene(
             source,

@@ -23,7 +23,7 @@ MIN_IOU = 0.875
 CORNER_PRICE = 0.01
 """IoU that a corner must bring: below a hundredth, corners are the noise of a mask (docs/decisions/0011)."""
 
-ROUND_MARGIN = 0.02
+ROUND_MARGIN = 0.05
 """An ellipse that agrees better than the best right-angled outline by more than this tells a round building."""
 
 MOST_LINES = 100

@@ -42,6 +42,17 @@ def test_geojson_with_the_promised_attributes(
         assert 0 <= feature["properties"]["score"] <= 1
 
 
+def test_regularize_goes_with_simplify_and_min_area(model: Path, scene: Path, tmp_path: Path) -> None:
+    options = ["--model", str(model), "--native", "--score", "0", "--simplify", "0.1", "--min-area", "1"]
+    vertices = []
+    for name, more in (("plain", []), ("square", ["--regularize"])):
+        out = tmp_path / f"{name}.geojson"
+        assert run(["predict", str(scene), "--out", str(out), *options, *more]) == 0
+        assert problems(out.read_text()) == []
+        vertices.append(out.read_text().count("["))
+    assert vertices[1] < vertices[0]
+
+
 def test_dry_run_says_the_plan_and_writes_nothing(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
