@@ -122,11 +122,11 @@ def predict_command(
 
     rsp predict scene.tif --out buildings.geojson
     """
+    _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.prompted import predict_prompts
     from rsprompter_cli.predict.scene import predict_scene
 
-    _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     set_threads(threads)
     if prompts is not None:
         with counted_progress("prompts") as progress:
