@@ -2,18 +2,20 @@
 
     python examples/train_buildings.py --shared ../shared --out runs/buildings --minutes 70
 
-Takes the georeferenced scenes of SHARED/data/buildings: four to train on, three whole others to validate. Renders two
-synthetic training scenes (other seeds, roofs and textures than the example scene), cuts all into tiles of 0.2 and
-0.3 m/px, goes on from the model of --start with everything trainable, and compares the result with it on the whole
-validation scenes at several ground resolutions. Those scenes also choose resolution and score threshold, so their
-figures are a little too good. A run that was ended goes on with --resume; `examples/bundle_model.py` makes the model in
-the box from it. Leaves in OUT: synthetic/, set/ (COCO), run/, and summary.json.
+Takes the georeferenced scenes of SHARED/data/buildings: four to train on, as they are and turned by 30 and 60 degrees,
+three whole others to validate. Renders synthetic training scenes (other seeds, roofs and textures than the example
+scene), cuts all into tiles of 0.2 and 0.3 m/px, goes on from the model of --start with everything trainable, and
+compares the result with it on the whole validation scenes at several ground resolutions. Those scenes also choose
+resolution and score threshold, so their figures are a little too good. A run that was ended goes on with --resume;
+`examples/bundle_model.py` makes the model in the box from it. Leaves in OUT: synthetic/, turned/, set/ (COCO), run/,
+and summary.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -21,9 +23,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
 TRAIN_SCENES = ("banepa_core", "kampala_a", "zanzibar_a", "zanzibar_b")
 VALIDATION_SCENES = ("banepa_block", "catanduanes", "kampala_b")
 SYNTHETIC_SEEDS = (1001, 1002)
+TURNS = (30, 60)
+"""Degrees; flips and quarter turns in training make every multiple of 30 of them."""
 PRESET = "rsprompter-anchor-buildings"
 TILE_GSDS = (0.2, 0.3)
 READ_GSDS = (0.15, 0.2, 0.25, 0.3)
@@ -47,6 +57,28 @@ def pair(folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}.tif", folder / f"{name}.geojson"]
 
 
+def turn(source: Path, path: Path, degrees: float) -> None:
+    """The same scene on a grid turned about its centre, with an alpha band for the corners that it leaves empty."""
+    with rasterio.open(source) as file:
+        pixels, transform, crs = file.read((1, 2, 3)), file.transform, file.crs
+    _, height, width = pixels.shape
+    angle = math.radians(degrees)
+    across = math.ceil(width * math.cos(angle) + height * math.sin(angle))
+    down = math.ceil(width * math.sin(angle) + height * math.cos(angle))
+    about = Affine.translation(width / 2, height / 2) @ Affine.rotation(degrees)
+    turned = transform @ about @ Affine.translation(-across / 2, -down / 2)
+    shown = np.zeros((4, down, across), dtype="uint8")
+    given = np.concatenate([pixels, np.full((1, height, width), 255, dtype="uint8")])
+    places = {"src_transform": transform, "dst_transform": turned, "src_crs": crs, "dst_crs": crs}
+    reproject(given, shown, resampling=Resampling.bilinear, **places)
+    shown[3] = np.where(shown[3] > 127, 255, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = {"width": across, "height": down, "count": 4, "dtype": "uint8"}
+    colours = {"photometric": "RGB", "alpha": "yes"}
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=turned, tiled=True, **size, **colours) as file:
+        file.write(shown)
+
+
 def make_set(scenes: Path, out: Path) -> Path:
     """One COCO set of tiles, at several resolutions; validation scenes are whole scenes that training never sees."""
     synthetic = out / "synthetic"
@@ -55,10 +87,15 @@ def make_set(scenes: Path, out: Path) -> Path:
         words = ["--out", str(synthetic), "--seed", str(seed), "--train", "--gsd", "0.2", "--size", "1024", "768"]
         subprocess.run([sys.executable, renderer, *words], check=True)
     pairs = [path for name in TRAIN_SCENES + VALIDATION_SCENES for path in pair(scenes, name)]
+    for name in TRAIN_SCENES:
+        for degrees in TURNS:
+            turned = out / "turned" / f"{name}_turned_{degrees}.tif"
+            turn(scenes / f"{name}.tif", turned, degrees)
+            pairs += [turned, scenes / f"{name}.geojson"]
     pairs += [path for seed in SYNTHETIC_SEEDS for path in pair(synthetic, f"scene_{seed}")]
     held_out = [word for name in VALIDATION_SCENES for word in ("--val-scene", name)]
     sizes = [word for gsd in TILE_GSDS for word in ("--gsd", str(gsd))]
-    options = ["--overlap", "0.15", "--skip-empty", "--overwrite"]
+    options = ["--overlap", "0.15", "--min-data", "0.5", "--overwrite"]
     print(rsp("convert", "vector2coco", *pairs, "--out", out / "set", *held_out, *sizes, *options))
     return out / "set"
 

@@ -119,6 +119,9 @@ def vector2coco_command(
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Leave out training tiles without footprints.")
     ] = False,
+    min_data: Annotated[
+        float, typer.Option("--min-data", help="Leave out training tiles of which less than this share has data.")
+    ] = 0.0,
     bands: BandsOption = None,
     scale: ScaleOption = None,
     overwrite: OverwriteOption = False,
@@ -146,6 +149,7 @@ def vector2coco_command(
             split=None if split is None else split.value,
             min_visible=min_visible,
             skip_empty=skip_empty,
+            min_data=min_data,
             bands=parse_bands(bands),
             scale=scale,
             overwrite=overwrite,

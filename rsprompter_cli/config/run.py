@@ -31,6 +31,9 @@ class AugmentConfig(Frozen):
     contrast: float = Field(0.0, ge=0, le=1)
     saturation: float = Field(0.0, ge=0, le=1)
     hue: float = Field(0.0, ge=0, le=0.5)
+    coarsen: float = Field(
+        1.0, ge=1, le=8, description="half the pictures lose detail, as of pixels up to so many times larger; 1: none"
+    )
 
 
 class TrainConfig(Frozen):

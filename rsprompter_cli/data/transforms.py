@@ -6,7 +6,7 @@ composed into two lists of sampling positions, and picture and masks are then re
 positions, once: bilinear and nearest. Boxes are the bounds of the masks that come out.
 
 The order is the original's training pipeline: flip, large-scale jitter, random crop; vertical
-flip and quarter turns join the flip, colours change last.
+flip and quarter turns join the flip, colours and detail change last.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rsprompter_cli.data.patches import Patch, pick, transpose
 
@@ -62,6 +63,7 @@ class TrainTransform:
     contrast: float
     saturation: float
     hue: float
+    coarsen: float
 
     def __call__(
         self, image: Tensor, patches: Sequence[Patch], rng: np.random.Generator
@@ -85,7 +87,8 @@ class TrainTransform:
         columns = _Axis(self._crop_positions(width, ratio, rng), width, flip_columns)
         near_rows, near_columns = rows.nearest(), columns.nearest()
         moved = [pick(patch, near_rows, near_columns) for patch in patches]
-        return self._recolour(_bilinear(image, rows, columns), rng), moved
+        recoloured = self._recolour(_bilinear(image, rows, columns), rng)
+        return self._coarsen(recoloured, rng), moved
 
     def _turn(
         self, image: Tensor, patches: Sequence[Patch], rng: np.random.Generator
@@ -123,6 +126,18 @@ class TrainTransform:
         image = functional.adjust_saturation(image, 1 + self.saturation * saturation)
         return functional.adjust_hue(image, self.hue * hue) if self.hue else image
 
+    def _coarsen(self, image: Tensor, rng: np.random.Generator) -> Tensor:
+        """Half the pictures as a sensor with larger pixels would have seen them, at the same size; uint8 [3, H, W]."""
+        wanted, drawn = rng.random() < 0.5, rng.random()
+        factor = 1 + (self.coarsen - 1) * drawn
+        if not wanted or factor == 1:
+            return image
+        height, width = image.shape[1:]
+        size = (max(1, round(height / factor)), max(1, round(width / factor)))
+        small = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False, antialias=True)
+        large = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
+        return large.round_().clamp_(0, 255).to(torch.uint8)
+
 
 def train_transform(
     *,
@@ -135,6 +150,7 @@ def train_transform(
     contrast: float,
     saturation: float,
     hue: float,
+    coarsen: float,
 ) -> TrainTransform:
     """The training augmentation; the keywords after `image_size` are those of the configuration.
 
@@ -154,6 +170,7 @@ def train_transform(
         contrast=contrast,
         saturation=saturation,
         hue=hue,
+        coarsen=coarsen,
     )
 
 

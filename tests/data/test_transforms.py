@@ -45,6 +45,7 @@ def _transforms(draw: st.DrawFn) -> TrainTransform:
         contrast=draw(st.sampled_from([0, 0.3])),
         saturation=draw(st.sampled_from([0, 0.3])),
         hue=draw(st.sampled_from([0, 0.1])),
+        coarsen=draw(st.sampled_from([1, 3])),
     )
 
 
@@ -92,7 +93,8 @@ def _reference(
 @given(_transforms(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
 @settings(max_examples=200, deadline=None)
 def test_it_equals_the_steps_one_by_one(transform: TrainTransform, seed: int, height: int, width: int) -> None:
-    geometry = TrainTransform(**{**vars(transform), "brightness": 0, "contrast": 0, "saturation": 0, "hue": 0})
+    plain = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "coarsen": 1}
+    geometry = TrainTransform(**{**vars(transform), **plain})
     image, patches = _blobs(np.random.default_rng(seed), height, width, 2)
     masks = draw_target(patches, [0, 1], height, width).masks
     picture, moved = geometry(image, patches, np.random.default_rng(seed))
@@ -185,6 +187,23 @@ def test_colours_change_and_masks_do_not(name: str) -> None:
         assert a is not None
         assert b is not None
         assert a.box == b.box
+
+
+def test_half_the_pictures_lose_detail_and_masks_stay() -> None:
+    rng = np.random.default_rng(1)
+    image, patches = _blobs(rng, 24, 32, 2)
+    coarse = transform_with(image_size=32, coarsen=4)
+    changed = 0
+    for seed in range(40):
+        picture, moved = coarse(image, patches, np.random.default_rng(seed))
+        assert picture.shape == image.shape
+        assert [patch.box for patch in moved if patch] == [patch.box for patch in patches]
+        if not torch.equal(picture, image):
+            changed += 1
+            # Neighbours come closer to each other, and the picture as a whole becomes no lighter or darker.
+            assert picture.float().diff(dim=2).abs().mean() < image.float().diff(dim=2).abs().mean()
+            assert abs(picture.float().mean() - image.float().mean()) < 8
+    assert 10 <= changed <= 30
 
 
 def test_the_configuration_alone_has_defaults() -> None:

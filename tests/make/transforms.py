@@ -15,6 +15,7 @@ NOTHING: dict[str, Any] = {
     "contrast": 0.0,
     "saturation": 0.0,
     "hue": 0.0,
+    "coarsen": 1.0,
 }
 
 

@@ -181,7 +181,15 @@ def test_what_is_augmented_is_the_finished_crop() -> None:
     model = _model()
     crop = torch.rand(3, 64, 64) * 255
     assert model._augmented(crop) is crop
-    still = {"vertical_flip": 0.0, "rotate90": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    still = {
+        "vertical_flip": 0.0,
+        "rotate90": False,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+        "hue": 0.0,
+        "coarsen": 1.0,
+    }
     model.crop_transform = train_transform(image_size=64, flip=1.0, scale=(1, 1), **still)  # type: ignore[arg-type]
     torch.testing.assert_close(model._augmented(crop), crop.round().flip(2))
 

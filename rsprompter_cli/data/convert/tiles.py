@@ -45,6 +45,7 @@ class CutTile:
     pixels: uint8 [H, W, 3] RGB, 0 at nodata.
     pieces: kept ones, in the order of the footprints.
     dropped: pieces under the rule of `keeps_piece`.
+    data: share of the pixels that are no nodata, above 0.
     """
 
     window: Window
@@ -52,6 +53,7 @@ class CutTile:
     georef: Georef
     pieces: list[Piece]
     dropped: int
+    data: float
 
 
 def keeps_piece(pixels: int, share: float, min_visible: float) -> bool:
@@ -103,7 +105,8 @@ def cut_tiles(
         near = np.sort(tree.query(shapely.box(*window.box)))
         pieces, dropped = _pieces([(int(i), polygons[i]) for i in near], window, valid, min_visible)
         pixels = np.ascontiguousarray(np.rint(tile.pixels).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
-        yield CutTile(window, pixels, shifted_georef(scene.georef, window), pieces, dropped)
+        data = 1.0 if valid is None else float(valid.mean())
+        yield CutTile(window, pixels, shifted_georef(scene.georef, window), pieces, dropped, data)
 
 
 def shifted_georef(georef: Georef, window: Window) -> Georef:

@@ -57,7 +57,7 @@ class SceneReport:
     """What became of one scene at one resolution.
 
     footprints: in the label file; on_scene: those that touch the scene; repaired: invalid ones mended.
-    empty_tiles: tiles without an instance, written or not; skipped_tiles: windows without data.
+    empty_tiles: tiles without an instance, written or not; skipped_tiles: windows without enough data.
     dropped: pieces dropped as slivers.
     """
 
@@ -98,13 +98,14 @@ class _Options:
     class_name: str
     min_visible: float
     skip_empty: bool
+    min_data: float
     bands: tuple[int, ...] | None
     scale: str | None
 
 
 @dataclass(slots=True)
 class _Counts:
-    """Tiles written, without an instance, without data; pieces dropped as slivers."""
+    """Tiles written, without an instance, without enough data; pieces dropped as slivers."""
 
     tiles: int = 0
     empty: int = 0
@@ -136,6 +137,7 @@ def convert_vectors(
     split: Split | None = None,
     min_visible: float = MIN_VISIBLE,
     skip_empty: bool = False,
+    min_data: float = 0.0,
     bands: tuple[int, ...] | None = None,
     scale: str | None = None,
     overwrite: bool = False,
@@ -158,6 +160,7 @@ def convert_vectors(
         min_visible: see `keeps_piece`.
         skip_empty: leave training tiles without instances out; validation keeps them, or its figures
             would not count what is found where nothing is.
+        min_data: leave training tiles out of which less than this share has data, 0..1.
         bands, scale: see `open_scene`; the set says what was chosen, so that a model trained on it reads alike.
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
@@ -168,7 +171,7 @@ def convert_vectors(
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
     options = _Options(
-        tile, overlap, tuple(gsd), native, class_attribute, class_name, min_visible, skip_empty, bands, scale
+        tile, overlap, tuple(gsd), native, class_attribute, class_name, min_visible, skip_empty, min_data, bands, scale
     )
     _check_options(scenes, options)
     wishes = assign_splits([scene for scene, _ in scenes], split=split, val_scenes=val_scenes, val=val)
@@ -243,7 +246,7 @@ def _tile_region(
     for done, tile in enumerate(cut_tiles(scene, polygons, windows, min_visible=options.min_visible), start=1):
         if on_progress is not None:
             on_progress(done, len(windows))
-        if tile is None:
+        if tile is None or (split == "train" and tile.data < options.min_data):
             counts.skipped += 1
             continue
         counts.dropped += tile.dropped
@@ -338,6 +341,8 @@ def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> No
         raise UsageError(f"--gsd {options.gsd}: metres per pixel, each above 0, up to {MAX_GSD:g}, and given once")
     if not 0 <= options.min_visible <= 1:
         raise UsageError(f"--min-visible {options.min_visible}: a share from 0 to 1")
+    if not 0 <= options.min_data <= 1:
+        raise UsageError(f"--min-data {options.min_data}: a share from 0 to 1")
 
 
 def unique_stems(scenes: Sequence[Path]) -> list[str]:

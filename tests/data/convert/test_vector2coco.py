@@ -296,6 +296,21 @@ def test_empty_tiles(tmp_path: Path) -> None:
     assert (kept.splits, lean.splits, val.splits) == ({"train": (4, 1)}, {"train": (1, 1)}, {"val": (4, 1)})
 
 
+def test_tiles_with_little_data(tmp_path: Path) -> None:
+    """The left 80 columns are nodata: of tiles of 128 px, that is 5/8 of each on the left."""
+    scene, labels = make_labelled_scene(tmp_path, "town", [*TOWN, rectangle(150, 40, 60, 60)], nodata=0)
+    import rasterio
+
+    with rasterio.open(scene, "r+") as file:
+        pixels = file.read()
+        pixels[:, :, :80] = 0
+        file.write(pixels)
+    for least, split, tiles, left_out in [(0.3, "train", 4, 0), (0.4, "train", 2, 2), (0.4, "val", 4, 0)]:
+        report = convert_vectors([(scene, labels)], tmp_path / f"{split}{least}", tile=128, split=split, min_data=least)
+        assert report.splits[split][0] == tiles
+        assert report.scenes[0].skipped_tiles == left_out
+
+
 def test_unusable_inputs_and_options(tmp_path: Path) -> None:
     scene, labels = make_labelled_scene(tmp_path, "town", TOWN)
     for options, word in [
@@ -303,6 +318,7 @@ def test_unusable_inputs_and_options(tmp_path: Path) -> None:
         ({"gsd": [0.5], "native": True}, "exclude"),
         ({"gsd": [-1.0]}, "--gsd"),
         ({"min_visible": 2.0}, "--min-visible"),
+        ({"min_data": 1.5}, "--min-data"),
         ({"overlap": 0.6}, "overlap"),
     ]:
         with pytest.raises(UsageError, match=word):
