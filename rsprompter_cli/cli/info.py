@@ -40,10 +40,9 @@ def info_command(
     rsp info scene.tif
     """
     from rsprompter_cli.predict.plan import scene_info
+    from rsprompter_cli.predict.reading import Reading
 
-    info = scene_info(
-        scene,
-        model=model,
+    reading = Reading(
         gsd=gsd,
         native=native,
         bands=parse_bands(bands),
@@ -54,6 +53,7 @@ def info_command(
         allow_vrt=allow_vrt,
         remote=remote,
     )
+    info = scene_info(scene, reading, model=model)
     if as_json:
         print_json(info.as_dict())
     else:

@@ -124,64 +124,43 @@ def predict_command(
     """
     _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     from rsprompter_cli.models.everything import find_everything
+    from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import predict_prompts
     from rsprompter_cli.predict.scene import predict_scene
 
     set_threads(threads)
-    if prompts is not None:
-        with counted_progress("prompts") as progress:
-            answered = predict_prompts(
-                source,
-                prompts,
-                out,
-                sam=sam,
-                keep_parts=keep_parts,
-                score=score,
-                gsd=gsd,
-                native=native,
-                bands=parse_bands(bands),
-                scale=scale,
-                pixel_coords=pixel_coords,
-                simplify=simplify,
-                min_area=min_area,
-                max_block=max_block << 20,
-                allow_vrt=allow_vrt,
-                remote=remote,
-                device=device.value,
-                precision=precision.value,
-                overwrite=overwrite,
-                dry_run=dry_run,
-                progress=progress,
-            )
-        _say(answered, as_json=as_json, dry_run=dry_run)
-        return
-    with counted_progress("windows") as progress:
-        result = predict_scene(
-            source,
-            out,
-            model=find_everything(sam, model) if everything else model,
-            score=score,
-            gsd=gsd,
-            native=native,
-            bands=parse_bands(bands),
-            scale=scale,
-            overlap=overlap,
-            batch=batch,
-            pixel_coords=pixel_coords,
-            regularize=regularize,
-            simplify=simplify,
-            min_area=min_area,
-            max_block=max_block << 20,
-            max_windows=max_windows,
-            allow_vrt=allow_vrt,
-            remote=remote,
-            device=device.value,
-            precision=precision.value,
-            overwrite=overwrite,
-            dry_run=dry_run,
-            progress=progress,
-        )
-    _say(result, as_json=as_json, dry_run=dry_run)
+    options = PredictOptions().changed(
+        score=score,
+        gsd=gsd,
+        native=native,
+        bands=parse_bands(bands),
+        scale=scale,
+        overlap=overlap,
+        batch=batch,
+        pixel_coords=pixel_coords,
+        regularize=regularize,
+        simplify=simplify,
+        min_area=min_area,
+        max_block=max_block << 20,
+        max_windows=max_windows,
+        allow_vrt=allow_vrt,
+        remote=remote,
+        device=device.value,
+        precision=precision.value,
+        overwrite=overwrite,
+        dry_run=dry_run,
+    )
+    result: ScenePrediction | PromptPrediction
+    with counted_progress("windows" if prompts is None else "prompts") as progress:
+        if prompts is None:
+            chosen = find_everything(sam, model) if everything else model
+            result = predict_scene(source, out, options, model=chosen, progress=progress)
+        else:
+            result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        typer.echo(result.summary(), err=not dry_run)
 
 
 def _check_options(
@@ -207,10 +186,3 @@ def _check_options(
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE":
             raise UsageError(f"--prompts and --{name.replace('_', '-')} exclude each other", reason)
-
-
-def _say(result: ScenePrediction | PromptPrediction, *, as_json: bool, dry_run: bool) -> None:
-    if as_json:
-        print_json(result.as_dict())
-    else:
-        typer.echo(result.summary(), err=not dry_run)

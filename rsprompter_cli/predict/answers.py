@@ -18,6 +18,7 @@ from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.prompted import PromptedSam, SeenPicture
 from rsprompter_cli.predict.detect import window_polygons
+from rsprompter_cli.predict.options import Progress
 from rsprompter_cli.predict.prompts import (
     Miss,
     Prompt,
@@ -33,9 +34,6 @@ from rsprompter_cli.structures import LowResMasks, Size, Tile
 
 _AT_A_TIME = 64
 """Prompts whose masks are held at once: some 64 MB for SAM at 1024 pixels."""
-
-Progress = Callable[[int, int], None]
-"""Called with (prompts done, prompts in all)."""
 
 
 class Answer(NamedTuple):

@@ -23,6 +23,7 @@ from rsprompter_cli.geo.gsd import ground_steps
 from rsprompter_cli.geo.lonlat import areas_m2, to_map
 from rsprompter_cli.geo.polygons import polygon_parts, simplify
 from rsprompter_cli.geo.regularize import regularize
+from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.vector import (
     OBJECT_ATTRIBUTES,
     QUALITY_ATTRIBUTES,
@@ -30,7 +31,7 @@ from rsprompter_cli.geo.vector import (
     object_feature,
     write_features,
 )
-from rsprompter_cli.io.atomic import atomic_path, write_text
+from rsprompter_cli.io.atomic import atomic_path, refuse_existing, write_text
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.merge import JoinedInstance
@@ -76,12 +77,31 @@ def output_kind(path: Path) -> OutputKind:
     return kind
 
 
-@dataclass(frozen=True)
+def claim_output(out: str | Path | None, inputs: Sequence[str | Path], *, overwrite: bool) -> OutputKind | None:
+    """The family of an output that may be written; None for none.
+
+    Args:
+        inputs: files that it must not replace.
+
+    Raises:
+        UsageError: an extension that names no known format.
+        OutputError: a file of it exists and may not be replaced, or is an input.
+    """
+    if out is None:
+        return None
+    kind = output_kind(Path(out))
+    for path in written_files(Path(out)):
+        refuse_existing(path, overwrite=overwrite, inputs=inputs)
+    return kind
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """How objects are written.
 
-    pixel_coords: vector features in pixels of the file instead of map coordinates.
-    regularize: square corners where they fit, before the outlines are simplified.
+    pixel_coords: vector features in pixels of the file, for pictures that lie nowhere on earth.
+    regularize: square corners for buildings, where the outline stays nearly the same; done before `simplify` and
+        `min_area`.
     simplify: largest distance a simplified outline may move, metres (pixels off the earth).
     min_area: smallest area kept, square metres (square pixels off the earth).
     """
@@ -90,6 +110,10 @@ class OutputOptions:
     regularize: bool = False
     simplify: float = 0.0
     min_area: float = 0.0
+
+    def on_earth(self, scene: Scene) -> bool:
+        """Whether objects of a scene get a place on the earth and areas in square metres."""
+        return scene.georef.on_earth and not self.pixel_coords
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +137,7 @@ def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: Out
 
     An object whose area cannot be measured is kept, with NaN, and counted in a warning.
     """
-    on_earth = scene.georef.on_earth and not options.pixel_coords
+    on_earth = options.on_earth(scene)
     metres = sum(scene.working_gsd) / 2 if on_earth and scene.working_gsd else 1.0
     polygons = [one.polygon for one in objects]
     if options.regularize:
@@ -166,10 +190,10 @@ def write_output(
     kind: OutputKind,
     objects: Sequence[FoundObject],
     scene: Scene,
+    options: OutputOptions,
     *,
     class_names: Sequence[str],
     category_ids: Sequence[int],
-    pixel_coords: bool,
     with_quality: bool = False,
 ) -> list[FoundObject]:
     """Write objects in the family of `out`, atomically.
@@ -188,7 +212,7 @@ def write_output(
     elif kind is OutputKind.OVERLAY:
         _write_overlay(out, objects, scene, class_names)
     else:
-        return _write_vector(out, objects, scene, class_names, pixel_coords=pixel_coords, with_quality=with_quality)
+        return _write_vector(out, objects, scene, options, class_names, with_quality=with_quality)
     return list(objects)
 
 
@@ -196,13 +220,13 @@ def _write_vector(
     out: Path,
     objects: Sequence[FoundObject],
     scene: Scene,
+    options: OutputOptions,
     class_names: Sequence[str],
     *,
-    pixel_coords: bool,
     with_quality: bool,
 ) -> list[FoundObject]:
-    on_earth = scene.georef.on_earth and not pixel_coords
-    placed = place_polygons(objects, scene, pixel_coords=pixel_coords)
+    on_earth = options.on_earth(scene)
+    placed = place_polygons(objects, scene, options)
     features = (
         object_feature(
             geometry,
@@ -220,10 +244,10 @@ def _write_vector(
     return [found for place, found in enumerate(objects) if place not in dropped]
 
 
-def place_polygons(objects: Sequence[FoundObject], scene: Scene, *, pixel_coords: bool) -> list[Geometry]:
+def place_polygons(objects: Sequence[FoundObject], scene: Scene, options: OutputOptions) -> list[Geometry]:
     """The polygons of objects as vector files have them: in map coordinates, or in pixels of the scene's file."""
     geometries = [found.polygon for found in objects]
-    if scene.georef.on_earth and not pixel_coords:
+    if options.on_earth(scene):
         return list(to_map(geometries, scene.georef))
     return _in_file_pixels(geometries, scene)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, ResourceError
-from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.guard import CACHE_BYTES
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
@@ -181,26 +180,13 @@ def plan_scene(
     )
 
 
-def scene_info(
-    path: str | Path,
-    *,
-    model: str | Path | None = None,
-    gsd: float | None = None,
-    native: bool = False,
-    bands: tuple[int, ...] | None = None,
-    scale: str | None = None,
-    overlap: float = OVERLAP,
-    max_block: int = MAX_BLOCK_BYTES,
-    max_windows: int = MAX_WINDOWS,
-    allow_vrt: bool = False,
-    remote: bool = False,
-) -> SceneInfo:
+def scene_info(path: str | Path, reading: Reading | None = None, *, model: str | Path | None = None) -> SceneInfo:
     """Describe a raster and what predicting on it would take.
 
     Args:
         path: a raster or picture file.
+        reading: how it would be read; None takes the defaults.
         model: a checkpoint folder; None takes the bundled model, or does without when there is none.
-        gsd, native, ..., remote: see `Reading`.
 
     Raises:
         InputError, ResourceError: the file cannot be used at all; what only this model or these
@@ -211,7 +197,7 @@ def scene_info(
     folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
     meta = read_checkpoint(folder).meta if folder is not None else None
 
-    reading = Reading(gsd, native, bands, scale, overlap, max_block, max_windows, allow_vrt, remote)
+    reading = reading or Reading()
     facts, plan, refusal = None, None, None
     try:
         with reading.open(path, meta) as scene:

@@ -17,7 +17,14 @@ from rsprompter_cli.geo.geojson import prepare
 from rsprompter_cli.geo.vector import Feature, write_features
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.models.prompted import CLASS_NAME
-from rsprompter_cli.predict.outputs import FoundObject, OutputKind, coco_document, place_polygons, write_output
+from rsprompter_cli.predict.outputs import (
+    FoundObject,
+    OutputKind,
+    OutputOptions,
+    coco_document,
+    place_polygons,
+    write_output,
+)
 from rsprompter_cli.predict.prompt_file import PromptFile, id_column
 
 if TYPE_CHECKING:
@@ -51,8 +58,8 @@ def write_answers(
     answers: Sequence[AnsweredPrompt],
     asked: PromptFile,
     scene: Scene,
+    options: OutputOptions,
     *,
-    pixel_coords: bool,
     on_dropped: Callable[[int], None],
 ) -> None:
     """Write answered prompts in the family of `out`, atomically.
@@ -63,7 +70,7 @@ def write_answers(
     """
     objects = [answer.found for answer in answers]
     if kind is OutputKind.OVERLAY:
-        write_output(out, kind, objects, scene, class_names=[CLASS_NAME], category_ids=[1], pixel_coords=pixel_coords)
+        write_output(out, kind, objects, scene, options, class_names=[CLASS_NAME], category_ids=[1])
         return
     names = output_names(asked, out.suffix.lower())
     cut = [name for name in names.values() if out.suffix.lower() == ".shp" and len(name.encode()) > SHAPEFILE_NAME]
@@ -77,9 +84,9 @@ def write_answers(
         write_text(out, json.dumps(document) + "\n")
         return
     own_id = id_column(asked.columns)
-    on_earth = scene.georef.on_earth and not pixel_coords
+    on_earth = options.on_earth(scene)
     crs = scene.georef.crs_wkt if on_earth else None
-    placed: Sequence[Geometry | None] = place_polygons(objects, scene, pixel_coords=pixel_coords)
+    placed: Sequence[Geometry | None] = place_polygons(objects, scene, options)
     if out.suffix.lower() == ".geojson":
         placed, crs = _unsplit(placed, crs), None if crs is None else WGS84
     places = [place for place, geometry in enumerate(placed) if geometry is not None]

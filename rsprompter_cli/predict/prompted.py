@@ -8,28 +8,24 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.merge import JoinedInstance, Key
 from rsprompter_cli.geo.raster import Scene
-from rsprompter_cli.geo.tables import written_files
-from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.io.sam_folder import SamFolder
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.prompted import find_prompted, knows_points, load_prompted, prompted_meta
-from rsprompter_cli.predict.answers import Answers, Progress, answer_prompts
-from rsprompter_cli.predict.outputs import OutputKind, OutputOptions, finish_objects, output_kind
+from rsprompter_cli.predict.answers import Answers, answer_prompts
+from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.outputs import OutputKind, claim_output, finish_objects
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
-from rsprompter_cli.predict.reading import Reading
-from rsprompter_cli.predict.scene import check_numbers
 
 log = logging.getLogger(__name__)
 
@@ -88,25 +84,12 @@ def predict_prompts(
     source: str | Path,
     prompts: str | Path,
     out: str | Path | None,
+    options: PredictOptions | None = None,
     *,
     sam: str | None = None,
     keep_parts: bool = False,
-    score: float | None = None,
-    gsd: float | None = None,
-    native: bool = False,
-    bands: tuple[int, ...] | None = None,
-    scale: str | None = None,
-    pixel_coords: bool = False,
-    simplify: float = 0.0,
-    min_area: float = 0.0,
-    max_block: int = MAX_BLOCK_BYTES,
-    allow_vrt: bool = False,
-    remote: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    overwrite: bool = False,
-    dry_run: bool = False,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> PromptPrediction:
     """Write one polygon for each point or box of a vector file, with its attributes.
 
@@ -115,29 +98,25 @@ def predict_prompts(
         prompts: a vector file in any CRS. A polygon counts as its bounds in pixels of the scene; the points
             of a multipoint lie on one object.
         out: the output; its extension chooses the format. None plans without reading pixels.
+        options: how; None takes the defaults. `overlap`, `max_windows` and `batch` have no part in it: windows are
+            laid around the prompts. Without a `score` every answer is kept.
         sam: the SAM to ask, as `rsp download-sam` names it, or a folder; None: base.
         keep_parts: masks of several parts become multipolygons; else the largest part is kept, or the one
             that a point lies on.
-        score: least IoU that SAM expects of a mask, 0..1; None keeps all.
-        gsd, native, bands, scale, max_block, allow_vrt, remote: how the scene is read, see `open_scene`.
-        pixel_coords: prompts and polygons in pixels of the file, for pictures that lie nowhere on earth.
-        simplify, min_area, device, precision, overwrite, dry_run: see `predict_scene`.
         progress: called with (prompts done, prompts to be asked).
+        changes: of `options`, as `predict_scene` takes them.
 
     Raises:
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
-    check_numbers(score, simplify, min_area)
-    kind = None if out is None else output_kind(Path(out))
+    options = (options or PredictOptions()).changed(**changes)
+    options.check()
     folder = find_prompted(sam)
-    for path in [] if out is None else written_files(Path(out)):
-        refuse_existing(path, overwrite=overwrite, inputs=[source, prompts, folder.path])
+    kind = claim_output(out, [source, prompts, folder.path], overwrite=options.overwrite)
     meta = prompted_meta(folder)
-    reading = Reading(
-        gsd, native, bands, scale, max_block=max_block, allow_vrt=allow_vrt, remote=remote, pixel_coords=pixel_coords
-    )
-    with reading.open(source, meta) as scene:
+    pixel_coords = options.output.pixel_coords
+    with options.reading.open(source, meta, pixel_coords=pixel_coords) as scene:
         if not pixel_coords and not scene.georef.on_earth:
             raise InputError(
                 f"{source}: has no place on the earth, so prompts cannot be laid over it",
@@ -145,14 +124,13 @@ def predict_prompts(
             )
         asked = read_prompts(prompts, scene, pixel_coords=pixel_coords)
         _refuse_points(asked, folder)
-        if out is None or kind is None or dry_run:
+        if out is None or kind is None or options.dry_run:
             windows = _count_windows(asked, scene, meta.image_size)
             return _result(None, asked, asked.misses, windows, meta.image_size, start)
-        model = load_prompted(folder, resolve_device(device))
-        dtype = resolve_precision(precision, model.device)
+        model = load_prompted(folder, resolve_device(options.device))
+        dtype = resolve_precision(options.precision, model.device)
         answers = answer_prompts(model, scene, asked.prompts, keep_parts=keep_parts, dtype=dtype, progress=progress)
-        options = OutputOptions(pixel_coords=pixel_coords, simplify=simplify, min_area=min_area)
-        misses = _write(Path(out), kind, answers, asked, scene, options, score=score or 0.0)
+        misses = _write(Path(out), kind, answers, asked, scene, options)
     return _result(Path(out), asked, misses, answers.windows, meta.image_size, start)
 
 
@@ -162,11 +140,10 @@ def _write(
     answers: Answers,
     asked: PromptFile,
     scene: Scene,
-    options: OutputOptions,
-    *,
-    score: float,
+    options: PredictOptions,
 ) -> dict[int, Miss]:
     """Write the answers in the order of the file; all rows without a polygon and why."""
+    score, min_area = options.score or 0.0, options.output.min_area
     misses = asked.misses | answers.misses
     rows = sorted(row for row, answer in answers.found.items() if answer.score >= score)
     misses |= {row: Miss.LOW_SCORE for row in answers.found if answers.found[row].score < score}
@@ -174,16 +151,12 @@ def _write(
         JoinedInstance(answers.found[row].polygon, 0, answers.found[row].score, Key(0, 0, row), ()) for row in rows
     ]
     # Measured first and dropped here, so that it is known whose they are.
-    found = finish_objects(
-        joined,
-        scene,
-        OutputOptions(pixel_coords=options.pixel_coords, regularize=options.regularize, simplify=options.simplify),
-    )
+    found = finish_objects(joined, scene, replace(options.output, min_area=0.0))
     measured = [AnsweredPrompt(row, one) for row, one in zip(rows, found, strict=True)]
-    kept = [answer for answer in measured if not answer.found.area < options.min_area]
-    misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < options.min_area}
+    kept = [answer for answer in measured if not answer.found.area < min_area]
+    misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < min_area}
     dropped: list[int] = []
-    write_answers(out, kind, kept, asked, scene, pixel_coords=options.pixel_coords, on_dropped=dropped.append)
+    write_answers(out, kind, kept, asked, scene, options.output, on_dropped=dropped.append)
     return misses | {kept[place].row: Miss.TOO_SMALL for place in dropped}
 
 

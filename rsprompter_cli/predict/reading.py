@@ -22,7 +22,7 @@ LARGEST_REDUCTION = 4.0
 class Reading:
     """What a user may say of it.
 
-    gsd, native, bands, scale, max_block, allow_vrt, remote, pixel_coords: see `open_scene`.
+    gsd, native, bands, scale, max_block, allow_vrt, remote: see `open_scene`.
     overlap, max_windows: see `make_grid` and `WindowGrid.check_count`.
     """
 
@@ -35,10 +35,12 @@ class Reading:
     max_windows: int = MAX_WINDOWS
     allow_vrt: bool = False
     remote: bool = False
-    pixel_coords: bool = False
 
-    def open(self, source: str | Path, meta: CheckpointMeta | None) -> Scene:
+    def open(self, source: str | Path, meta: CheckpointMeta | None, *, pixel_coords: bool = False) -> Scene:
         """The scene on its working grid, read as the model was trained where the user says nothing else.
+
+        Args:
+            pixel_coords: see `open_scene`.
 
         Raises:
             RspError: see `open_scene`.
@@ -55,7 +57,7 @@ class Reading:
             max_block=self.max_block,
             allow_vrt=self.allow_vrt,
             remote=self.remote,
-            pixel_coords=self.pixel_coords,
+            pixel_coords=pixel_coords,
         )
 
     def windows(self, scene: Scene, meta: CheckpointMeta | None) -> WindowGrid:

@@ -6,10 +6,8 @@ joined over window borders -> CRS -> features`.
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,34 +15,26 @@ from typing import Any
 import torch
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
-from rsprompter_cli.geo.merge import Instance, join
+from rsprompter_cli.geo.merge import Instance, JoinedInstance, join
 from rsprompter_cli.geo.raster import Scene
-from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.windows import Window, WindowGrid
-from rsprompter_cli.io.atomic import refuse_existing
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
-from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
 from rsprompter_cli.models.forward import RatesMasks
-from rsprompter_cli.models.load import LoadedModel, load_model
-from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
+from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
+from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import (
     FoundObject,
     OutputKind,
     OutputOptions,
+    claim_output,
     finish_objects,
-    output_kind,
     write_output,
 )
 from rsprompter_cli.predict.plan import ScenePlan, plan_scene
-from rsprompter_cli.predict.reading import Reading, goes_whole
-
-log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""Called with (windows done, windows in all)."""
+from rsprompter_cli.predict.reading import goes_whole
 
 
 @dataclass(frozen=True)
@@ -77,28 +67,11 @@ class ScenePrediction:
 def predict_scene(
     source: str | Path,
     out: str | Path | None,
+    options: PredictOptions | None = None,
     *,
-    model: str | Path | LoadedModel | SamChoice | None = None,
-    score: float | None = None,
-    gsd: float | None = None,
-    native: bool = False,
-    bands: tuple[int, ...] | None = None,
-    scale: str | None = None,
-    overlap: float = OVERLAP,
-    batch: int = 1,
-    pixel_coords: bool = False,
-    regularize: bool = False,
-    simplify: float = 0.0,
-    min_area: float = 0.0,
-    max_block: int = MAX_BLOCK_BYTES,
-    max_windows: int = MAX_WINDOWS,
-    allow_vrt: bool = False,
-    remote: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    overwrite: bool = False,
-    dry_run: bool = False,
+    model: Chosen = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene or picture and write them.
 
@@ -106,67 +79,62 @@ def predict_scene(
         source: a raster or picture file.
         out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
             None plans without reading pixels.
+        options: how; None takes the defaults.
         model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
             None for the bundled one.
-        score: lowest score kept, 0..1; None: the model's own threshold.
-        gsd: ground resolution to work at, metres per pixel; None: the nearest the model knows.
-        native: work at the file's own pixels, whatever the model was trained at.
-        bands: 1-based bands to read as red, green, blue; None: as in training.
-        scale: how samples become 0..255, see `open_scene`; None: as in training.
-        overlap: share of a window it has in common with its neighbour, 0 <= overlap < 0.5.
-        batch: windows per forward pass.
-        pixel_coords: vector output in pixels of the file, for pictures that lie nowhere on earth.
-        regularize: square corners for buildings, where the outline stays nearly the same; done before
-            `simplify` and `min_area`.
-        simplify: largest distance a simplified outline may move, metres (pixels without georeference).
-        min_area: smallest area kept, square metres (square pixels without georeference).
-        max_block: largest block of the file that is decoded, bytes.
-        max_windows: more windows than this are refused.
-        allow_vrt, remote: admit VRT files; https and s3 paths.
-        device, precision: where and in which arithmetic the model runs.
-        overwrite: replace an existing output.
-        dry_run: only plan, as without `out`, but check that `out` could be written; the model's
-            weights are not read.
-        progress: called after each batch of windows.
+        progress: called after each batch of windows with (windows done, windows in all).
+        changes: of `options`, by the names of `PredictOptions`, `Reading` and `OutputOptions`, as in
+            `predict_scene("scene.tif", "out.gpkg", score=0.4, gsd=0.3, min_area=10)`.
 
     Raises:
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
-    check_numbers(score, simplify, min_area)
-    kind = _check_output(source, out, model, overwrite=overwrite)
-    loaded = None if dry_run or out is None else _loaded(model, device)
-    meta = _meta(model) if loaded is None else loaded.meta
-    reading = Reading(gsd, native, bands, scale, overlap, max_block, max_windows, allow_vrt, remote, pixel_coords)
-    with reading.open(source, meta) as scene:
-        _check_georef(source, scene, kind, pixel_coords=pixel_coords)
-        grid = reading.windows(scene, meta)
-        plan = plan_scene(scene, grid, meta, batch=batch, device=_device_type(device, loaded))
+    options = (options or PredictOptions()).changed(**changes)
+    options.check()
+    kind = claim_output(out, [source, *files_of(model)], overwrite=options.overwrite)
+    loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
+    meta = meta_of(model) if loaded is None else loaded.meta
+    with options.reading.open(source, meta, pixel_coords=options.output.pixel_coords) as scene:
+        _check_georef(source, scene, kind, options.output)
+        grid = options.reading.windows(scene, meta)
+        plan = plan_scene(scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded))
         if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, [], time.perf_counter() - start)
-        found = find_instances(
-            loaded.model,
-            scene,
-            grid,
-            score=meta.score_threshold if score is None else score,
-            pad=not goes_whole(scene, meta, native=native),
-            batch=batch,
-            dtype=resolve_precision(precision, _device_of(loaded)),
-            progress=progress,
-        )
-        options = OutputOptions(pixel_coords, regularize, simplify, min_area)
-        objects = finish_objects(join(found, grid), scene, options)
+        objects = finish_objects(detect_objects(loaded, scene, grid, options, progress), scene, options.output)
         objects = write_output(
             Path(out),
             kind,
             objects,
             scene,
+            options.output,
             class_names=meta.class_names,
             category_ids=meta.category_ids,
-            pixel_coords=pixel_coords,
             with_quality=isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality,
         )
     return ScenePrediction(Path(out), plan, objects, time.perf_counter() - start)
+
+
+def detect_objects(
+    loaded: LoadedModel,
+    scene: Scene,
+    grid: WindowGrid,
+    options: PredictOptions,
+    progress: Progress | None = None,
+) -> list[JoinedInstance]:
+    """Run the model over the windows of a scene and join over their borders what it finds, in output order."""
+    meta = loaded.meta
+    found = find_instances(
+        loaded.model,
+        scene,
+        grid,
+        score=meta.score_threshold if options.score is None else options.score,
+        pad=not goes_whole(scene, meta, native=options.reading.native),
+        batch=options.batch,
+        dtype=resolve_precision(options.precision, device_of(loaded)),
+        progress=progress,
+    )
+    return join(found, grid)
 
 
 def find_instances(
@@ -201,56 +169,8 @@ def find_instances(
             progress(done, len(wanted))
 
 
-def _loaded(model: str | Path | LoadedModel | SamChoice | None, device: str) -> LoadedModel:
-    if isinstance(model, SamChoice):
-        return load_everything(model, resolve_device(device))
-    return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
-
-
-def _device_of(loaded: LoadedModel) -> torch.device:
-    return next(loaded.model.parameters(), torch.empty(0)).device
-
-
-def _device_type(device: str, loaded: LoadedModel | None) -> str:
-    """cpu, cuda or mps: where the model is, or would be if it were loaded."""
-    if loaded is not None:
-        return _device_of(loaded).type
-    return resolve_device(device).type if device == "auto" else device
-
-
-def _meta(model: str | Path | LoadedModel | SamChoice | None) -> CheckpointMeta:
-    """What a model says of itself, without its weights."""
-    if isinstance(model, SamChoice):
-        return everything_meta(model)
-    if isinstance(model, LoadedModel):
-        return model.meta
-    return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
-
-
-def check_numbers(score: float | None, simplify: float, min_area: float) -> None:
-    """Raise UsageError for an option that is out of range."""
-    if score is not None and not 0 <= score <= 1:
-        raise UsageError(f"--score {score}: from 0 to 1")
-    for name, value in (("--simplify", simplify), ("--min-area", min_area)):
-        if not 0 <= value < math.inf:
-            raise UsageError(f"{name} {value}: a finite number, 0 or more")
-
-
-def _check_output(
-    source: str | Path, out: str | Path | None, model: str | Path | LoadedModel | SamChoice | None, *, overwrite: bool
-) -> OutputKind | None:
-    if out is None:
-        return None
-    kind = output_kind(Path(out))
-    weights = model.path if isinstance(model, SamChoice) else model
-    inputs = [one for one in (source, weights) if isinstance(one, str | Path)]
-    for path in written_files(Path(out)):
-        refuse_existing(path, overwrite=overwrite, inputs=inputs)
-    return kind
-
-
-def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, *, pixel_coords: bool) -> None:
-    if kind is not OutputKind.VECTOR or pixel_coords or scene.georef.on_earth:
+def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, options: OutputOptions) -> None:
+    if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
         return
     reason = {
         "gcp": "has ground control points but no affine transform",

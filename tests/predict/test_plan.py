@@ -13,7 +13,7 @@ from rsprompter_cli.geo.windows import make_grid
 from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.predict import plan as plan_module
 from rsprompter_cli.predict.plan import format_gsd, format_seconds, plan_scene, scene_info
-from rsprompter_cli.predict.reading import window_size
+from rsprompter_cli.predict.reading import Reading, window_size
 from tests.make.rasters import pattern, write_raster, write_sparse
 
 META = CheckpointMeta(
@@ -90,22 +90,22 @@ def test_a_picture_goes_whole_unless_it_shrinks_too_much(tmp_path):
 
 def test_info_tells_a_refusal_with_its_way_out(tmp_path):
     path = write_raster(tmp_path / "a.tif", pattern(300, 400))
-    info = scene_info(path, gsd=0.05)
+    info = scene_info(path, Reading(gsd=0.05))
     assert info.plan is None
     assert info.facts["width"] == 400
     assert "--native" in (info.refusal or "")
     assert ("prediction", f"refused: {info.refusal}") in info.rows()
-    assert scene_info(path, max_windows=1).refusal is not None
+    assert scene_info(path, Reading(max_windows=1)).refusal is not None
 
 
 def test_info_describes_a_file_that_lacks_the_bands_of_the_model(tmp_path):
     meta = replace(META, bands=(4, 3, 2))
     write_checkpoint(tmp_path / "model", {"a": torch.zeros(1)}, load_config("rsprompter-anchor-cpu"), meta)
     path = write_raster(tmp_path / "a.tif", pattern(300, 400))
-    info = scene_info(path, model=tmp_path / "model", native=True)
+    info = scene_info(path, Reading(native=True), model=tmp_path / "model")
     assert (info.plan, info.facts["bands_read"]) == (None, [1, 2, 3])
     assert "trained on bands 4,3,2" in (info.refusal or "")
-    assert scene_info(path, model=tmp_path / "model", native=True, bands=(1, 2, 3)).plan is not None
+    assert scene_info(path, Reading(native=True, bands=(1, 2, 3)), model=tmp_path / "model").plan is not None
 
 
 def test_formats():

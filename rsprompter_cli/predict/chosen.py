@@ -1,0 +1,50 @@
+"""The model that a prediction is made with: a checkpoint, a loaded model, a SAM, or the bundled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
+from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
+from rsprompter_cli.models.load import LoadedModel, load_model
+from rsprompter_cli.models.precision import resolve_device
+
+Chosen = str | Path | LoadedModel | SamChoice | None
+"""A checkpoint folder, a loaded model, a SAM to find everything with, or None for the bundled model."""
+
+
+def meta_of(model: Chosen) -> CheckpointMeta:
+    """What a model says of itself, without its weights."""
+    if isinstance(model, SamChoice):
+        return everything_meta(model)
+    if isinstance(model, LoadedModel):
+        return model.meta
+    return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
+
+
+def load_chosen(model: Chosen, device: str) -> LoadedModel:
+    """The model with its weights; one that is loaded stays where it is."""
+    if isinstance(model, SamChoice):
+        return load_everything(model, resolve_device(device))
+    return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
+
+
+def files_of(model: Chosen) -> list[str | Path]:
+    """The folder that its weights are read from, as the user named it; none for the bundled and for loaded ones."""
+    if isinstance(model, SamChoice):
+        return [model.path]
+    return [model] if isinstance(model, str | Path) else []
+
+
+def device_of(loaded: LoadedModel) -> torch.device:
+    """Where a model is."""
+    return next(loaded.model.parameters(), torch.empty(0)).device
+
+
+def device_type(device: str, loaded: LoadedModel | None) -> str:
+    """cpu, cuda or mps: where the model is, or would be if it were loaded."""
+    if loaded is not None:
+        return device_of(loaded).type
+    return resolve_device(device).type if device == "auto" else device
