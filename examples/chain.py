@@ -13,26 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from commands import rsp
 
 TRAIN_SCENES = ("banepa_core", "kampala_a", "zanzibar_a", "zanzibar_b")
 VALIDATION_SCENES = ("banepa_block", "catanduanes", "kampala_b")
 PRESET = "rsprompter-anchor-cpu"
-
-
-def rsp(*arguments: str | Path) -> str:
-    """Run one command, shown as typed; its talk goes to our stderr, its data is returned."""
-    words = [str(word) for word in arguments]
-    print(f"$ rsp {shlex.join(words)}", flush=True)
-    command = [sys.executable, "-m", "rsprompter_cli", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"rsp {words[0]} ended with exit code {done.returncode}")
-    return done.stdout
 
 
 def make_set(scenes: Path, folder: Path, gsd: float) -> None:

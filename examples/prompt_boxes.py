@@ -14,9 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +21,9 @@ import geopandas
 import numpy as np
 import rasterio
 import shapely
+from commands import rsp
 
 SCENES = ("kampala_b", "banepa_block")
-
-
-def rsp(*arguments: str | Path) -> str:
-    """Run one command, shown as typed; its talk goes to our stderr, its data is returned."""
-    words = [str(word) for word in arguments]
-    print(f"$ rsp {shlex.join(words)}", flush=True)
-    command = [sys.executable, "-m", "rsprompter_cli", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"rsp {words[0]} ended with exit code {done.returncode}")
-    return done.stdout
 
 
 def compare(scene: Path, footprints: Path, found: Path) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from commands import rsp
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
@@ -38,18 +38,6 @@ PRESET = "rsprompter-anchor-buildings"
 TILE_GSDS = (0.2, 0.3)
 READ_GSDS = (0.15, 0.2, 0.25, 0.3)
 LOWEST_SCORE = 0.05
-
-
-def rsp(*arguments: str | Path) -> str:
-    """Run one command, shown as typed; its talk goes to our stderr, its data is returned."""
-    words = [str(word) for word in arguments]
-    print(f"$ rsp {shlex.join(words)}", flush=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "rsprompter_cli", *words], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"rsp {words[0]} ended with exit code {done.returncode}")
-    return done.stdout
 
 
 def pair(folder: Path, name: str) -> list[Path]:
