@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rsprompter_cli.cli.options import JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import counted_progress, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rsprompter_cli.data.convert.picture_set import SetReport
 
@@ -85,24 +86,21 @@ def mask2coco_command(
     """Turn pictures and label masks of them into a COCO set."""
     from rsprompter_cli.data.convert.mask2coco import convert_masks
 
-    with counted_progress("masks") as on_progress:
-        report = convert_masks(
-            images,
-            masks,
-            out,
-            kind=None if kind is None else kind.value,
-            classes=_names(classes),
-            ignore=ignore or (),
-            connectivity=4 if connectivity is Neighbours.FOUR else 8,
-            min_area=min_area,
-            image_suffix=image_suffix,
-            mask_suffix=mask_suffix,
-            split=split,
-            link=link,
-            overwrite=overwrite,
-            on_progress=on_progress,
-        )
-    _print_set(report, as_json=as_json)
+    convert = partial(
+        convert_masks,
+        images,
+        masks,
+        out,
+        kind=None if kind is None else kind.value,
+        classes=_names(classes),
+        ignore=ignore or (),
+        connectivity=4 if connectivity is Neighbours.FOUR else 8,
+        min_area=min_area,
+        image_suffix=image_suffix,
+        mask_suffix=mask_suffix,
+        split=split,
+    )
+    _make_set(convert, "masks", link=link, overwrite=overwrite, as_json=as_json)
 
 
 def coco2yolo_command(
@@ -158,11 +156,8 @@ def yolo2coco_command(
     """Turn a YOLO set of outlines, or of boxes, into a COCO set with the same splits."""
     from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 
-    with counted_progress("pictures") as on_progress:
-        report = convert_from_yolo(
-            source, out, root=root, boxes=boxes, link=link, overwrite=overwrite, on_progress=on_progress
-        )
-    _print_set(report, as_json=as_json)
+    convert = partial(convert_from_yolo, source, out, root=root, boxes=boxes)
+    _make_set(convert, "pictures", link=link, overwrite=overwrite, as_json=as_json)
 
 
 def labelme2coco_command(
@@ -189,19 +184,9 @@ def labelme2coco_command(
     """
     from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 
-    with counted_progress("files") as on_progress:
-        report = convert_labelme(
-            labels,
-            out,
-            images=images,
-            embedded=embedded,
-            classes=_names(classes),
-            split=split,
-            link=link,
-            overwrite=overwrite,
-            on_progress=on_progress,
-        )
-    _print_set(report, as_json=as_json)
+    names = _names(classes)
+    convert = partial(convert_labelme, labels, out, images=images, embedded=embedded, classes=names, split=split)
+    _make_set(convert, "files", link=link, overwrite=overwrite, as_json=as_json)
 
 
 def _names(text: str | None) -> list[str]:
@@ -209,9 +194,12 @@ def _names(text: str | None) -> list[str]:
     return [] if text is None else [name.strip() for name in text.split(",")]
 
 
-def _print_set(report: SetReport, *, as_json: bool) -> None:
+def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overwrite: bool, as_json: bool) -> None:
+    """Convert with a bar that counts `what`, and say what the set holds."""
     from dataclasses import asdict
 
+    with counted_progress(what) as on_progress:
+        report = convert(link=link, overwrite=overwrite, on_progress=on_progress)
     if as_json:
         print_json(asdict(report))
         return

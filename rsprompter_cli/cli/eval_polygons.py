@@ -63,17 +63,10 @@ def eval_polygons_command(
     possible are matched. Figures that are 0/0 are "-", or null in JSON.
     """
     from rsprompter_cli.evaluate.error_map import save_error_map
-    from rsprompter_cli.evaluate.polygon_report import as_tree, class_rows, iou_rows, size_rows, summary_rows
+    from rsprompter_cli.evaluate.polygon_report import as_tree, tables
     from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
-    from rsprompter_cli.io.atomic import refuse_existing
 
-    if scene is not None and error_map is None:
-        raise UsageError("--scene belongs to --map", "add for instance --map errors.png")
-    if error_map is not None:
-        if error_map.suffix.lower() != ".png":
-            raise UsageError(f"--map {error_map}: is drawn as PNG", "name a file that ends in .png")
-        inputs = [path for path in (pred, truth, aoi, scene) if path is not None]
-        refuse_existing(error_map, overwrite=overwrite, inputs=inputs)
+    _check_map(error_map, scene, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     evaluation = evaluate_polygons(
         pred,
         truth,
@@ -89,8 +82,20 @@ def eval_polygons_command(
     if as_json:
         print_json(as_tree(evaluation))
         return
-    tables = [table(evaluation) for table in (summary_rows, iou_rows, size_rows, class_rows)]
-    for place, table in enumerate(table for table in tables if table is not None):
+    for place, table in enumerate(tables(evaluation)):
         if place:
             print()
         print_table(*table)
+
+
+def _check_map(error_map: Path | None, scene: Path | None, *, inputs: list[Path | None], overwrite: bool) -> None:
+    """Raise UsageError or OutputError for a map that cannot be drawn as it is asked for."""
+    from rsprompter_cli.io.atomic import refuse_existing
+
+    if error_map is None:
+        if scene is not None:
+            raise UsageError("--scene belongs to --map", "add for instance --map errors.png")
+        return
+    if error_map.suffix.lower() != ".png":
+        raise UsageError(f"--map {error_map}: is drawn as PNG", "name a file that ends in .png")
+    refuse_existing(error_map, overwrite=overwrite, inputs=[path for path in inputs if path is not None])

@@ -76,7 +76,7 @@ def fit_command(
 
     set_threads(threads)
     given = pairs or []
-    options: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "model": model,
         "class_column": class_column,
         "class_name": class_name,
@@ -88,19 +88,12 @@ def fit_command(
     }
     files = list(zip(given[::2], given[1::2], strict=True))
     if dry_run:
-        _print_plan(plan_fit(files, **options), as_json=as_json)
+        _print_plan(plan_fit(files, **asked), as_json=as_json)
         return
     assert out is not None
     with progress_bar() as progress:
-        result = fit(
-            files,
-            out,
-            device=device.value,
-            resume=resume,
-            overwrite=overwrite,
-            watch=_shown(progress),
-            **options,
-        )
+        watch = _shown(progress)
+        result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
     if as_json:
         print_json(result.as_dict())
     else:

@@ -38,6 +38,13 @@ def as_tree(evaluation: PolygonEvaluation) -> dict[str, Any]:
     }
 
 
+def tables(evaluation: PolygonEvaluation) -> list[Table]:
+    """All figures for people, the most wanted first."""
+    classes = class_rows(evaluation)
+    always = [summary_rows(evaluation), iou_rows(evaluation), size_rows(evaluation)]
+    return always if classes is None else [*always, classes]
+
+
 def summary_rows(evaluation: PolygonEvaluation) -> Table:
     """What was compared and the figures at the IoU asked for, one a row."""
     counts, scores = evaluation.counts, evaluation.scores

@@ -100,17 +100,11 @@ def fit(
     out: str | Path,
     *,
     model: str | Path | None = None,
-    class_column: str | None = None,
-    class_name: str | None = None,
-    complete: bool = False,
-    minutes: float = FIT_MINUTES,
-    gsd: float | None = None,
-    bands: tuple[int, ...] | None = None,
-    scale: str | None = None,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch = _SILENT,
+    **asked: Any,
 ) -> FitResult:
     """Train a checkpoint on from polygons that someone outlined, and write the better of the two.
 
@@ -118,13 +112,8 @@ def fit(
         pairs: scenes with their labels (any CRS); may be empty with `resume`.
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
         model: checkpoint folder to start from; None takes the bundled model.
-        class_column: column of the labels with their class; None: `class` where all label files have it.
-        class_name: class of labels without such a column or value.
-        complete: the labels show every object of the scenes, so ground without any is background.
-        minutes: for everything; at least one epoch over some tiles is trained, however short it is.
-        gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
-        bands, scale: see `open_scene`; None: as `model` knows them.
         resume: go on with the run in `OUT-run`.
+        asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, see `Wishes`.
 
     Raises:
         KeyboardInterrupt: a signal ended the training; its state is saved.
@@ -132,14 +121,14 @@ def fit(
         RspError: bad checkpoint, options or output folder.
     """
     out = Path(out)
-    wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
+    wishes = wishes_of(pairs, model=model, **asked)
     run = run_folder(out)
     record = read_record(run) if resume else Record(wishes, overwrite=overwrite)
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
         _log.info("%s: that run has ended", run)
         return result_of(record.result)
-    clock = _Clock(record.wishes.minutes if minutes == FIT_MINUTES else minutes)
+    clock = _Clock(record.wishes.minutes if wishes.minutes == FIT_MINUTES else wishes.minutes)
     start = read_checkpoint(record.wishes.model)
     inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
@@ -179,23 +168,15 @@ def _run(
 
 
 def plan_fit(
-    pairs: Sequence[tuple[str | Path, str | Path]],
-    *,
-    model: str | Path | None = None,
-    class_column: str | None = None,
-    class_name: str | None = None,
-    complete: bool = False,
-    minutes: float = FIT_MINUTES,
-    gsd: float | None = None,
-    bands: tuple[int, ...] | None = None,
-    scale: str | None = None,
+    pairs: Sequence[tuple[str | Path, str | Path]], *, model: str | Path | None = None, **asked: Any
 ) -> dict[str, Any]:
     """What `fit` would do with these arguments, as plain values; reads labels, writes nothing.
 
     Raises:
         InputError, UsageError, CheckpointError: as `fit` would.
     """
-    wishes = wishes_of(pairs, model, class_column, class_name, complete, minutes, gsd, bands, scale)
+    wishes = wishes_of(pairs, model=model, **asked)
+    minutes = wishes.minutes
     start = read_checkpoint(wishes.model)
     fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)

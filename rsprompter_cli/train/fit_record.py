@@ -40,6 +40,12 @@ class Wishes:
     """The arguments of a fit; a resumed run takes them from its record.
 
     pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from.
+    class_column: column of the labels with their class; None: `class` where all label files have it.
+    class_name: class of labels without such a column or value.
+    complete: the labels show every object of the scenes, so ground without any is background.
+    minutes: for everything; at least one epoch over some tiles is trained, however short it is.
+    gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
+    bands, scale: see `open_scene`; None: as `model` knows them.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -70,36 +76,27 @@ class Wishes:
 
 
 def wishes_of(
-    pairs: Sequence[tuple[str | Path, str | Path]],
-    model: str | Path | None,
-    class_column: str | None,
-    class_name: str | None,
-    complete: bool,
-    minutes: float,
-    gsd: float | None,
-    bands: tuple[int, ...] | None,
-    scale: str | None,
+    pairs: Sequence[tuple[str | Path, str | Path]], *, model: str | Path | None = None, **others: Any
 ) -> Wishes:
     """The arguments of a fit, with whole paths.
+
+    Args:
+        model: None takes the bundled model.
+        others: fields of `Wishes`.
 
     Raises:
         UsageError: a number out of range.
     """
-    if not 0 < minutes < float("inf"):
-        raise UsageError(f"--minutes {minutes}: a number above 0")
-    if class_name is not None and not class_name.strip():
-        raise UsageError("--class-name is empty", "name the class")
-    return Wishes(
-        pairs=tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
-        model=str(Path(model or BUNDLED_MODEL).absolute()),
-        class_column=class_column,
-        class_name=class_name,
-        complete=complete,
-        minutes=minutes,
-        gsd=gsd,
-        bands=bands,
-        scale=scale,
+    wishes = Wishes(
+        tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
+        str(Path(model or BUNDLED_MODEL).absolute()),
+        **others,
     )
+    if not 0 < wishes.minutes < float("inf"):
+        raise UsageError(f"--minutes {wishes.minutes}: a number above 0")
+    if wishes.class_name is not None and not wishes.class_name.strip():
+        raise UsageError("--class-name is empty", "name the class")
+    return wishes
 
 
 @dataclass
