@@ -108,6 +108,12 @@ def test_the_layer_check_sees_a_wrong_import(tmp_path: Path) -> None:
     assert [layer_of(dotted) for _, dotted in imported_modules(source)] == ["cli"]
 
 
+def test_one_door_reads_vector_files_and_one_writes_them() -> None:
+    libraries = {"pyogrio", "pyarrow", "fiona", "geopandas"}
+    users = {path for path in SOURCES for _, dotted in imported_modules(path) if dotted.split(".")[0] in libraries}
+    assert users == {PACKAGE / "geo" / "layers.py", PACKAGE / "geo" / "tables.py"}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_private_or_unix_only_imports(path: Path) -> None:
     guarded = lines_that_ask_for_the_platform(path)

@@ -1,4 +1,4 @@
-"""What a vector file is, and its rows with all their attributes, batch by batch."""
+"""The one door that reads vector files: what a file is, and its rows, batch by batch or some columns at once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Layer:
 
     def require(self, column: str) -> None:
         """Raise UsageError when there is no such attribute."""
-        check_column(self.path, column, self.attributes)
+        _check_column(self.path, column, self.attributes)
 
     def batches(self) -> Iterator[LayerBatch]:
         """All rows in file order; memory does not grow with them, as far as the format's reader allows.
@@ -79,8 +79,8 @@ class Layer:
     def _arrow(self) -> Iterator[tuple[pa.RecordBatch, str]]:
         """Record batches, and the name of the column with their geometry as WKB."""
         names = list(self.attributes)
-        if is_parquet(self.path):
-            primary, _ = parquet_geometry(self.path)
+        if _is_parquet(self.path):
+            primary, _ = _parquet_geometry(self.path)
             for batch in pq.ParquetFile(self.path).iter_batches(_BATCH, columns=[*names, primary]):
                 yield batch, primary
             return
@@ -107,21 +107,17 @@ def open_layer(path: str | Path) -> Layer:
         InputError: missing, damaged or foreign file, or a layer without geometry.
     """
     path = Path(path)
-    check_kind(path)
-    if is_parquet(path):
-        primary, crs = parquet_geometry(path)
+    _check_kind(path)
+    if _is_parquet(path):
+        primary, crs = _parquet_geometry(path)
         schema = pq.read_schema(path)
         types = {name: _plain(schema.field(name).type) for name in schema.names if name != primary}
     else:
-        try:
-            info = pyogrio.read_info(path, layer=0, force_total_bounds=True)
-        except (DataSourceError, DataLayerError) as error:
-            raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
-        check_driver(path, info["driver"])
+        info = _ogr_info(path, force_total_bounds=True)
         if info["geometry_type"] is None:
             raise InputError(f"{path}: its first layer has no geometry")
         crs = info["crs"]
-        if info["driver"] in _ALWAYS_DEGREES and not fit_degrees(info["total_bounds"], crs):
+        if info["driver"] in _ALWAYS_DEGREES and not _fit_degrees(info["total_bounds"], crs):
             _log.info("%s: its coordinates are no longitude and latitude, and are taken as pixels", path)
             crs = None
         types = {
@@ -138,7 +134,69 @@ def open_layer(path: str | Path) -> Layer:
     return Layer(path, {name: kind or str for name, kind in types.items()}, as_text, wkt)
 
 
-def check_kind(path: Path) -> None:
+def read_table(
+    path: Path, required: str | None, wanted: Sequence[str]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
+    """Geometries and some columns of the first layer, all rows at once; curves come as the lines GDAL makes of them.
+
+    Args:
+        required: a column that must be there.
+        wanted: columns that are left out where the file lacks them.
+
+    Returns:
+        object [N], geometries in two dimensions, None where a row has none or a damaged one; the values [N] of each
+        column; the CRS as WKT, None when the file names none.
+
+    Raises:
+        InputError: missing, damaged or foreign file, or a layer without geometry.
+        UsageError: no such column.
+    """
+    _check_kind(path)
+    if _is_parquet(path):
+        wkb, values, crs = _parquet_table(path, required, wanted)
+    else:
+        names = _ogr_info(path)["fields"]
+        _check_column(path, required, names)
+        columns = [str(name) for name in names if name == required or name in wanted]
+        try:
+            meta, _, wkb, fields = pyogrio.raw.read(path, layer=0, columns=columns, force_2d=True)
+        except (DataSourceError, DataLayerError) as error:
+            raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+        if wkb is None:
+            raise InputError(f"{path}: its first layer has no geometry")
+        values, crs = dict(zip([str(name) for name in meta["fields"]], fields, strict=True)), meta["crs"]
+    return shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), values, crs
+
+
+def _parquet_table(
+    path: Path, required: str | None, wanted: Sequence[str]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
+    """WKB [N], values [N] by column, CRS."""
+    primary, wkt = _parquet_geometry(path)
+    try:
+        names = [name for name in pq.read_schema(path).names if name != primary]
+        _check_column(path, required, names)
+        columns = [name for name in names if name == required or name in wanted]
+        table = pq.read_table(path, columns=[primary, *columns])
+    except (ValueError, OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
+    values = {name: np.array(table[name].to_pylist(), dtype=object) for name in columns}
+    return np.array(table[primary].to_pylist(), dtype=object), values, wkt
+
+
+def check_degrees(
+    geometries: Sequence[Any] | np.ndarray,
+    crs: str,
+    *,
+    hint: str = "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
+) -> None:
+    """Raise InputError, without the name of the file, for coordinates that by their CRS are degrees and cannot be."""
+    bounds = shapely.total_bounds(geometries)
+    if not _fit_degrees(bounds, crs):
+        raise InputError(f"coordinates up to {np.abs(bounds).max():.0f} are not longitude and latitude", hint)
+
+
+def _check_kind(path: Path) -> None:
     """Raise InputError when a path is no regular file of a kind that is read, known by its first bytes.
 
     Never by its name: GDAL would follow an XML file that describes a virtual source to any other
@@ -152,13 +210,18 @@ def check_kind(path: Path) -> None:
         )
 
 
-def check_driver(path: Path, driver: str) -> None:
-    """Raise InputError when GDAL took the file for something that is not read here."""
-    if driver not in READ_DRIVERS:
-        raise InputError(f"{path}: {driver} is not a vector format that is read here")
+def _ogr_info(path: Path, **options: bool) -> dict[str, Any]:
+    """What GDAL says of the first layer, unless it took the file for something that is not read here."""
+    try:
+        info = pyogrio.read_info(path, layer=0, **options)
+    except (DataSourceError, DataLayerError) as error:
+        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+    if info["driver"] not in READ_DRIVERS:
+        raise InputError(f"{path}: {info['driver']} is not a vector format that is read here")
+    return info
 
 
-def fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
+def _fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
     """False when bounds (west, south, east, north) are in degrees by their CRS and cannot be; unknown ones fit."""
     if bounds is None or crs is None or not np.isfinite(bounds).all() or not parse_crs(crs).is_geographic:
         return True
@@ -166,18 +229,18 @@ def fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
     return bool(max(-west, east) <= 540 and max(-south, north) <= 90.001)
 
 
-def check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
+def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
     """Raise UsageError when an attribute is asked for that is not known."""
     if column is not None and column not in (names := [str(name) for name in known]):
         raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
 
 
-def is_parquet(path: Path) -> bool:
+def _is_parquet(path: Path) -> bool:
     """Whether a file begins as Parquet does."""
     return _head(path).startswith(b"PAR1")
 
 
-def parquet_geometry(path: Path) -> tuple[str, str | None]:
+def _parquet_geometry(path: Path) -> tuple[str, str | None]:
     """The geometry column of a GeoParquet file and its CRS as WKT.
 
     Raises:

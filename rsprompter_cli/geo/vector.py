@@ -1,4 +1,7 @@
-"""The one door for vector files: footprints in, features out."""
+"""Vector files as the rest of the program takes them: footprints in, features out.
+
+Files are read in `geo/layers.py` and written in `geo/tables.py` and `geo/geojson.py` alone.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.geojson import prepared, write_geojson
-from rsprompter_cli.geo.layers import check_column, check_driver, check_kind, fit_degrees, is_parquet, parquet_geometry
+from rsprompter_cli.geo.layers import check_degrees, read_table
 from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
@@ -117,12 +116,11 @@ def read_footprints(
         UsageError: no such column.
     """
     path = Path(path)
-    check_kind(path)
-    wkb, values, crs = _read_table(path, class_attribute, columns)
+    geometries, values, crs = read_table(path, class_attribute, columns)
     crs = crs or file_crs
-    polygons, rows, counts = _polygons_of(shapely.from_wkb(wkb, on_invalid="ignore"))
-    if len(wkb) and not polygons:
-        raise InputError(f"{path}: none of its {len(wkb)} features is a polygon with area")
+    polygons, rows, counts = _polygons_of(geometries)
+    if len(geometries) and not polygons:
+        raise InputError(f"{path}: none of its {len(geometries)} features is a polygon with area")
     for what, count in counts.items():
         if count:
             _log.warning("%s: %d features %s", path, count, _COUNT_WORDS[what])
@@ -146,7 +144,7 @@ def move_footprints(footprints: Footprints, to_crs_wkt: str, *, name: str) -> Fo
         raise InputError(f"{name}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
     if polygons:
         try:
-            _check_degrees(polygons, crs)
+            check_degrees(polygons, crs)
             moved = reproject(polygons, crs, to_crs_wkt)
         except InputError as error:
             raise InputError(f"{name}: {error.message}", error.hint) from error
@@ -221,41 +219,6 @@ def check_vector_suffix(path: str | Path) -> None:
         )
 
 
-def _read_table(
-    path: Path, required: str | None, wanted: Sequence[str]
-) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
-    """WKB [N], the values [N] of the column that is required and of those wanted that are there, CRS as WKT or None."""
-    if is_parquet(path):
-        return _read_parquet(path, required, wanted)
-    try:
-        info = pyogrio.read_info(path, layer=0)
-        check_driver(path, info["driver"])
-        check_column(path, required, info["fields"])
-        columns = [str(name) for name in info["fields"] if name == required or name in wanted]
-        meta, _, wkb, fields = pyogrio.raw.read(path, layer=0, columns=columns, force_2d=True)
-    except (DataSourceError, DataLayerError) as error:
-        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
-    if wkb is None:
-        raise InputError(f"{path}: its first layer has no geometry")
-    return wkb, dict(zip([str(name) for name in meta["fields"]], fields, strict=True)), meta["crs"]
-
-
-def _read_parquet(
-    path: Path, required: str | None, wanted: Sequence[str]
-) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
-    primary, wkt = parquet_geometry(path)
-    try:
-        names = [name for name in pq.read_schema(path).names if name != primary]
-        check_column(path, required, names)
-        columns = [name for name in names if name == required or name in wanted]
-        table = pq.read_table(path, columns=[primary, *columns])
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
-    wkb = np.array(table[primary].to_pylist(), dtype=object)
-    values = {name: np.array(table[name].to_pylist(), dtype=object) for name in columns}
-    return shapely.to_wkb(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore"))), values, wkt
-
-
 def _polygons_of(geometries: np.ndarray) -> tuple[list[Any], list[int], dict[str, int]]:
     polygons: list[Any] = []
     rows: list[int] = []
@@ -288,15 +251,6 @@ _COUNT_WORDS = {
     "empty": "without geometry or area left out",
     "not_polygons": "are not polygons and were left out",
 }
-
-
-def _check_degrees(polygons: list[Any], crs: str) -> None:
-    bounds = shapely.total_bounds(polygons)
-    if not fit_degrees(bounds, crs):
-        raise InputError(
-            f"coordinates up to {np.abs(bounds).max():.0f} are not longitude and latitude",
-            "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
-        )
 
 
 def _plain_value(value: Any) -> Any:

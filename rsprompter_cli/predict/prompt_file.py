@@ -16,12 +16,14 @@ from shapely.affinity import translate
 
 from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.layers import check_degrees, open_layer
 from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels
 from rsprompter_cli.predict.prompts import Miss, Prompt, make_prompt
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
+
+_NO_DEGREES = "reproject the file, write it with its CRS, or pass --pixel-coords where they are pixels"
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +127,10 @@ def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene)
     moved = geometries.copy()
     if not rows:
         return moved
-    _check_degrees(path, geometries[rows], crs)
+    try:
+        check_degrees(geometries[rows], crs, hint=_NO_DEGREES)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
     try:
         moved[rows] = reproject(geometries[rows], crs, target)
     except InputError:
@@ -163,12 +168,3 @@ def _near(geometry: Any, middle: float) -> Any:
     turns = 360 * np.round((middle - (west + east) / 2) / 360)
     turned = [translate(part, turn) for part, turn in zip(parts, turns, strict=True)]
     return turned[0] if len(turned) == 1 else type(geometry)(turned)
-
-
-def _check_degrees(path: Path, geometries: np.ndarray, crs: str) -> None:
-    west, south, east, north = shapely.total_bounds(geometries)
-    if parse_crs(crs).is_geographic and (max(-west, east) > 540 or max(-south, north) > 90.001):
-        raise InputError(
-            f"{path}: coordinates up to {max(-west, -south, east, north):.0f} are not longitude and latitude",
-            "reproject the file, write it with its CRS, or pass --pixel-coords where they are pixels",
-        )
