@@ -104,8 +104,13 @@ def polygon_parts(geometry: Any) -> Any:
 
 
 def snap(geometry: Any) -> Any:
-    """A geometry on the grid of 1/256 pixel, valid there; None when nothing with area is left."""
-    return polygon_parts(shapely.set_precision(geometry, GRID))
+    """A geometry on the grid of 1/256 pixel, valid there; None when nothing with area is left.
+
+    It is mended first where it is not valid, as scaling leaves a hole that touches its outline: GEOS raises an
+    exception at some such geometries.
+    """
+    sound = polygon_parts(geometry)
+    return None if sound is None else polygon_parts(shapely.set_precision(sound, GRID))
 
 
 def drop_specks(geometry: Any, min_piece: float) -> Any:

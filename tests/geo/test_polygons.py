@@ -247,6 +247,41 @@ def test_a_sliver_thinner_than_the_grid_vanishes() -> None:
     assert snap(box(0, 0, 1 + GRID / 3, 1)).equals(box(0, 0, 1, 1))
 
 
+def test_a_sliver_with_holes_that_leave_it_is_mended_before_it_is_snapped() -> None:
+    outline = [(0.522, 0.0008), (0.6618, 0.0072), (0.2799, 0.0087)]
+    holes = [[outline[0], (0.646, 0.0066), (0.4314, 0.0059)], [outline[1], (0.5594, 0.0038), (0.4098, 0.0074)]]
+    sliver = Polygon(outline, holes)
+    with pytest.raises(shapely.GEOSException):
+        shapely.set_precision(sliver, GRID)
+    found = snap(sliver)
+    assert found is None or found.is_valid
+
+
+corners = hnp.arrays(np.float64, (3, 2), elements=st.floats(0, 1, width=32))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    corners, hnp.arrays(np.float64, (2, 3, 3), elements=st.floats(0, 1, width=32)), st.floats(-2, 5), st.floats(-2, 2)
+)
+def test_snapping_any_sliver_with_touching_holes(
+    corners: np.ndarray, shares: np.ndarray, length: float, width: float
+) -> None:
+    """Holes lie in the outline and touch its corners or edges, up to rounding, and each other."""
+    outline = corners * [10**length * GRID, 10**width * GRID]
+    shares[0, 0], shares[1, 0] = [1, 0, 0], [shares[1, 0, 0], 1, 0]
+    weights = shares / np.maximum(shares.sum(-1, keepdims=True), 1e-9)
+    polygon = Polygon(outline, list(weights @ outline))
+    found = snap(polygon)
+    if found is None:
+        return
+    assert found.is_valid
+    assert found.area > 0
+    coordinates = shapely.get_coordinates(found) / GRID
+    assert (coordinates == np.round(coordinates)).all()
+    assert Polygon(outline).buffer(GRID).covers(found)
+
+
 def test_drop_specks_keeps_the_only_piece() -> None:
     assert drop_specks(box(0, 0, 1, 1), 4).area == 1
     assert drop_specks(None, 4) is None
