@@ -68,13 +68,14 @@ def check_keys(
         raise CheckpointError(f"{origin}: the weights do not fit the model; " + "; ".join(problems), hint)
 
 
-def check_values(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str) -> None:
+def check_values(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], origin: str, *, hint: str = "") -> None:
     """Check that stored tensors can take the model's precision: numbers of its kind, all of them finite.
 
     Args:
         needed: tensors of the model by key, of which only the dtype counts.
         given: the stored ones, plain arrays that have at least these keys.
         origin: the file, named in the error.
+        hint: the way out; by default that of a model that was trained.
 
     Raises:
         CheckpointError: lists the keys whose numbers are of another kind, or NaN or infinite.
@@ -87,13 +88,13 @@ def check_values(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], orig
     if wrong:
         raise CheckpointError(
             f"{origin}: {len(wrong)} of {len(needed)} tensors hold another kind of numbers: {some(wrong)}",
-            "import the weights as the training saved them, in floating point",
+            hint or "import the weights as the training saved them, in floating point",
         )
     broken = [key for key, value in needed.items() if not bool(given[key].to(value.dtype).isfinite().all())]
     if broken:
         raise CheckpointError(
             f"{origin}: {len(broken)} of {len(needed)} tensors hold NaN or infinity: {some(broken)}",
-            "such a model finds nothing: import what the training saved before",
+            hint or "such a model finds nothing: import what the training saved before",
         )
 
 

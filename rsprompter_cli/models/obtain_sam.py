@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsprompter_cli.config import KNOWN_SAM
+from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import (
     CheckpointError,
     DependencyError,
@@ -19,6 +19,7 @@ from rsprompter_cli.errors import (
     did_you_mean,
 )
 from rsprompter_cli.io.atomic import recover_folder, refuse_existing
+from rsprompter_cli.io.checkpoint import read_safetensors
 from rsprompter_cli.io.download import Progress, locked
 from rsprompter_cli.io.hub import (
     SAM_REPOSITORIES,
@@ -42,8 +43,7 @@ from rsprompter_cli.io.sam_folder import (
     write_sam_folder,
 )
 from rsprompter_cli.io.unpickle import load_state_dict
-from rsprompter_cli.models.keys import shapes_of
-from rsprompter_cli.models.sam_convert import check_shapes, convert_lite_medsam, convert_meta
+from rsprompter_cli.models.sam_convert import check_tensors, convert_lite_medsam, convert_meta
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ def _fill_from_hub(
         tensors = load_state_dict(weights.path)
         if TIED_TO in tensors:
             tensors.setdefault(TIED_KEY, tensors[TIED_TO])
-        check_shapes(shapes_of(tensors), arch, label)
+        check_tensors(tensors, arch, label)
         source = {
             "origin": repository,
             "file": _PICKLE_FILE,
@@ -200,7 +200,7 @@ def _fill_from_hub(
         }
         write_sam_folder(target, tensors, arch, source)
         return
-    check_shapes(_stored_shapes(weights.path, label), arch, label)
+    _check_stored(weights.path, arch, label)
     record = SamSource(
         origin=repository,
         file=SAM_WEIGHTS_FILE,
@@ -212,15 +212,13 @@ def _fill_from_hub(
     move_into_sam_folder(target, weights=weights.path, config=config.path, source=record)
 
 
-def _stored_shapes(path: Path, label: str) -> dict[str, tuple[int, ...]]:
-    """The shapes in a safetensors file, read from its header."""
-    from safetensors import SafetensorError, safe_open
-
+def _check_stored(path: Path, arch: VitArch | TinyVitArch, label: str) -> None:
+    """Check a safetensors file where it lies; its tensors are let go before it is moved."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{label}: not a safetensors file: {error}") from error
+        tensors = read_safetensors(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{label}: not a safetensors file: {error.message}") from error
+    check_tensors(tensors, arch, label)
 
 
 def _from_original(path: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import read_safetensors
 from rsprompter_cli.io.torchvision_files import imagenet_file, require_named_hash
 from rsprompter_cli.io.unpickle import load_state_dict
-from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 from rsprompter_cli.models.resnet import torchvision_name
 
 _CLASSIFIER = "fc."
@@ -59,7 +59,8 @@ def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> Non
         hint: the way out where the weights do not fit.
 
     Raises:
-        CheckpointError: a file that is damaged or refused, or weights that do not fit; how they differ is told.
+        CheckpointError: a file that is damaged or refused, or weights that do not fit or are no numbers;
+            how they differ is told.
     """
     stored = read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
     given = {torchvision_name(key): value for key, value in _body(stored).items()}
@@ -68,6 +69,7 @@ def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> Non
     needed = {name: tuple(own[key].shape) for name, key in keys.items()}
     # A wrong file differs in hundreds of keys; one of each list shows which network it is of.
     check_keys(needed, shapes_of(given), str(path), hint=hint, shown=1)
+    check_values({name: own[key] for name, key in keys.items()}, given, str(path), hint=hint or "take another file")
     resnet.load_state_dict({key: given[name].to(own[key].dtype) for name, key in keys.items()}, strict=False)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.sam_folder import TIED_KEY, TIED_TO, config_from_arch
-from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 from rsprompter_cli.models.tiny_vit import TinyVitEncoder
 
 _META_HEADS = 8
@@ -81,7 +81,7 @@ def convert_meta(state: Mapping[str, Tensor], origin: str) -> tuple[dict[str, Te
     except (IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(f"{origin}: not an original SAM file: {error}") from error
     tensors = _rename(state, _VIT + _PROMPT_AND_DECODER, origin)
-    check_shapes(shapes_of(tensors), arch, origin)
+    check_tensors(tensors, arch, origin)
     return tensors, arch
 
 
@@ -94,18 +94,18 @@ def convert_lite_medsam(state: Mapping[str, Tensor], origin: str) -> tuple[dict[
     arch = TinyVitArch()
     renamed = {re.sub(r"\.c\.weight$", ".conv.weight", key): value for key, value in state.items()}
     tensors = _rename(renamed, _TINY_VIT + _PROMPT_AND_DECODER, origin)
-    check_shapes(shapes_of(tensors), arch, origin)
+    check_tensors(tensors, arch, origin)
     return tensors, arch
 
 
-def expected_shapes(arch: VitArch | TinyVitArch) -> dict[str, tuple[int, ...]]:
-    """Every key of a SAM folder of these sizes and its shape; the tied matrix under both its names."""
+def expected_tensors(arch: VitArch | TinyVitArch) -> dict[str, Tensor]:
+    """Every tensor of a SAM folder of these sizes, without memory; the tied matrix under both its names."""
     from transformers import SamConfig, SamModel
     from transformers.models.sam.modeling_sam import SamMaskDecoder, SamPromptEncoder
 
     with torch.device("meta"):
         if isinstance(arch, VitArch):
-            return shapes_of(SamModel(SamConfig.from_dict(config_from_arch(arch))).state_dict())
+            return dict(SamModel(SamConfig.from_dict(config_from_arch(arch))).state_dict())
         # Encoder sizes are not looked at by the other parts, apart from the positional matrix.
         stand_in = VitArch(hidden_size=8, num_layers=1, num_heads=1, mlp_dim=8, global_attn_indexes=(0,))
         config: Any = SamConfig.from_dict(config_from_arch(stand_in.model_copy(update={"decoder": arch.decoder})))
@@ -122,24 +122,21 @@ def expected_shapes(arch: VitArch | TinyVitArch) -> dict[str, tuple[int, ...]]:
             "prompt_encoder": SamPromptEncoder(config),
             "mask_decoder": SamMaskDecoder(config.mask_decoder_config),
         }
-        found = {
-            f"{part}.{key}": shape
-            for part, module in parts.items()
-            for key, shape in shapes_of(module.state_dict()).items()
-        }
+        found = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
         return {**found, TIED_TO: found[TIED_KEY]}
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], arch: VitArch | TinyVitArch, origin: str) -> None:
-    """Refuse weights that are not exactly those of the network; the tied matrix may be there once.
+def check_tensors(found: Mapping[str, Tensor], arch: VitArch | TinyVitArch, origin: str) -> None:
+    """Refuse weights that are not exactly those of the network, or no numbers; the tied matrix may be there once.
 
     Raises:
-        CheckpointError: lists what differs.
+        CheckpointError: lists what differs, or is NaN or infinite.
     """
-    expected = expected_shapes(arch)
+    expected = expected_tensors(arch)
     if TIED_KEY not in found:
         del expected[TIED_KEY]
-    check_keys(expected, found, origin)
+    check_keys(shapes_of(expected), shapes_of(found), origin)
+    check_values(expected, found, origin, hint="a SAM with such weights sees nothing: get the file again, or another")
 
 
 def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...], origin: str) -> dict[str, Tensor]:

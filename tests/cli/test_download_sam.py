@@ -192,6 +192,24 @@ def test_a_repository_that_is_no_sam_is_refused(hub: Hub, tmp_path: Path, capsys
     assert not any(name.endswith((".safetensors", "bert", "other")) for name in _left(tmp_path))
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_refused_from_hub_and_disk(
+    hub: Hub, tmp_path: Path, capsys: Output, value: float
+) -> None:
+    tensors = small_sam_tensors()
+    tensors["mask_decoder.iou_token.weight"][0, 3] = value
+    local = tmp_path / "broken.pth"
+    local.write_bytes(pickle_bytes(original_keys(tensors)))
+    hub.files[WEIGHTS] = safetensors_bytes(tensors)
+    hub.files["owner/old/config.json"] = config_bytes()
+    hub.files["owner/old/pytorch_model.bin"] = pickle_bytes(tensors)
+    for name in (str(local), "base", "owner/old"):
+        told = _error([name], capsys, 4)
+        assert "tensors hold NaN or infinity: mask_decoder.iou_token.weight" in told
+        assert "get the file again, or another" in told
+    assert _left(tmp_path) == []
+
+
 def test_an_original_file_becomes_a_folder(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
     tensors = small_sam_tensors(5)

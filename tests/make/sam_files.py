@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsprompter_cli.config import SamDecoderArch, VitArch
 from rsprompter_cli.io.sam_folder import TIED_KEY, config_from_arch
-from rsprompter_cli.models.sam_convert import expected_shapes
+from rsprompter_cli.models.sam_convert import expected_tensors
 
 # Eight decoder heads and three layers in the quality head, as every original file has.
 SMALL_SAM = VitArch(
@@ -33,9 +33,8 @@ SMALL_SAM = VitArch(
 def small_sam_tensors(seed: int = 0) -> dict[str, Tensor]:
     """Random weights by Hugging Face key, the tied matrix under both its names."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        key: torch.randn(shape, generator=generator) * 0.2 for key, shape in sorted(expected_shapes(SMALL_SAM).items())
-    }
+    needed = sorted(expected_tensors(SMALL_SAM).items())
+    tensors = {key: torch.randn(one.shape, generator=generator) * 0.2 for key, one in needed}
     tensors[TIED_KEY] = tensors["shared_image_embedding.positional_embedding"]
     return tensors
 

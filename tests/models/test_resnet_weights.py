@@ -83,6 +83,15 @@ def test_another_resnet_is_listed(reference: tuple[Path, nn.Module]) -> None:
         load_resnet_weights(narrow, path)
 
 
+@pytest.mark.parametrize("key", ["layer1.0.conv1.weight", "bn1.running_var"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, key: str) -> None:
+    stored = _state(resnet18())
+    stored[key].view(-1)[2] = torch.nan
+    save_file(stored, tmp_path / "resnet18.safetensors")
+    with pytest.raises(CheckpointError, match=f"resnet18.safetensors: 1 of 100 tensors hold NaN or infinity: {key}"):
+        load_resnet_weights(resnet18(), tmp_path / "resnet18.safetensors")
+
+
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.sam_folder import TIED_KEY, arch_from_config, config_from_arch
 from rsprompter_cli.models.keys import shapes_of
-from rsprompter_cli.models.sam_convert import check_shapes, convert_meta, expected_shapes
+from rsprompter_cli.models.sam_convert import check_tensors, convert_meta, expected_tensors
 from tests.make.sam_files import SMALL_SAM, original_keys, small_sam_tensors
 
 
@@ -52,8 +52,8 @@ def test_the_sizes_survive_config_json(name: str) -> None:
 @pytest.mark.parametrize("name", ["base", "large", "huge"])
 def test_the_sizes_of_the_released_models_are_read_off_their_shapes(name: str) -> None:
     arch = KNOWN_SAM[name]
-    shapes = {key: torch.empty(shape, device="meta") for key, shape in expected_shapes(arch).items()}
-    assert convert_meta(original_keys(shapes), "sam_vit.pth")[1] == arch
+    tensors = {key: torch.zeros(()).expand(one.shape) for key, one in expected_tensors(arch).items()}
+    assert convert_meta(original_keys(tensors), "sam_vit.pth")[1] == arch
 
 
 def test_a_config_that_is_no_sam_is_refused() -> None:
@@ -82,16 +82,16 @@ def test_missing_unexpected_and_misshapen_keys_are_listed() -> None:
 
 
 def test_the_tied_matrix_may_be_left_out_and_nothing_else() -> None:
-    shapes = shapes_of(small_sam_tensors())
-    del shapes[TIED_KEY]
-    check_shapes(shapes, SMALL_SAM, "x")
-    del shapes["mask_decoder.iou_token.weight"]
+    tensors = small_sam_tensors()
+    del tensors[TIED_KEY]
+    check_tensors(tensors, SMALL_SAM, "x")
+    del tensors["mask_decoder.iou_token.weight"]
     with pytest.raises(CheckpointError, match="iou_token"):
-        check_shapes(shapes, SMALL_SAM, "x")
+        check_tensors(tensors, SMALL_SAM, "x")
 
 
 def test_every_kind_of_network_states_its_keys() -> None:
-    vit, tiny = expected_shapes(SMALL_SAM), expected_shapes(TinyVitArch())
+    vit, tiny = shapes_of(expected_tensors(SMALL_SAM)), shapes_of(expected_tensors(TinyVitArch()))
     assert isinstance(SMALL_SAM, VitArch)
     decoder = {key for key in vit if key.startswith(("mask_decoder.", "prompt_encoder.", "shared_image"))}
     assert decoder == {key for key in tiny if not key.startswith("vision_encoder.")}
