@@ -133,7 +133,7 @@ def vector2coco_command(
     from rsprompter_cli.data.convert.vector2coco import convert_vectors
 
     if len(pairs) % 2:
-        raise UsageError(f"{len(pairs)} files: each SCENE is followed by its LABELS, the last has none")
+        raise UsageError(f"{pairs[-1]}: each SCENE is followed by its LABELS, this one has none")
     with counted_progress("tiles") as on_progress:
         report = convert_vectors(
             list(zip(pairs[::2], pairs[1::2], strict=True)),

@@ -52,7 +52,8 @@ def find_annotations(root: str | Path, split: str) -> Path:
         there = ", ".join(path.name for path in sorted(folder.glob("*.json"))) or "no .json at all"
         raise InputError(
             f"{folder}: no file ending in {split}.json (found {there})",
-            "rsp convert makes COCO files, rsp data split cuts one in two",
+            "rsp convert makes COCO files, rsp data split cuts one in two; another split that is there is taken with "
+            "--set data.val_split=val in training, with --split val in rsp eval",
         )
     names = ", ".join(path.name for path in found)
     raise InputError(f"{folder}: {len(found)} files end in {split}.json: {names}", "keep one of them in this folder")

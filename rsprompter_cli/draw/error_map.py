@@ -56,13 +56,14 @@ def draw_error_map(
     from PIL import Image, ImageDraw
 
     canvas = np.array(background, dtype=np.float32)
-    kinds = [(right, RIGHT), (missed, MISSED), (wrong, WRONG)]
+    # A wrong polygon may lie on a right one: its outline, drawn last, and the right one's colour are both to be seen.
+    kinds = [(wrong, WRONG), (missed, MISSED), (right, RIGHT)]
     for shapes, colour in kinds:
         inside = _covered(shapes, *canvas.shape[:2])
         canvas[inside] = (1 - _FILL) * canvas[inside] + _FILL * np.array(colour, dtype=np.float32)
     picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), "RGB")
     pen = ImageDraw.Draw(picture)
-    for shapes, colour in kinds:
+    for shapes, colour in reversed(kinds):
         _draw_outlines(pen, shapes, colour, width=2)
     _draw_outlines(pen, found, outline, width=1)
     if border is not None:

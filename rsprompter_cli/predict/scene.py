@@ -56,7 +56,8 @@ class ScenePrediction:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        return f"{len(self.objects)} objects in {self.seconds:.1f} s -> {self.out}"
+        count = len(self.objects)
+        return f"{count} object{'' if count == 1 else 's'} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

@@ -32,6 +32,13 @@ def test_each_kind_has_its_colour_and_holes_stay_open() -> None:
     assert got[35, 300].tolist() == [100, 100, 100]
 
 
+def test_a_wrong_polygon_on_a_right_one_hides_it_not() -> None:
+    got = draw(right=[box(10, 10, 60, 60)], wrong=[box(10, 10, 60, 60), box(20, 20, 40, 40)])
+    inside = got[50, 50].astype(float)
+    assert np.abs(inside - np.array(RIGHT)).sum() < np.abs(inside - np.array(WRONG)).sum()
+    assert got[20, 30].tolist() == list(WRONG)
+
+
 def test_what_is_smaller_than_a_pixel_is_seen() -> None:
     got = draw(wrong=[box(300.4, 50.4, 300.5, 50.5)])
     assert got[50, 300].tolist() != [100, 100, 100]
