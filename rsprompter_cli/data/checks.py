@@ -10,7 +10,7 @@ from pathlib import Path
 from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage, parse_coco, require_usable
 from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, split_of
 from rsprompter_cli.data.problems import Problem, Report
-from rsprompter_cli.data.rle import bounds, overshoot, to_rle
+from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
 from rsprompter_cli.errors import InputError, shorten
 
 Box = tuple[float, float, float, float]
@@ -68,6 +68,7 @@ def check_coco(
     """
     coco, problems = parse_coco(path)
     problems += _check_objects(coco)
+    problems += _check_copies(coco)
     problems += _check_categories(coco)
     problems += _check_usable(coco)
     folder = root_of(path) if root is None else Path(root)
@@ -123,6 +124,31 @@ def _check_object(annotation: CocoAnnotation, image: CocoImage) -> tuple[list[Pr
     where = f"annotation {annotation.id} (image {image.id}, {image.file_name})"
     problems = [Problem("warning", kind, f"{where}: {text}", annotation.id, image.id) for kind, text in found]
     return problems, corners
+
+
+def _check_copies(coco: CocoFile) -> list[Problem]:
+    """Annotations that repeat another of their image and class number by number: one line for all of them."""
+    known: dict[tuple[int, int, bytes], int] = {}
+    copies: list[tuple[CocoAnnotation, int]] = []
+    for annotation in coco.annotations:
+        key = (annotation.image_id, annotation.category_id, _geometry_bytes(annotation.segmentation))
+        first = known.setdefault(key, annotation.id)
+        if first != annotation.id:
+            copies.append((annotation, first))
+    if not copies:
+        return []
+    copy, first = copies[0]
+    text = (
+        f"{len(copies)} of {len(coco.annotations)} annotations are exact copies of others (image, class and geometry), "
+        f"the first of them {copy.id}, which repeats {first}: a second training target, and one that nobody finds"
+    )
+    return [Problem("warning", "annotation-copy", text, copy.id, copy.image_id)]
+
+
+def _geometry_bytes(segmentation: Segmentation) -> bytes:
+    if isinstance(segmentation, Rle):
+        return segmentation.counts
+    return b"|".join(ring.tobytes() for ring in segmentation)
 
 
 def _check_categories(coco: CocoFile) -> list[Problem]:

@@ -225,3 +225,20 @@ def test_no_set_at_all(tmp_path: Path) -> None:
 def test_published_photographs_are_sound(shared: Path) -> None:
     report = check_coco(shared / "data/nwpu/annotations/NWPU_instances_val.json")
     assert report.problems == ()
+
+
+def test_exact_copies_of_an_annotation_are_one_warning_with_their_count(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    document = read_document(tmp_path)
+    first = document["annotations"][0]
+    ids = [900, 901]
+    document["annotations"] += [{**first, "id": number} for number in ids]
+    # Another class, or a number that differs, is another object.
+    other = next(category["id"] for category in document["categories"] if category["id"] != first["category_id"])
+    document["annotations"].append({**first, "id": 902, "category_id": other})
+    report = check_coco(write_document(tmp_path, document))
+    (copies,) = [problem for problem in report.warnings if problem.kind == "annotation-copy"]
+    assert f"2 of {report.objects} annotations are exact copies" in copies.message
+    assert f"the first of them 900, which repeats {first['id']}" in copies.message
+    assert (copies.annotation_id, copies.image_id) == (900, first["image_id"])
+    assert report.errors == ()
