@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.copies import COPY_IOU, first_of_each
 from rsprompter_cli.geo.lonlat import to_lonlat, to_map, to_pixels
 from rsprompter_cli.geo.raster import Scene
 
@@ -20,6 +21,23 @@ SMALL_SHARE = 0.1
 """A layer with a smaller part of its footprints on the scene is mentioned: it may be the wrong one."""
 
 Extent = tuple[float, float, float, float]
+
+
+def without_copies(label_path: Path, polygons: Sequence[Any], classes: Sequence[str]) -> list[int]:
+    """The positions of the footprints that count; those that repeat an earlier one are said in a line.
+
+    A copy would be a second training target, and in a figure an object that nobody finds.
+    """
+    kept = first_of_each(polygons, classes)
+    if len(kept) < len(polygons):
+        logger.warning(
+            "%s: %d of %d footprints are copies of others and are left out (same class, IoU %g or more)",
+            label_path,
+            len(polygons) - len(kept),
+            len(polygons),
+            COPY_IOU,
+        )
+    return kept
 
 
 def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, polygons: Sequence[Any]) -> int:
@@ -33,14 +51,19 @@ def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, poly
     """
     if not polygons:
         raise InputError(f"{label_path}: holds no footprint")
-    frame = shapely.box(0, 0, scene.width, scene.height)
-    count = int(np.count_nonzero(shapely.intersects(to_pixels(polygons, scene.georef), frame)))
+    count = count_on_scene(scene, polygons)
     if count:
         if count < SMALL_SHARE * len(polygons):
             logger.warning("%s: only %d of its %d footprints lie on %s", label_path, count, len(polygons), scene_path)
         return count
     where, hint = extents_apart(scene, polygons, "labels")
     raise InputError(f"{label_path}: none of its {len(polygons)} footprints lies on {scene_path}: {where}", hint)
+
+
+def count_on_scene(scene: Scene, polygons: Sequence[Any]) -> int:
+    """How many polygons in the CRS of a placed scene touch it."""
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    return int(np.count_nonzero(shapely.intersects(to_pixels(polygons, scene.georef), frame)))
 
 
 def extents_apart(scene: Scene, geometries: Sequence[Any], what: str) -> tuple[str, str]:

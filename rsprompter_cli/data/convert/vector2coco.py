@@ -2,7 +2,8 @@
 
 `OUT/images/*.png` (lossless) and `OUT/annotations/instances_{train,val}.json`. Every instance is a
 compressed RLE, whether its footprint has holes, several parts or neither: the pixels whose centres lie
-in it. Footprints are cut at the borders of tiles; `tiles.keeps_piece` says what is kept of them.
+in it. Footprints are cut at the borders of tiles; `tiles.keeps_piece` says what is kept of them. One that repeats
+another of its class is left out, see `geo/copies.py`.
 Image entries carry where they lie (`georef`, `gsd`), so that `coco2vector` finds back to the map.
 """
 
@@ -19,7 +20,12 @@ import shapely
 from PIL import Image
 
 from rsprompter_cli.data.colours import colour_info
-from rsprompter_cli.data.convert.coverage import check_labels_on_scene, outline_in_degrees
+from rsprompter_cli.data.convert.coverage import (
+    check_labels_on_scene,
+    count_on_scene,
+    outline_in_degrees,
+    without_copies,
+)
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.data.convert.outputs import Outcome, check_owned, fill_folder
 from rsprompter_cli.data.convert.scene_split import (
@@ -41,7 +47,7 @@ from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.gsd import MAX_GSD, MIN_FACTOR
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
-from rsprompter_cli.geo.vector import Footprints, read_footprints
+from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.windows import Box
 
 logger = logging.getLogger(__name__)
@@ -56,7 +62,8 @@ Progress = Callable[[int, int], None]
 class SceneReport:
     """What became of one scene at one resolution.
 
-    footprints: in the label file; on_scene: those that touch the scene; repaired: invalid ones mended.
+    footprints: in the label file; on_scene: those that touch the scene, copies not counted; repaired: invalid
+        ones mended.
     empty_tiles: tiles without an instance, written or not; skipped_tiles: windows without enough data.
     dropped: pieces dropped as slivers.
     """
@@ -115,10 +122,15 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Labels:
-    """Footprints in the scene's CRS, each with its class; on_scene: how many touch the scene."""
+    """Footprints in the scene's CRS, each once and with its class.
 
-    footprints: Footprints
+    in_file, repaired: how many the file has, and how many of them were mended; on_scene: how many touch the scene.
+    """
+
+    polygons: list[Any]
     classes: list[str]
+    in_file: int
+    repaired: int
     on_scene: int
 
 
@@ -239,7 +251,7 @@ def _tile_region(
     on_progress: Progress | None,
 ) -> _Counts:
     """Write the tiles of one region of an open scene and enter them in the document of its split."""
-    polygons = to_pixels(labels.footprints.polygons, scene.georef)
+    polygons = to_pixels(labels.polygons, scene.georef)
     windows = tile_windows(region, options.tile, options.overlap)
     counts = _Counts()
     gsd = _mean_gsd(scene)
@@ -288,13 +300,16 @@ def _read_labels(path: Path, label_path: Path, scene: Scene, options: _Options) 
     if not scene.georef.on_earth:
         raise InputError(f"{path}: has no georeference, so footprints cannot be laid over it", "warp it (gdalwarp)")
     footprints = read_footprints(label_path, to_crs_wkt=scene.georef.crs_wkt, class_attribute=options.class_attribute)
-    on_scene = check_labels_on_scene(path, label_path, scene, footprints.polygons)
-    named = footprints.classes or [None] * len(footprints)
-    return _Labels(footprints, [name or options.class_name for name in named], on_scene)
+    check_labels_on_scene(path, label_path, scene, footprints.polygons)
+    classes = [name or options.class_name for name in footprints.classes or [None] * len(footprints)]
+    kept = without_copies(label_path, footprints.polygons, classes)
+    polygons = [footprints.polygons[place] for place in kept]
+    on_scene = count_on_scene(scene, polygons)
+    return _Labels(polygons, [classes[place] for place in kept], len(footprints), footprints.repaired, on_scene)
 
 
 def _choose_cut(path: Path, scene: Scene, labels: _Labels, share: float, options: _Options) -> Cut | None:
-    centres = shapely.get_coordinates(shapely.centroid(to_pixels(labels.footprints.polygons, scene.georef)))
+    centres = shapely.get_coordinates(shapely.centroid(to_pixels(labels.polygons, scene.georef)))
     inside = (centres >= 0).all(axis=1) & (centres < (scene.width, scene.height)).all(axis=1)
     cut = cut_scene(centres[inside], scene.height, scene.width, share, options.tile)
     if cut is None:
@@ -365,9 +380,9 @@ def _scene_report(
         labels=pair[1].name,
         split=split,
         gsd=_mean_gsd(scene),
-        footprints=len(labels.footprints),
+        footprints=labels.in_file,
         on_scene=labels.on_scene,
-        repaired=labels.footprints.repaired,
+        repaired=labels.repaired,
         tiles=counts.tiles,
         instances=instances,
         empty_tiles=counts.empty,

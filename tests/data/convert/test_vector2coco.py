@@ -347,3 +347,17 @@ def test_real_scene(shared: Path, tmp_path: Path) -> None:
         inside.append(grey[unions[image["id"]]].mean())
         outside.append(grey[~unions[image["id"]]].mean())
     assert np.mean(inside) > np.mean(outside) + 10
+
+
+def test_a_footprint_given_twice_is_one_instance_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    twice = [*TOWN, TOWN[0], rectangle(20.05, 30, 50, 40, 20), TOWN[1]]
+    once = convert_vectors([make_labelled_scene(tmp_path, "town", TOWN)], tmp_path / "once", tile=128, split="train")
+    assert "copies" not in caplog.text
+    pair = make_labelled_scene(tmp_path, "town", twice)
+    again = convert_vectors([pair], tmp_path / "twice", tile=128, split="train")
+    assert "town.gpkg: 3 of 7 footprints are copies of others and are left out" in caplog.text
+    assert (again.splits, again.scenes[0].footprints, again.scenes[0].on_scene) == (once.splits, 7, 4)
+    # Of another class it is another object.
+    other = make_labelled_scene(tmp_path, "town", [*TOWN, TOWN[0]], classes=["house"] * 4 + ["roof"])
+    both = convert_vectors([other], tmp_path / "both", tile=128, split="train", class_attribute="kind")
+    assert both.scenes[0].on_scene == 5
