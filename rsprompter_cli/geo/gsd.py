@@ -30,6 +30,7 @@ either way the user should say which resolution is meant."""
 MAX_GSD = 100_000.0
 """Metres per pixel: coarser than any picture of the ground."""
 
+_NATIVE = "--native to read pixels as they are"
 _SQUARE_ENOUGH = 0.01
 """A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
 
@@ -158,6 +159,7 @@ def plan_grid(
     gsd: float | None = None,
     native: bool = False,
     trained_gsd: tuple[float, float] | None = None,
+    native_offered: bool = True,
 ) -> WorkingGrid:
     """Choose the grid a scene is worked on.
 
@@ -172,6 +174,7 @@ def plan_grid(
         gsd: metres per pixel wanted by the user.
         native: keep the file's pixels.
         trained_gsd: (low, high) metres per pixel that a model was trained at.
+        native_offered: whether `native` is an option of the user, who is then told of it.
 
     Raises:
         UsageError: `gsd` together with `native`, or out of range.
@@ -194,11 +197,11 @@ def plan_grid(
     if resolution.variation > MAX_VARIATION:
         raise InputError(
             f"{name}: its pixels vary by more than {MAX_VARIATION - 1:.0%} in size on the ground over the scene",
-            "reproject it (gdalwarp) or cut it, or give --native to read pixels as they are",
+            "reproject it (gdalwarp) or cut it" + (f", or give {_NATIVE}" if native_offered else ""),
         )
     own = math.sqrt(resolution.centre[0] * resolution.centre[1])
     target = gsd if gsd is not None else _nearest(own, trained_gsd)
-    _check_factor(resolution.centre, target, gsd, trained_gsd, name)
+    _check_factor(resolution.centre, target, gsd, trained_gsd, name, native_offered=native_offered)
     if all(abs(target / size - 1) <= _SQUARE_ENOUGH for size in resolution.centre):
         return WorkingGrid(height, width, georef, resolution.centre)
     new_height = max(1, round(height * resolution.centre[0] / target))
@@ -225,7 +228,13 @@ def _nearest(own: float, trained_gsd: tuple[float, float] | None) -> float:
 
 
 def _check_factor(
-    centre: GroundPixel, target: float, gsd: float | None, trained_gsd: tuple[float, float] | None, name: str
+    centre: GroundPixel,
+    target: float,
+    gsd: float | None,
+    trained_gsd: tuple[float, float] | None,
+    name: str,
+    *,
+    native_offered: bool,
 ) -> None:
     factors = [size / target for size in centre]
     if min(factors) >= MIN_FACTOR and max(factors) <= MAX_FACTOR:
@@ -235,9 +244,10 @@ def _check_factor(
     if gsd is None and trained_gsd is None:
         why = "square pixels would be"
     lowest, highest = max(centre) / MAX_FACTOR, min(centre) / MIN_FACTOR
-    choice = f"--gsd between {lowest:.3g} and {highest:.3g}, or " if lowest <= highest else ""
+    choices = [f"--gsd between {lowest:.3g} and {highest:.3g}"] if lowest <= highest else []
+    choices += [_NATIVE] if native_offered else []
     raise InputError(
         f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: a resize by {worst:.3g}, "
         f"outside {MIN_FACTOR} to {MAX_FACTOR}",
-        f"give {choice}--native to read pixels as they are",
+        f"give {', or '.join(choices)}" if choices else "reproject it to square pixels (gdalwarp)",
     )

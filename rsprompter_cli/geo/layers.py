@@ -100,8 +100,11 @@ class Layer:
         return values
 
 
-def open_layer(path: str | Path) -> Layer:
+def open_layer(path: str | Path, *, in_pixels: bool = True) -> Layer:
     """Say what the first layer of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file holds.
+
+    Args:
+        in_pixels: GeoJSON whose coordinates can be no degrees is in pixels; else it keeps its CRS, wrong as that is.
 
     Raises:
         InputError: missing, damaged or foreign file, or a layer without geometry.
@@ -117,7 +120,7 @@ def open_layer(path: str | Path) -> Layer:
         if info["geometry_type"] is None:
             raise InputError(f"{path}: its first layer has no geometry")
         crs = info["crs"]
-        if info["driver"] in _ALWAYS_DEGREES and not _fit_degrees(info["total_bounds"], crs):
+        if in_pixels and info["driver"] in _ALWAYS_DEGREES and not _fit_degrees(info["total_bounds"], crs):
             _log.info("%s: its coordinates are no longitude and latitude, and are taken as pixels", path)
             crs = None
         types = {

@@ -223,6 +223,7 @@ def open_scene(
     allow_vrt: bool = False,
     remote: bool = False,
     pixel_coords: bool = False,
+    native_offered: bool = True,
 ) -> Scene:
     """Open a raster or picture as a scene, and refuse it before a pixel is read if it cannot be used.
 
@@ -239,6 +240,7 @@ def open_scene(
         allow_vrt: admit a virtual raster, which can read any other file.
         remote: admit https and s3 addresses.
         pixel_coords: the caller works in pixels: a scene without a place on the earth is no surprise.
+        native_offered: whether the user can ask for `native`, and is told so where it helps.
 
     Raises:
         InputError: not a file that can be read, or a resolution it cannot be read at.
@@ -261,6 +263,7 @@ def open_scene(
             gsd=gsd,
             native=native,
             trained_gsd=trained_gsd,
+            native_offered=native_offered,
         )
         # Notices come when nothing can be refused any more: who is refused needs one line only.
         if plan.notice:
