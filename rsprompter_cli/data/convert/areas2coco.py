@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import shapely
 from PIL import Image
@@ -20,14 +20,23 @@ from rsprompter_cli.data.convert.defaults import MIN_VISIBLE
 from rsprompter_cli.data.convert.outputs import fill_folder
 from rsprompter_cli.data.convert.scene_split import Split
 from rsprompter_cli.data.convert.tile_set import SplitDocument, image_entry, write_annotations
-from rsprompter_cli.data.convert.tiles import SLIVER_RULE, cut_tiles, tile_windows
+from rsprompter_cli.data.convert.tiles import MIN_PIXELS, SLIVER_RULE, cut_tiles, tile_windows
 from rsprompter_cli.data.image_place import mean_gsd
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, some
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.windows import Window
 
 Progress = Callable[[int, int], None]
+
+
+class TileCount(NamedTuple):
+    """What the tiles of a split hold; labels: footprints that show in one of them, each once."""
+
+    images: int
+    instances: int
+    labels: int
+
 
 _EMPTY_SHARE = 0.25
 """A tile without an object is kept when this part of it is known to be without one."""
@@ -43,13 +52,14 @@ class Colours:
     trained_scale: str | None = None
 
     def open(self, path: Path, **resolution: Any) -> Scene:
-        """Open a scene; `resolution`: gsd, trained_gsd."""
+        """Open a scene; `resolution`: gsd, trained_gsd. Pixels as they are (`--native`) are no choice here."""
         return open_scene(
             path,
             bands=self.bands,
             scale=self.scale,
             trained_bands=self.trained_bands,
             trained_scale=self.trained_scale,
+            native_offered=False,
             **resolution,
         )
 
@@ -110,7 +120,7 @@ def tile_areas(
     colours: Colours,
     overwrite: bool = False,
     on_progress: Progress = lambda _done, _all: None,
-) -> dict[str, tuple[int, int]]:
+) -> dict[str, TileCount]:
     """Write the tiles of all areas as one set.
 
     Args:
@@ -120,22 +130,25 @@ def tile_areas(
         on_progress: called with (windows done, windows in all) of the area at hand.
 
     Returns:
-        (images, instances) by split.
+        Counts by split.
 
     Raises:
-        InputError: a scene cannot be read, or no tile shows an object large enough.
+        InputError: a scene cannot be read, or no tile of a split shows an object large enough.
         OutputError: the folder exists and `overwrite` is not given.
     """
     documents: dict[str, SplitDocument] = {"train": SplitDocument(), "val": SplitDocument()}
+    shown: dict[str, set[tuple[str, int]]] = {"train": set(), "val": set()}
     resolutions: set[float] = set()
     with fill_folder(out, overwrite=overwrite) as filling:
         (filling.folder / "images").mkdir()
         for (path, gsd), group in itertools.groupby(areas, key=lambda area: (area.scene, area.gsd)):
             with colours.open(path, gsd=gsd) as scene:
                 for area in group:
-                    _tile_area(area, scene, filling.folder / "images", documents[area.split], tile, on_progress)
+                    found = _tile_area(area, scene, filling.folder / "images", documents[area.split], tile, on_progress)
+                    shown[area.split].update((area.stem, footprint) for footprint in found)
                     if area.split == "train":
                         resolutions.add(_mean_gsd(scene))
+        _require_objects(areas, documents)
         info = {
             "description": "labelled ground of georeferenced scenes, cut by rsp fit",
             "gsd_range": [min(resolutions), max(resolutions)],
@@ -146,13 +159,29 @@ def tile_areas(
             **colours.info(),
         }
         write_annotations(filling.folder / "annotations", documents, info)
-    return {split: (len(document.images), len(document.annotations)) for split, document in documents.items()}
+    return {
+        split: TileCount(len(document.images), len(document.annotations), len(shown[split]))
+        for split, document in documents.items()
+    }
+
+
+def _require_objects(areas: Sequence[TiledArea], documents: Mapping[str, SplitDocument]) -> None:
+    """Raise InputError for a split without an object."""
+    for split, document in documents.items():
+        scenes = list(dict.fromkeys(str(area.scene) for area in areas if area.split == split))
+        if scenes and not document.annotations:
+            which = "training" if split == "train" else "held-back"
+            raise InputError(
+                f"{some(scenes)}: no {which} tile shows a footprint with {MIN_PIXELS} px or more",
+                "footprints on nodata show nothing; a finer --gsd shows small ones larger",
+            )
 
 
 def _tile_area(
     area: TiledArea, scene: Scene, images: Path, document: SplitDocument, tile: int, on_progress: Progress
-) -> None:
-    """Write the tiles of one area of an open scene and enter them in the document of its split."""
+) -> set[int]:
+    """Write the tiles of one area of an open scene and enter them in the document of its split; what shows there."""
+    shown: set[int] = set()
     gsd = _mean_gsd(scene)
     ground = to_pixels([area.ground], scene.georef)[0]
     polygons = to_pixels(area.polygons, scene.georef)
@@ -166,7 +195,9 @@ def _tile_area(
         Image.fromarray(one.pixels).save(images / name)
         document.images.append(image_entry(len(document.images) + 1, name, area.stem, gsd, one))
         for piece in one.pieces:
+            shown.add(piece.footprint)
             document.annotations.append((len(document.images), area.classes[piece.footprint], piece.fields))
+    return shown
 
 
 def _mean_gsd(scene: Scene) -> float:

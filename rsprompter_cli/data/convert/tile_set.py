@@ -73,6 +73,8 @@ def write_documents(
 def thin_annotations(path: Path, images: int) -> int:
     """Leave so many images of a file that `write_annotations` wrote, drawn at random but always the same.
 
+    Half of them, or all that do, show an object: with few objects on much empty ground a plain draw may leave none.
+
     Returns:
         How many are left: those that were there, if they are not more.
     """
@@ -80,7 +82,10 @@ def thin_annotations(path: Path, images: int) -> int:
     entries = document["images"]
     if len(entries) <= images:
         return len(entries)
-    kept = {entries[place]["id"] for place in np.random.default_rng(0).permutation(len(entries))[:images]}
+    drawn = [entries[place]["id"] for place in np.random.default_rng(0).permutation(len(entries))]
+    with_object = {entry["image_id"] for entry in document["annotations"]}
+    first = [image_id for image_id in drawn if image_id in with_object][: -(-images // 2)]
+    kept = {*first, *[image_id for image_id in drawn if image_id not in set(first)][: images - len(first)]}
     document["images"] = [entry for entry in entries if entry["id"] in kept]
     document["annotations"] = [entry for entry in document["annotations"] if entry["image_id"] in kept]
     write_bytes(path, json_bytes(document))

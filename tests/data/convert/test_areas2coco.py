@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def test_what_lies_outside_the_ground_is_blank_and_shows_no_object(tmp_path: Pat
     for split, ground in (("train", train), ("val", val)):
         path = tmp_path / "set" / "annotations" / f"instances_{split}.json"
         coco = read_coco(path)
-        assert (len(coco.images), len(coco.annotations)) == counts[split]
+        assert (len(coco.images), len(coco.annotations)) == counts[split][:2]
+        assert 0 < counts[split].labels <= len(coco.annotations)
         for image in coco.images:
             assert (image.height, image.width) == (64, 64)
             pixels = np.asarray(Image.open(tmp_path / "set" / "images" / image.file_name))
@@ -85,21 +87,22 @@ def test_ground_that_is_known_to_be_empty_gives_tiles_and_a_sliver_of_it_none(tm
     for name, ground in (("wide", wide), ("thin", thin)):
         area = TiledArea(path, "town", 0.5, "train", ground, footprints.polygons, ["house"] * len(footprints), 0.0)
         counted.append(tile_areas([area], tmp_path / name, tile=64, colours=Colours())["train"])
-    (wide_tiles, wide_objects), (thin_tiles, thin_objects) = counted
+    (wide_tiles, wide_objects, _), (thin_tiles, thin_objects, _) = counted
     assert wide_objects >= thin_objects > 0
     assert wide_tiles > thin_tiles
 
 
 def test_nothing_to_see_is_an_error(tmp_path: Path) -> None:
     areas = _areas(tmp_path, {"train": shapely.box(0, 0, 6, 6)})
-    with pytest.raises(InputError, match="no tile shows a footprint"):
+    with pytest.raises(InputError, match=r"town.tif: no training tile shows a footprint with 16 px") as error:
         tile_areas(areas, tmp_path / "set", tile=64, colours=Colours())
+    assert "--gsd" in error.value.hint
     assert not (tmp_path / "set").exists()
 
 
 def test_thinning_leaves_some_images_with_their_objects(tmp_path: Path) -> None:
     areas = _areas(tmp_path, {"train": shapely.box(0, 0, 256, 160)})
-    images, _ = tile_areas(areas, tmp_path / "set", tile=64, colours=Colours())["train"]
+    images, _, _ = tile_areas(areas, tmp_path / "set", tile=64, colours=Colours())["train"]
     path = tmp_path / "set" / "annotations" / "instances_train.json"
     assert thin_annotations(path, images + 1) == images
     assert thin_annotations(path, 3) == 3
@@ -109,3 +112,22 @@ def test_thinning_leaves_some_images_with_their_objects(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert thin_annotations(path, 3) == 3
     assert path.read_bytes() == before
+
+
+def test_thinning_keeps_objects_that_are_rare(tmp_path: Path) -> None:
+    document = {
+        "info": {},
+        "images": [{"id": number} for number in range(1, 201)],
+        "annotations": [{"id": number, "image_id": 50 * number} for number in (1, 2, 3)],
+        "categories": [],
+    }
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps(document))
+    assert thin_annotations(path, 8) == 8
+    left = json.loads(path.read_text())
+    assert (len(left["images"]), len(left["annotations"])) == (8, 3)
+    # Of many with an object half of what is left shows one at least.
+    document["annotations"] = [{"id": number, "image_id": number} for number in range(1, 101)]
+    path.write_text(json.dumps(document))
+    assert thin_annotations(path, 7) == 7
+    assert len(json.loads(path.read_text())["annotations"]) >= 4
