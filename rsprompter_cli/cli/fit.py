@@ -44,8 +44,12 @@ def fit_command(
     ] = None,
     model: ModelOption = None,
     minutes: Annotated[
-        float, typer.Option("--minutes", help="Time for everything: tiles, training, evaluation.")
-    ] = FIT_MINUTES,
+        float | None,
+        typer.Option(
+            "--minutes",
+            help=f"Time for everything: tiles, training, evaluation; default: {FIT_MINUTES:g}, or as begun.",
+        ),
+    ] = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="The labels show all there is, so ground without any is background.")
     ] = False,
@@ -145,7 +149,7 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         [
             one["scene"],
             ", ".join(f"{gsd:.3g}" for gsd in one["gsd"]),
-            one["labels_on_scene"],
+            one["labels_train"] + one["labels_held_back"],
             one["labels_held_back"],
             one["tiles_train"],
             one["tiles_held_back"],

@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,16 @@ from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.checkpoint import (
+    META_FILE,
     Checkpoint,
     read_checkpoint,
     refuse_other_folder,
     write_checkpoint,
 )
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
-from rsprompter_cli.train.defaults import FIT_MINUTES
 from rsprompter_cli.train.facts import with_metrics
 from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_maps, measure
-from rsprompter_cli.train.fit_plan import Figures, Timing, choose_schedule, fit_config, scheduled
+from rsprompter_cli.train.fit_plan import Figures, Timing, check_split, choose_schedule, fit_config, scheduled
 from rsprompter_cli.train.fit_record import (
     MAPS,
     RECORD_FILE,
@@ -41,6 +42,7 @@ from rsprompter_cli.train.fit_record import (
     Record,
     check_run_folder,
     clear_run_folder,
+    leaving_nothing,
     read_record,
     result_of,
     run_folder,
@@ -65,6 +67,8 @@ _SHARE_TO_MEASURE = 0.1
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
 """Per window, where the model does not say: twice what the bundled one takes on two cores with bfloat16."""
+
+_NODATA = "the others lie where the scene has no data; outline more where it has"
 
 Progress = Callable[[int, int], None]
 
@@ -126,9 +130,11 @@ def fit(
     record = read_record(run) if resume else Record(wishes, overwrite=overwrite)
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
-        _log.info("%s: that run has ended", run)
-        return result_of(record.result)
-    clock = _Clock(record.wishes.minutes if wishes.minutes == FIT_MINUTES else wishes.minutes)
+        if (out / META_FILE).is_file():
+            _log.info("%s: that run has ended", run)
+            return result_of(record.result)
+        _log.info("%s: that run has ended, and %s is written again from it", run, out)
+    clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
     start = read_checkpoint(record.wishes.model)
     inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
@@ -151,17 +157,21 @@ def _run(
     """One stage after the other, those left out that have their result already."""
     run = run_folder(out)
     if record.plan is None or not (run / TILES).is_dir():
-        _tile(record, start, run, fresh=fresh, watch=watch)
+        with nullcontext() if fresh or record.plan is not None else leaving_nothing(run):
+            _tile(record, start, run, fresh=fresh, watch=watch)
     classes = tuple(record.plan["classes"]) if record.plan else ()
     config = fit_config(start.config, new_classes=classes != start.meta.class_names)
     if record.schedule is None:
-        _measure(record, config, run, clock, device=device, watch=watch)
+        with leaving_nothing(run) if fresh else nullcontext():
+            _measure(record, config, run, clock, device=device, watch=watch)
     trained = _train(record, config, run, clock, device=device, watch=watch)
     if trained.interrupted:
         raise KeyboardInterrupt
     if not trained.finished:
         _log.warning("the time was up in epoch %d: what is best so far is written", trained.epochs_done + 1)
     result = _write(record, start, trained, out, clock, device=device)
+    if record.result is not None and record.result["finished"]:
+        result = replace(result, minutes=record.result["minutes"])
     record.result = result.as_dict()
     record.save(run)
     return result
@@ -176,7 +186,7 @@ def plan_fit(
         InputError, UsageError, CheckpointError: as `fit` would.
     """
     wishes = wishes_of(pairs, model=model, **asked)
-    minutes = wishes.minutes
+    minutes = wishes.budget
     start = read_checkpoint(wishes.model)
     fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)
@@ -210,17 +220,23 @@ def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: W
         # Only now: a run that is refused leaves a former one as it was.
         clear_run_folder(run)
         record.save(run)
-    counts = tile_areas(
-        list(plan.areas()),
-        run / TILES,
-        tile=plan.tile,
-        colours=plan.colours,
-        overwrite=True,
-        on_progress=watch.tiles,
-    )
-    left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, record.wishes.minutes))
-    counts["val"] = (left, counts["val"][1])
-    record.plan, record.tiles = plan.as_dict(), {split: list(count) for split, count in counts.items()}
+    with leaving_nothing(run) if fresh else nullcontext():
+        counts = tile_areas(
+            list(plan.areas()),
+            run / TILES,
+            tile=plan.tile,
+            colours=plan.colours,
+            overwrite=True,
+            on_progress=watch.tiles,
+        )
+        names = ", ".join(labels for _, labels in record.wishes.pairs)
+        check_split(counts["train"].labels, counts["val"].labels, names=names, way_out=_NODATA)
+        left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, record.wishes.budget))
+    if left < counts["val"].images:
+        _log.info("the time allows %d of %d held-back tiles, half of them with labels", left, counts["val"].images)
+    record.plan = plan.as_dict()
+    record.tiles = {split: [count.images, count.instances] for split, count in counts.items()}
+    record.tiles["val"][0] = left
     record.save(run)
 
 
@@ -230,7 +246,7 @@ def _say(plan: FitPlan) -> None:
         _log.info(
             "%s: %d labels, %d held back, at %s m per pixel",
             one.scene,
-            len(one.on_scene),
+            sum(one.labels.values()),
             one.labels.get("val", 0),
             gsd,
         )

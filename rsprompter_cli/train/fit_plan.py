@@ -11,10 +11,16 @@ from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.gsd import MIN_FACTOR
 
 FEWEST_LABELS = 10
-"""Below this there is nothing to hold back that could tell a better model from a worse one."""
+"""That train or validate: below this there is nothing to hold back that could tell a better model from a worse one."""
+
+FEWEST_TRAIN, FEWEST_HELD_BACK = 5, 2
+"""On either side of the line that divides them: half of FEWEST_LABELS, and two since on a single one F1 is 0 or 1."""
 
 FEW_LABELS = 30
 """Below this the figures are so coarse that it is said."""
+
+FEW_HELD_BACK = 5
+"""With fewer each is over a fifth of the figures, which then mean little; that is said too."""
 
 HELD_BACK = 0.25
 """Share of the labels that validates: of 50 about 12, so that one more found is 8 %, and 38 are left to learn from."""
@@ -106,25 +112,51 @@ def choose_overlap(tiles: Sequence[int]) -> float:
     return enough[0] if enough else OVERLAPS[-1]
 
 
-def check_labels(on_scenes: int, *, names: str) -> str | None:
-    """A word of warning about the number of labels, None when there are enough.
+def check_labels(usable: int, *, names: str, not_counted: str = "") -> None:
+    """Refuse to plan with too few labels.
 
     Args:
-        on_scenes: labels that lie on the imagery.
+        usable: labels that could train or validate: each once, centred on the imagery, large enough to be seen.
         names: of their files.
+        not_counted: how many others there are, in words.
 
     Raises:
         InputError: too few to learn from and to hold some back.
     """
-    if on_scenes < FEWEST_LABELS:
+    if usable < FEWEST_LABELS:
         raise InputError(
-            f"{names}: {on_scenes} labels lie on the imagery, at least {FEWEST_LABELS} are needed",
+            f"{names}: {usable} of the labels on the imagery can train or validate, at least {FEWEST_LABELS} are needed"
+            + (f" (not counted: {not_counted})" if not_counted else ""),
             "outline more objects; 50 are a good start",
         )
-    if on_scenes < FEW_LABELS:
+
+
+def check_split(train: int, held_back: int, *, names: str, way_out: str) -> None:
+    """Refuse a division of the labels that leaves too few on one side.
+
+    Raises:
+        InputError: too few to learn from, or to measure with.
+    """
+    if train < FEWEST_TRAIN or held_back < FEWEST_HELD_BACK:
+        raise InputError(
+            f"{names}: of its labels {train} would train and {held_back} be held back to measure with, "
+            f"at least {FEWEST_TRAIN} and {FEWEST_HELD_BACK} are needed",
+            way_out,
+        )
+
+
+def word_on_few(train: int, held_back: int) -> str | None:
+    """A word of warning about the number of labels, None when there are enough."""
+    total = train + held_back
+    if held_back < FEW_HELD_BACK:
         return (
-            f"{on_scenes} labels are few: about {round(HELD_BACK * on_scenes)} are held back to measure with, "
-            "so the figures are coarse; 50 or more are better"
+            f"{total} labels, only {held_back} of them held back to measure with: the figures mean little, "
+            "50 labels or more are better"
+        )
+    if total < FEW_LABELS:
+        return (
+            f"{total} labels are few: {held_back} are held back to measure with, so the figures are coarse; "
+            "50 or more are better"
         )
     return None
 

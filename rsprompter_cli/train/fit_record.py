@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL
 from rsprompter_cli.train.defaults import FIT_MINUTES
-from rsprompter_cli.train.fit_plan import Figures, Schedule
+from rsprompter_cli.train.fit_plan import FEW_HELD_BACK, Figures, Schedule
 
 RECORD_FILE = "fit.json"
 TILES = "tiles"
@@ -43,7 +43,8 @@ class Wishes:
     class_column: column of the labels with their class; None: `class` where all label files have it.
     class_name: class of labels without such a column or value.
     complete: the labels show every object of the scenes, so ground without any is background.
-    minutes: for everything; at least one epoch over some tiles is trained, however short it is.
+    minutes: for everything; at least one epoch over some tiles is trained, however short it is. None: not said, see
+        `budget`.
     gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
     bands, scale: see `open_scene`; None: as `model` knows them.
     """
@@ -53,10 +54,15 @@ class Wishes:
     class_column: str | None = None
     class_name: str | None = None
     complete: bool = False
-    minutes: float = FIT_MINUTES
+    minutes: float | None = None
     gsd: float | None = None
     bands: tuple[int, ...] | None = None
     scale: str | None = None
+
+    @property
+    def budget(self) -> float:
+        """Minutes for everything."""
+        return FIT_MINUTES if self.minutes is None else self.minutes
 
     def require_fitting(self, began: Wishes) -> None:
         """Refuse to go on with a run that began otherwise; what is not said is as it began, and minutes may differ.
@@ -92,7 +98,7 @@ def wishes_of(
         str(Path(model or BUNDLED_MODEL).absolute()),
         **others,
     )
-    if not 0 < wishes.minutes < float("inf"):
+    if not 0 < wishes.budget < float("inf"):
         raise UsageError(f"--minutes {wishes.minutes}: a number above 0")
     if wishes.class_name is not None and not wishes.class_name.strip():
         raise UsageError("--class-name is empty", "name the class")
@@ -156,6 +162,19 @@ def check_run_folder(run: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{run} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
 
 
+@contextmanager
+def leaving_nothing(run: Path) -> Iterator[None]:
+    """Remove a run that fails before it trains, which would stand in the way of the next; one that is stopped stays."""
+    with ExitStack() as undo:
+        undo.callback(clear_run_folder, run)
+        try:
+            yield
+        except KeyboardInterrupt:
+            undo.pop_all()
+            raise
+        undo.pop_all()
+
+
 def clear_run_folder(run: Path) -> None:
     """Remove a former run, and nothing else that lies there."""
     for name in _OWN_NAMES:
@@ -202,17 +221,18 @@ class FitResult:
 
     def summary(self) -> str:
         """What was written and what to do with it."""
-        scene = "rsp predict SCENE --model"
+        scene, held_back = "rsp predict SCENE --model", self.labels.get("val", 0)
+        doubt = f"; on {held_back} held-back labels that means little" if 0 < held_back < FEW_HELD_BACK else ""
         if not self.fitted.f1 and not (self.start and self.start.f1):
             return (
                 f"{self.out}: neither model finds anything on the held-back ground, and this one, the "
                 f"{'fitted' if self.written == 'fitted' else 'first'}, is of little use: more labels, or more --minutes"
             )
         if self.written == "fitted":
-            return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson"
+            return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson{doubt}"
         return (
             f"{self.out}: the model it began with, at a score threshold for this imagery, since fitting made it no "
-            f"better here (more labels or --minutes may); the fitted one lies in {self.run / TRAINING}"
+            f"better here (more labels or --minutes may){doubt}; the fitted one lies in {self.run / TRAINING}"
         )
 
 

@@ -18,22 +18,26 @@ from rsprompter_cli.data.convert.coverage import check_labels_on_scene
 from rsprompter_cli.data.convert.defaults import CLASS_NAME
 from rsprompter_cli.data.convert.labelled_area import labelled_area, split_ground
 from rsprompter_cli.data.convert.scene_split import Split
+from rsprompter_cli.data.convert.tiles import MIN_PIXELS
 from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.copies import first_of_each
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.lonlat import reproject, to_map, to_pixels
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import Scene
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.vector import Footprints, read_footprints
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.train.fit_plan import (
     FEWEST_LABELS,
     HELD_BACK,
     OVERLAPS,
     check_labels,
+    check_split,
     choose_overlap,
     resolutions,
+    word_on_few,
 )
 from rsprompter_cli.train.fit_record import Wishes
 
@@ -42,17 +46,22 @@ _log = logging.getLogger(__name__)
 AUTO_COLUMN = "class"
 """The column that names the class when the user says nothing: the one that `rsp predict` writes."""
 
+_FARTHER = (
+    "outline more objects, farther apart, so that a straight line leaves some on either side; 50 are a good start"
+)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FitScene:
     """One scene with what its labels say of it.
 
     gsd: metres per pixel to train at; held-back ground is tiled at the first.
-    polygons, classes: of all footprints, in the CRS of the scene.
-    on_scene: indices of those that touch the scene.
+    polygons, classes: of all footprints, each once, in the CRS of the scene.
+    on_scene: indices of those that touch the scene; usable: of those that can train or validate.
+    not_counted: how many others there are, by what they are. notes: what the user should know.
     covered: share of the scene that counts as labelled.
     ground: by split, a polygon in the CRS of the scene.
-    labels: by split, how many have their centre there; tiles: by split, windows over the ground.
+    labels: by split, how many usable ones have their centre there; tiles: by split, windows over the ground.
     """
 
     scene: Path
@@ -63,6 +72,9 @@ class FitScene:
     polygons: Sequence[Any]
     classes: Sequence[str]
     on_scene: Sequence[int]
+    usable: Sequence[int]
+    not_counted: Mapping[str, int]
+    notes: Sequence[str]
     covered: float
     ground: Mapping[Split, Any]
     labels: Mapping[Split, int]
@@ -73,7 +85,7 @@ class FitScene:
 class FitPlan:
     """What a fit will work with.
 
-    overlap: of training tiles. tile: their side in pixels. classes: labels on the imagery by class.
+    overlap: of training tiles. tile: their side in pixels. classes: usable labels by class.
     """
 
     scenes: tuple[FitScene, ...]
@@ -128,17 +140,39 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
     scenes = [
         _read_scene(pair, stem, wishes, meta, column, name, colours) for pair, stem in zip(paths, stems, strict=True)
     ]
-    total = sum(len(one.on_scene) for one in scenes)
-    warning = check_labels(total, names=", ".join(str(labels) for _, labels in paths))
-    if warning:
-        _log.warning("%s", warning)
-    classes = Counter(one.classes[index] for one in scenes for index in one.on_scene)
+    names = ", ".join(str(labels) for _, labels in paths)
+    others = Counter[str]()
+    for one in scenes:
+        others.update(one.not_counted)
+    check_labels(sum(len(one.usable) for one in scenes), names=names, not_counted=_counted(others))
+    scenes = [replace(one, labels=_labels_by_split(one)) for one in _without_shared_ground(_with_held_back(scenes))]
+    numbers = {split: sum(one.labels.get(split, 0) for one in scenes) for split in ("train", "val")}
+    check_split(numbers["train"], numbers["val"], names=names, way_out=_FARTHER)
+    classes = {one.classes[index]: 0 for one in scenes for index in one.on_scene}
+    for one in scenes:
+        for index in one.usable:
+            classes[one.classes[index]] += 1
+    _say_what_matters(scenes, classes, word_on_few(numbers["train"], numbers["val"]))
+    counted, overlap = _with_tiles(scenes, meta.image_size, colours)
+    return FitPlan(counted, dict(sorted(classes.items())), meta.image_size, overlap, colours)
+
+
+def _say_what_matters(scenes: Sequence[FitScene], classes: Mapping[str, int], few: str | None) -> None:
+    """Only now that nothing is refused any more: who is refused needs one line."""
+    for one in scenes:
+        for note in one.notes:
+            _log.warning("%s", note)
+        if one.not_counted:
+            _log.warning("%s: labels that are not counted: %s", one.label_file, _counted(one.not_counted))
+    if few:
+        _log.warning("%s", few)
     for rare, count in sorted(classes.items()):
         if count < FEWEST_LABELS:
             _log.warning("class %s has few labels, %d: hardly enough to learn it", rare, count)
-    scenes = _without_shared_ground(_with_held_back(scenes))
-    counted, overlap = _with_tiles(scenes, meta.image_size, colours)
-    return FitPlan(counted, dict(sorted(classes.items())), meta.image_size, overlap, colours)
+
+
+def _counted(things: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in things.items() if count)
 
 
 def _class_column(wishes: Wishes) -> str | None:
@@ -146,7 +180,7 @@ def _class_column(wishes: Wishes) -> str | None:
     if wishes.class_column is not None or wishes.class_name is not None:
         return wishes.class_column
     files = sorted({labels for _, labels in wishes.pairs})
-    having = [path for path in files if AUTO_COLUMN in open_layer(path).attributes]
+    having = [path for path in files if AUTO_COLUMN in open_layer(path, in_pixels=False).attributes]
     if not having:
         return None
     if len(having) < len(files):
@@ -174,38 +208,83 @@ def _read_scene(
             raise InputError(f"{path}: has no georeference, so labels cannot be laid over it", "warp it (gdalwarp)")
         footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
-        pixels = to_pixels(footprints.polygons, scene.georef)
-        frame = shapely.box(0, 0, scene.width, scene.height)
-        on_scene = np.flatnonzero(shapely.intersects(pixels, frame))
-        named = footprints.classes or [None] * len(footprints)
-        nameless = sum(named[index] is None for index in on_scene)
-        if column is not None and nameless:
-            _log.warning("%s: no value in %r: %d, counted as %s", label_path, column, nameless, class_name)
-        area = frame if wishes.complete else labelled_area(pixels, scene.height, scene.width, tile=meta.image_size)
-        covered = min(1.0, area.area / frame.area)
+        labels = _labels_of(footprints, class_name, scene)
+        area = (
+            shapely.box(0, 0, scene.width, scene.height)
+            if wishes.complete
+            else labelled_area(labels.pixels, scene.height, scene.width, tile=meta.image_size)
+        )
+        covered = min(1.0, area.area / (scene.height * scene.width))
+        notes = []
+        if column is not None and labels.nameless:
+            notes.append(f"{label_path}: no value in {column!r}: {labels.nameless}, counted as {class_name}")
         if covered < 1:
-            _log.warning(
-                "%s: labels cover about %.0f %% of %s, the rest is not used "
-                "(--complete says that nothing is there to be found)",
-                label_path,
-                100 * covered,
-                path,
+            notes.append(
+                f"{label_path}: labels cover about {100 * covered:.0f} % of {path}, the rest is not used "
+                "(--complete says that nothing is there to be found)"
             )
-        ground = _cut(area, pixels[on_scene], meta.image_size)
+        ground = _cut(area, labels.pixels[labels.usable], meta.image_size)
         return FitScene(
             scene=path,
             label_file=label_path,
             stem=stem,
             crs_wkt=crs,
             gsd=resolutions(scene.gsd, mean_gsd(scene.working_gsd)),
-            polygons=footprints.polygons,
-            classes=[one or class_name for one in named],
-            on_scene=on_scene.tolist(),
+            polygons=labels.polygons,
+            classes=labels.classes,
+            on_scene=labels.on_scene,
+            usable=labels.usable,
+            not_counted=labels.not_counted,
+            notes=notes,
             covered=covered,
             ground={split: to_map([part], scene.georef)[0] for split, part in ground.items()},
             labels={},
             tiles={},
         )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Labels:
+    """The labels of a scene; see `FitScene`.
+
+    pixels: the polygons in the scene's working pixels. nameless: on the scene without a class of their own.
+    """
+
+    polygons: Sequence[Any]
+    pixels: np.ndarray
+    classes: Sequence[str]
+    on_scene: list[int]
+    usable: list[int]
+    not_counted: Mapping[str, int]
+    nameless: int
+
+
+def _labels_of(footprints: Footprints, class_name: str, scene: Scene) -> _Labels:
+    """Which of the footprints, in the CRS of a scene, can train or validate: each once, and as tiles will show them."""
+    named = footprints.classes or [None] * len(footprints)
+    kept = first_of_each(footprints.polygons, [one or class_name for one in named])
+    polygons, named = [footprints.polygons[place] for place in kept], [named[place] for place in kept]
+    pixels = to_pixels(polygons, scene.georef)
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    touching = shapely.intersects(pixels, frame)
+    centred = touching & shapely.intersects(shapely.centroid(pixels), frame)
+    seen = np.zeros(len(pixels), dtype=bool)
+    seen[centred] = shapely.area(pixels[centred]) >= MIN_PIXELS
+    not_counted = {
+        "copies of others": len(footprints) - len(kept),
+        "centred off the scene": int(np.count_nonzero(touching & ~centred)),
+        f"under {MIN_PIXELS} px": int(np.count_nonzero(centred & ~seen)),
+    }
+    on_scene = np.flatnonzero(touching).tolist()
+    return _Labels(
+        polygons=polygons,
+        pixels=pixels,
+        classes=[one or class_name for one in named],
+        on_scene=on_scene,
+        usable=np.flatnonzero(seen).tolist(),
+        not_counted={what: count for what, count in not_counted.items() if count},
+        nameless=sum(named[index] is None for index in on_scene),
+    )
 
 
 def _cut(area: Any, polygons: np.ndarray, tile: int) -> Mapping[Split, Any]:
@@ -215,8 +294,8 @@ def _cut(area: Any, polygons: np.ndarray, tile: int) -> Mapping[Split, Any]:
 
 
 def _with_held_back(scenes: list[FitScene]) -> list[FitScene]:
-    """Where no scene could be cut, the last one is held back."""
-    if any("val" in one.ground for one in scenes):
+    """Where none of several scenes could be cut, the last one is held back."""
+    if len(scenes) < 2 or any("val" in one.ground for one in scenes):
         return scenes
     last = scenes[-1]
     return [*scenes[:-1], replace(last, ground={"val": last.ground["train"]})]
@@ -239,7 +318,7 @@ def _without_shared_ground(scenes: list[FitScene]) -> list[FitScene]:
                     if ground["train"] is None:
                         del ground["train"]
         result.append(replace(one, ground=ground))
-    if not any("train" in one.ground for one in result):
+    if len(scenes) > 1 and not any("train" in one.ground for one in result):
         raise InputError("the scenes show the same ground, so that nothing is left to train with", "give one of them")
     return result
 
@@ -259,8 +338,7 @@ def _with_tiles(scenes: Sequence[FitScene], tile: int, colours: Colours) -> tupl
     overlap = choose_overlap(train)
     place = OVERLAPS.index(overlap)
     return tuple(
-        replace(one, labels=_labels_by_split(one), tiles={"train": per_overlap[place], "val": held})
-        for one, per_overlap, held in counted
+        replace(one, tiles={"train": per_overlap[place], "val": held}) for one, per_overlap, held in counted
     ), overlap
 
 
@@ -275,8 +353,11 @@ def _windows(one: FitScene, split: Split, scene: Scene, gsd: float, tile: int, o
 
 
 def _labels_by_split(one: FitScene) -> Mapping[Split, int]:
-    centres = shapely.centroid(np.asarray([one.polygons[index] for index in one.on_scene], dtype=object))
-    return {split: int(np.count_nonzero(shapely.intersects(ground, centres))) for split, ground in one.ground.items()}
+    centres = shapely.centroid(np.asarray([one.polygons[index] for index in one.usable], dtype=object))
+    inside = {split: shapely.intersects(ground, centres) for split, ground in one.ground.items()}
+    if len(inside) == 2:
+        inside["train"] &= ~inside["val"]  # a centre on the line is counted once
+    return {split: int(np.count_nonzero(found)) for split, found in inside.items()}
 
 
 def _scene_facts(one: FitScene) -> dict[str, Any]:

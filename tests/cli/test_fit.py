@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -43,7 +44,16 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert run(["fit", *given, "--out", "mine", *SHORT]) == 7
     assert "mine exists already" in capsys.readouterr().err
     assert run(["fit", "--resume", "--out", "mine", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["out"] == "mine"
+    first = capsys.readouterr()
+    assert json.loads(first.out)["out"] == "mine"
+    # Its checkpoint was removed: the run has what it takes to write it again.
+    weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    shutil.rmtree("mine")
+    assert run(["fit", "--resume", "--out", "mine", "--json", "--device", "cpu"]) == 0
+    again = capsys.readouterr()
+    assert "written again" in again.err
+    assert again.out == first.out
+    assert (tmp_path / "mine" / "model.safetensors").read_bytes() == weights
     assert run(["fit", *given, "--out", "mine", *SHORT, "--overwrite", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["labels"] == {"train": 30, "val": 10}
 
@@ -122,3 +132,28 @@ def test_files_in_the_wrong_order_are_named(
     error = capsys.readouterr().err.strip()
     assert error.count("\n") == 0
     assert "town.tif" in error or "town.gpkg" in error
+
+
+def test_a_resolution_that_is_refused_names_no_option_of_others(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["fit", *given, "--gsd", "9", "--dry-run"]) == 3
+    error = capsys.readouterr().err.strip()
+    assert "give --gsd between" in error
+    assert "--native" not in error
+    assert "\n" not in error
+
+
+def test_labels_in_metres_that_pretend_to_be_degrees_are_refused_in_one_line(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x, y = 500_010, 4_999_990
+    ring = [[x, y], [x + 8, y], [x + 8, y + 8], [x, y + 8], [x, y]]
+    feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+    labels = tmp_path / "metres.geojson"
+    labels.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    assert run(["fit", given[0], str(labels), *given[2:], "--dry-run"]) == 3
+    error = capsys.readouterr().err.strip()
+    assert "are not longitude and latitude" in error
+    assert "pixels" not in error
+    assert "\n" not in error

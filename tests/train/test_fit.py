@@ -147,7 +147,7 @@ def test_without_a_run_there_is_nothing_to_resume(start: Path, tmp_path: Path) -
 
 def test_too_few_labels_are_refused_and_leave_nothing(start: Path, tmp_path: Path) -> None:
     pair = make_town(tmp_path, rows=3, cols=3)
-    with pytest.raises(InputError, match="9 labels lie on the imagery"):
+    with pytest.raises(InputError, match="9 of the labels on the imagery"):
         _fit([pair], tmp_path / "mine", start)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["town.gpkg", "town.tif"]
 
@@ -155,7 +155,7 @@ def test_too_few_labels_are_refused_and_leave_nothing(start: Path, tmp_path: Pat
 def test_few_labels_are_warned_of(start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair = make_town(tmp_path, rows=3, cols=5)
     plan = plan_fit([pair], model=start)
-    assert "15 labels are few" in caplog.text
+    assert "15 labels, only 4 of them held back" in caplog.text
     assert (plan["train"]["labels"], plan["val"]["labels"]) == (11, 4)
 
 

@@ -12,11 +12,13 @@ from rsprompter_cli.train.fit_plan import (
     Figures,
     Timing,
     check_labels,
+    check_split,
     choose_overlap,
     choose_schedule,
     fit_config,
     resolutions,
     scheduled,
+    word_on_few,
 )
 from tests.make.tiny_models import tiny_config
 
@@ -56,16 +58,36 @@ def test_maps_that_the_disk_cannot_hold_are_not_kept() -> None:
     assert choose_schedule(no_maps, train_tiles=10, val_tiles=3, seconds=780, disk_bytes=NO_LIMIT).views == 0
 
 
-@pytest.mark.parametrize(("count", "said"), [(10, "few"), (29, "few"), (30, None), (5000, None)])
-def test_few_labels_are_said(count: int, said: str | None) -> None:
-    warning = check_labels(count, names="labels.geojson")
+@pytest.mark.parametrize(
+    ("train", "held_back", "said"),
+    [
+        (8, 2, "10 labels, only 2 of them held back to measure with: the figures mean little"),
+        (22, 7, "29 labels are few: 7 are held back"),
+        (60, 4, "64 labels, only 4 of them held back"),
+        (22, 8, None),
+        (3750, 1250, None),
+    ],
+)
+def test_few_labels_are_said(train: int, held_back: int, said: str | None) -> None:
+    warning = word_on_few(train, held_back)
     assert (said is None and warning is None) or (said is not None and warning is not None and said in warning)
 
 
 def test_too_few_labels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"labels.gpkg: 9 labels lie on the imagery, at least 10") as error:
-        check_labels(9, names="labels.gpkg")
+    check_labels(10, names="labels.gpkg")
+    with pytest.raises(InputError, match=r"labels.gpkg: 9 of the labels on the imagery .*, at least 10") as error:
+        check_labels(9, names="labels.gpkg", not_counted="3 under 16 px")
+    assert "(not counted: 3 under 16 px)" in error.value.message
     assert "50" in error.value.hint
+
+
+@pytest.mark.parametrize(("train", "held_back", "refused"), [(5, 2, False), (12, 0, True), (12, 1, True), (4, 8, True)])
+def test_a_side_with_hardly_any_label_is_refused(train: int, held_back: int, refused: bool) -> None:
+    if not refused:
+        check_split(train, held_back, names="labels.gpkg", way_out="more")
+        return
+    with pytest.raises(InputError, match=f"{train} would train and {held_back} be held back"):
+        check_split(train, held_back, names="labels.gpkg", way_out="more")
 
 
 def test_a_coarser_resolution_trains_where_the_scene_allows() -> None:
