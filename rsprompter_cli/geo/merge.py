@@ -1,120 +1,50 @@
 """Joining: what several windows saw of one object becomes one polygon; neighbours stay apart.
 
 Everything happens in the pixels of the working grid and depends only on the instances, never on
-the order in which windows were computed. The steps are separate functions over a few windows each,
-so that a scene can also be joined row by row:
+the order in which windows were computed or on how many rows are joined at once. The steps:
 
-1. `link_windows`: which instances of two overlapping windows are the same object.
+1. `link`: which instances of two overlapping windows are the same object.
 2. `compose`: the polygon of a linked set; each point is decided by the window whose core holds it.
 3. `settle`: where objects of different windows still overlap, the better placed one keeps the ground.
+
+A set is composed when no window row to come can add to it, and settled when all it touches are
+composed and the better ones among these settled. What is settled leaves; so memory holds the rows
+that are still open and the objects that reach them, however many rows the scene has.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-import shapely
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
-from rsprompter_cli.geo.polygons import GRID, MIN_PIECE, drop_collinear, drop_specks, polygon_parts, snap
-from rsprompter_cli.geo.windows import Window, WindowGrid
+from rsprompter_cli.geo.bulk import tidy
+from rsprompter_cli.geo.columns import take, together
+from rsprompter_cli.geo.instances import Instance, JoinedInstance, Key, Views, as_views, no_views
+from rsprompter_cli.geo.merge_compose import CUT_MARGIN, Candidates, Parts, compose
+from rsprompter_cli.geo.merge_links import MIN_LINK_IOU, link, near_pairs
+from rsprompter_cli.geo.merge_settle import MIN_REMAINING, settle
+from rsprompter_cli.geo.windows import WindowGrid
 
-MIN_LINK_IOU = 0.5
-"""In the strip that two windows share, two views of one object agree at least this much."""
+__all__ = [
+    "CUT_MARGIN",
+    "MIN_LINK_IOU",
+    "MIN_REMAINING",
+    "Instance",
+    "JoinedInstance",
+    "Joiner",
+    "Key",
+    "join",
+    "join_rows",
+]
 
-MIN_REMAINING = 0.5
-"""An object that loses more than this share of its area to better placed ones was a copy of them."""
+AT_ONCE = 4096
+"""Instances joined in one go, in whole window rows: from about here on numpy's calls are cheap for each."""
 
-CUT_MARGIN = 1.0
-"""Pixels: a mask that ends this close to a window edge goes on beyond it."""
-
-
-class Key(NamedTuple):
-    """Identity of an instance: its window and its place among the detections of that window."""
-
-    row: int
-    col: int
-    number: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Instance:
-    """One detection in one window.
-
-    window_row, window_col: of the window in the grid.
-    index: among the detections of the window; with the window it is unique in the scene.
-    label: class, from 0.
-    score: 0..1.
-    polygon: valid polygon or multipolygon in pixels of the working grid, inside the window.
-    quality: the model's own estimate of the mask's IoU, 0..1, or None when it gives none.
-    """
-
-    window_row: int
-    window_col: int
-    index: int
-    label: int
-    score: float
-    polygon: Any
-    quality: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """Identity, and the order of everything."""
-        return Key(self.window_row, self.window_col, self.index)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class JoinedInstance:
-    """One object of the scene.
-
-    polygon: valid polygon or multipolygon in pixels of the working grid, vertices on 1/256 px, rings
-        in normal form, no vertex in the middle of a straight edge (where cores met).
-    score: the best of its members.
-    key: the smallest of `members`; objects are numbered in the order of their keys.
-    members: the instances it was made of, in order.
-    quality: the best of its members, None when the model gives none.
-    """
-
-    polygon: Any
-    label: int
-    score: float
-    key: Key
-    members: tuple[Key, ...]
-    quality: float | None = None
-
-
-class Part(NamedTuple):
-    """What one window contributes to an object."""
-
-    window: tuple[int, int]
-    polygon: Any
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Candidate:
-    """A linked set before it is settled with its neighbours.
-
-    polygon: union of the parts.
-    cut: it goes on where no member could see.
-    core_share: part of its area in the cores of its own windows, in steps of 0.01 (0..100).
-    """
-
-    polygon: Any
-    label: int
-    score: float
-    members: tuple[Key, ...]
-    parts: tuple[Part, ...]
-    cut: bool
-    core_share: int
-    quality: float | None = None
-
-    @property
-    def rank(self) -> tuple[bool, int, float, Key]:
-        """Sorts the better placed first."""
-        return self.cut, -self.core_share, -self.score, self.members[0]
+_OPEN, _GONE = -1, -2
+"""In place of a candidate's number: its set may still grow; it was left out."""
 
 
 def join(instances: Iterable[Instance], grid: WindowGrid) -> list[JoinedInstance]:
@@ -130,248 +60,149 @@ def join(instances: Iterable[Instance], grid: WindowGrid) -> list[JoinedInstance
     Raises:
         ValueError: two instances with one key.
     """
-    ordered = sorted(_snapped(instances), key=lambda instance: instance.key)
-    places = {instance.key: place for place, instance in enumerate(ordered)}
-    if len(places) != len(ordered):
-        raise ValueError("two instances have the same window and index")
-    by_window: dict[tuple[int, int], list[Instance]] = defaultdict(list)
-    for instance in ordered:
-        by_window[instance.window_row, instance.window_col].append(instance)
-    sets = _Sets(len(ordered))
-    for (row, col), seen in by_window.items():
-        window = grid.window(row, col)
-        for other in grid.overlapping(window):
-            if other > window and (other.row, other.col) in by_window:
-                for first, second in link_windows(seen, by_window[other.row, other.col], window, other):
-                    sets.unite(places[first], places[second])
-    composed = (compose([ordered[place] for place in members], grid) for members in sets.groups())
-    return settle([candidate for candidate in composed if candidate is not None])
+    ordered = sorted(instances, key=lambda instance: instance.window_row)
+    return sorted(join_rows(ordered, grid), key=lambda joined: joined.key)
 
 
-def link_windows(
-    first: Sequence[Instance], second: Sequence[Instance], first_window: Window, second_window: Window
-) -> list[tuple[Key, Key]]:
-    """Pairs of instances of two overlapping windows that show one object.
-
-    Inside the strip that the windows share, the connected pieces of the instances are compared class
-    by class. Two instances are linked when pieces of theirs are each other's best partner and agree
-    with an IoU of at least MIN_LINK_IOU. Containment is no reason: a hut beside a hall is inside
-    every mask that swallowed both.
+def join_rows(instances: Iterable[Instance], grid: WindowGrid, *, at_once: int = AT_ONCE) -> Iterator[JoinedInstance]:
+    """Join instances as they come, row by row, and give each object out as soon as it cannot change any more.
 
     Args:
-        first, second: the instances of the two windows, in key order.
-        first_window, second_window: where these windows lie.
-    """
-    strip = _common(first_window, second_window)
-    links: set[tuple[Key, Key]] = set()
-    for label in sorted({instance.label for instance in first} & {instance.label for instance in second}):
-        pieces_a, owners_a = _pieces_inside(first, label, strip)
-        pieces_b, owners_b = _pieces_inside(second, label, strip)
-        if len(pieces_a) == 0 or len(pieces_b) == 0:
-            continue
-        a, b = shapely.STRtree(pieces_b).query(pieces_a, predicate="intersects")
-        shared = shapely.area(shapely.intersection(pieces_a[a], pieces_b[b]))
-        iou = shared / (shapely.area(pieces_a[a]) + shapely.area(pieces_b[b]) - shared)
-        best_of_a, best_of_b = _best(a, b, iou), _best(b, a, iou)
-        for i, j, agreement in zip(a.tolist(), b.tolist(), iou, strict=True):
-            if agreement >= MIN_LINK_IOU and best_of_a[i] == j and best_of_b[j] == i:
-                links.add((owners_a[i].key, owners_b[j].key))
-    return sorted(links)
-
-
-def compose(members: Sequence[Instance], grid: WindowGrid) -> Candidate | None:
-    """The polygon of a linked set, or of one unlinked instance.
-
-    Each point is decided by the member whose core holds it; where no member's core does, it belongs
-    to the object when any member says so.
-
-    Args:
-        members: in key order, one class.
+        instances: window rows in order, in any order within a row.
         grid: the windows they come from.
+        at_once: rows are gathered until they hold this many; the objects do not depend on it.
 
-    Returns:
-        None for a single instance that is cut and has no area in its own core: the window whose
-        core it lies in saw more of it, or nothing there.
+    Raises:
+        ValueError: a row after a later one, or two instances with one key.
     """
-    windows = {(m.window_row, m.window_col): grid.window(m.window_row, m.window_col) for m in members}
-    cut = _is_cut(members, windows, grid)
-    parts, in_cores = _parts(members, {place: shapely.box(*grid.core(w)) for place, w in windows.items()})
-    if len(members) == 1 and cut and in_cores == 0:
-        return None
-    polygon = polygon_parts(_union([part.polygon for part in parts]))
-    if polygon is None:
-        return None
-    return Candidate(
-        polygon=polygon,
-        label=members[0].label,
-        score=max(member.score for member in members),
-        members=tuple(member.key for member in members),
-        parts=parts,
-        cut=cut,
-        core_share=round(100 * in_cores / polygon.area),
-        quality=max((member.quality for member in members if member.quality is not None), default=None),
-    )
+    joiner = Joiner(grid)
+    waiting: list[Instance] = []
+    for instance in instances:
+        if waiting and instance.window_row != waiting[-1].window_row:
+            if instance.window_row < waiting[-1].window_row:
+                raise ValueError(f"window row {instance.window_row} came after row {waiting[-1].window_row}")
+            if len(waiting) >= at_once:
+                yield from joiner.add(waiting, rows_done=instance.window_row)
+                waiting = []
+        waiting.append(instance)
+    yield from joiner.add(waiting, rows_done=grid.rows)
 
 
-def settle(candidates: Sequence[Candidate]) -> list[JoinedInstance]:
-    """Share out the ground that objects of one class claim from different windows.
+class Joiner:
+    """Joins the window rows of a scene as they come; holds what is still open."""
 
-    In the order of their rank (uncut first, then the share of area in own cores, score, key) each
-    loses what better ranked objects hold from other windows, and goes when less than MIN_REMAINING
-    of it is left. Overlaps inside one window are the model's own and stay.
+    def __init__(self, grid: WindowGrid) -> None:
+        """Nothing has come yet."""
+        self._grid = grid
+        self._views = no_views()
+        self._candidate = np.zeros(0, np.int64)  # of each view, or _OPEN or _GONE
+        self._near = np.zeros((0, 2), np.int64)  # pairs of ids of views
+        self._links = np.zeros((0, 2), np.int64)
+        self._candidates: Candidates | None = None
+        self._parts: Parts | None = None
+        self._next_id = self._next_number = self._rows_done = 0
 
-    Args:
-        candidates: every candidate that touches one of these must be among them.
+    def __len__(self) -> int:
+        """Instances held."""
+        return len(self._views)
 
-    Returns:
-        What remains, sorted by key.
-    """
-    settled: list[JoinedInstance] = []
-    for label in sorted({candidate.label for candidate in candidates}):
-        ranked = sorted((c for c in candidates if c.label == label), key=lambda candidate: candidate.rank)
-        kept: dict[int, Candidate] = {}
-        tree = shapely.STRtree([candidate.polygon for candidate in ranked])
-        for place, candidate in enumerate(ranked):
-            near = sorted(other for other in tree.query(candidate.polygon).tolist() if other in kept)
-            remaining = _without(candidate, [kept[other] for other in near])
-            if remaining is not None:
-                kept[place] = remaining
-        settled += [
-            JoinedInstance(
-                shapely.normalize(drop_collinear(c.polygon)), c.label, c.score, c.members[0], c.members, c.quality
-            )
-            for c in kept.values()
-        ]
-    return sorted(settled, key=lambda joined: joined.key)
+    def add(self, instances: list[Instance], *, rows_done: int) -> list[JoinedInstance]:
+        """Take in the next rows and give out what is finished with them, in no particular order.
+
+        Args:
+            instances: all those of whole window rows, none of them added before.
+            rows_done: every window row before this one has come.
+        """
+        new = as_views(instances, self._grid, first_id=self._next_id)
+        if len(new) and new.window[0] < self._rows_done * self._grid.cols:
+            raise ValueError(f"window row {new.window[0] // self._grid.cols} came after row {self._rows_done - 1}")
+        self._next_id += len(instances)
+        self._rows_done = rows_done
+        self._take_in(new)
+        if len(self._views) == 0:
+            return []
+        top = self._grid.height if rows_done >= self._grid.rows else self._grid.row_top(rows_done)
+        done = self._grid.boxes(self._views.window)[:, 3] <= top
+        self._compose(done)
+        found = self._settle()
+        self._let_go()
+        return found
+
+    def _take_in(self, new: Views) -> None:
+        before = len(self._views)
+        self._views = views = together(self._views, new)
+        self._candidate = np.append(self._candidate, np.full(len(new), _OPEN))
+        if len(new) == 0:
+            return
+        # What is composed lies in rows that no new window reaches.
+        still = np.flatnonzero(self._candidate == _OPEN)
+        chosen = take(views, still)
+        first, second = near_pairs(chosen, int(np.searchsorted(still, before)))
+        one, other = link(chosen, first, second, self._grid)
+        self._near = np.concatenate([self._near, np.stack([chosen.ids[first], chosen.ids[second]], axis=1)])
+        self._links = np.concatenate([self._links, np.stack([chosen.ids[one], chosen.ids[other]], axis=1)])
+
+    def _compose(self, done: np.ndarray) -> None:
+        """Make candidates of the sets whose members' rows are all done."""
+        still = np.flatnonzero(self._candidate == _OPEN)
+        if len(still) == 0:
+            return
+        ends = np.searchsorted(self._views.ids[still], self._links)
+        graph = coo_matrix((np.ones(len(ends), bool), (ends[:, 0], ends[:, 1])), shape=(len(still), len(still)))
+        _, sets = connected_components(graph, directed=False)
+        waits = np.zeros(int(sets.max()) + 1, bool)
+        waits[sets[~done[still]]] = True
+        closed = ~waits[sets]
+        if not closed.any():
+            return
+        members = still[closed]
+        _, sets = np.unique(sets[closed], return_inverse=True)
+        candidates, parts = compose(take(self._views, members), sets, self._grid, first_number=self._next_number)
+        number = self._next_number + sets
+        self._candidate[members] = np.where(np.isin(number, candidates.number), number, _GONE)
+        self._next_number += int(sets.max()) + 1
+        self._links = self._links[~closed[ends[:, 0]]]
+        self._candidates = candidates if self._candidates is None else together(self._candidates, candidates)
+        self._parts = parts if self._parts is None else together(self._parts, parts)
+
+    def _settle(self) -> list[JoinedInstance]:
+        """Settle the candidates all whose neighbours are composed, and give out those that remain."""
+        if self._candidates is None or self._parts is None:
+            return []
+        ends = self._candidate[np.searchsorted(self._views.ids, self._near)]
+        blocked = np.isin(self._candidates.number, ends[(ends == _OPEN).any(1)])
+        pairs = ends[(ends >= 0).all(1) & (ends[:, 0] != ends[:, 1])]
+        pairs = np.unique(np.sort(pairs, axis=1), axis=0)
+        first, second = np.searchsorted(self._candidates.number, pairs).T
+        self._candidates, self._parts, remaining = settle(self._candidates, self._parts, first, second, blocked)
+        return _joined(take(self._candidates, remaining))
+
+    def _let_go(self) -> None:
+        """Forget what nothing to come can ask about."""
+        waits = self._candidate == _OPEN
+        if self._candidates is not None:
+            waits |= np.isin(self._candidate, self._candidates.number[~self._candidates.settled])
+        ends = np.searchsorted(self._views.ids, self._near)
+        live = waits[ends].any(1)
+        keep = waits.copy()
+        keep[ends[live].ravel()] = True
+        self._near = self._near[live]
+        self._views, self._candidate = take(self._views, keep), self._candidate[keep]
+        if self._candidates is not None and self._parts is not None:
+            self._candidates = take(self._candidates, np.isin(self._candidates.number, self._candidate))
+            self._parts = take(self._parts, np.isin(self._parts.owner, self._candidate))
 
 
-def _parts(members: Sequence[Instance], cores: dict[tuple[int, int], Any]) -> tuple[tuple[Part, ...], float]:
-    """What each window contributes to a linked set, and the area of the set that lies in their cores."""
-    if len(cores) == 1:  # nobody to share with: the core decides nothing
-        ((place, core),) = cores.items()
-        seen = _union([member.polygon for member in members])
-        inside = seen if shapely.covers(core, seen) else shapely.intersection(seen, core, grid_size=GRID)
-        return (Part(place, seen),), inside.area
-    all_cores = _union(list(cores.values()))
-    parts: list[Part] = []
-    in_cores = 0.0
-    for place, core in cores.items():
-        seen = _union([m.polygon for m in members if (m.window_row, m.window_col) == place])
-        inside = shapely.intersection(seen, core, grid_size=GRID)
-        in_cores += inside.area
-        part = polygon_parts(_union([inside, shapely.difference(seen, all_cores, grid_size=GRID)]))
-        if part is not None:
-            parts.append(Part(place, part))
-    return tuple(parts), in_cores
-
-
-def _without(candidate: Candidate, better: Sequence[Candidate]) -> Candidate | None:
-    """A candidate without the ground that better ranked ones hold from other windows."""
-    parts: list[Part] = []
-    lost = False
-    for part in candidate.parts:
-        held = [
-            other.polygon
-            for holder in better
-            for other in holder.parts
-            if other.window != part.window and shapely.intersects(other.polygon, part.polygon)
-        ]
-        left = shapely.difference(part.polygon, _union(held), grid_size=GRID) if held else part.polygon
-        lost = lost or left.area < part.polygon.area
-        geometry = polygon_parts(left)
-        if geometry is not None:
-            parts.append(Part(part.window, geometry))
-    if not lost:
-        return candidate
-    polygon = drop_specks(polygon_parts(_union([part.polygon for part in parts])), MIN_PIECE)
-    if polygon is None or polygon.area < MIN_REMAINING * candidate.polygon.area:
-        return None
-    return replace(candidate, polygon=polygon, parts=tuple(parts))
-
-
-def _is_cut(members: Sequence[Instance], windows: dict[tuple[int, int], Window], grid: WindowGrid) -> bool:
-    """Whether an object reaches an edge that is not the scene's and beyond which no other member looks."""
-    for member in members:
-        window = windows[member.window_row, member.window_col]
-        x0, y0, x1, y1 = window.box
-        a0, b0, a1, b1 = member.polygon.bounds
-        edges = grid.scene_edges(window)
-        sides = (
-            (a0 < x0 + CUT_MARGIN and not edges.left, (x0, y0, x0 + CUT_MARGIN, y1)),
-            (b0 < y0 + CUT_MARGIN and not edges.top, (x0, y0, x1, y0 + CUT_MARGIN)),
-            (a1 > x1 - CUT_MARGIN and not edges.right, (x1 - CUT_MARGIN, y0, x1, y1)),
-            (b1 > y1 - CUT_MARGIN and not edges.bottom, (x0, y1 - CUT_MARGIN, x1, y1)),
+def _joined(candidates: Candidates) -> list[JoinedInstance]:
+    polygons = tidy(candidates.polygon)
+    return [
+        JoinedInstance(polygon, label, score, members[0], members, None if quality != quality else quality)
+        for polygon, label, score, members, quality in zip(
+            polygons.tolist(),
+            candidates.label.tolist(),
+            candidates.score.tolist(),
+            candidates.members.tolist(),
+            candidates.quality.tolist(),
+            strict=True,
         )
-        others = [shapely.box(*other.box) for other in windows.values() if other != window]
-        for reached, strip in sides:
-            if not reached:
-                continue
-            end = shapely.intersection(member.polygon, shapely.box(*strip))
-            if not any(shapely.covers(other, end) for other in others):
-                return True
-    return False
-
-
-def _pieces_inside(instances: Sequence[Instance], label: int, strip: Any) -> tuple[np.ndarray, list[Instance]]:
-    """Connected pieces with area of the instances of a class inside a strip, and whose they are."""
-    x0, y0, x1, y1 = strip.bounds
-    chosen = []
-    for instance in instances:
-        a0, b0, a1, b1 = instance.polygon.bounds
-        if instance.label == label and a0 < x1 and x0 < a1 and b0 < y1 and y0 < b1:
-            chosen.append(instance)
-    polygons = np.array([instance.polygon for instance in chosen], dtype=object)
-    pieces, owners = shapely.get_parts(shapely.intersection(polygons, strip), return_index=True)
-    # A geometry collection (an edge along the border of the strip) has one more level.
-    pieces, inner = shapely.get_parts(pieces, return_index=True)
-    with_area = shapely.area(pieces) > 0
-    return pieces[with_area], [chosen[owner] for owner in owners[inner][with_area]]
-
-
-def _best(of: np.ndarray, partners: np.ndarray, iou: np.ndarray) -> dict[int, int]:
-    """For each piece the partner with the highest IoU, the first in key order among equals."""
-    best: dict[int, int] = {}
-    for place in np.lexsort((partners, -iou, of)).tolist():
-        best.setdefault(int(of[place]), int(partners[place]))
-    return best
-
-
-def _common(first: Window, second: Window) -> Any:
-    a, b = first.box, second.box
-    return shapely.box(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-
-
-def _union(polygons: Sequence[Any]) -> Any:
-    return polygons[0] if len(polygons) == 1 else shapely.union_all(list(polygons), grid_size=GRID)
-
-
-def _snapped(instances: Iterable[Instance]) -> Iterator[Instance]:
-    for instance in instances:
-        polygon = snap(instance.polygon)
-        if polygon is not None:
-            yield replace(instance, polygon=polygon)
-
-
-class _Sets:
-    """Disjoint sets over 0..n-1; the smallest number of a set names it."""
-
-    def __init__(self, count: int) -> None:
-        """Every number is a set of its own."""
-        self._parent = list(range(count))
-
-    def unite(self, a: int, b: int) -> None:
-        a, b = sorted((self._root(a), self._root(b)))
-        self._parent[b] = a
-
-    def groups(self) -> list[list[int]]:
-        """The sets, and in each its numbers, in order."""
-        groups: dict[int, list[int]] = defaultdict(list)
-        for number in range(len(self._parent)):
-            groups[self._root(number)].append(number)
-        return list(groups.values())
-
-    def _root(self, number: int) -> int:
-        while self._parent[number] != number:
-            self._parent[number] = self._parent[self._parent[number]]
-            number = self._parent[number]
-        return number
+    ]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
+
 from rsprompter_cli.errors import ResourceError, UsageError
 from rsprompter_cli.geo.defaults import MAX_WINDOWS, OVERLAP
 
@@ -120,6 +122,20 @@ class WindowGrid:
         x0, x1 = self._core(window.col, self.cols, self.width)
         return x0, y0, x1, y1
 
+    def boxes(self, windows: np.ndarray) -> np.ndarray:
+        """int64 [N, 4]: the boxes of windows, given by their positions [N] in the row-major order."""
+        rows, cols = np.divmod(windows, self.cols)
+        return np.concatenate([self._col_spans[cols], self._row_spans[rows]], axis=1)[:, [0, 4, 1, 5]]
+
+    def cores(self, windows: np.ndarray) -> np.ndarray:
+        """int64 [N, 4]: the cores of windows, given by their positions [N] in the row-major order."""
+        rows, cols = np.divmod(windows, self.cols)
+        return np.concatenate([self._col_spans[cols], self._row_spans[rows]], axis=1)[:, [2, 6, 3, 7]]
+
+    def row_top(self, row: int) -> int:
+        """First pixel of a row of windows; `height` for a row beyond the last."""
+        return self._start(row, self.height) if row < self.rows else self.height
+
     def scene_edges(self, window: Window) -> SceneEdges:
         """Which sides of the window nothing lies beyond."""
         x0, y0, x1, y1 = window.box
@@ -131,6 +147,23 @@ class WindowGrid:
             for col in self._near(window.col, self.cols, self.width):
                 if (row, col) != (window.row, window.col):
                     yield self.window(row, col)
+
+    @cached_property
+    def _row_spans(self) -> np.ndarray:
+        return self._spans(self.rows, self.height)
+
+    @cached_property
+    def _col_spans(self) -> np.ndarray:
+        return self._spans(self.cols, self.width)
+
+    def _spans(self, count: int, length: int) -> np.ndarray:
+        """int64 [count, 4]: start, end, start of the core and end of the core of each window along one axis."""
+        starts = np.clip(
+            np.arange(count, dtype=np.int64) * (self.size - self.overlap_px), 0, max(0, length - self.size)
+        )
+        ends = starts + min(self.size, length)
+        between = (starts[:-1] + self.size + starts[1:]) // 2
+        return np.stack([starts, ends, np.append(0, between), np.append(between, length)], axis=1)
 
     def _start(self, index: int, length: int) -> int:
         return max(0, min(index * (self.size - self.overlap_px), length - self.size))

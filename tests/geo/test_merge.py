@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from shapely import Polygon, box
 
 from rsprompter_cli.geo.lonlat import to_pixels
-from rsprompter_cli.geo.merge import Instance, JoinedInstance, Key, compose, join, link_windows, settle
+from rsprompter_cli.geo.merge import Instance, JoinedInstance, Key, join, join_rows
 from rsprompter_cli.geo.polygons import GRID, polygon_parts
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
+from tests.make import join_reference
 from tests.make.shapes import Noise, SceneObject, detect, detect_noisily, matched_f1, total_area
 
 GRID_100 = make_grid(250, 400, size=100, overlap=0.25)
@@ -186,20 +187,6 @@ def test_overlaps_inside_one_window_are_the_models_own() -> None:
     assert [j.polygon.area for j in join(pair, grid)] == [1600, 1600]
 
 
-def test_steps_alone() -> None:
-    grid = make_grid(100, 175, size=100, overlap=0.25)
-    left, right = Instance(0, 0, 0, 0, 0.5, box(60, 0, 100, 9)), Instance(0, 1, 0, 0, 0.9, box(75, 0, 110, 9))
-    assert link_windows([left], [right], grid.window(0, 0), grid.window(0, 1)) == [((0, 0, 0), (0, 1, 0))]
-    alone = compose([left], grid)
-    assert alone is not None
-    assert (alone.cut, alone.core_share) == (True, 68)  # 27 of 40 columns
-    both = compose([left, right], grid)
-    assert both is not None
-    assert (both.cut, both.core_share, both.score) == (False, 100, 0.9)
-    assert settle([]) == []
-    assert only(settle([both])).polygon.equals(box(60, 0, 110, 9))
-
-
 def test_no_instances_and_two_with_one_key() -> None:
     assert join([], GRID_100) == []
     twice = [Instance(0, 0, 0, 0, 1, box(1, 1, 5, 5))] * 2
@@ -243,6 +230,24 @@ def test_the_order_of_windows_changes_no_byte(shapes: list[Polygon], seed: int, 
     expected = wkb(join(instances, GRID_100))
     order.shuffle(instances)
     assert wkb(join(instances, GRID_100)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(rectangles, min_size=1, max_size=14),
+    st.integers(0, 10_000),
+    st.sampled_from([(64, 0.25), (100, 0.25), (100, 0.4), (120, 0.45), (90, 0.0)]),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_the_objects_are_those_of_the_plain_rule(
+    shapes: list[Polygon], seed: int, layout: tuple[int, float], at_once: int
+) -> None:
+    grid = make_grid(250, 400, size=layout[0], overlap=layout[1])
+    things = [SceneObject(shape, label=i % 2) for i, shape in enumerate(shapes)]
+    noise = Noise(merge=0.2, miss=0.1, shift=2, swell=2)
+    instances = list(detect_noisily(things, grid, noise, seed=seed))
+    joined = sorted(join_rows(instances, grid, at_once=at_once), key=lambda one: one.key)
+    assert wkb(joined) == wkb(join_reference.join(instances, grid))
 
 
 @settings(max_examples=25, deadline=None)
