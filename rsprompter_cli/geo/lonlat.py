@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,18 +97,25 @@ def areas_m2(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> list[flo
     """
     if not georef.on_earth or georef.crs_wkt is None:
         return [None] * len(geometries)
-    return [geodesic_area(lonlat) for lonlat in to_lonlat(to_map(geometries, georef), georef.crs_wkt)]
+    return list(_geodesic_areas(to_lonlat(to_map(geometries, georef), georef.crs_wkt)).tolist())
 
 
 def geodesic_area(lonlat: Any) -> float:
     """Square metres of a polygon or multipolygon in degrees, holes taken off."""
+    return float(_geodesic_areas(_as_array([lonlat]))[0])
+
+
+def _geodesic_areas(lonlat: np.ndarray) -> np.ndarray:
+    """float64 [N]: square metres of polygons and multipolygons [N] in degrees."""
     geod = _wgs84()
-    total = 0.0
-    for polygon in shapely.get_parts(lonlat):
-        for ring, sign in [(polygon.exterior, 1.0), *((hole, -1.0) for hole in polygon.interiors)]:
-            lon, lat = shapely.get_coordinates(ring).T
-            total += sign * abs(geod.polygon_area_perimeter(lon, lat)[0])
-    return total
+    parts, part_owner = shapely.get_parts(lonlat, return_index=True)
+    rings, owner = shapely.get_rings(parts, return_index=True)
+    xy, ring = shapely.get_coordinates(rings, return_index=True)
+    starts = np.searchsorted(ring, np.arange(len(rings) + 1)).tolist()
+    lon, lat = np.ascontiguousarray(xy.T)
+    areas = [abs(geod.polygon_area_perimeter(lon[a:b], lat[a:b])[0]) for a, b in pairwise(starts)]
+    outer = np.diff(owner, prepend=-1) > 0  # of each polygon the first ring; the others are holes
+    return np.bincount(part_owner[owner], np.where(outer, 1.0, -1.0) * areas, minlength=len(lonlat))
 
 
 def local_equal_area(layers: Mapping[str, tuple[Sequence[Any], str]]) -> str:

@@ -7,10 +7,13 @@ import shapely
 
 from rsprompter_cli.geo.bulk import boxes_of, common, expand, meet, object_array, within
 from rsprompter_cli.geo.instances import Views
+from rsprompter_cli.geo.overlap import common_areas
 from rsprompter_cli.geo.windows import WindowGrid
 
 MIN_LINK_IOU = 0.5
 """In the strip that two windows share, two views of one object agree at least this much."""
+
+IOU_DECIMALS = 9
 
 
 def near_pairs(views: Views, new_from: int) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +66,9 @@ def link(views: Views, first: np.ndarray, second: np.ndarray, grid: WindowGrid) 
     a, b = a + pieces.starts[of_first[pair]], b + pieces.starts[of_second[pair]]
     keep = _could_agree(pieces, a, b)
     pair, a, b = pair[keep], a[keep], b[keep]
-    area = shapely.area(shapely.intersection(pieces.polygon[a], pieces.polygon[b]))
-    iou = area / (pieces.area[a] + pieces.area[b] - area)
+    area = common_areas(pieces.polygon, a, b)
+    # Rounded, so that what is equal by construction is equal in numbers.
+    iou = np.round(area / (pieces.area[a] + pieces.area[b] - area), IOU_DECIMALS)
     linked = (iou >= MIN_LINK_IOU) & _is_best(a, b, iou) & _is_best(b, a, iou)
     pair = np.unique(pair[linked])
     return first[pair], second[pair]

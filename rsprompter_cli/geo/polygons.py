@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import contourpy
@@ -85,9 +85,22 @@ def pixel_polygons(masks: np.ndarray) -> list[Any]:
     """
     pieces: list[list[Any]] = [[] for _ in range(len(masks))]
     for labels in _label_layers(masks):
-        for outline, label in shapes(labels, mask=labels > 0, connectivity=4, transform=Affine.identity()):
-            exterior, *holes = outline["coordinates"]
-            pieces[int(label) - 1].append(shapely.Polygon(exterior, holes))
+        _outline_labels(labels, pieces)
+    return [_gather(parts) for parts in pieces]
+
+
+def label_polygons(labels: np.ndarray, count: int) -> list[Any]:
+    """The exact outlines of the areas of a label image along pixel edges.
+
+    Args:
+        labels: int32 [H, W], 0 for nothing, 1..count for the objects.
+        count: of objects.
+
+    Returns:
+        `count` polygons or multipolygons, None for labels that do not occur.
+    """
+    pieces: list[list[Any]] = [[] for _ in range(count)]
+    _outline_labels(labels, pieces)
     return [_gather(parts) for parts in pieces]
 
 
@@ -107,10 +120,13 @@ def snap(geometry: Any) -> Any:
     """A geometry on the grid of 1/256 pixel, valid there; None when nothing with area is left.
 
     It is mended first where it is not valid, as scaling leaves a hole that touches its outline: GEOS raises an
-    exception at some such geometries.
+    exception at some such geometries. A valid one whose vertices lie on the grid is taken as it is.
     """
     sound = polygon_parts(geometry)
-    return None if sound is None else polygon_parts(shapely.set_precision(sound, GRID))
+    if sound is None:
+        return None
+    steps = shapely.get_coordinates(sound) / GRID
+    return sound if (steps == np.round(steps)).all() else polygon_parts(shapely.set_precision(sound, GRID))
 
 
 def drop_specks(geometry: Any, min_piece: float) -> Any:
@@ -144,6 +160,20 @@ def simplify(geometry: Any, tolerance: float) -> Any:
         return geometry
     fewer = polygon_parts(shapely.simplify(geometry, tolerance, preserve_topology=True))
     return geometry if fewer is None else fewer
+
+
+def _outline_labels(labels: np.ndarray, pieces: list[list[Any]]) -> None:
+    """Add the connected areas of each label n of an int32 [H, W] image to pieces[n - 1]."""
+    found = list(shapes(labels, mask=labels > 0, connectivity=4, transform=Affine.identity()))
+    if not found:
+        return
+    outer = [outline["coordinates"][0] for outline, _ in found]
+    # All outer rings in one call: made one by one they would cost as much as finding them.
+    vertices = np.array(list(chain.from_iterable(outer)), np.float64)
+    rings = shapely.linearrings(vertices, indices=np.repeat(np.arange(len(outer)), [len(ring) for ring in outer]))
+    for ring, (outline, label) in zip(shapely.polygons(rings).tolist(), found, strict=True):
+        holes = outline["coordinates"][1:]
+        pieces[int(label) - 1].append(shapely.Polygon(ring.exterior, holes) if holes else ring)
 
 
 def _sample_places(samples: int, padded: int, content: int, image: int) -> np.ndarray:

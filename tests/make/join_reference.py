@@ -117,7 +117,7 @@ def link_windows(
             continue
         a, b = shapely.STRtree(pieces_b).query(pieces_a, predicate="intersects")
         shared = shapely.area(shapely.intersection(pieces_a[a], pieces_b[b]))
-        iou = shared / (shapely.area(pieces_a[a]) + shapely.area(pieces_b[b]) - shared)
+        iou = np.round(shared / (shapely.area(pieces_a[a]) + shapely.area(pieces_b[b]) - shared), 9)
         best_of_a, best_of_b = _best(a, b, iou), _best(b, a, iou)
         for i, j, agreement in zip(a.tolist(), b.tolist(), iou, strict=True):
             if agreement >= MIN_LINK_IOU and best_of_a[i] == j and best_of_b[j] == i:
