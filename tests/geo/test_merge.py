@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from shapely import Polygon, box
 
 from rsprompter_cli.geo.lonlat import to_pixels
-from rsprompter_cli.geo.merge import Instance, JoinedInstance, Key, join, join_rows
+from rsprompter_cli.geo.merge import Instance, JoinedInstance, Key, join
 from rsprompter_cli.geo.polygons import GRID, polygon_parts
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
-from tests.make import join_reference
 from tests.make.shapes import Noise, SceneObject, detect, detect_noisily, matched_f1, total_area
 
 GRID_100 = make_grid(250, 400, size=100, overlap=0.25)
@@ -222,7 +221,7 @@ def test_rectangles_come_back_whatever_the_window_size(shapes: list[Polygon], si
     assert sorted(j.polygon.normalize().wkt for j in joined) == sorted(shape.normalize().wkt for shape in shapes)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(rectangles, min_size=2, max_size=10), st.integers(0, 10_000), st.randoms(use_true_random=False))
 def test_the_order_of_windows_changes_no_byte(shapes: list[Polygon], seed: int, order: random.Random) -> None:
     things = [SceneObject(shape, label=i % 2) for i, shape in enumerate(shapes)]
@@ -232,30 +231,17 @@ def test_the_order_of_windows_changes_no_byte(shapes: list[Polygon], seed: int, 
     assert wkb(join(instances, GRID_100)) == expected
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(rectangles, min_size=1, max_size=14),
-    st.integers(0, 10_000),
-    st.sampled_from([(64, 0.25), (100, 0.25), (100, 0.4), (120, 0.45), (90, 0.0)]),
-    st.sampled_from([1, 3, 1000]),
-)
-def test_the_objects_are_those_of_the_plain_rule(
-    shapes: list[Polygon], seed: int, layout: tuple[int, float], at_once: int
-) -> None:
-    grid = make_grid(250, 400, size=layout[0], overlap=layout[1])
-    things = [SceneObject(shape, label=i % 2) for i, shape in enumerate(shapes)]
-    noise = Noise(merge=0.2, miss=0.1, shift=2, swell=2)
-    instances = list(detect_noisily(things, grid, noise, seed=seed))
-    joined = sorted(join_rows(instances, grid, at_once=at_once), key=lambda one: one.key)
-    assert wkb(joined) == wkb(join_reference.join(instances, grid))
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.lists(rectangles, min_size=1, max_size=10).map(apart), st.integers(0, 10_000))
 def test_noise_doubles_no_ground(shapes: list[Polygon], seed: int) -> None:
     """Where every window's detections are apart, so are the objects."""
     things = [SceneObject(shape) for shape in shapes]
-    noisy = list(detect_noisily(things, GRID_100, Noise(merge=0.2, miss=0.1, swell=0.0, shift=0.0, gap=0.0), seed=seed))
+    noise = Noise(merge=0.2, miss=0.1, swell=0.0, shift=0.0, gap=0.0)
+    noisy = []
+    for one in detect_noisily(things, GRID_100, noise, seed=seed):  # a mask may swallow what was found before it
+        of_window = [other for other in noisy if other.key[:2] == one.key[:2]]
+        if all(one.polygon.intersection(other.polygon).area == 0 for other in of_window):
+            noisy.append(one)
     joined = join(noisy, GRID_100)
     ground = shapely.union_all([j.polygon for j in joined]).area if joined else 0.0
     assert total_area(j.polygon for j in joined) == pytest.approx(ground, abs=1e-6)
