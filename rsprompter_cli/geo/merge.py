@@ -14,7 +14,7 @@ that are still open and the objects that reach them, however many rows the scene
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -29,6 +29,7 @@ from rsprompter_cli.geo.merge_settle import MIN_REMAINING, settle
 from rsprompter_cli.geo.windows import WindowGrid
 
 __all__ = [
+    "AT_ONCE",
     "CUT_MARGIN",
     "MIN_LINK_IOU",
     "MIN_REMAINING",
@@ -101,12 +102,28 @@ class Joiner:
         self._candidates: Candidates | None = None
         self._parts: Parts | None = None
         self._next_id = self._next_number = self._rows_done = 0
+        self._waiting: list[Instance] = []
 
     def __len__(self) -> int:
         """Instances held."""
         return len(self._views)
 
-    def add(self, instances: list[Instance], *, rows_done: int) -> list[JoinedInstance]:
+    def feed(self, instances: Sequence[Instance], *, windows_done: int) -> list[JoinedInstance]:
+        """Take in the next windows, however few; whole rows are joined when there are enough of them.
+
+        Args:
+            instances: those of the next windows of the row-major order.
+            windows_done: every window before this position has come.
+        """
+        self._waiting += instances
+        rows_done, last = windows_done // self._grid.cols, windows_done >= len(self._grid)
+        if not last and (rows_done == self._rows_done or len(self._waiting) < AT_ONCE):
+            return []
+        ready = [one for one in self._waiting if one.window_row < rows_done]
+        self._waiting = [one for one in self._waiting if one.window_row >= rows_done]
+        return self.add(ready, rows_done=rows_done)
+
+    def add(self, instances: Sequence[Instance], *, rows_done: int) -> list[JoinedInstance]:
         """Take in the next rows and give out what is finished with them, in no particular order.
 
         Args:

@@ -42,7 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -75,7 +75,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             # A file with a second name was there before, and may be one that must not be opened for writing.
             if file.is_file() and file.stat().st_nlink == 1:
                 _flush(file)
-        _flush_folder(temporary)
+        flush_folder(temporary)
         recover_folder(path)
         if path.exists():
             os.replace(path, aside)
@@ -89,7 +89,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def complete_folder(path: str | Path) -> Path:
@@ -188,11 +188,16 @@ def temporary_beside(path: Path, suffix: str = "") -> Path:
     return path.with_name(f".{path.stem[:_KEPT]}.{secrets.token_hex(4)}.tmp{suffix}")
 
 
-def _aside(path: Path) -> Path:
-    name = f".{path.name}.old"
+def hidden_beside(path: Path, suffix: str) -> Path:
+    """The lasting hidden name of something that belongs to `path`; not too long where that of `path` is not."""
+    name = f".{path.name}{suffix}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = f".{path.name[:_KEPT]}.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.old"
+        name = f".{path.name[:_KEPT]}.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{suffix}"
     return path.with_name(name)
+
+
+def _aside(path: Path) -> Path:
+    return hidden_beside(path, ".old")
 
 
 def _flush(path: Path) -> None:
@@ -200,7 +205,8 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _flush_folder(path: Path) -> None:
+def flush_folder(path: Path) -> None:
+    """Bring the names of the files in a folder to the disk."""
     # Windows cannot open a folder; its file system journals renames itself.
     if os.name == "nt":
         return

@@ -32,7 +32,11 @@ class TileReader(Protocol):
         """The pixels of a window."""
 
 
-def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> Iterator[list[tuple[Window, Tile]]]:
+ReadBatch = tuple[Window, list[tuple[Window, Tile]]]
+"""The last window of a batch, and the windows of it that hold a valid pixel, with their pixels."""
+
+
+def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> Iterator[ReadBatch]:
     """Tiles in batches that are a fixed partition of the window list, read ahead in one thread.
 
     Windows without a valid pixel are left out after reading, so a batch may be shorter or empty;
@@ -40,7 +44,7 @@ def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> It
     """
     groups = _partition(windows, batch)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-read") as reader:
-        pending: list[Future[list[tuple[Window, Tile]]]] = []
+        pending: list[Future[ReadBatch]] = []
         try:
             for group in groups:
                 pending.append(reader.submit(_read_group, scene, group))
@@ -59,9 +63,9 @@ def _partition(windows: Iterable[Window], batch: int) -> Iterator[list[Window]]:
         yield group
 
 
-def _read_group(scene: TileReader, group: Sequence[Window]) -> list[tuple[Window, Tile]]:
+def _read_group(scene: TileReader, group: Sequence[Window]) -> ReadBatch:
     tiles = ((window, scene.read(window)) for window in group)
-    return [(window, tile) for window, tile in tiles if tile.valid is None or bool(tile.valid.any())]
+    return group[-1], [(window, tile) for window, tile in tiles if tile.valid is None or bool(tile.valid.any())]
 
 
 def run_model(

@@ -130,7 +130,7 @@ def self_test_findings() -> Iterator[Finding]:
         scene, out = Path(folder, "scene.tif"), Path(folder, "found.geojson")
         write_test_scene(scene)
         result = predict_scene(scene, out, score=_TEST_SCORE)
-        found = len(result.objects)
+        found = result.objects
         back = len(read_footprints(out, class_attribute="class"))
     took = f"{time.perf_counter() - loaded:.1f} s, and {loaded - start:.1f} s to load the libraries"
     text = f"{found} polygons found in a drawn scene, written and read back in {took}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from rsprompter_cli.geo.vector import (
     OBJECT_ATTRIBUTES,
     QUALITY_ATTRIBUTES,
     VECTOR_SUFFIXES,
+    Feature,
     object_feature,
     write_features,
 )
@@ -51,6 +53,9 @@ class OutputKind(Enum):
 
 _SHORTEST_WALL = 2.0
 """Working-grid pixels: a mask's outline wavers by about one to either side."""
+
+_BLOCK = 4096
+"""Objects that are finished and placed at once: as many as make numpy's calls cheap for each."""
 
 OVERLAY_SIDE = 2048
 """Longest side of an overlay picture, pixels."""
@@ -158,6 +163,13 @@ def finish_objects(objects: Sequence[JoinedInstance], scene: Scene, options: Out
     ]
 
 
+def finish_in_blocks(objects: Iterable[JoinedInstance], scene: Scene, options: OutputOptions) -> Iterator[FoundObject]:
+    """`finish_objects` for objects that come one by one; memory does not grow with them."""
+    stream = iter(objects)
+    while block := list(islice(stream, _BLOCK)):
+        yield from finish_objects(block, scene, options)
+
+
 def _squared(polygons: Sequence[Geometry], scene: Scene) -> list[Geometry]:
     """Polygons in working-grid pixels with corners that are square on the ground, inside the scene.
 
@@ -188,15 +200,15 @@ def _square(polygon: Geometry, to_ground: np.ndarray, whole: Geometry) -> Geomet
 def write_output(
     out: Path,
     kind: OutputKind,
-    objects: Sequence[FoundObject],
+    objects: Iterable[FoundObject],
     scene: Scene,
     options: OutputOptions,
     *,
     class_names: Sequence[str],
     category_ids: Sequence[int],
     with_quality: bool = False,
-) -> list[FoundObject]:
-    """Write objects in the family of `out`, atomically.
+) -> int:
+    """Write objects in the family of `out`, atomically; into vector files one by one, in memory that does not grow.
 
     Args:
         objects: in output order; ids count from 1.
@@ -204,44 +216,44 @@ def write_output(
         with_quality: vector files have a column for the quality of each mask, which every object then has.
 
     Returns:
-        The objects that were written: a format may have no numbers for the very small.
+        Objects that were written: a format may have no numbers for the very small.
     """
-    if kind is OutputKind.COCO:
-        document = coco_document(objects, scene, class_names=class_names, category_ids=category_ids)
-        write_text(out, json.dumps(document, allow_nan=False) + "\n")
-    elif kind is OutputKind.OVERLAY:
-        _write_overlay(out, objects, scene, class_names)
-    else:
+    if kind is OutputKind.VECTOR:
         return _write_vector(out, objects, scene, options, class_names, with_quality=with_quality)
-    return list(objects)
+    found = list(objects)
+    if kind is OutputKind.COCO:
+        document = coco_document(found, scene, class_names=class_names, category_ids=category_ids)
+        write_text(out, json.dumps(document, allow_nan=False) + "\n")
+    else:
+        _write_overlay(out, found, scene, class_names)
+    return len(found)
 
 
 def _write_vector(
     out: Path,
-    objects: Sequence[FoundObject],
+    objects: Iterable[FoundObject],
     scene: Scene,
     options: OutputOptions,
     class_names: Sequence[str],
     *,
     with_quality: bool,
-) -> list[FoundObject]:
+) -> int:
     on_earth = options.on_earth(scene)
-    placed = place_polygons(objects, scene, options)
-    features = (
-        object_feature(
-            geometry,
-            class_name=class_names[found.label],
-            score=found.score,
-            area_m2=found.area if on_earth else None,
-            quality=found.quality if with_quality else None,
-        )
-        for geometry, found in zip(placed, objects, strict=True)
-    )
+
+    def features() -> Iterator[Feature]:
+        stream = iter(objects)
+        while block := list(islice(stream, _BLOCK)):
+            for geometry, found in zip(place_polygons(block, scene, options), block, strict=True):
+                yield object_feature(
+                    geometry,
+                    class_name=class_names[found.label],
+                    score=found.score,
+                    area_m2=found.area if on_earth else None,
+                    quality=found.quality if with_quality else None,
+                )
+
     attributes = QUALITY_ATTRIBUTES if with_quality else OBJECT_ATTRIBUTES
-    dropped: set[int] = set()
-    crs = scene.georef.crs_wkt if on_earth else None
-    write_features(out, features, crs, attributes=attributes, on_dropped=dropped.add)
-    return [found for place, found in enumerate(objects) if place not in dropped]
+    return write_features(out, features(), scene.georef.crs_wkt if on_earth else None, attributes=attributes)
 
 
 def place_polygons(objects: Sequence[FoundObject], scene: Scene, options: OutputOptions) -> list[Geometry]:

@@ -7,15 +7,18 @@ joined over window borders -> CRS -> features`.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.merge import Instance, JoinedInstance, join
+from rsprompter_cli.geo.merge import AT_ONCE, Joiner
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.models.forward import RatesMasks
@@ -24,17 +27,17 @@ from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
+from rsprompter_cli.predict.identity import run_identity
+from rsprompter_cli.predict.journal import Journal
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import (
-    FoundObject,
-    OutputKind,
-    OutputOptions,
-    claim_output,
-    finish_objects,
-    write_output,
-)
+from rsprompter_cli.predict.outputs import OutputKind, OutputOptions, claim_output, finish_in_blocks, write_output
 from rsprompter_cli.predict.plan import ScenePlan, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
+from rsprompter_cli.predict.spool import Spool
+from rsprompter_cli.structures import Detections, Tile
+
+_BESIDE = 2
+"""Batches that may wait to be outlined and joined while the model goes on."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +46,25 @@ class ScenePrediction:
 
     out: the file written, or None for a dry run.
     plan: windows, resolution and estimates.
-    objects: what was written, in output order, polygons in working-grid pixels.
+    objects: that were written.
     seconds: wall time of reading, detecting, joining and writing.
     """
 
     out: Path | None
     plan: ScenePlan
-    objects: list[FoundObject] = field(repr=False)
+    objects: int
     seconds: float
 
     def summary(self) -> str:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        count = len(self.objects)
-        return f"{count} object{'' if count == 1 else 's'} in {self.seconds:.1f} s -> {self.out}"
+        word = "object" if self.objects == 1 else "objects"
+        return f"{self.objects} {word} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
-        found = {"out": str(self.out) if self.out else None, "objects": len(self.objects)}
+        found = {"out": str(self.out) if self.out else None, "objects": self.objects}
         return {**found, "seconds": round(self.seconds, 2), "plan": self.plan.as_dict()}
 
 
@@ -101,73 +104,120 @@ def predict_scene(
         grid = options.reading.windows(scene, meta)
         plan = plan_scene(scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded))
         if loaded is None or out is None or kind is None:
-            return ScenePrediction(None, plan, [], time.perf_counter() - start)
-        objects = finish_objects(detect_objects(loaded, scene, grid, options, progress), scene, options.output)
-        objects = write_output(
-            Path(out),
-            kind,
-            objects,
-            scene,
-            options.output,
-            class_names=meta.class_names,
-            category_ids=meta.category_ids,
-            with_quality=isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality,
-        )
-    return ScenePrediction(Path(out), plan, objects, time.perf_counter() - start)
+            return ScenePrediction(None, plan, 0, time.perf_counter() - start)
+        score = meta.score_threshold if options.score is None else options.score
+        identity = run_identity(source, scene, grid, loaded, options, score=score)
+        with Journal(Path(out), identity, overwrite=options.overwrite) as journal, Spool(Path(out).parent) as spool:
+            collect_objects(loaded, scene, grid, options, journal, spool, score=score, progress=progress)
+            written = write_output(
+                Path(out),
+                kind,
+                finish_in_blocks(spool.read(), scene, options.output),
+                scene,
+                options.output,
+                class_names=meta.class_names,
+                category_ids=meta.category_ids,
+                with_quality=isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality,
+            )
+            journal.remove()
+    return ScenePrediction(Path(out), plan, written, time.perf_counter() - start)
 
 
-def detect_objects(
+def collect_objects(
     loaded: LoadedModel,
     scene: Scene,
     grid: WindowGrid,
     options: PredictOptions,
+    journal: Journal,
+    spool: Spool,
+    *,
+    score: float,
     progress: Progress | None = None,
-) -> list[JoinedInstance]:
-    """Run the model over the windows of a scene and join over their borders what it finds, in output order."""
-    meta = loaded.meta
-    found = find_instances(
+) -> None:
+    """Run the model over the windows that the journal lacks, and join over their borders what all of them hold.
+
+    Outlining, the journal and joining have a thread of their own, beside the model.
+
+    Args:
+        journal: is read, then written.
+        spool: gets the objects.
+        score: lowest score kept.
+    """
+    joiner = Joiner(grid)
+
+    def take(batch: DetectedBatch) -> None:
+        found = [one for detected in batch.windows for one in outline(*detected, score=score)]
+        journal.add(found, windows_done=batch.windows_done)
+        spool.add(joiner.feed(found, windows_done=batch.windows_done))
+
+    known = journal.instances()
+    while block := list(islice(known, AT_ONCE)):
+        window = block[-1].window_row * grid.cols + block[-1].window_col
+        spool.add(joiner.feed(block, windows_done=window))
+    spool.add(joiner.feed([], windows_done=journal.windows_done))
+    batches = detect_windows(
         loaded.model,
         scene,
         grid,
-        score=meta.score_threshold if options.score is None else options.score,
-        pad=not goes_whole(scene, meta, native=options.reading.native),
+        first=journal.windows_done,
+        score=score,
+        pad=not goes_whole(scene, loaded.meta, native=options.reading.native),
         batch=options.batch,
         dtype=resolve_precision(options.precision, device_of(loaded)),
-        progress=progress,
     )
-    return join(found, grid)
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside:
+        for batch in batches:
+            pending.append(beside.submit(take, batch))
+            while len(pending) > _BESIDE or (pending and pending[0].done()):
+                pending.popleft().result()
+            if progress is not None:
+                progress(batch.windows_done, len(grid))
+        while pending:
+            pending.popleft().result()
+    spool.add(joiner.feed([], windows_done=len(grid)))
 
 
-def find_instances(
+@dataclass(frozen=True, eq=False, slots=True)
+class DetectedBatch:
+    """What the model found in a batch of windows.
+
+    windows: each with its pixels and the detections in them.
+    windows_done: windows of the row-major order that are done with this batch.
+    """
+
+    windows: list[tuple[Window, Tile, Detections]]
+    windows_done: int
+
+
+def detect_windows(
     model: torch.nn.Module,
     scene: Scene,
     grid: WindowGrid,
     *,
+    first: int = 0,
     score: float,
     pad: bool = True,
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
-) -> Iterator[Instance]:
-    """The instances of every window of a scene, window by window in row-major order.
+) -> Iterator[DetectedBatch]:
+    """The detections of every window of a scene from position `first` on, in row-major order.
 
     Args:
         pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}: at least 1")
-    wanted: list[Window] = [window for window in grid.windows() if scene.may_have_data(window)]
-    done = 0
-    for tiles in read_batches(scene, wanted, batch):
-        done = min(done + batch, len(wanted))
+    positions = (grid.window_at(position) for position in range(first, len(grid)))
+    wanted = (window for window in positions if scene.may_have_data(window))
+    for last, tiles in read_batches(scene, wanted, batch):
+        detections: list[Detections] = []
         if tiles:
             pixels = [tile for _, tile in tiles]
             with only_scores_from(model, score):
                 detections = run_model(model, pixels, pad_to=grid.size if pad else None, dtype=dtype)
-            for (window, tile), found in zip(tiles, detections, strict=True):
-                yield from outline(window, tile, found, score=score)
-        if progress is not None:
-            progress(done, len(wanted))
+        windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
+        yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
 
 
 def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, options: OutputOptions) -> None:

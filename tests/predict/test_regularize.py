@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from shapely.affinity import rotate
 from shapely.geometry import box
 
 from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.predict.outputs import FoundObject, finish_in_blocks
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.rfc7946 import problems
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
@@ -30,7 +32,19 @@ def _painted(height: int, width: int, *polygons: Any) -> np.ndarray:
 
 
 def _found(scene: Path, out: Path, **options: Any) -> list[Any]:
-    return [one.polygon for one in predict_scene(scene, out, model=blob_model(), native=True, **options).objects]
+    """The polygons on their way into the file, in pixels."""
+    polygons = []
+
+    def watched(*arguments: Any) -> Iterator[FoundObject]:
+        for one in finish_in_blocks(*arguments):
+            polygons.append(one.polygon)
+            yield one
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rsprompter_cli.predict.scene.finish_in_blocks", watched)
+        result = predict_scene(scene, out, model=blob_model(), native=True, **options)
+    assert result.objects == len(polygons)
+    return polygons
 
 
 def _right_angles(polygon: Any, to_ground: np.ndarray) -> bool:

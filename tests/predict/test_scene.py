@@ -272,9 +272,9 @@ def test_ids_and_count_are_those_of_what_the_file_holds(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", pixels, gsd=0.0005)
     result = predict_scene(scene, tmp_path / "a.geojson", model=blob_model(), native=True)
     assert [feature["properties"]["id"] for feature in _features(tmp_path / "a.geojson")] == [1]
-    assert len(result.objects) == 1
+    assert result.objects == 1
     table = predict_scene(scene, tmp_path / "a.gpkg", model=blob_model(), native=True)
-    assert len(table.objects) == 2
+    assert table.objects == 2
 
 
 def test_an_object_of_unknown_area_is_written_and_counted(

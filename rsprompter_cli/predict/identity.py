@@ -1,0 +1,75 @@
+"""What tells one prediction from any other: the input, the model, and the settings that change what is found."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsprompter_cli import __version__
+from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.windows import WindowGrid
+from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.predict.options import PredictOptions
+
+_SAMPLE = 1 << 16
+"""Bytes read at the start and at the end of a file, and of each tensor of a model."""
+
+
+def run_identity(
+    source: str | Path, scene: Scene, grid: WindowGrid, loaded: LoadedModel, options: PredictOptions, *, score: float
+) -> dict[str, Any]:
+    """JSON values by what they are of; two runs with equal ones find the same.
+
+    What only shapes the output (simplifying, the smallest area) is not in it, nor what changes a detection by
+    no more than rounding (the batch, the device): a run may go on with other ones.
+
+    Args:
+        source: as the user named it.
+        scene, grid: how it is read.
+        loaded: the model.
+        options: of the run.
+        score: lowest score kept.
+    """
+    settings = {
+        **{name: value for name, value in asdict(options.reading).items() if not name.startswith("max_")},
+        "score": score,
+        "precision": options.precision,
+        "window": grid.size,
+        "overlap_px": grid.overlap_px,
+    }
+    return {
+        "input": {**_file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
+        "model": _model_digest(loaded),
+        "settings": settings,
+        "version of rsp": __version__,
+    }
+
+
+def _file_facts(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    if not path.is_file():  # an address: it is all that is known
+        return {"address": str(source)}
+    facts = path.stat()
+    with path.open("rb") as file:
+        ends = hashlib.sha256(file.read(_SAMPLE))
+        file.seek(max(0, facts.st_size - _SAMPLE))
+        ends.update(file.read(_SAMPLE))
+    return {"bytes": facts.st_size, "changed": facts.st_mtime_ns, "ends": ends.hexdigest()}
+
+
+def _model_digest(loaded: LoadedModel) -> str:
+    """A hash of the kind of model, of what it says of itself, and of the ends of each of its tensors."""
+    digest = hashlib.sha256(f"{type(loaded.model).__qualname__} {loaded.meta}".encode())
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        flat = tensor.detach().reshape(-1)
+        kept = max(1, _SAMPLE // 4 // max(1, flat.element_size()))
+        ends = torch.cat([flat[:kept], flat[-kept:]]).cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(ends.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,293 @@
+"""What a run has found so far, kept beside its output, so that a run that was killed goes on where it was.
+
+The journal holds the instances of every window that is done, as the model gave them; joining them again is
+cheap. It is one file that only grows: a line that says what run it is of, then records, each with its length
+and a checksum. A record that was being written when the power went is cut off and its windows are done again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import shapely
+from filelock import FileLock, Timeout
+
+from rsprompter_cli.errors import InputError, OutputError, shorten
+from rsprompter_cli.geo.instances import Instance
+from rsprompter_cli.io.atomic import flush_folder, hidden_beside
+
+_log = logging.getLogger(__name__)
+
+_MAGIC = b"rsp journal 1\n"
+_RECORD = struct.Struct("<QQI")
+"""Bytes of the content, windows done with it, checksum of both and of the content."""
+
+_COLUMNS = np.dtype(
+    [
+        *((name, "<i8") for name in ("row", "col", "index", "label")),
+        *((name, "<f8") for name in ("score", "quality")),
+        ("size", "<i8"),
+    ]
+)
+_LONGEST_LINE = 1 << 20
+"""Bytes of the line that says what run a journal is of are far fewer."""
+
+_FLUSH_SECONDS = 1.0
+"""A window that took longer than this is on the disk before the next one is."""
+
+
+class Journal:
+    """The journal of one run; use it as a context manager.
+
+    windows_done: of the row-major order, those that need no model any more.
+    """
+
+    def __init__(self, out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+        """Find the journal of an earlier run, if there is one.
+
+        Args:
+            out: the output it is kept beside.
+            identity: JSON values that tell the run from any other one, by what they are of: "input", "model", ...
+            overwrite: a journal of another run may be given up.
+
+        Raises:
+            OutputError: another run is at work on this output, or left a journal and `overwrite` is not set.
+        """
+        self.path = journal_path(out)
+        self.windows_done = 0
+        self._out = out
+        self._identity = json.loads(json.dumps(identity))
+        self._waiting: list[bytes] = []
+        self._flushed = time.monotonic()
+        self._file: IO[bytes] | None = None
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(hidden_beside(out, ".lock"))
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(f"{out}: another run is at work on it", "wait for it, or name another output") from error
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        try:
+            self._end = self._find(overwrite=overwrite)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """After an interruption or a fault, bring what is known to the disk and say where it is.
+
+        A run that failed before it had anything worth keeping leaves nothing, nor does one whose input is
+        damaged: it would fail again at the same place.
+        """
+        try:
+            if isinstance(error, InputError) and "bytes" in self._identity["input"]:
+                self.remove()
+            if error is not None and (self._file is not None or kind is KeyboardInterrupt):
+                self.flush()
+            if error is not None and self.windows_done and self.path.exists():
+                text = "%s keeps the %d windows done so far: run the same command again to go on"
+                _log.warning(text, self.path, self.windows_done)
+        finally:
+            if self._file is not None:
+                self._file.close()
+            self._unlock()
+
+    def instances(self) -> Iterator[Instance]:
+        """The instances of the windows that an earlier run has done, in the order of the windows."""
+        if self._end == 0:
+            return
+        with self.path.open("rb") as file:
+            _read_identity(file)
+            while file.tell() < self._end:
+                record = _read_record(file)
+                if record is None:
+                    raise OutputError(f"{self.path}: damaged since it was opened", "delete it to start over")
+                yield from _unpack(record[1])
+
+    def add(self, instances: Sequence[Instance], *, windows_done: int) -> None:
+        """Note what the next windows hold.
+
+        Args:
+            instances: theirs.
+            windows_done: windows of the row-major order that are done with them.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        content = _pack(instances)
+        self._waiting.append(_record(content, windows_done) + content)
+        self.windows_done = windows_done
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring all that was added to the disk."""
+        if not self._waiting:
+            return
+        try:
+            new = self._file is None
+            if self._file is None:
+                self._file = self._open()
+            self._file.write(b"".join(self._waiting))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if new:
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        self._waiting = []
+        self._flushed = time.monotonic()
+
+    def remove(self) -> None:
+        """The output is complete: forget all."""
+        self._waiting = []
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self.path.unlink(missing_ok=True)
+
+    def _find(self, *, overwrite: bool) -> int:
+        """Look for the journal of an earlier run; returns where its good records end, 0 when there is none."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be read: {error.strerror or error}", "delete it") from error
+        with file:
+            found = _read_identity(file)
+            if found != self._identity:
+                if found is None and _is_torn(file):
+                    return 0
+                if found is None:
+                    raise OutputError(f"{self.path} is in the way and no journal of rsp", "move it away")
+                reason = f"is of a run with {_difference(found, self._identity)}"
+                if not overwrite:
+                    way_out = "go on with the command it was begun with, or pass --overwrite to start over"
+                    raise OutputError(f"{self.path} {reason}", way_out)
+                _log.warning("%s %s: starting over", self.path, reason)
+                return 0
+            end = file.tell()
+            while (record := _read_record(file)) is not None:
+                self.windows_done, _ = record
+                end = file.tell()
+        if self.windows_done:
+            _log.info("%s: going on after %d windows", self.path, self.windows_done)
+        return end
+
+    def _open(self) -> IO[bytes]:
+        """The file to append to, cut off after the last good record."""
+        file = self.path.open("r+b" if self._end else "wb")
+        if self._end:
+            file.truncate(self._end)
+            file.seek(self._end)
+        else:
+            file.write(_MAGIC + json.dumps(self._identity, sort_keys=True).encode() + b"\n")
+        return file
+
+    def _unlock(self) -> None:
+        self._lock.release()
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+
+
+def journal_path(out: Path) -> Path:
+    """Where the journal of an output lies."""
+    return hidden_beside(out, ".journal")
+
+
+def _read_identity(file: IO[bytes]) -> Any:
+    """What run a journal is of, the file then standing at its first record; None when it is no journal."""
+    if file.read(len(_MAGIC)) != _MAGIC:
+        return None
+    line = file.readline()
+    try:
+        return json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+
+
+def _is_torn(file: IO[bytes]) -> bool:
+    """Whether a file may be a journal whose first line was being written when the process was killed."""
+    file.seek(0)
+    start = file.read(len(_MAGIC) + _LONGEST_LINE)
+    return start.startswith(_MAGIC[: len(start)]) and b"\n" not in start[len(_MAGIC) :]
+
+
+def _record(content: bytes, windows_done: int) -> bytes:
+    check = zlib.crc32(content, zlib.crc32(struct.pack("<QQ", len(content), windows_done)))
+    return _RECORD.pack(len(content), windows_done, check)
+
+
+def _read_record(file: IO[bytes]) -> tuple[int, bytes] | None:
+    """Windows done and content of the next record; None where no whole and undamaged one follows."""
+    head = file.read(_RECORD.size)
+    if len(head) < _RECORD.size:
+        return None
+    size, windows_done, _ = _RECORD.unpack(head)
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    content = file.read(size) if size <= left else b""
+    return (windows_done, content) if _record(content, windows_done) == head else None
+
+
+def _pack(instances: Sequence[Instance]) -> bytes:
+    outlines = shapely.to_wkb(np.array([one.polygon for one in instances], dtype=object), byte_order=1).tolist()
+    rows = [
+        (
+            one.window_row,
+            one.window_col,
+            one.index,
+            one.label,
+            one.score,
+            np.nan if one.quality is None else one.quality,
+            len(outline),
+        )
+        for one, outline in zip(instances, outlines, strict=True)
+    ]
+    return struct.pack("<Q", len(rows)) + np.array(rows, _COLUMNS).tobytes() + b"".join(outlines)
+
+
+def _unpack(content: bytes) -> Iterator[Instance]:
+    (count,) = struct.unpack_from("<Q", content)
+    rows = np.frombuffer(content, _COLUMNS, count, 8)
+    place = 8 + rows.nbytes
+    for row, col, index, label, score, quality, size in rows.tolist():
+        polygon = shapely.from_wkb(content[place : place + size])
+        yield Instance(row, col, index, label, score, polygon, None if quality != quality else quality)
+        place += size
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What another run had that this one has not, in words."""
+    words = []
+    for name in sorted(found.keys() | wanted.keys()):
+        theirs, ours = found.get(name), wanted.get(name)
+        if theirs == ours:
+            continue
+        if isinstance(theirs, dict) and isinstance(ours, dict) and name == "settings":
+            keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+            words += [f"{key} {_short(theirs.get(key))} instead of {_short(ours.get(key))}" for key in keys]
+        else:
+            words.append(f"another {name}")
+    return ", ".join(words)
+
+
+def _short(value: Any) -> str:
+    return shorten(json.dumps(value), 60)
