@@ -42,8 +42,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def town(folder: Path, side: int = 300) -> Path:
     rng = np.random.default_rng(5)
-    corners = rng.integers(0, side - 40, (40, 2))
-    boxes = [(int(x), int(y), int(x + w), int(y + h)) for (x, y), (w, h) in zip(corners, rng.integers(5, 40, (40, 2)))]
+    corners, sizes = rng.integers(0, side - 40, (40, 2)), rng.integers(5, 40, (40, 2))
+    boxes = [(int(x), int(y), int(x + w), int(y + h)) for (x, y), (w, h) in zip(corners, sizes, strict=True)]
     return write_scene(folder / "town.tif", paint(side, side, {"red": boxes[::2], "blue": boxes[1::2]}))
 
 
@@ -103,15 +103,14 @@ def test_a_fault_while_writing_keeps_what_was_found(tmp_path: Path, monkeypatch:
 
 
 PROGRAM = """
-import sys, time
-from pathlib import Path
+import os, sys, time
 from rsprompter_cli.cli import app
-from rsprompter_cli.predict import chosen, journal, scene
+from rsprompter_cli.predict import journal, scene
 from tests.make.stub_model import BlobModel, blob_model
 
 class Slow(BlobModel):
     def forward(self, images, targets=None):
-        time.sleep(0.03)
+        time.sleep(300 if self.seen == int(os.environ["STOP_AT"]) else 0.03)
         return super().forward(images, targets)
 
 def load(model, device):
@@ -122,13 +121,12 @@ def load(model, device):
 journal._FLUSH_SECONDS = 0.0
 scene.load_chosen = load
 scene.meta_of = lambda model: blob_model().meta
-print("ready", flush=True)
 sys.exit(app.run(sys.argv[1:]))
 """
 
 
-def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(arguments: list[str], stop_at: int = -1) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "STOP_AT": str(stop_at)}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *arguments],
         stdout=subprocess.PIPE,
@@ -140,7 +138,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], size: int) -> None:
-    for _ in range(3000):
+    for _ in range(15000):
         if process.poll() is not None or (path.exists() and path.stat().st_size > size):
             return
         time.sleep(0.02)
@@ -152,7 +150,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
     predict_scene(scene, tmp_path / "whole.geojson", model=blob_model(), native=True)
     arguments = ["predict", str(scene), "--out", str(out), "--native"]
-    with start(arguments) as rsp:
+    with start(arguments, stop_at=6) as rsp:
         wait_for(journal_path(out), rsp, 0)
         rsp.send_signal(signal.SIGINT)
         _, talk = rsp.communicate(timeout=120)
