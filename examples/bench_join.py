@@ -4,7 +4,7 @@ Each size runs in a process of its own. Making the label images that the model w
 counted. `cpu` is the time the processor worked on it, which other programs disturb less than the wall clock.
 With --sahi the same polygons are also merged by sahi's GREEDYNMM (pip install sahi), in the same process.
 
-python examples/bench_join.py [--sizes 100000,300000,1000000] [--sahi] [--out FILE.fgb]
+python examples/bench_join.py [--sizes 100000,300000,1000000] [--sahi]
 """
 
 from __future__ import annotations
@@ -141,19 +141,21 @@ def _placed(block: list[JoinedInstance], clock: Clock) -> list[Feature]:
         ]
 
 
-def run(size: int, out: Path) -> None:
+def run(size: int, out: Path, *, with_sahi: bool) -> None:
     """One size, stage by stage, printed as a row."""
     side = int(np.ceil((size / SEEN_BY) ** 0.5)) * PITCH
     town, grid, clock, counted = Town(side), make_grid(side, side, size=SIDE), Clock(), [0]
     start = time.perf_counter()
-    seen = list(detections(town, grid, clock, counted)) if size < 0 else detections(town, grid, clock, counted)
-    # Joining pulls its input: what making and outlining took in between is taken off again.
+    seen: Iterable[Instance] = detections(town, grid, clock, counted)
+    if with_sahi:
+        seen = list(seen)
+    before = {name: list(spent) for name, spent in clock.seconds.items()}
     objects: list[JoinedInstance] = []
     with clock.stage("join"):
         objects.extend(join_rows(seen, grid))
-    for other in ("made up", "outline"):
+    for name in ("made up", "outline"):  # joining pulls its input: what that took in between is taken off again
         for kind in (0, 1):
-            clock.seconds["join"][kind] -= clock.seconds[other][kind]
+            clock.seconds["join"][kind] -= clock.seconds[name][kind] - before.get(name, [0.0, 0.0])[kind]
     objects.sort(key=lambda one: one.key)
     with clock.stage("write"):
         written = write_features(out, features(iter(objects), clock), GEOREF.crs_wkt)
@@ -163,8 +165,24 @@ def run(size: int, out: Path) -> None:
     wall, cpu = time.perf_counter() - start - made_up, sum(stage[1] for stage in clock.seconds.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     stages = "  ".join(f"{name} {spent[0]:.1f} (cpu {spent[1]:.1f})" for name, spent in clock.seconds.items())
+    total = f"{counted[0]:>9} instances -> {written} objects in {wall:.1f} s (cpu {cpu:.1f}), peak {peak:.2f} GB"
+    print(f"{total}: {stages}", flush=True)
+    if with_sahi:
+        compare_with_sahi(list(seen), grid, clock)
+
+
+def compare_with_sahi(seen: list[Instance], grid: WindowGrid, clock: Clock) -> None:
+    """The same polygons through sahi; making its objects of them is not counted."""
+    from join_quality import sahi_predictions
+    from sahi.postprocess.combine import GreedyNMMPostprocess
+
+    predictions = sahi_predictions(seen, grid)
+    with clock.stage("sahi"):
+        found = GreedyNMMPostprocess(match_threshold=0.5, match_metric="IOS", class_agnostic=False)(predictions)
+    (wall, cpu), (own_wall, own_cpu) = clock.seconds["sahi"], clock.seconds["join"]
     print(
-        f"{counted[0]:>9} instances -> {written} objects in {wall:.1f} s (cpu {cpu:.1f}), peak {peak:.2f} GB: {stages}",
+        f"{'':>9} sahi GREEDYNMM: {wall:.1f} s (cpu {cpu:.1f}), {len(found)} objects; "
+        f"joining here {own_wall:.1f} s (cpu {own_cpu:.1f})",
         flush=True,
     )
 
@@ -173,14 +191,16 @@ def main() -> None:
     """Each size in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="100000,300000,1000000", help="instances, comma-separated")
+    parser.add_argument("--sahi", action="store_true", help="merge the same polygons with sahi, too")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.one:
-            run(options.one, Path(folder) / "houses.fgb")
+            run(options.one, Path(folder) / "houses.fgb", with_sahi=options.sahi)
             return
         for size in options.sizes.split(","):
-            subprocess.run([sys.executable, __file__, "--one", size], check=True)
+            more = ["--sahi"] if options.sahi else []
+            subprocess.run([sys.executable, __file__, "--one", size, *more], check=True)
 
 
 if __name__ == "__main__":
