@@ -29,7 +29,7 @@ from rsprompter_cli.config import load_config
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.structures import Detections
+from rsprompter_cli.structures import Detections, MaskPatches
 
 BLOCK, WINDOW = 512, 1024
 """Pixels: side of the file's blocks and of the windows."""
@@ -45,12 +45,13 @@ class Squares(nn.Module):
     def _squares(self, image: torch.Tensor) -> Detections:
         bright = image[0] > 200
         rows, cols = np.nonzero(bright[32::64, 32::64].numpy())
-        masks = torch.zeros((len(rows), *bright.shape), dtype=torch.bool)
-        for number, (row, col) in enumerate(zip((rows * 64).tolist(), (cols * 64).tolist(), strict=True)):
-            masks[number, row : row + 64, col : col + 64] = bright[row : row + 64, col : col + 64]
+        corners = list(zip((cols * 64).tolist(), (rows * 64).tolist(), strict=True))
+        logits = bright.float() * 20 - 10
+        values = tuple(logits[y : y + 64, x : x + 64] for x, y in corners)
+        patches = MaskPatches(values, tuple(corners), (int(logits.shape[0]), int(logits.shape[1])))
         boxes = torch.tensor(np.stack([cols, rows, cols + 1, rows + 1], axis=1) * 64.0, dtype=torch.float32)
         return Detections(
-            boxes.reshape(-1, 4), torch.zeros(len(rows), dtype=torch.int64), torch.full((len(rows),), 0.9), masks
+            boxes.reshape(-1, 4), torch.zeros(len(rows), dtype=torch.int64), torch.full((len(rows),), 0.9), patches
         )
 
 
