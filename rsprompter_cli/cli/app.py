@@ -93,7 +93,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        result = app(arguments, prog_name="rsp", standalone_mode=False)
+        # A command that starts processes repeats its own line in them.
+        result = app(arguments, prog_name="rsp", standalone_mode=False, obj=list(arguments))
     except BaseException as error:
         if os.environ.get("RSP_DEBUG") == "1" and not isinstance(error, typer.Exit):
             raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.exchange import tell
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -72,10 +73,13 @@ class _LevelFormatter(logging.Formatter):
 
 def print_error(message: str, hint: str = "") -> None:
     """One line on stderr, and in the log file when there is one."""
-    line = f"rsp: error: {' '.join(message.split())}" + (f" ({hint})" if hint else "")
+    text = " ".join(message.split()) + (f" ({hint})" if hint else "")
     # What a file or a command line holds is shown, never obeyed by the terminal.
-    line = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
-    print(line, file=sys.stderr, flush=True)
+    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    line = f"rsp: error: {text}"
+    # One process of several leaves it to the one that started it, which shows that of the first to fail.
+    if not tell(text):
+        print(line, file=sys.stderr, flush=True)
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(logging.LogRecord(ROOT_LOGGER, logging.ERROR, "", 0, line, None, None))

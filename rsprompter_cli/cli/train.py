@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
 from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
     from rsprompter_cli.config import ModelConfig
     from rsprompter_cli.train.progress import StepReport, TrainResult
+    from rsprompter_cli.train.ranks import Place
 
 _log = logging.getLogger(__name__)
 
 
 def train_command(
+    context: typer.Context,
     preset: Annotated[
         str | None,
         typer.Argument(
@@ -59,14 +62,23 @@ def train_command(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
     ] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine.")] = None,
+    procs: Annotated[
+        int | None, typer.Option("--procs", min=1, help="Train in so many processes on the CPU of this machine.")
+    ] = None,
+    deepspeed: Annotated[
+        bool, typer.Option("--deepspeed", help="By DeepSpeed's ZeRO, stage 2; --set train.zero_stage=3 for stage 3.")
+    ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
+    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
 ) -> None:
     """Train a model on a COCO set.
 
-    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/.
+    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/; with several
+    processes also ranks/, what all but the first say. Started by torchrun, SLURM or deepspeed, it joins the others.
     """
     _refuse_contradictions(
         resume=resume,
@@ -75,36 +87,80 @@ def train_command(
         random_sam=random_sam,
         backbone_weights=backbone_weights,
     )
+    _refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
-    from rsprompter_cli.train.folder import config_of_run
+    from rsprompter_cli.train.folder import RANKS, config_of_run
+    from rsprompter_cli.train.launch import require_gpus
     from rsprompter_cli.train.loop import train
+    from rsprompter_cli.train.ranks import find_place, own_talk
 
-    set_threads(threads)
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
     source = own or preset or DEFAULT_PRESET
     _refuse_misplaced(
         load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
     )
     config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)])
-    with progress_bar() as progress:
+    if deepspeed and not config.train.zero_stage:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
+    place = find_place()
+    if gpus and place is None:
+        require_gpus(gpus)
+    if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
+        _start(context, gpus or procs or 1)
+        return
+    _set_threads(threads, place)
+    folder = out or (Path("runs") / config.name if own is None else own.parent)
+    with own_talk(place, folder / RANKS), progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
             config,
             data=data or config.data.root,
-            out=out or (Path("runs") / config.name if own is None else own.parent),
+            out=folder,
             resume=resume,
             overwrite=overwrite,
             load_from=load_from,
             random_sam=random_sam,
-            device=device.value,
+            device=_kind(device, gpus=gpus, procs=procs),
             minutes=minutes,
             on_model=_print_parameters,
             on_step=shown.step,
             on_evaluation=shown.evaluation,
         )
-    _print_result(result, as_json=as_json)
+    if place is None or place.rank == 0:
+        _print_result(result, as_json=as_json)
     if result.interrupted:
         raise KeyboardInterrupt
+
+
+def _start(context: typer.Context, count: int) -> None:
+    """Run this very command line in several processes."""
+    from rsprompter_cli.train.launch import launch
+
+    if launch(context.find_root().obj, count) == INTERRUPTED_EXIT_CODE:
+        raise KeyboardInterrupt
+
+
+def _kind(device: Device, *, gpus: int | None, procs: int | None) -> str:
+    return "cuda" if gpus else "cpu" if procs else device.value
+
+
+def _set_threads(threads: int | None, place: Place | None) -> None:
+    """Limit CPU threads; processes of one machine share its cores where nobody says otherwise."""
+    if threads is None and place is not None and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // place.local_count)
+    set_threads(threads)
+
+
+def _refuse_other_device(device: Device, *, gpus: int | None, procs: int | None) -> None:
+    """Raise UsageError for options that name different devices."""
+    if gpus and procs:
+        raise UsageError("--gpus starts a process for each GPU, --procs processes on the CPU", "give one of the two")
+    if gpus and device not in (Device.AUTO, Device.CUDA):
+        raise UsageError(f"--gpus {gpus} and --device {device} contradict each other", "leave --device out")
+    if procs and device not in (Device.AUTO, Device.CPU):
+        raise UsageError(
+            f"--procs {procs} and --device {device} contradict each other", "leave --device out, or --gpus"
+        )
 
 
 def _refuse_contradictions(

@@ -49,6 +49,14 @@ class TrainConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
+    normalise: Literal["all-ranks", "each-rank"] = Field(
+        "all-ranks",
+        description="what losses are divided by: counts of all processes together, or each process by its own",
+    )
+    sync_bn: bool = Field(False, description="batch norms see the batches of all processes; GPUs only")
+    zero_stage: Literal[0, 2, 3] = Field(
+        0, description="DeepSpeed's ZeRO: 2 cuts up the optimizer's state, 3 the weights too; 0: without DeepSpeed"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     workers: int = Field(2, ge=0, description="processes that read and augment pictures")
     cache_views: int = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -124,26 +124,66 @@ def evaluate_model(
 
     With `oracle`, a SAMDet is given the boxes that the file states.
     """
+    found = detect_part(model, dataset, batch=batch, device=device, dtype=dtype, oracle=oracle, on_progress=on_progress)
+    return evaluate_results(dataset, [found])
+
+
+Part = Mapping[int, Sequence[Mapping[str, Any]]]
+"""Entries of a COCO results file by the number of the batch they were found in; masks as RLE."""
+
+
+def evaluate_results(dataset: CocoDataset, parts: Sequence[Part]) -> Evaluation:
+    """Score what several processes found, each in its part of the batches; the order of the parts does not matter."""
+    batches = {number: found for part in parts for number, found in part.items()}
+    results = [result for number in sorted(batches) for result in batches[number]]
+    return Evaluation(score_results(truth_of(dataset.coco), results), results, dataset)
+
+
+def detect_part(
+    model: nn.Module,
+    dataset: CocoDataset,
+    *,
+    batch: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    part: int = 0,
+    parts: int = 1,
+    oracle: bool = False,
+    on_progress: Progress | None = None,
+) -> dict[int, list[dict[str, Any]]]:
+    """What a model finds in every `parts`-th batch of a data set, from number `part` on.
+
+    The batches are those of a single process, so that their numbers are the same to the bit.
+    """
     categories = {label: category for category, label in dataset.labels.items()}
-    results: list[Mapping[str, Any]] = []
+    results: dict[int, list[dict[str, Any]]] = {}
+    groups = {
+        number: list(range(first, min(first + batch, len(dataset))))
+        for number, first in enumerate(range(0, len(dataset), batch))
+        if number % parts == part
+    }
+    total = sum(map(len, groups.values()))
     answer = _oracle(model, dataset) if oracle else lambda images, _: model(images, None)
     was_training = model.training
     model.eval()
     try:
         done = 0
-        for items in _batches(dataset, batch):
+        for (number, group), items in zip(groups.items(), _read_ahead(dataset, groups.values()), strict=True):
             images = [image.to(device) for image, _, _ in items]
             # no_grad, not inference_mode: what a model caches here it may use in training.
             with torch.no_grad(), autocast(device, dtype):
-                found: list[Detections] = answer(images, done)
-            for (_, _, image_id), detections in zip(items, found, strict=True):
-                results.extend(to_results(image_id, detections, categories))
+                found: list[Detections] = answer(images, group[0])
+            results[number] = [
+                result
+                for (_, _, image_id), detections in zip(items, found, strict=True)
+                for result in to_results(image_id, detections, categories)
+            ]
             done += len(items)
             if on_progress is not None:
-                on_progress(done, len(dataset))
+                on_progress(done, total)
     finally:
         model.train(was_training)
-    return Evaluation(score_results(truth_of(dataset.coco), results), results, dataset)
+    return results
 
 
 def _oracle(model: nn.Module, dataset: CocoDataset) -> Callable[[list[Tensor], int], list[Detections]]:
@@ -246,10 +286,9 @@ def _encode(masks: Tensor) -> list[dict[str, Any]]:
     return [{"size": list(run.size), "counts": run.counts.decode("ascii")} for run in runs]
 
 
-def _batches(dataset: CocoDataset, size: int) -> Iterator[list[Item]]:
-    """The items in order, `size` at a time, read ahead in one thread while the model works."""
-    indices = iter(range(len(dataset)))
-    groups = iter(lambda: list(islice(indices, size)), [])
+def _read_ahead(dataset: CocoDataset, batches: Iterable[Sequence[int]]) -> Iterator[list[Item]]:
+    """The items of batches of indices, read ahead in one thread while the model works."""
+    groups = iter(batches)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-read") as reader:
         pending = [reader.submit(_read, dataset, group) for group in islice(groups, _READ_AHEAD)]
         while pending:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from rsprompter_cli.models.step import rank_mean
 from rsprompter_cli.structures import MaskPatches, Size
 
 REGION_SIZE = 14
@@ -53,16 +54,21 @@ class FcnMaskHead(nn.Module):
 
 
 def mask_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross entropy of the true classes' masks; 0, with a gradient, over none.
+    """Binary cross entropy of the true classes' masks, mean over pixels and positives (`rank_mean`).
+
+    It is 0, with a gradient, over none.
 
     Args:
         logits: float32 [P, K, 28, 28] of the positives of all images.
         labels: int64 [P], the class of the object that each positive answers for.
         targets: float32 [P, 28, 28] of `mask_targets`.
     """
+    normaliser = rank_mean(logits.shape[0], logits)
     if logits.shape[0] == 0:
         return logits.sum()
-    return F.binary_cross_entropy_with_logits(class_masks(logits, labels), targets)
+    # Mean over each mask first: a sum over all pixels would lose digits in float32.
+    each = F.binary_cross_entropy_with_logits(class_masks(logits, labels), targets, reduction="none").mean((1, 2))
+    return each.sum() / normaliser
 
 
 def class_masks(logits: Tensor, labels: Tensor) -> Tensor:

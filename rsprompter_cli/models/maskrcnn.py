@@ -13,9 +13,11 @@ from torchvision.ops.poolers import initLevelMapper
 
 from rsprompter_cli.models.fcn_mask import paste_masks
 from rsprompter_cli.models.forward import answer
+from rsprompter_cli.models.matcher import sample
 from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
 from rsprompter_cli.models.resnet import keep_norms_in_eval
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD
+from rsprompter_cli.models.step import rank_mean
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
 
@@ -58,6 +60,8 @@ class MaskRcnn(nn.Module):
             # torchvision guesses the strides from the first images it sees, and guesses wrong where they are padded.
             pool.scales = [1 / stride for stride in _STRIDES]
             pool.map_levels = initLevelMapper(2, 5)
+        for part in (self.rpn, self.roi_heads):
+            part.fg_bg_sampler = _Sampler(part.fg_bg_sampler.batch_size_per_image, part.fg_bg_sampler.positive_fraction)
         for head in (self.rpn.head, self.roi_heads.box_predictor, self.roi_heads.mask_predictor):
             # In bfloat16 boxes would be off by pixels: it has 8 bits of mantissa.
             head.register_forward_hook(_in_float32)
@@ -109,7 +113,12 @@ class MaskRcnn(nn.Module):
         features = self.features(batch)
         proposals, losses = self.rpn(ImageList(batch, list(sizes)), features, wanted)
         _, head_losses = self.roi_heads(features, proposals, list(sizes), wanted)
-        return {_LOSS_NAMES[name]: value for name, value in (losses | head_losses).items()}
+        anchors, regions = self.rpn.fg_bg_sampler, self.roi_heads.fg_bg_sampler
+        counts = dict.fromkeys(losses, anchors.taken) | dict.fromkeys(head_losses, regions.taken)
+        counts["loss_mask"] = regions.positive
+        # torchvision divides by what this batch counts.
+        shares = {name: count / rank_mean(count, batch) for name, count in counts.items()}
+        return {_LOSS_NAMES[name]: value * shares[name] for name, value in (losses | head_losses).items()}
 
     @torch.no_grad()
     def detect(self, batch: Tensor, metas: Sequence[ImageMeta]) -> list[Detections]:
@@ -129,6 +138,32 @@ class MaskRcnn(nn.Module):
             masks = paste_masks(part["masks"][:, 0], boxes, meta.frame.image)
             results.append(Detections(boxes, part["labels"] - 1, part["scores"], masks))
         return results
+
+
+class _Sampler:
+    """torchvision's sampler of anchors and regions, but for its chance; it knows how many it took last.
+
+    Args:
+        batch_size_per_image: boxes to take of an image at most.
+        positive_fraction: share of them that may be positive.
+    """
+
+    def __init__(self, batch_size_per_image: int, positive_fraction: float) -> None:
+        self.batch_size_per_image = batch_size_per_image
+        self.positive_fraction = positive_fraction
+        self.taken = self.positive = 0
+
+    def __call__(self, matched: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Per image of positives (from 1) and background (0), [N] each, masks of 0 and 1 of those that are taken."""
+        self.taken = self.positive = 0
+        chosen: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for image, labels in enumerate(matched):
+            drawn = sample(labels.long(), self.batch_size_per_image, self.positive_fraction, image=image)
+            for masks, indices in zip(chosen, drawn, strict=True):
+                masks.append(torch.zeros_like(labels, dtype=torch.uint8).index_fill_(0, indices, 1))
+            self.positive += drawn[0].numel()
+            self.taken += drawn[0].numel() + drawn[1].numel()
+        return chosen
 
 
 def _in_float32(module: nn.Module, inputs: Any, output: Any) -> Any:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rsprompter_cli.models.boxes import box_overlaps
+from rsprompter_cli.models.step import draw
 
 IGNORED = -1
 BACKGROUND = 0
@@ -80,38 +81,19 @@ def _forced(overlaps: Tensor, minimum: float, start: int) -> Tensor:
     return (tied * numbers[:, None]).amax(dim=0)
 
 
-def sample(matched: Tensor, count: int, positive_share: float) -> tuple[Tensor, Tensor]:
+def sample(matched: Tensor, count: int, positive_share: float, *, image: int) -> tuple[Tensor, Tensor]:
     """Draw priors for a loss: at most a share of positives, filled up with background.
 
     Args:
         matched: int64 [N] from `match`.
         count: priors to draw at most.
         positive_share: share of `count` that positives may take.
+        image: of the batch, whose priors these are.
 
     Returns:
         indices of positives and of background, int64, each ascending where all are taken.
     """
     positive = torch.nonzero(matched > 0).squeeze(1)
-    positive = positive[draw(positive.numel(), int(count * positive_share), matched.device)]
+    positive = positive[draw(positive.numel(), int(count * positive_share), matched.device, image=image)]
     negative = torch.nonzero(matched == BACKGROUND).squeeze(1)
-    return positive, negative[draw(negative.numel(), count - positive.numel(), matched.device)]
-
-
-def draw(count: int, most: int | None, device: torch.device) -> Tensor:
-    """Choose at most `most` of `count` things at random; the one way in which models draw.
-
-    Chance is torch's default generator on the CPU, whatever the device, so that one seed gives one
-    choice everywhere and a resumed run, which restores that generator, draws on as if never stopped.
-    It is asked only when there are more than `most`.
-
-    Args:
-        count: things there are.
-        most: things to choose at most; None: all.
-        device: of the result.
-
-    Returns:
-        their indices, int64; ascending where all are taken.
-    """
-    if most is None or count <= most:
-        return torch.arange(count, device=device)
-    return torch.randperm(count)[:most].to(device)
+    return positive, negative[draw(negative.numel(), count - positive.numel(), matched.device, image=image)]

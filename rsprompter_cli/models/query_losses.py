@@ -16,25 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsprompter_cli.models.query_decoder import QueryOutput, mask_logits
+from rsprompter_cli.models.step import Draw, rank_mean, uniform
 from rsprompter_cli.structures import Target
-
-Draw = Callable[[tuple[int, ...], torch.device], Tensor]
-"""Uniform draws from [0, 1), float32 of a shape on a device."""
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0
 """Of the losses, and of the costs by which objects are matched."""
 NO_OBJECT_WEIGHT = 0.1
 """Of queries without an object in the class loss."""
 _DICE_EPS = 1.0
-
-
-def _alone(value: Tensor) -> Tensor:
-    return value
-
-
-def uniform(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Draws of torch's own generator."""
-    return torch.rand(shape, device=device)
 
 
 class Match(NamedTuple):
@@ -56,9 +45,6 @@ class QueryCriterion:
         oversample: points drawn for each that is kept for its uncertainty.
         importance: share of the points kept for their uncertainty, the others stay random.
         side: of the padded frame over which masks and points lie, pixels.
-
-    Attributes:
-        rank_mean: mean of a scalar over all processes of a run; itself where there is one.
     """
 
     def __init__(self, *, num_classes: int, points: int, oversample: float, importance: float, side: int) -> None:
@@ -67,7 +53,6 @@ class QueryCriterion:
         self.oversample = oversample
         self.importance = importance
         self.side = side
-        self.rank_mean: Callable[[Tensor], Tensor] = _alone
 
     def losses(
         self,
@@ -111,11 +96,11 @@ class QueryCriterion:
             output: of B images.
             features: mask features [B, D, h, w].
             targets: B ground truths.
-            draw: points at which masks are compared, [1, P, 2] for each image.
+            draw: of the points at which masks are compared, P for each image.
         """
         matches = []
         for index, target in enumerate(targets):
-            points = draw((1, self.points, 2), features.device)
+            points = draw([index], (self.points, 2), features.device)
             with torch.autocast(features.device.type, enabled=False):
                 # A mask is linear in the features: those are read at the points, the masks never made.
                 read = _sample(features[index : index + 1].float(), points)[0]  # [D, P]
@@ -129,7 +114,7 @@ class QueryCriterion:
         return matches
 
     def class_loss(self, logits: Tensor, targets: Sequence[Target], matches: Sequence[Match]) -> Tensor:
-        """Weighted cross entropy over all queries of the batch.
+        """Weighted cross entropy over all queries, divided by their weights (`rank_mean`).
 
         Args:
             logits: [B, Q, K + 1].
@@ -139,7 +124,8 @@ class QueryCriterion:
             row[match.queries] = target.labels[match.objects]
         weights = logits.new_ones(self.num_classes + 1, dtype=torch.float32)
         weights[-1] = NO_OBJECT_WEIGHT
-        return CLASS_WEIGHT * F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weights)
+        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weights, reduction="sum")
+        return CLASS_WEIGHT * total / rank_mean(float(weights[labels].sum()), logits)
 
     def mask_losses(
         self, masks: Mapping[str, Tensor], targets: Sequence[Target], matches: Sequence[Match], draw: Draw = uniform
@@ -150,19 +136,20 @@ class QueryCriterion:
             masks: by the ending of their losses' names, logits [n, h, w] of the matched queries of all images
                 in order. The points are drawn where the first are uncertain, and serve all.
             targets, matches: of B images.
-            draw: first [n, P * oversample, 2] points to choose from, then [n, random points, 2].
+            draw: for each of the n masks first P * oversample points to choose from, then the random ones.
 
         Returns:
             loss_mask and loss_dice for each ending; zero, with a gradient, where nothing is matched.
         """
         first = next(iter(masks.values()))
+        counts = [len(match.queries) for match in matches]
+        matched, objects = rank_mean(sum(counts), first), rank_mean(sum(max(count, 1) for count in counts), first)
         if first.shape[0] == 0:
             return {f"{name}{end}": part.float().sum() for end, part in masks.items() for name in _MASK_LOSSES}
-        counts = [len(match.queries) for match in matches]
-        normaliser = self.rank_mean(first.new_tensor(float(sum(max(count, 1) for count in counts)))).clamp(min=1)
+        owners = [index for index, count in enumerate(counts) for _ in range(count)]
         losses = {}
         with torch.autocast(first.device.type, enabled=False):
-            points = self.uncertain_points(first.detach().float(), draw)
+            points = self.uncertain_points(first.detach().float(), owners, draw)
             truth = torch.cat(
                 [
                     sample_masks(target.masks, match.objects, part, self.side)
@@ -171,23 +158,26 @@ class QueryCriterion:
             )
             for end, part in masks.items():
                 logits = sample_maps(part.float(), points)
-                losses[f"loss_mask{end}"] = MASK_WEIGHT * F.binary_cross_entropy_with_logits(logits, truth)
-                losses[f"loss_dice{end}"] = DICE_WEIGHT * dice(logits.sigmoid(), truth).sum() / normaliser
+                each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+                losses[f"loss_mask{end}"] = MASK_WEIGHT * each.sum() / matched
+                losses[f"loss_dice{end}"] = DICE_WEIGHT * dice(logits.sigmoid(), truth).sum() / objects
         return losses
 
     @torch.no_grad()
-    def uncertain_points(self, logits: Tensor, draw: Draw = uniform) -> Tensor:
+    def uncertain_points(self, logits: Tensor, owners: Sequence[int], draw: Draw = uniform) -> Tensor:
         """Points [n, P, 2] at which a mask is compared: most where its logits [n, h, w] are near 0.
 
         Source: PointRend (arXiv 1912.08193), section 3.2.
+
+        Args:
+            owners: the image of the batch that each mask is of.
         """
-        count = logits.shape[0]
-        drawn = draw((count, int(self.points * self.oversample), 2), logits.device)
+        drawn = draw(owners, (int(self.points * self.oversample), 2), logits.device)
         kept = int(self.importance * self.points)
         nearest = (-sample_maps(logits, drawn).abs()).topk(kept, dim=1).indices
         points = drawn.gather(1, nearest[..., None].expand(-1, -1, 2))
         if kept < self.points:
-            points = torch.cat([points, draw((count, self.points - kept, 2), logits.device)], dim=1)
+            points = torch.cat([points, draw(owners, (self.points - kept, 2), logits.device)], dim=1)
         return points
 
 

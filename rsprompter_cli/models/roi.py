@@ -17,6 +17,7 @@ from rsprompter_cli.models.boxes import ROI_SCALE, decode_boxes, encode_boxes
 from rsprompter_cli.models.losses import smooth_l1_sum
 from rsprompter_cli.models.matcher import MatchRule, match, sample
 from rsprompter_cli.models.neck import PYRAMID_STRIDES
+from rsprompter_cli.models.step import rank_mean
 from rsprompter_cli.structures import Size
 
 BOX_SIZE = 7
@@ -80,7 +81,7 @@ def _level_of(boxes: Tensor) -> Tensor:
     return (side / _FINEST_SCALE + 1e-6).log2().floor().clamp(0, _LEVELS - 1).long()
 
 
-def sample_rois(proposals: Tensor, objects: Tensor, rule: MatchRule, samples: int) -> RoiSamples:
+def sample_rois(proposals: Tensor, objects: Tensor, rule: MatchRule, samples: int, *, image: int) -> RoiSamples:
     """Match proposals with the ground truth, add the ground truth itself, draw for the loss.
 
     Args:
@@ -88,11 +89,12 @@ def sample_rois(proposals: Tensor, objects: Tensor, rule: MatchRule, samples: in
         objects: float32 [G, 4], ground truth.
         rule: the overlaps that decide.
         samples: boxes to draw at most, a quarter of them positive at most.
+        image: of the batch, whose proposals these are.
     """
     own = torch.arange(1, objects.shape[0] + 1, device=objects.device)
     matched = torch.cat([own, match(proposals, objects, rule)])
     candidates = torch.cat([objects, proposals])
-    positive, negative = sample(matched, samples, _POSITIVE_SHARE)
+    positive, negative = sample(matched, samples, _POSITIVE_SHARE, image=image)
     return RoiSamples(candidates[torch.cat([positive, negative])], matched[positive] - 1)
 
 
@@ -149,7 +151,7 @@ class BoxHead(nn.Module):
         boxes: Sequence[Tensor],
         labels: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        """Class and box loss, both divided by the number of sampled boxes of the batch.
+        """Class and box loss, both divided by the number of sampled boxes (`rank_mean`).
 
         Args:
             logits, offsets: of `forward` for the samples of all images in order.
@@ -165,7 +167,7 @@ class BoxHead(nn.Module):
             wanted.append(names[drawn.objects])
             targets.append(encode_boxes(drawn.boxes[:positive], truth[drawn.objects], ROI_SCALE))
             start += count
-        total = max(start, 1)
+        total = rank_mean(start, logits)
         chosen = offsets[torch.cat(positives), torch.cat(wanted)]  # [P, 4]
         return {
             "loss_cls": F.cross_entropy(logits, torch.cat(classes), reduction="sum") / total,

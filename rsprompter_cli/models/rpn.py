@@ -18,6 +18,7 @@ from rsprompter_cli.models.boxes import RPN_SCALE, decode_boxes, encode_boxes
 from rsprompter_cli.models.losses import smooth_l1_sum
 from rsprompter_cli.models.matcher import RPN_RULE, match, sample
 from rsprompter_cli.models.neck import PYRAMID_STRIDES
+from rsprompter_cli.models.step import rank_mean
 from rsprompter_cli.structures import Size
 
 
@@ -136,7 +137,7 @@ class RegionProposals(nn.Module):
         level_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(anchors.device)
         for index, objects in enumerate(boxes):
             matched = match(anchors, objects, RPN_RULE)
-            positive, negative = sample(matched, self.samples, 0.5)
+            positive, negative = sample(matched, self.samples, 0.5, image=index)
             sampled += max(positive.numel(), 1) + max(negative.numel(), 1)
             chosen = torch.cat([positive, negative])
             truth = torch.zeros_like(chosen, dtype=torch.float32)
@@ -153,7 +154,8 @@ class RegionProposals(nn.Module):
                     for here in (level_of[positive] == level for level in range(len(counts)))
                 ]
             )
-        return object_loss / sampled, box_loss / sampled
+        normaliser = rank_mean(sampled, logits)
+        return object_loss / normaliser, box_loss / normaliser
 
     def _anchors(self, output: RpnOutput) -> list[Tensor]:
         return [

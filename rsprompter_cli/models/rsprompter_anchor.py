@@ -17,13 +17,14 @@ from rsprompter_cli.models.encoder_cache import EncoderCache, encode
 from rsprompter_cli.models.forward import answer
 from rsprompter_cli.models.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import stretch
-from rsprompter_cli.models.matcher import ROI_RULE, draw
+from rsprompter_cli.models.matcher import ROI_RULE
 from rsprompter_cli.models.neck import Neck
 from rsprompter_cli.models.positions import sine_positions
 from rsprompter_cli.models.preprocess import ImageMeta, boxes_to_image
 from rsprompter_cli.models.roi import BoxDetections, BoxHead, RoiSamples, roi_features
 from rsprompter_cli.models.rpn import RegionProposals
 from rsprompter_cli.models.sam import PromptedDecoder
+from rsprompter_cli.models.step import draw, rank_mean
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.two_stage import box_losses, find_boxes
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
@@ -210,10 +211,14 @@ class RSPrompterAnchor(nn.Module):
 
     def _mask_loss(self, features: Features, samples: Sequence[RoiSamples], targets: Sequence[Target]) -> Tensor:
         """Mean binary cross entropy over positives and pixels of the padded frame."""
-        chosen = [draw(drawn.objects.shape[0], self.mask_samples, drawn.boxes.device) for drawn in samples]
+        chosen = [
+            draw(drawn.objects.shape[0], self.mask_samples, drawn.boxes.device, image=index)
+            for index, drawn in enumerate(samples)
+        ]
         positives = [drawn.boxes[picked] for drawn, picked in zip(samples, chosen, strict=True)]
         objects = [drawn.objects[picked] for drawn, picked in zip(samples, chosen, strict=True)]
         count = sum(part.shape[0] for part in positives)
+        normaliser = rank_mean(count, features.embedding)
         # Zero with a gradient: a batch without positives must still go through the backward pass.
         total = features.located[0].float().sum() * 0
         if count == 0:
@@ -222,4 +227,4 @@ class RSPrompterAnchor(nn.Module):
         for index, (part, owners, target) in enumerate(zip(prompts, objects, targets, strict=True)):
             logits = self.mask_decoder(features.embedding[index : index + 1], part)
             total = total + full_frame_mask_loss(logits, target.masks, owners, self.image_size)
-        return total / (count * self.image_size**2)
+        return total / (normaliser * self.image_size**2)

@@ -21,6 +21,7 @@ from rsprompter_cli.models.crops import mask_crops
 from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.preprocess import normalise
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
+from rsprompter_cli.models.step import any_number, permutation, rank_mean
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, MaskPatches, Target
 
@@ -134,19 +135,20 @@ class SamCls(nn.Module):
             float32 scalar loss_cls.
         """
         crops, labels = [], []
-        for image, target in zip(images, targets, strict=True):
+        for index, (image, target) in enumerate(zip(images, targets, strict=True)):
             found = self.find_masks(image)
             truth = self.label_masks(found, target)
-            chosen = self._draw(truth)
+            chosen = self._draw(truth, index)
             made = self._crops(image, found, chosen)
-            crops.append(torch.stack([self._augmented(crop) for crop in made]) if chosen else made)
+            crops.append(torch.stack([self._augmented(crop, index) for crop in made]) if chosen else made)
             labels.append(truth[chosen])
         weight: Tensor = self.resnet.get_parameter("fc.weight")
         wanted = torch.cat(labels).to(weight.device)
+        normaliser = rank_mean(wanted.shape[0], weight)
         if wanted.shape[0] == 0:
             # Zero with a gradient: a batch without masks must still go through the backward pass.
             return {"loss_cls": weight.float().sum() * 0}
-        return {"loss_cls": F.cross_entropy(self.classify(torch.cat(crops)), wanted)}
+        return {"loss_cls": F.cross_entropy(self.classify(torch.cat(crops)), wanted, reduction="sum") / normaliser}
 
     @torch.no_grad()
     def detect(self, image: Tensor) -> Detections:
@@ -194,21 +196,21 @@ class SamCls(nn.Module):
             chosen=chosen,
         )
 
-    def _draw(self, labels: Tensor) -> list[int]:
-        """Which masks a step sees; chance is asked only when there are too many."""
+    def _draw(self, labels: Tensor, image: int) -> list[int]:
+        """Which masks of an image a step sees; chance is asked only when there are too many."""
         background = int(self.resnet.get_parameter("fc.weight").shape[0]) - 1
         if labels.shape[0] <= self.crop_samples:
             return list(range(labels.shape[0]))
         objects, others = (labels < background).nonzero()[:, 0], (labels == background).nonzero()[:, 0]
         few = max(self.crop_samples // 2, self.crop_samples - others.shape[0])
-        objects = objects[torch.randperm(objects.shape[0])[:few]]
-        others = others[torch.randperm(others.shape[0])[: self.crop_samples - objects.shape[0]]]
+        objects = objects[permutation(objects.shape[0], image=image)[:few]]
+        others = others[permutation(others.shape[0], image=image)[: self.crop_samples - objects.shape[0]]]
         chosen: list[int] = torch.cat([objects, others]).sort().values.tolist()
         return chosen
 
-    def _augmented(self, crop: Tensor) -> Tensor:
+    def _augmented(self, crop: Tensor, image: int) -> Tensor:
         if self.crop_transform is None:
             return crop
-        chance = np.random.default_rng(int(torch.randint(2**62, ())))
+        chance = np.random.default_rng(any_number(image=image))
         pixels, _ = self.crop_transform(crop.round().clamp(0, 255).to("cpu", torch.uint8), [], chance)
         return pixels.to(crop)

@@ -19,7 +19,8 @@ from rsprompter_cli.models.pixel_decoder import PixelDecoder
 from rsprompter_cli.models.preprocess import ImageMeta
 from rsprompter_cli.models.query_decoder import QueryDecoder, QueryOutput, mask_logits
 from rsprompter_cli.models.query_instances import find_instances
-from rsprompter_cli.models.query_losses import Draw, QueryCriterion, named_by_layer, uniform
+from rsprompter_cli.models.query_losses import QueryCriterion, named_by_layer
+from rsprompter_cli.models.step import Draw, uniform
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
 

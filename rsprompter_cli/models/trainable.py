@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,6 +13,9 @@ ADAPTER_MARK = ".lora_"
 
 _NEVER = "position."
 """SAM's random Fourier frequencies are constants, not weights."""
+
+_UNREACHED = re.compile(r"mask_decoder\.decoder\.(iou_prediction_head|output_hypernetworks_mlps\.[123])\.")
+"""Of a decoder that trains no loss asks for the quality of a mask, nor for the three masks of an ambiguous prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,16 @@ def set_trainable(model: nn.Module, *, encoder: str, decoder: str) -> None:
             trains = True
         parameter.requires_grad_(trains)
     keep_frozen_in_eval(model)
+
+
+def moved_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that an optimizer moves: those that train and that a loss may reach.
+
+    The others would get no gradient but shrink by weight decay, where zeros take the place of a gradient.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not _UNREACHED.match(name):
+            yield parameter
 
 
 def is_frozen(module: nn.Module) -> bool:

@@ -44,8 +44,8 @@ def box_losses(
     output = rpn(levels)
     object_loss, offset_loss = rpn.losses(output, boxes)
     drawn = [
-        sample_rois(proposal.boxes, truth, rule, samples)
-        for proposal, truth in zip(rpn.propose(output, sizes), boxes, strict=True)
+        sample_rois(proposal.boxes, truth, rule, samples, image=index)
+        for index, (proposal, truth) in enumerate(zip(rpn.propose(output, sizes), boxes, strict=True))
     ]
     logits, offsets = box_head(roi_features(region_levels, [part.boxes for part in drawn], BOX_SIZE))
     losses = box_head.losses(logits, offsets, drawn, boxes, [target.labels for target in targets])

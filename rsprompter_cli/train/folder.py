@@ -18,6 +18,7 @@ LAST = "last"
 CONFIG_FILE = "config.toml"
 ENCODER_MAPS = "encoder-maps"
 AUTOMASKS = "automatic-masks"
+RANKS = "ranks"
 _LOCK_FILE = ".lock"
 _OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
 

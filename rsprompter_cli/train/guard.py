@@ -115,14 +115,17 @@ def _savers(model: ModelConfig) -> list[str]:
 class StopRequest:
     """Whether the run should end at the next good moment: Ctrl-C, SIGTERM or a time budget.
 
-    As a context manager it takes over both signals; a second Ctrl-C ends the run at once.
+    As a context manager it takes over both signals; a second Ctrl-C ends the run at once. A process that
+    another one started is asked by a file instead, and ends by itself when that other one is gone.
 
     Args:
         minutes: budget from now on, None for no limit.
+        file: whose existence is a request like Ctrl-C, None for no such file.
     """
 
-    def __init__(self, minutes: float | None = None) -> None:
+    def __init__(self, minutes: float | None = None, *, file: Path | None = None) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        self._file = file
         self._signal: int | None = None
         self._former: dict[int, Any] = {}
 
@@ -139,8 +142,10 @@ class StopRequest:
 
     @property
     def interrupted(self) -> bool:
-        """A signal came."""
-        return self._signal is not None
+        """A signal came, to this process or to the one that started it."""
+        # The folder of the file goes with the process that made it.
+        asked = self._file is not None and (self._file.exists() or not self._file.parent.exists())
+        return asked or self._signal is not None
 
     @property
     def wanted(self) -> bool:
@@ -148,7 +153,7 @@ class StopRequest:
         return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if self.interrupted:
             raise KeyboardInterrupt
         self._signal = number
         _log.warning("stopping after this step and saving the state (once more to stop at once)")

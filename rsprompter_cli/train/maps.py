@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -89,17 +90,21 @@ def cache_of(model: nn.Module) -> EncoderCache | AutomaskCache | None:
     return model.encoder_cache if isinstance(model, KeepsEncoderMaps) else None
 
 
-def require_masks(model: nn.Module, train_images: int) -> None:
+def require_masks(model: nn.Module, train_images: int, own_images: int, everywhere: Callable[[bool], bool]) -> None:
     """Refuse to go on with SAM-cls when SAM found no mask in any picture.
 
     Args:
-        train_images: pictures of an epoch; a run that resumed has not seen all of them at its first end.
+        train_images: pictures of an epoch.
+        own_images: those that this process sees; if it resumed it has not seen all of them at its first end.
+        everywhere: whether something is so in all processes.
 
     Raises:
         TrainingError: its classifier has nothing to learn from.
     """
-    cache = model.mask_cache if isinstance(model, SamCls) else None
-    if cache is not None and cache.given == 0 and cache.hits + cache.misses >= train_images:
+    if not isinstance(model, SamCls) or model.mask_cache is None:
+        return
+    cache = model.mask_cache
+    if everywhere(cache.given == 0 and cache.hits + cache.misses >= own_images):
         raise TrainingError(
             f"SAM found no mask in any of the {train_images} pictures: the classifier has nothing to learn from",
             "take another SAM (--sam), or lower model.automask.min_predicted_iou or min_stability",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rsprompter_cli.errors import TrainingError
+from rsprompter_cli.models.trainable import moved_parameters
 
 _BETAS = (0.9, 0.999)
 _WARMUP_START = 1e-3
@@ -15,14 +16,14 @@ _COSINE_FLOOR = 1e-3
 
 
 def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the parameters that train; frozen ones get no optimizer state.
+    """AdamW over the parameters that train and that a loss may reach; the others get no optimizer state.
 
     Weight decay applies to all of them, norms and biases included, as in the original.
 
     Raises:
         TrainingError: nothing trains.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters = list(moved_parameters(model))
     if not parameters:
         raise TrainingError("no parameter of the model trains", "set model.encoder or model.decoder to train")
     return torch.optim.AdamW(parameters, lr=lr, betas=_BETAS, weight_decay=weight_decay)

@@ -1,7 +1,12 @@
-"""The order of training pictures: a function of (seed, epoch), so that a resumed run goes on in it."""
+"""The order of training pictures: a function of (seed, epoch), so that a resumed run goes on in it.
+
+All ranks of a run share one order. A batch of the run is `batch_size` pictures for each rank, in rank order; the last
+batch of an epoch may be smaller, and its last ranks may get none: they are lent a picture that does not count.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,33 +22,46 @@ from rsprompter_cli.structures import Batch
 
 
 class EpochBatches(Sampler[list[int]]):
-    """All pictures once per epoch, shuffled by (seed, epoch); the last batch may be smaller.
+    """All pictures once per epoch, shuffled by (seed, epoch).
 
-    `begin` names the epoch and the first batch that the next iteration gives.
+    `begin` names the epoch and how much of it is done when the next iteration begins.
+
+    Args:
+        length: pictures in all.
+        batch_size: of each rank.
+        rank, ranks: whose part of each batch is given.
     """
 
-    def __init__(self, length: int, batch_size: int, *, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1) -> None:
         self._length = length
-        self._batch_size = batch_size
+        self._own = batch_size
+        self._whole = batch_size * ranks
+        self._rank = rank
         self._seed = seed
         self._epoch = 0
-        self._start = 0
+        self._done = 0
 
-    def begin(self, epoch: int, start: int = 0) -> None:
-        """The next iteration gives the batches of `epoch` from number `start` on."""
-        self._epoch, self._start = epoch, start
+    def begin(self, epoch: int, done: int = 0) -> None:
+        """The next iteration gives the batches of `epoch` after its first `done` pictures."""
+        self._epoch, self._done = epoch, done
 
     def __len__(self) -> int:
-        return len(self.sizes()) - self._start
+        return len(self.sizes(self._done))
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.random.default_rng((self._seed, self._epoch)).permutation(self._length).tolist()
-        for first in range(self._start * self._batch_size, self._length, self._batch_size):
-            yield order[first : first + self._batch_size]
+        for first in range(self._done, self._length, self._whole):
+            whole = order[first : first + self._whole]
+            own = whole[self._rank * self._own : (self._rank + 1) * self._own]
+            yield own or whole[:1]
 
-    def sizes(self) -> list[int]:
-        """How many pictures each batch of a whole epoch holds."""
-        return [min(self._batch_size, self._length - first) for first in range(0, self._length, self._batch_size)]
+    def sizes(self, done: int = 0) -> list[int]:
+        """How many pictures each batch of an epoch holds, all ranks together, after its first `done` pictures."""
+        return [min(self._whole, self._length - first) for first in range(done, self._length, self._whole)]
+
+    def own(self, size: int) -> int:
+        """How many pictures of a batch of that size count for this rank."""
+        return min(max(size - self._rank * self._own, 0), self._own)
 
 
 class EpochLoader:
@@ -52,7 +70,9 @@ class EpochLoader:
     The workers outlive an epoch. Neither order nor augmentation depends on their number.
 
     Args:
+        batch_size: pictures of each rank and batch.
         views: augmented views of each picture that take turns epoch by epoch; 0: a new one each epoch.
+        rank, ranks: whose part of each batch is read.
         context: how processes start, None for the system's way; `spawn` is that of Windows and macOS.
     """
 
@@ -64,11 +84,13 @@ class EpochLoader:
         seed: int,
         workers: int,
         views: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
         context: str | None = None,
     ) -> None:
         self._dataset = dataset
         self._views = views
-        self._batches = EpochBatches(len(dataset), batch_size, seed=seed)
+        self._batches = EpochBatches(len(dataset), batch_size, seed=seed, rank=rank, ranks=ranks)
         self._loader: DataLoader[Any] = DataLoader(
             _Told(dataset),
             batch_sampler=self._batches,
@@ -81,22 +103,36 @@ class EpochLoader:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from number `start` on.
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """This rank's batches of `epoch` after its first `done` pictures.
 
         Raises:
             InputError: a picture cannot be read.
         """
         self._dataset.set_epoch(epoch % self._views if self._views else epoch)
-        self._batches.begin(epoch, start)
+        self._batches.begin(epoch, done)
         for batch in self._loader:
             if isinstance(batch, RspError):
                 raise batch
             yield batch
 
-    def sizes(self) -> list[int]:
-        """How many pictures each batch of an epoch holds."""
-        return self._batches.sizes()
+    def sizes(self, done: int = 0) -> list[int]:
+        """How many pictures each batch of an epoch holds, all ranks together, after its first `done` pictures."""
+        return self._batches.sizes(done)
+
+    def own(self, size: int) -> int:
+        """How many pictures of a batch of that size count for this rank."""
+        return self._batches.own(size)
+
+    def own_pictures(self) -> int:
+        """How many pictures of an epoch this rank sees, those that it is only lent included."""
+        return sum(max(self.own(size), 1) for size in self.sizes())
+
+
+def picture_seeds(seed: int, epoch: int, image_ids: Sequence[int]) -> list[int]:
+    """Seeds of what a model draws for each picture, 0 .. 2**63 - 1."""
+    texts = (f"{seed} {epoch} {image_id}".encode() for image_id in image_ids)
+    return [int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1 for text in texts]
 
 
 class _Told(Dataset[Item | RspError]):

@@ -37,6 +37,7 @@ _FREE_KEYS = (
     "train.save_minutes",
     "train.precision",
     "train.cache_folder",
+    "train.zero_stage",
 )
 """Settings that a resumed run may change: its numbers do not come from them (the arithmetic is compared itself)."""
 

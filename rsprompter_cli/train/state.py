@@ -14,20 +14,20 @@ from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.io.atomic import atomic_path
 
 STATE_FILE = Path("state") / "resume.pt"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The next thing to do: batch number `batch` of epoch `epoch`.
+    """What is done: so much of epoch `epoch`; the same for any number of ranks.
 
-    When `batch` is the number of batches, the epoch's evaluation is what is left of it.
+    done: training pictures of the epoch. When it is all of them, the epoch's evaluation is what is left.
     step: optimizer steps done; images: training pictures seen, all epochs together.
     best: best score of an evaluation so far; best_step: where it was reached.
     """
 
     epoch: int = 0
-    batch: int = 0
+    done: int = 0
     step: int = 0
     images: int = 0
     best: float | None = None
@@ -39,14 +39,14 @@ class RunState:
     """Everything a run needs to go on.
 
     identity: facts that must be the same in the run that goes on (configuration, data), by name.
-    engine: `Engine.state()`.
-    random: `random_state()`.
+    engine: `TrainEngine.state()`.
+    random: `random_state()` of each rank.
     """
 
     cursor: Cursor
     identity: dict[str, str]
     engine: dict[str, Any]
-    random: dict[str, Any]
+    random: list[dict[str, Any]]
 
 
 def save_state(run_folder: Path, state: RunState) -> None:
@@ -112,11 +112,12 @@ def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]
 
 
 def random_state() -> dict[str, Any]:
-    """The generators of torch, CUDA, numpy and random, as values that load without code."""
+    """The generators of torch, its GPU, numpy and random, as values that load without code."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "torch": torch.random.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        # Of this process's own GPU; to ask the others would take memory on each.
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         "numpy": [str(name), [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
         "python": random.getstate(),
     }
@@ -126,7 +127,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put the generators back to what `random_state` gave."""
     torch.random.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+        torch.cuda.set_rng_state(state["cuda"][0])
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), position, has_gauss, cached))
     version, words, gauss = state["python"]

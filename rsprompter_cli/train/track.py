@@ -55,6 +55,22 @@ class RunLog:
         self._file.close()
 
 
+class NoLog:
+    """In place of a `RunLog` in the processes that do not speak for the run."""
+
+    def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
+        """Nothing."""
+
+    def plot(self, values: Mapping[str, float], *, step: int) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> NoLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing."""
+
+
 class Speed:
     """Training pictures per second, over the recent past; pauses (evaluation, saving) are not counted."""
 

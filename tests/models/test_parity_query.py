@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,9 @@ from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.query_decoder import QueryOutput, mask_logits
-from rsprompter_cli.models.query_losses import Draw
 from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
+from rsprompter_cli.models.step import Draw
 from rsprompter_cli.structures import Detections
 from tests.models.parity import (
     Pack,
@@ -162,9 +163,9 @@ def _recorded_draws(pack: Pack) -> tuple[Draw, list[Tensor]]:
     """The recorded draws in call order, each asked for in its shape; and those not yet drawn."""
     left = [pack.outputs[key] for key in sorted(pack.outputs) if key.startswith("rand")]
 
-    def draw(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    def draw(images: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
         drawn = left.pop(0)
-        assert tuple(drawn.shape) == shape
+        assert tuple(drawn.shape) == (len(images), *shape)
         return drawn.to(device)
 
     return draw, left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from rsprompter_cli.models.query_losses import (
     sample_maps,
     sample_masks,
 )
+from rsprompter_cli.models.step import training_step
 from rsprompter_cli.structures import Target
 
 
@@ -119,15 +121,13 @@ def test_normalisers_of_mask_and_dice() -> None:
         seen.append(float(value))
         return value * 2
 
-    criterion.rank_mean = spy
-    torch.manual_seed(0)
-    doubled = criterion.mask_losses({"": torch.zeros(2, 4, 4)}, targets, matches)
-    criterion.rank_mean = lambda value: value
-    torch.manual_seed(0)
-    again = criterion.mask_losses({"": torch.zeros(2, 4, 4)}, targets, matches)
-    assert seen == [3.0]
-    assert float(doubled["loss_dice"]) == pytest.approx(float(again["loss_dice"]) / 2)
-    assert float(doubled["loss_mask"]) == pytest.approx(float(again["loss_mask"]))
+    with training_step([5, 6], spy):
+        doubled = criterion.mask_losses({"": torch.zeros(2, 4, 4)}, targets, matches)
+    with training_step([5, 6], lambda value: value):
+        again = criterion.mask_losses({"": torch.zeros(2, 4, 4)}, targets, matches)
+    assert seen == [2.0, 3.0]
+    for name in ("loss_dice", "loss_mask"):
+        assert float(doubled[name]) == pytest.approx(float(again[name]) / 2)
 
 
 def test_nothing_matched_is_zero_with_a_gradient() -> None:
@@ -146,7 +146,7 @@ def test_the_points_kept_are_the_most_uncertain_of_those_drawn() -> None:
     drawn = torch.rand(2, 120, 2)
     rest = torch.rand(2, 10, 2)
     answers = iter([drawn, rest])
-    points = criterion.uncertain_points(logits, lambda shape, device: next(answers))
+    points = criterion.uncertain_points(logits, [0, 0], lambda images, shape, device: next(answers))
     assert torch.equal(points[:, 30:], rest)
     doubt = sample_maps(logits, drawn).abs().sort(dim=1).values
     kept = sample_maps(logits, points[:, :30]).abs().sort(dim=1).values
@@ -156,9 +156,9 @@ def test_the_points_kept_are_the_most_uncertain_of_those_drawn() -> None:
 def test_one_draw_of_points_serves_fine_and_coarse_masks() -> None:
     asked: list[tuple[int, ...]] = []
 
-    def draw(shape: tuple[int, ...], device: torch.device) -> Tensor:
-        asked.append(shape)
-        return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    def draw(images: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
+        asked.append((len(images), *shape))
+        return torch.rand((len(images), *shape), generator=torch.Generator().manual_seed(1))
 
     match = [Match(torch.tensor([0]), torch.tensor([0]))]
     target = [_target([0], [(2, 2, 9, 12)])]
@@ -174,8 +174,8 @@ def test_one_draw_of_points_serves_fine_and_coarse_masks() -> None:
 
 def test_all_points_random_or_all_kept() -> None:
     logits = torch.randn(2, 8, 8)
-    assert _criterion(importance=0.0).uncertain_points(logits).shape == (2, 64, 2)
-    assert _criterion(importance=1.0, oversample=1.0).uncertain_points(logits).shape == (2, 64, 2)
+    assert _criterion(importance=0.0).uncertain_points(logits, [0, 1]).shape == (2, 64, 2)
+    assert _criterion(importance=1.0, oversample=1.0).uncertain_points(logits, [0, 1]).shape == (2, 64, 2)
 
 
 @settings(max_examples=30, deadline=None)

@@ -171,16 +171,16 @@ def test_of_too_many_crops_half_are_objects_while_there_is_ground() -> None:
     torch.manual_seed(0)
     for background, objects, expected in ((20, 20, 3), (1, 30, 5), (30, 1, 1), (0, 9, 6)):
         labels = torch.tensor([2] * background + [0] * objects)
-        chosen = model._draw(labels)
+        chosen = model._draw(labels, 0)
         assert len(set(chosen)) == 6
         assert sum(int(labels[index]) < 2 for index in chosen) == expected
-    assert model._draw(torch.tensor([2, 0, 2])) == [0, 1, 2]
+    assert model._draw(torch.tensor([2, 0, 2]), 0) == [0, 1, 2]
 
 
 def test_what_is_augmented_is_the_finished_crop() -> None:
     model = _model()
     crop = torch.rand(3, 64, 64) * 255
-    assert model._augmented(crop) is crop
+    assert model._augmented(crop, 0) is crop
     still = {
         "vertical_flip": 0.0,
         "rotate90": False,
@@ -191,7 +191,7 @@ def test_what_is_augmented_is_the_finished_crop() -> None:
         "coarsen": 1.0,
     }
     model.crop_transform = train_transform(image_size=64, flip=1.0, scale=(1, 1), **still)  # type: ignore[arg-type]
-    torch.testing.assert_close(model._augmented(crop), crop.round().flip(2))
+    torch.testing.assert_close(model._augmented(crop, 0), crop.round().flip(2))
 
 
 def test_bad_pictures_and_settings_are_named() -> None:

@@ -16,7 +16,7 @@ from rsprompter_cli.errors import InputError, OutputError, ResourceError, Traini
 from rsprompter_cli.io import checkpoint as checkpoint_module
 from rsprompter_cli.models.build import complete_config
 from rsprompter_cli.models.load import load_model
-from rsprompter_cli.train import loop
+from rsprompter_cli.train import run as run_module
 from rsprompter_cli.train.engine import Engine
 from rsprompter_cli.train.guard import explain_out_of_memory
 from rsprompter_cli.train.progress import StepReport
@@ -35,8 +35,8 @@ def _break_forward(monkeypatch: pytest.MonkeyPatch, at: int, change: Any) -> Non
     """Let the `at`-th forward pass of the run go wrong."""
     original, count = Engine.forward, iter(range(1, 1000))
 
-    def forward(self: Engine, batch: Any) -> Any:
-        losses = original(self, batch)
+    def forward(self: Engine, batch: Any, **keywords: Any) -> Any:
+        losses = original(self, batch, **keywords)
         return change(losses) if next(count) == at else losses
 
     monkeypatch.setattr(Engine, "forward", forward)
@@ -175,14 +175,14 @@ def test_a_crash_between_weights_and_state_resumes_from_the_state(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(data, tmp_path / "whole", OPTIONS)
-    original, calls = loop.save_state, iter(range(10))
+    original, calls = run_module.save_state, iter(range(10))
 
     def crash(*arguments: Any) -> None:
         if next(calls) == 1:
             raise KeyboardInterrupt
         original(*arguments)
 
-    monkeypatch.setattr(loop, "save_state", crash)
+    monkeypatch.setattr(run_module, "save_state", crash)
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path / "run", OPTIONS)
     monkeypatch.undo()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.models.trainable import is_frozen
 from rsprompter_cli.structures import Batch, Target
-from rsprompter_cli.train.engine import Engine, loss_values
+from rsprompter_cli.train.engine import Engine, loss_values, names_of
 from rsprompter_cli.train.optim import build_optimizer, rate_factor
-from tests.make.tiny_models import tiny_model
+from tests.make.boxed import boxed_target, noise_images
+from tests.make.tiny_models import TINY_CONFIGS, build_seeded, tiny_model
 
 
 class Toy(nn.Module):
@@ -71,7 +72,13 @@ def test_only_what_trains_gets_optimizer_state() -> None:
     model = tiny_model()
     optimizer = build_optimizer(model, lr=1e-3, weight_decay=0.05)
     given = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    assert given == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    trains = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    named = {name for name, parameter in model.named_parameters() if id(parameter) in given}
+    # No loss asks SAM how good its masks are, nor for the masks that it gives to one point.
+    parts = {name.removeprefix("mask_decoder.decoder.").split(".")[0] for name in trains - named}
+    assert parts == {"iou_prediction_head", "output_hypernetworks_mlps"}
+    assert not [name for name in trains - named if "mlps.0." in name]
+    assert named < trains
     assert is_frozen(model.encoder)
     assert optimizer.defaults["betas"] == (0.9, 0.999)
     assert optimizer.defaults["weight_decay"] == 0.05
@@ -124,3 +131,30 @@ def test_a_state_of_another_model_is_refused() -> None:
     state = _engine(Toy()).state()
     with pytest.raises(TrainingError, match="another model"):
         _engine(nn.Linear(2, 2)).restore(state)
+
+
+@pytest.mark.parametrize("kind", ["rsprompter-anchor", "rsprompter-query", "samseg-maskrcnn", "samdet"])
+def test_a_step_reaches_every_parameter_that_the_optimizer_moves(kind: str) -> None:
+    model = build_seeded(TINY_CONFIGS[kind]()).train()
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = build_optimizer(model, lr=1e-3, weight_decay=0.05)
+    engine = Engine(model, optimizer, device=torch.device("cpu"), dtype=torch.float32, clip_grad=None)
+    targets = [boxed_target(64, 64, [(4, 4, 30, 30), (30, 20, 60, 60)]), boxed_target(64, 64, [(2, 2, 50, 50)])]
+    losses = engine.forward(Batch(noise_images((64, 64), (64, 64)), targets, [1, 2]))
+    engine.backward(losses, weight=1.0)
+    moved = names_of(model, optimizer)
+    # A key's bias moves all logits of a query alike, which no softmax sees.
+    assert [name for name, p in moved.items() if p.grad is None and not name.endswith("k_proj.bias")] == []
+    engine.step(1.0)
+    assert [
+        name for name, p in model.named_parameters() if name not in moved and not torch.equal(p, before[name])
+    ] == []
+
+
+def test_a_loss_without_an_object_is_a_gradient_of_zero() -> None:
+    model = Toy()
+    model.other = nn.Parameter(torch.tensor(1.0))
+    engine = _engine(model)
+    engine.backward(engine.forward(_batch(0.0)), weight=1.0)
+    engine.step(1.0)
+    assert float(model.other.detach()) == pytest.approx(1 - 0.1 * 0.05)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.train.order import EpochBatches, EpochLoader
+from rsprompter_cli.train.order import EpochBatches, EpochLoader, picture_seeds
 from tests.make.coco_sets import make_set
 from tests.make.transforms import transform_with
 
@@ -22,13 +22,40 @@ def test_an_epoch_holds_every_picture_once_and_may_start_in_its_middle(
 ) -> None:
     batches = EpochBatches(length, size, seed=7)
     start = min(start, len(batches.sizes()))
+    done = sum(batches.sizes()[:start])
     batches.begin(epoch)
     whole = list(batches)
     assert sorted(index for batch in whole for index in batch) == list(range(length))
     assert [len(batch) for batch in whole] == batches.sizes()
-    batches.begin(epoch, start)
+    batches.begin(epoch, done)
     assert list(batches) == whole[start:]
     assert len(batches) == len(whole) - start
+
+
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1, 40), size=st.integers(1, 5), ranks=st.integers(1, 5), done=st.integers(0, 40))
+def test_ranks_share_an_epoch_without_duplicates_and_in_one_order(
+    length: int, size: int, ranks: int, done: int
+) -> None:
+    alone = EpochBatches(length, size * ranks, seed=7)
+    alone.begin(3, min(done, length))
+    parts = [EpochBatches(length, size, seed=7, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for part in parts:
+        part.begin(3, min(done, length))
+    for number, (whole, *own) in enumerate(zip(alone, *parts, strict=True)):
+        counted = [part.own(len(whole)) for part in parts]
+        assert sum(counted) == len(whole) == parts[0].sizes(min(done, length))[number]
+        # What a rank is lent does not count, and is a picture of the same batch.
+        pairs = list(zip(own, counted, strict=True))
+        assert [index for batch, count in pairs for index in batch[:count]] == whole
+        assert all(len(batch) == max(count, 1) and set(batch) <= set(whole) for batch, count in pairs)
+
+
+def test_a_picture_has_its_own_seed_in_each_epoch() -> None:
+    seeds = [*picture_seeds(0, 1, [5, 6]), *picture_seeds(0, 2, [5, 6]), *picture_seeds(1, 1, [5, 6])]
+    assert len(set(seeds)) == len(seeds)
+    assert picture_seeds(0, 1, [6]) == seeds[1:2]
+    assert all(0 <= seed < 2**63 for seed in [*seeds, *picture_seeds(2**62, 0, [-7])])
 
 
 def test_epochs_and_seeds_shuffle_differently() -> None:

@@ -15,7 +15,7 @@ from rsprompter_cli.evaluate.coco import Evaluation
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.io.sam_folder import write_sam_folder
 from rsprompter_cli.models.load import load_model
-from rsprompter_cli.train import loop, start
+from rsprompter_cli.train import loop, start, validate
 from rsprompter_cli.train.setup import prepare
 from rsprompter_cli.train.start import class_keys
 from rsprompter_cli.train.track import Speed, read_log
@@ -70,7 +70,7 @@ def test_the_checkpoint_tells_all_that_is_known(data: Path, tmp_path: Path) -> N
 def test_the_best_by_mask_ap_is_kept_with_its_threshold(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, scores = loop.evaluate_model, iter([0.2, 0.5, 0.3])
+    original, scores = validate.evaluate_results, iter([0.2, 0.5, 0.3])
 
     def evaluate(*arguments: Any, **keywords: Any) -> Evaluation:
         evaluation = original(*arguments, **keywords)
@@ -78,7 +78,7 @@ def test_the_best_by_mask_ap_is_kept_with_its_threshold(
         mask = {**evaluation.metrics.mask, "AP": score}
         return replace(evaluation, metrics=replace(evaluation.metrics, mask=mask, score_threshold=score + 0.1))
 
-    monkeypatch.setattr(loop, "evaluate_model", evaluate)
+    monkeypatch.setattr(validate, "evaluate_results", evaluate)
     result = run(data, tmp_path / "run", {"epochs": 3, "eval_every": 1})
     assert result.best_score == 0.5
     best, last = (read_checkpoint(result.folder / name).meta for name in ("best", "last"))

@@ -1,0 +1,62 @@
+"""The folder through which the processes of one run and the process that started them talk.
+
+It holds the error line of each process that failed, and a file that asks them all to save and end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+EXCHANGE = "RSP_EXCHANGE"
+"""Environment variable: where the folder is; only processes that were started by another one have it."""
+
+_STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Told:
+    """The error line of a process and when it was written, seconds since the epoch."""
+
+    line: str
+    when: float
+
+
+def tell(line: str) -> bool:
+    """Leave an error line for the process that started this one.
+
+    Returns:
+        False when nobody started it: the line is then to be shown here.
+    """
+    folder = os.environ.get(EXCHANGE)
+    if not folder:
+        return False
+    content = json.dumps({"line": line, "when": time.time()})
+    _error_file(Path(folder), int(os.environ.get("RANK", "0"))).write_text(content, encoding="utf-8")
+    return True
+
+
+def told(folder: Path, rank: int) -> Told | None:
+    """What a process left, None when it left nothing."""
+    try:
+        content = json.loads(_error_file(folder, rank).read_text(encoding="utf-8"))
+        return Told(str(content["line"]), float(content["when"]))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def stop_file(folder: Path | None = None) -> Path | None:
+    """The file whose existence asks the processes to end; None for a process that nobody started.
+
+    Args:
+        folder: the exchange folder, None for that of this process.
+    """
+    named = folder or os.environ.get(EXCHANGE)
+    return Path(named) / _STOP if named else None
+
+
+def _error_file(folder: Path, rank: int) -> Path:
+    return folder / f"error-{rank}.json"

@@ -1,0 +1,295 @@
+"""The processes of a run: who they are, how they find each other, what they tell each other.
+
+A process that starts a run alone is rank 0 of 1. Under torchrun, SLURM, the deepspeed launcher or our own `--gpus` it
+finds its place in the environment and joins the others.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rsprompter_cli.errors import DependencyError, RspError, TrainingError, UsageError
+
+T = TypeVar("T")
+
+OTHER_ENDED = "another process of the run ended"
+"""In the message of a rank that only failed because another one did."""
+
+_TIMEOUT = timedelta(minutes=60)
+"""How long ranks wait for each other: rank 0 may be writing a checkpoint, or evaluating the last pictures."""
+
+_SLURM_PORT = 29500
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands in a run, as its launcher told it.
+
+    rank: of count; local_rank: of local_count on this machine. address, port: where rank 0 listens.
+    """
+
+    rank: int
+    count: int
+    local_rank: int
+    local_count: int
+    address: str
+    port: int
+
+
+def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+    """The place that torchrun, the deepspeed launcher or SLURM's srun gave to this process; None when it is alone.
+
+    Raises:
+        UsageError: a launcher's variables are incomplete or no numbers.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return _place(environment, names, default_port=None)
+    # A step of several tasks: the variables of the batch script itself are no such thing.
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+        port = _SLURM_PORT + int(environment.get("SLURM_JOB_ID", "0")) % 1000
+        return _place(environment, names, default_port=port)
+    return None
+
+
+def _place(environment: Mapping[str, str], names: Sequence[str], *, default_port: int | None) -> Place:
+    address = environment.get("MASTER_ADDR") or environment.get("SLURM_LAUNCH_NODE_IPADDR")
+    port = environment.get("MASTER_PORT") or default_port
+    if not address or not port:
+        missing = "MASTER_PORT" if address else "MASTER_ADDR"
+        raise UsageError(
+            f"{names[0]} and {names[1]} are set, {missing} is not: rank 0 cannot be found",
+            "start it with torchrun, or set MASTER_ADDR and MASTER_PORT",
+        )
+    try:
+        # SLURM writes 4(x2) for the same number on two machines.
+        rank, count, local, local_count = (
+            int(environment.get(name, fallback).split("(")[0].split(",")[0])
+            for name, fallback in zip(names, ("0", "1", environment[names[0]], environment[names[1]]), strict=True)
+        )
+        return Place(rank, count, local, local_count, address, int(port))
+    except ValueError as error:
+        raise UsageError(f"the launcher's variables {', '.join(names)} and MASTER_PORT: {error}") from error
+
+
+def is_first() -> bool:
+    """Whether this process speaks for the run: rank 0, or alone."""
+    place = find_place()
+    return place is None or place.rank == 0
+
+
+class Ranks:
+    """The processes of a run, as one of them sees the others.
+
+    Every method must be called by all of them, in the same order. With one process each is the identity.
+
+    Args:
+        place: of this process, None when it is alone.
+    """
+
+    def __init__(self, place: Place | None = None) -> None:
+        self.place = place
+        self.rank = 0 if place is None else place.rank
+        self.count = 1 if place is None else place.count
+        self._talk: Any = None  # the group of processes in which they talk
+
+    @property
+    def first(self) -> bool:
+        """Rank 0 writes all files and speaks for all."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """The device of this rank, where a run on `device` has several.
+
+        Raises:
+            DependencyError: this machine has fewer GPUs than processes.
+        """
+        if self.place is None or device.type != "cuda":
+            if self.count > 1 and device.type == "mps":
+                raise DependencyError("several processes cannot share an Apple GPU", "--device cpu, or one process")
+            return device
+        here = torch.cuda.device_count()
+        if self.place.local_rank >= here:
+            raise DependencyError(
+                f"rank {self.rank}: process {self.place.local_rank + 1} of this machine, which has {here} CUDA GPUs",
+                "start one process for each GPU, or take --device cpu",
+            )
+        torch.cuda.set_device(self.place.local_rank)
+        return torch.device("cuda", self.place.local_rank)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean of a tensor over all ranks, on its device; the same bits in each."""
+        if self.count == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.count
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """Sums of numbers over all ranks."""
+        if self.count == 1:
+            return list(values)
+        total = torch.tensor(list(values), dtype=torch.float64)
+        dist.all_reduce(total, group=self._talk)
+        return [float(value) for value in total]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so for any rank."""
+        return self.sums([float(flag)])[0] > 0
+
+    def all(self, flag: bool) -> bool:
+        """Whether it is so for every rank."""
+        return not self.any(not flag)
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks by rank, in rank 0; nothing elsewhere."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.count if self.first else None
+        dist.gather_object(value, values, dst=0, group=self._talk)
+        return values or []
+
+    def share(self, value: T | None) -> T:
+        """What rank 0 has, in all ranks."""
+        values = [value]
+        if self.count > 1:
+            dist.broadcast_object_list(values, src=0, group=self._talk)
+        return values[0]  # type: ignore[return-value]  # rank 0 gave one
+
+    def wait(self) -> None:
+        """Until all ranks have come here."""
+        if self.count > 1:
+            dist.barrier(group=self._talk)
+
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors by those of rank 0."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+@contextmanager
+def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
+    """Be one of the processes of a run until the end of the block; whoever has joined already stays so.
+
+    Args:
+        place: of this process, None when it is alone.
+        device: kind of device that all of them work on.
+
+    Raises:
+        UsageError: the port of rank 0 is taken, or rank 0 cannot be reached.
+        TrainingError: another process ended in the middle of the work.
+    """
+    ranks = Ranks(place)
+    if place is None:
+        yield ranks
+        return
+    here_before = dist.is_initialized()
+    if not here_before:
+        _require_free_port(place)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    where = f"{place.address}:{place.port}"
+    try:
+        # env:// lets the ranks of an elastic launcher use the store that it opened for them.
+        method = "env://" if "RANK" in os.environ else f"tcp://{where}"
+        if not here_before:
+            numbers = {"rank": place.rank, "world_size": place.count}
+            dist.init_process_group(backend, init_method=method, timeout=_TIMEOUT, **numbers)
+        # Objects and flags live in main memory, whatever the device.
+        ranks._talk = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"rank {place.rank}: cannot meet the {place.count} processes of the run at {where}: {reason}",
+            "MASTER_ADDR and MASTER_PORT name a free port of rank 0's machine",
+        ) from error
+    assert dist.get_world_size() == place.count
+    try:
+        yield ranks
+    except (dist.DistError, RuntimeError) as error:
+        if not _is_lost(error):
+            raise
+        raise TrainingError(
+            f"rank {place.rank}: {OTHER_ENDED}: {str(error).splitlines()[0]}", "its own line says why"
+        ) from error
+    finally:
+        if not here_before:
+            dist.destroy_process_group()
+
+
+def _require_free_port(place: Place) -> None:
+    """Raise UsageError in rank 0 when something else listens there; a launcher's own store counts as free."""
+    if place.rank != 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return
+    with socket.socket(socket.AF_INET6 if ":" in place.address else socket.AF_INET) as probe:
+        if sys.platform != "win32":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", place.port))
+        except OSError as error:
+            raise UsageError(
+                f"port {place.port} is in use on this machine ({error.strerror})",
+                "name another with MASTER_PORT, the same for all processes",
+            ) from error
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error only says that a peer is gone."""
+    if isinstance(error, RspError):
+        return False
+    text = str(error)
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    return isinstance(error, dist.DistError) or any(sign in text for sign in signs) or "gloo" in text.lower()
+
+
+@contextmanager
+def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
+    """Send what a rank other than 0 says to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if place is None or place.rank == 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"rank-{place.rank}.log").open("ab") as log, _redirected({1: log.fileno(), 2: log.fileno()}):
+        yield
+
+
+@contextmanager
+def clean_stdout() -> Iterator[None]:
+    """What libraries print to stdout goes to stderr, since stdout is for data."""
+    with _redirected({1: 2}):
+        yield
+
+
+@contextmanager
+def _redirected(targets: Mapping[int, int]) -> Iterator[None]:
+    """Let file descriptors point elsewhere, those that programs of another language write to included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    former = {number: os.dup(number) for number in targets}
+    for number, target in targets.items():
+        os.dup2(target, number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, kept in former.items():
+            os.dup2(kept, number)
+            os.close(kept)

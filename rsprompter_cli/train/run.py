@@ -1,0 +1,109 @@
+"""What the parts of a run share, and how it is saved and told about."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rsprompter_cli.config import Config
+from rsprompter_cli.data.dataset import CocoDataset
+from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
+from rsprompter_cli.train.engine import TrainEngine
+from rsprompter_cli.train.folder import LAST
+from rsprompter_cli.train.guard import StopRequest
+from rsprompter_cli.train.order import EpochLoader
+from rsprompter_cli.train.progress import StepReport, mean_losses
+from rsprompter_cli.train.ranks import Ranks
+from rsprompter_cli.train.state import Cursor, RunState, random_state, save_state
+from rsprompter_cli.train.track import NoLog, RunLog, Speed
+
+
+@dataclass(eq=False)
+class Run:
+    """A run that is under way, in one of its processes.
+
+    stopping: all ranks agreed to end after this step.
+    """
+
+    config: Config
+    out: Path
+    ranks: Ranks
+    engine: TrainEngine
+    loader: EpochLoader
+    val_data: CocoDataset
+    meta: CheckpointMeta
+    identity: dict[str, str]
+    log: RunLog | NoLog
+    stop: StopRequest
+    on_step: Callable[[StepReport], None]
+    on_evaluation: Callable[[int, int], None]
+    stopping: bool = False
+    speed: Speed = field(default_factory=Speed)
+    saved_at: float = field(default_factory=time.monotonic)
+
+
+def save(run: Run, cursor: Cursor) -> None:
+    """`last/`, then the state that goes on from here.
+
+    The state holds all weights that change, so the two need not be of the same moment.
+    """
+    write_named(run, LAST, cursor, epochs_done=cursor.epoch)
+    engine = run.engine.state()
+    random = run.ranks.gather(random_state())
+    if run.ranks.first:
+        save_state(run.out, RunState(cursor, run.identity, engine, random))
+    run.ranks.wait()
+    run.saved_at = time.monotonic()
+    run.speed.restart()
+
+
+def write_named(run: Run, name: str, cursor: Cursor, *, epochs_done: int) -> None:
+    """The checkpoint folder `name` of the run, with the weights of now."""
+    facts = {"epochs": epochs_done, "steps": cursor.step, "images_seen": cursor.images}
+    meta = replace(run.meta, provenance={**run.meta.provenance, **facts})
+    with run.engine.whole():
+        if run.ranks.first:
+            write_checkpoint(run.out / name, run.engine.model.state_dict(), run.config, meta)
+
+
+def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: float) -> StepReport:
+    """What a step tells, with how long the rest will take."""
+    options = run.config.train
+    sizes = run.loader.sizes()
+    rate = run.speed.images_per_second()
+    left = sum(sizes) * options.epochs - cursor.images
+    return StepReport(
+        epoch=cursor.epoch,
+        epochs=options.epochs,
+        step=cursor.step,
+        steps=-(-len(sizes) // options.accumulate) * options.epochs,
+        losses=losses,
+        rate=run.engine.rate(),
+        gradient_norm=norm,
+        images_per_second=rate,
+        memory_bytes=run.engine.memory_bytes(),
+        eta=left / rate if rate > 0 else 0.0,
+    )
+
+
+def write_step(run: Run, report: StepReport, pending: Sequence[Mapping[str, float]]) -> None:
+    """A line of the log with the mean of the losses since the last one."""
+    losses = mean_losses(pending)
+    total = sum(losses.values())
+    run.log.write(
+        "step",
+        step=report.step,
+        epoch=report.epoch,
+        loss=total,
+        losses=losses,
+        lr=report.rate,
+        gradient_norm=report.gradient_norm,
+        images_per_s=round(report.images_per_second, 3),
+        memory_mb=None if report.memory_bytes is None else round(report.memory_bytes / 2**20),
+        eta_s=round(report.eta),
+    )
+    numbers = {f"loss/{name}": value for name, value in losses.items()}
+    numbers |= {"loss/total": total, "lr": report.rate, "images_per_s": report.images_per_second}
+    run.log.plot(numbers, step=report.step)

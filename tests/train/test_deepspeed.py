@@ -1,0 +1,67 @@
+"""DeepSpeed's ZeRO in two real processes on the CPU: the mathematics, the checkpoints and the resume of DDP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rsprompter_cli.errors import DependencyError
+from rsprompter_cli.models.load import load_model
+from rsprompter_cli.train.engine_deepspeed import import_deepspeed
+from rsprompter_cli.train.state import load_state
+from tests.make.ranks import Job, run_ranks
+from tests.train.runs import equal, make_data, tensors
+
+OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 2, "eval_every": 2, "warmup_steps": 4, "accumulate": 2}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same run without DeepSpeed, with ZeRO-2, with ZeRO-3, and of the last two in two parts."""
+    root = tmp_path_factory.mktemp("zero")
+    data = make_data(root / "data", train=14, val=5)
+
+    def job(name: str, stage: int, stop_at: int | None = None, **keywords: Any) -> Job:
+        return Job(str(data), str(root / name), OPTIONS | {"zero_stage": stage}, keywords, stop_at)
+
+    jobs = [job("ddp", 0)]
+    for stage in (2, 3):
+        jobs += [job(f"zero{stage}", stage), job(f"parts{stage}", stage, stop_at=2)]
+        jobs += [job(f"parts{stage}", stage, resume=True)]
+    # Any engine goes on with the state of any other.
+    jobs += [job("changed", 3, stop_at=2), job("changed", 2, resume=True)]
+    said = run_ranks(jobs)
+    assert said == ["", ""]  # what DeepSpeed prints is no data
+    return root
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero3", "parts2", "parts3", "changed"])
+def test_zero_equals_ddp_whole_or_in_parts(runs: Path, name: str) -> None:
+    a, b = load_state(runs / "ddp"), load_state(runs / name)
+    assert a.cursor == b.cursor
+    assert a.cursor.step == 4
+    assert equal(a.engine, b.engine)
+    assert equal(a.random, b.random)
+    for folder in ("last", "best"):
+        assert equal(tensors(runs / "ddp" / folder), tensors(runs / name / folder))
+
+
+def test_the_exported_weights_are_those_of_the_engine_in_float32(runs: Path) -> None:
+    for name in ("zero2", "zero3"):
+        stored = tensors(runs / name / "last")
+        assert {value.dtype for value in stored.values() if value.is_floating_point()} == {torch.float32}
+        changing = load_state(runs / name).engine["changing"]
+        assert equal({key: stored[key] for key in changing}, changing)
+        load_model(runs / name / "last")
+        assert [path.name for path in (runs / name / "state").iterdir()] == ["resume.pt"]
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(DependencyError, match="the package deepspeed") as caught:
+        import_deepspeed(torch.device("cpu"))
+    assert "rsprompter_cli[deepspeed]" in caught.value.hint
