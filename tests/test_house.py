@@ -127,6 +127,17 @@ def test_no_private_or_unix_only_imports(path: Path) -> None:
     assert wrong == []
 
 
+def test_few_files_know_of_other_processes() -> None:
+    knowing = {
+        name_of(path)
+        for path in SOURCES
+        for _, dotted in imported_modules(path)
+        if dotted.startswith(("torch.distributed", "torch.nn.parallel", "deepspeed", "accelerate"))
+    }
+    files = ("ranks", "launch", "engine", "engine_deepspeed")
+    assert knowing == {f"rsprompter_cli/train/{name}.py" for name in files}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_no_fork_only_calls(path: Path) -> None:
     tree = parsed(path)

@@ -91,7 +91,6 @@ def train_command(
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.folder import RANKS, config_of_run
     from rsprompter_cli.train.launch import require_gpus
-    from rsprompter_cli.train.loop import train
     from rsprompter_cli.train.ranks import find_place, own_talk
 
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
@@ -108,6 +107,8 @@ def train_command(
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
         _start(context, gpus or procs or 1)
         return
+    from rsprompter_cli.train.loop import train
+
     _set_threads(threads, place)
     folder = out or (Path("runs") / config.name if own is None else own.parent)
     with own_talk(place, folder / RANKS), progress_bar() as progress:

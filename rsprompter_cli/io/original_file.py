@@ -23,6 +23,8 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _COUNTERS = ("steps", "n_averaged")
 """Beside the weights of an averaged model: how many steps it has seen."""
 _META_FACTS = ("epoch", "iter", "time", "experiment_name", "mmengine_version")
+_RUN_STATE = "resume.pt"
+"""In the folder `state` of a run of ours, whatever engine trained it."""
 _CONVERTER = "zero_to_fp32.py"
 """The script that DeepSpeed puts beside its folders."""
 
@@ -63,6 +65,10 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
         content = load_pickle(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no table of tensors")
+    if {"cursor", "identity", "engine"} <= content.keys():
+        raise CheckpointError(
+            f"{path}: the state of a run of rsp, whose checkpoints need no import", _as_it_is(path.parents[1])
+        )
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             return _from_checkpoint(content, wrapper, path, ema)
@@ -85,6 +91,9 @@ def _refuse_folder(path: Path) -> None:
             f"{path}: a checkpoint folder, which needs no import",
             "give it as it is: rsp predict --model, rsp eval, rsp train --load-from",
         )
+    if (path / "state" / _RUN_STATE).is_file() or _RUN_STATE in inside:
+        run = path if (path / "state").is_dir() else path.parent
+        raise CheckpointError(f"{path}: a run of rsp, whose checkpoints need no import", _as_it_is(run))
     parts = [*path.glob("*_states.pt"), *path.glob("*/*_states.pt")]
     if parts or _CONVERTER in inside:
         raise CheckpointError(
@@ -95,6 +104,10 @@ def _refuse_folder(path: Path) -> None:
     raise CheckpointError(
         f"{path}: a folder, not a weights file", "name the file in it" + (f": {some(files)}" if files else "")
     )
+
+
+def _as_it_is(run: Path) -> str:
+    return f"give {run / 'last'} or {run / 'best'} as it is: rsp predict --model, rsp eval, rsp train --load-from"
 
 
 def _from_checkpoint(content: Mapping[str, Any], wrapper: str, path: Path, ema: bool) -> OriginalFile:

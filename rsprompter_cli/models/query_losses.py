@@ -125,7 +125,7 @@ class QueryCriterion:
         weights = logits.new_ones(self.num_classes + 1, dtype=torch.float32)
         weights[-1] = NO_OBJECT_WEIGHT
         total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), weights, reduction="sum")
-        return CLASS_WEIGHT * total / rank_mean(float(weights[labels].sum()), logits)
+        return CLASS_WEIGHT * total / rank_mean(weights[labels].sum(), logits)
 
     def mask_losses(
         self, masks: Mapping[str, Tensor], targets: Sequence[Target], matches: Sequence[Match], draw: Draw = uniform

@@ -90,19 +90,21 @@ def uniform(images: Sequence[int], shape: tuple[int, ...], device: torch.device)
     return torch.cat(parts) if parts else torch.rand((0, *shape), device=device)
 
 
-def rank_mean(count: float, like: Tensor) -> Tensor:
+def rank_mean(count: float | Tensor, like: Tensor) -> Tensor:
     """What a sum over a batch is divided by: the mean of `count` over all processes, itself where there is one.
 
     Every process must come by here equally often in a step, whatever its pictures hold.
 
     Args:
+        count: a number, or a float32 scalar on the device.
         like: gives the device.
 
     Returns:
         float32 scalar; 1 where all processes count nothing, since then there is nothing to divide.
     """
     step = _STEP.get()
-    value = torch.tensor(float(count), dtype=torch.float32, device=like.device)
+    # Not torch.tensor, which would make a GPU wait.
+    value = count if isinstance(count, Tensor) else torch.full((), float(count), device=like.device)
     if step is not None:
         value = step.mean(value)
     return torch.where(value > 0, value, torch.ones_like(value))

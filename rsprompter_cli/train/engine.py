@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
 from typing import Any, Protocol
 
 import torch
@@ -37,16 +38,19 @@ class TrainEngine(Protocol):
     device: torch.device
     dtype: torch.dtype
 
-    def forward(self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True, last: bool = True
+    ) -> dict[str, Tensor]:
         """The scalar losses of this rank's batch, by name, with their graph.
 
         Args:
             seeds: of each picture's chance; None: torch's generator.
             counts: False for a batch that was only lent to this rank, whose pictures are another's.
+            last: a step follows when its gradient is added.
         """
 
-    def backward(self, losses: Losses, *, weight: float, last: bool = True) -> None:
-        """Add the gradient of `weight` times the sum of the losses; `last`: a step follows."""
+    def backward(self, losses: Losses, *, weight: float) -> None:
+        """Add the gradient of `weight` times the sum of the losses."""
 
     def step(self, rate_factor: float) -> float:
         """Move the parameters at `rate_factor` times the base rate and clear the gradient.
@@ -104,19 +108,20 @@ class Engine:
         self._base_rates = base_rates(optimizer)
         self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self._network = model if self._ranks.count == 1 else _wrapped(model, device)
-        self._between: AbstractContextManager[None] = nullcontext()
 
-    def forward(self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True, last: bool = True
+    ) -> dict[str, Tensor]:
         """See `TrainEngine.forward`."""
+        if isinstance(self._network, DistributedDataParallel):
+            # As its no_sync, which spans the forward and the backward pass.
+            self._network.require_backward_grad_sync = last
         return forward(
             self._network, batch, device=self.device, dtype=self.dtype, seeds=seeds, counts=counts, mean=self._mean
         )
 
-    def backward(self, losses: Losses, *, weight: float, last: bool = True) -> None:
+    def backward(self, losses: Losses, *, weight: float) -> None:
         """See `TrainEngine.backward`."""
-        network = self._network
-        if isinstance(network, DistributedDataParallel):
-            network.require_backward_grad_sync = last
         self._scaler.scale(total_loss(losses, weight)).backward()
 
     def step(self, rate_factor: float) -> float:
@@ -140,7 +145,7 @@ class Engine:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """See `TrainEngine.whole`; ranks differ in nothing but the statistics of their batch norms."""
-        self._ranks.copy_from_first(list(self.model.buffers()))
+        self._ranks.copy_from_first(statistics_of(self.model))
         yield
 
     def rate(self) -> float:
@@ -185,13 +190,11 @@ class Engine:
 
 def _wrapped(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     # Which parameters a picture without objects reaches differs from rank to rank: none may wait for another's.
-    # Statistics of batch norms are shared where they are read (`whole`), not in every step.
-    return DistributedDataParallel(
-        model,
-        device_ids=[device] if device.type == "cuda" else None,
-        find_unused_parameters=True,
-        broadcast_buffers=False,
-    )
+    # Statistics of batch norms are shared where they are read (`whole`), not in every step. The switch has a new name.
+    known = signature(DistributedDataParallel.__init__).parameters
+    switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {"find_unused_parameters": True, switch: False}
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None, **options)
 
 
 def share_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
@@ -271,6 +274,12 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
 def _changing(model: nn.Module) -> dict[str, Tensor]:
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     return {key: value for key, value in model.state_dict().items() if key not in frozen}
+
+
+def statistics_of(model: nn.Module) -> list[Tensor]:
+    """The stored buffers of a model: statistics of its batch norms, in which ranks may differ."""
+    parameters = {key for key, _ in model.named_parameters()}
+    return [value for key, value in model.state_dict().items() if key not in parameters]
 
 
 def restore_weights(model: nn.Module, state: Mapping[str, Any]) -> None:

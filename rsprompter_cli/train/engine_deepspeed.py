@@ -8,9 +8,9 @@ by plain autograd, and DeepSpeed is given them as those of one module, the same 
 
 from __future__ import annotations
 
-import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -30,6 +30,7 @@ from rsprompter_cli.train.engine import (
     peak_memory,
     restore_weights,
     set_rates,
+    statistics_of,
     total_loss,
 )
 from rsprompter_cli.train.ranks import Ranks
@@ -45,7 +46,6 @@ def import_deepspeed(device: torch.device) -> Any:
         DependencyError: it is not installed, or does not load.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     try:
         import deepspeed
         import deepspeed.ops
@@ -54,6 +54,8 @@ def import_deepspeed(device: torch.device) -> Any:
             f"--deepspeed: the package deepspeed cannot be loaded ({error})",
             "pip install 'rsprompter_cli[deepspeed]', or train without --deepspeed",
         ) from error
+    # It calls torch under names that torch is about to change, once for each weight.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\..*")
     # Else it compiles an exchange of its own for CPUs, which takes minutes; torch's gloo does the same.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
@@ -115,14 +117,16 @@ class DeepSpeedEngine:
         if state is not None:
             self._restore_moments(state)
 
-    def forward(self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, *, seeds: Sequence[int] | None = None, counts: bool = True, last: bool = True
+    ) -> dict[str, Tensor]:
         """See `TrainEngine.forward`; `backward` must follow, for which the weights stay whole."""
         self._weights.enter_context(self._whole_weights())
         return forward(
             self.model, batch, device=self.device, dtype=self.dtype, seeds=seeds, counts=counts, mean=self._mean
         )
 
-    def backward(self, losses: Losses, *, weight: float, last: bool = True) -> None:
+    def backward(self, losses: Losses, *, weight: float) -> None:
         """See `TrainEngine.backward`."""
         parameters = list(self._parameters.values())
         found = torch.autograd.grad(total_loss(losses, weight), parameters, allow_unused=True)
@@ -145,7 +149,7 @@ class DeepSpeedEngine:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """See `TrainEngine.whole`."""
-        self._ranks.copy_from_first(list(self.model.buffers()))
+        self._ranks.copy_from_first(statistics_of(self.model))
         with self._whole_weights():
             yield
 
@@ -176,21 +180,25 @@ class DeepSpeedEngine:
         with self._whole_weights():
             nothing = [torch.zeros_like(parameter) for parameter in self._parameters.values()]
         self._move(nothing)
-        write = self._deepspeed.utils.safe_set_full_optimizer_state
         with fits_the_model():
             for name, parameter in self._parameters.items():
                 for key in _MOMENTS:
-                    write(parameter, self._padded(state["optimizer"][name][key].to(self.device)), key)
+                    self._write(parameter, state["optimizer"][name][key].to(self.device), key)
             steps = {float(moments["step"]) for moments in state["optimizer"].values()}
             (self._steps,) = map(int, steps)
         for own in self._engine.optimizer.optimizer.state.values():
             own["step"].fill_(self._steps)
 
-    def _padded(self, value: Tensor) -> Tensor:
-        """A full value as DeepSpeed takes it: stage 3 cuts it into equal parts, which it must be long enough for."""
+    def _write(self, parameter: nn.Parameter, value: Tensor, key: str) -> None:
+        """Set the optimizer's state of a parameter from its full value."""
+        utils, ranks = self._deepspeed.utils, self._ranks
         if self._stage < 3:
-            return value
-        return nn.functional.pad(value.flatten(), (0, -value.numel() % self._ranks.count))
+            utils.safe_set_full_optimizer_state(parameter, value, key)
+            return
+        # The same of stage 3 fails where the ranks cannot have equal parts; the last part is filled up with zeros.
+        size = -(-value.numel() // ranks.count)
+        parts = nn.functional.pad(value.flatten(), (0, size * ranks.count - value.numel()))
+        utils.safe_set_local_optimizer_state(parameter, parts[ranks.rank * size : (ranks.rank + 1) * size], key)
 
     def _move(self, gradients: Sequence[Tensor]) -> float:
         """One step of DeepSpeed's optimizer; the norm of the mean gradient."""

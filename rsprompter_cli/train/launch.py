@@ -108,13 +108,13 @@ def _failure(folder: Path, rank: int, found: Any) -> _Failure:
 def _cause(failures: Sequence[_Failure]) -> RspError:
     """The error to end with: of the first process that did not only fail because another one had."""
     first = min(failures, key=lambda failure: (failure.is_echo, failure.when))
-    if first.line is None:
-        how = f"by signal {-first.exit_code}" if first.exit_code < 0 else f"with exit code {first.exit_code}"
+    if first.line is None and first.exit_code < 0:
         return ResourceError(
-            f"the process of rank {first.rank} ended {how} and without a word",
+            f"the process of rank {first.rank} was ended by signal {-first.exit_code}",
             "it is most often a lack of memory; --resume goes on from the last save",
         )
-    error = RspError(first.line)
+    # Without a line of its own it has shown its traceback.
+    error = RspError(first.line or f"the process of rank {first.rank} ended with exit code {first.exit_code}")
     error.exit_code = first.exit_code if first.exit_code > 0 else RspError.exit_code
     return error
 

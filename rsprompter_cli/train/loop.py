@@ -291,7 +291,7 @@ def _step(run: Run, batches: Iterator[Batch], group: Sequence[int], cursor: Curs
         batch = next(batches)
         own = run.loader.own(size)
         seeds = picture_seeds(options.seed, cursor.epoch, batch.image_ids)
-        losses = run.engine.forward(batch, seeds=seeds, counts=own > 0)
+        losses = run.engine.forward(batch, seeds=seeds, counts=own > 0, last=index + 1 == len(group))
         values = loss_values(losses)
         require_finite(values, step=cursor.step, epoch=cursor.epoch, image_ids=batch.image_ids, last_good=last_good)
         if options.normalise == "each-rank":
@@ -299,7 +299,7 @@ def _step(run: Run, batches: Iterator[Batch], group: Sequence[int], cursor: Curs
             weight = run.ranks.count * own / sum(group)
         else:
             weight = size / sum(group) if own else 0.0
-        run.engine.backward(losses, weight=weight, last=index + 1 == len(group))
+        run.engine.backward(losses, weight=weight)
         image_ids += batch.image_ids
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + weight * value

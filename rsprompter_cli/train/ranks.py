@@ -206,8 +206,8 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         # env:// lets the ranks of an elastic launcher use the store that it opened for them.
         method = "env://" if "RANK" in os.environ else f"tcp://{where}"
         if not here_before:
-            numbers = {"rank": place.rank, "world_size": place.count}
-            dist.init_process_group(backend, init_method=method, timeout=_TIMEOUT, **numbers)
+            size = place.count
+            dist.init_process_group(backend, method, timeout=_TIMEOUT, world_size=size, rank=place.rank)
         # Objects and flags live in main memory, whatever the device.
         ranks._talk = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     except (dist.DistError, RuntimeError, ValueError) as error:

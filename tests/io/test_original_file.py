@@ -153,6 +153,8 @@ def touch(*paths: Path) -> None:
         (["mp_rank_00_model_states.pt"], "DeepSpeed", "zero_to_fp32.py"),
         (["epoch_12.pth/mp_rank_00_model_states.pt", "latest"], "DeepSpeed", "zero_to_fp32.py"),
         (["zero_to_fp32.py"], "DeepSpeed", "zero_to_fp32.py"),
+        (["state/resume.pt", "last/model.safetensors"], "a run of rsp", "last or"),
+        (["resume.pt"], "a run of rsp", "last or"),
         (["epoch_9.pth", "epoch_12.pth", "log.txt"], "a folder, not a weights file", ": epoch_12.pth, epoch_9.pth"),
         ([], "a folder, not a weights file", "name the file in it"),
     ],
@@ -168,3 +170,12 @@ def test_a_folder_says_what_to_give_instead(
     assert f"{name}: a" in caught.value.message
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_the_state_of_a_run_says_where_its_weights_are(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "state" / "resume.pt"
+    path.parent.mkdir(parents=True)
+    torch.save({"format_version": 2, "cursor": {}, "identity": {}, "engine": {}, "random": []}, path)
+    with pytest.raises(CheckpointError, match="the state of a run of rsp") as caught:
+        read_original_file(path)
+    assert str(tmp_path / "run" / "last") in caught.value.hint

@@ -16,6 +16,8 @@ from rsprompter_cli.train.state import load_state
 from tests.make.ranks import Job, run_ranks
 from tests.train.runs import equal, make_data, tensors
 
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the test extra has deepspeed on Linux only")
+
 OPTIONS: dict[str, Any] = {"epochs": 2, "batch_size": 2, "eval_every": 2, "warmup_steps": 4, "accumulate": 2}
 
 
@@ -39,6 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@needs_linux
 @pytest.mark.parametrize("name", ["zero2", "zero3", "parts2", "parts3", "changed"])
 def test_zero_equals_ddp_whole_or_in_parts(runs: Path, name: str) -> None:
     a, b = load_state(runs / "ddp"), load_state(runs / name)
@@ -50,6 +53,7 @@ def test_zero_equals_ddp_whole_or_in_parts(runs: Path, name: str) -> None:
         assert equal(tensors(runs / "ddp" / folder), tensors(runs / name / folder))
 
 
+@needs_linux
 def test_the_exported_weights_are_those_of_the_engine_in_float32(runs: Path) -> None:
     for name in ("zero2", "zero3"):
         stored = tensors(runs / name / "last")
