@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.evaluate.coco import evaluate_coco, evaluate_model, match_classes, to_results
+from rsprompter_cli.evaluate.coco import (
+    detect_part,
+    evaluate_coco,
+    evaluate_model,
+    evaluate_results,
+    match_classes,
+    to_results,
+)
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import inflate
@@ -133,3 +140,29 @@ def test_labels_follow_the_model_not_the_order_of_the_file(tmp_path: Path) -> No
     evaluation = evaluate_model(Oracle(dataset), dataset, batch=1, device=torch.device("cpu"), dtype=torch.float32)
     assert evaluation.metrics.mask["AP"] == pytest.approx(1.0)
     assert [one.name for one in evaluation.metrics.per_class] == ["house", "tank"]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_several_processes_are_what_one_finds(tmp_path: Path, parts: int) -> None:
+    dataset, model = _dataset(tmp_path), tiny_model(num_classes=2)
+    how = {"batch": 2, "device": torch.device("cpu"), "dtype": torch.float32}
+    whole = evaluate_model(model, dataset, **how)  # type: ignore[arg-type]
+    told: list[tuple[int, int]] = []
+    found = [
+        detect_part(
+            model,
+            dataset,
+            **how,  # type: ignore[arg-type]
+            part=part,
+            parts=parts,
+            on_progress=lambda done, total: told.append((done, total)),
+        )
+        for part in range(parts)
+    ]
+    # Of five pictures in batches of two, the seventh process gets none.
+    assert sorted(number for part in found for number in part) == [0, 1, 2]
+    assert [total for done, total in told if done == total] == [[3, 2], [2, 2, 1], [2, 2, 1]][[2, 3, 7].index(parts)]
+    together = evaluate_results(dataset, found[::-1])
+    assert together.results == whole.results
+    assert together.results
+    assert together.metrics.flat() == whole.metrics.flat()
