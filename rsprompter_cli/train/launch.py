@@ -67,6 +67,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
         RspError: the error, with the exit code, of the process that failed first.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -82,19 +83,27 @@ def launch(arguments: Sequence[str], count: int) -> int:
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",  # any free port
             max_restarts=0,
+            monitor_interval=0.2,
             local_addr="localhost",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
-            signals_to_handle="SIGABRT",  # those that users send are handled below
+            **_hands_off_signals(LaunchConfig),
         )
         with _stop_by_file(Path(folder)):
             try:
                 elastic_launch(config, sys.executable)("-m", "rsprompter_cli", *arguments)
+            except SignalException:
+                return INTERRUPTED_EXIT_CODE
             except ChildFailedError as error:
                 failures = [_failure(Path(folder), rank, found) for rank, found in error.failures.items()]
                 if any(failure.exit_code == INTERRUPTED_EXIT_CODE for failure in failures):
                     return INTERRUPTED_EXIT_CODE
                 raise _cause(failures) from error
     return 0
+
+
+def _hands_off_signals(config: Any) -> dict[str, Any]:
+    """Let the launcher leave the signals that users send to us; one of an older torch takes them all the same."""
+    return {"signals_to_handle": "SIGABRT"} if "signals_to_handle" in config.__dataclass_fields__ else {}
 
 
 def _failure(folder: Path, rank: int, found: Any) -> _Failure:
