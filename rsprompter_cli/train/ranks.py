@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsprompter_cli.errors import DependencyError, RspError, TrainingError, UsageError
+from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError
 
 T = TypeVar("T")
 
@@ -265,9 +265,22 @@ def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
     if place is None or place.rank == 0:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"rank-{place.rank}.log").open("ab") as log, _redirected({1: log.fileno(), 2: log.fileno()}):
-        yield
+    path = folder / f"rank-{place.rank}.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = path.open("ab")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    try:
+        with log, _redirected({1: log.fileno(), 2: log.fileno()}):
+            yield
+    finally:
+        # A run that was refused leaves nothing.
+        if path.stat().st_size == 0:
+            with suppress(OSError):
+                path.unlink()
+                folder.rmdir()
+                folder.parent.rmdir()
 
 
 @contextmanager

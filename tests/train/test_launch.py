@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from rsprompter_cli.errors import DependencyError, InputError, UsageError
+from rsprompter_cli.errors import DependencyError, InputError, OutputError, UsageError
 from rsprompter_cli.io import exchange
 from rsprompter_cli.train import loop
 from rsprompter_cli.train.engine import share_norms
 from rsprompter_cli.train.guard import StopRequest
 from rsprompter_cli.train.launch import _cause, _failure
-from rsprompter_cli.train.ranks import OTHER_ENDED, Place, Ranks, clean_stdout, find_place, joined
+from rsprompter_cli.train.ranks import OTHER_ENDED, Place, Ranks, clean_stdout, find_place, joined, own_talk
 from tests.make.ranks import free_port
 from tests.make.tiny_models import tiny_config, tiny_model
 from tests.train.runs import make_data
@@ -142,6 +142,23 @@ def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) 
     os.write(1, b"data\n")
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("data\n", "noise\n")
+
+
+def test_another_rank_talks_to_its_file_and_leaves_none_that_is_empty(tmp_path: Path) -> None:
+    place = Place(1, 2, 1, 2, "a", 1)
+    with own_talk(place, tmp_path / "run" / "ranks"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        with own_talk(place, tmp_path / "run" / "ranks"):
+            os.write(2, b"said\n")
+    assert (tmp_path / "run" / "ranks" / "rank-1.log").read_text() == "said\nsaid\n"
+    with own_talk(Place(0, 2, 0, 2, "a", 1), tmp_path / "other"):
+        pass
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"rank-1\.log"), own_talk(place, tmp_path / "file"):
+        pass
 
 
 def test_free_ports_are_free() -> None:
