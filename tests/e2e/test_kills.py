@@ -31,8 +31,13 @@ def _kill_one(processes: list[subprocess.Popen[str]], chance: random.Random, sta
             time.sleep(0.01)
     time.sleep(chance.uniform(0, 1.5))
     chance.choice(processes).kill()
-    # The other one notices by itself.
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+    # The other one notices by itself where the two have met, else its launcher ends it.
+    for process in processes:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    errors = [process.communicate()[1] for process in processes]
     codes = [process.returncode for process in processes]
     assert -9 in codes, errors
     assert 0 not in codes
