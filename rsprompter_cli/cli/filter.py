@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import ClassesOption, JsonOption, OverwriteOption, parse_names
 from rsprompter_cli.cli.output import print_json
 
 
 def filter_command(
     source: Annotated[Path, typer.Argument(help="A vector file written by rsp predict.")],
     out: Annotated[
-        Path, typer.Option("--out", help="The extension names the format: .geojson .gpkg .fgb .parquet .shp")
+        Path, typer.Option("--out", help="The extension names the format: .geojson .geojsonl .gpkg .fgb .parquet .shp")
     ],
     score: Annotated[
         float | None, typer.Option("--score", min=0, max=1, help="Lowest score kept; higher than that of rsp predict.")
@@ -22,7 +22,7 @@ def filter_command(
     min_area: Annotated[
         float | None, typer.Option("--min-area", min=0, help="Smallest area kept, square metres on the ground.")
     ] = None,
-    classes: Annotated[str | None, typer.Option("--classes", help="Classes kept: a,b,c.")] = None,
+    classes: ClassesOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +36,7 @@ def filter_command(
 
     from rsprompter_cli.predict.filter import filter_features
 
-    names = None if classes is None else [name.strip() for name in classes.split(",") if name.strip()]
+    names = parse_names(classes)
     report = filter_features(source, out, score=score, min_area=min_area, classes=names, overwrite=overwrite)
     if as_json:
         print_json(asdict(report))

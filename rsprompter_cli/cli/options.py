@@ -59,6 +59,7 @@ MaxBlockOption = Annotated[
     int, typer.Option("--max-block", min=1, help="Largest block of the file that is decoded, MiB.")
 ]
 MaxWindowsOption = Annotated[int, typer.Option("--max-windows", min=1, help="Refuse more windows than this.")]
+ClassesOption = Annotated[str | None, typer.Option("--classes", help="Classes kept: a,b,c.")]
 AllowVrtOption = Annotated[bool, typer.Option("--allow-vrt", help="Admit VRT files, which read other files.")]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Admit https:// and s3:// paths.")]
 
@@ -80,3 +81,10 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
             f"--bands {text}: one band, or three for red,green,blue, counted from 1", "as in --bands 4,3,2"
         )
     return tuple(int(part) for part in parts)
+
+
+def parse_names(text: str | None) -> tuple[str, ...] | None:
+    """`"a, b"` as ("a", "b"), each once."""
+    if text is None:
+        return None
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

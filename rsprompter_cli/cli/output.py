@@ -125,6 +125,7 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[also]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -134,13 +135,15 @@ def progress_bar() -> Iterator[Progress]:
 
 
 @contextmanager
-def counted_progress(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total)."""
+def counted_progress(
+    description: str, *, also: Callable[[], str] | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar as a function of (done, total); `also` gives words that are shown beside it."""
     with progress_bar() as progress:
-        task = progress.add_task(description, total=None)
+        task = progress.add_task(description, total=None, also="")
 
         def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
+            progress.update(task, completed=done, total=total, also=also() if also is not None else "")
 
         yield update
 

@@ -10,6 +10,7 @@ import typer
 from rsprompter_cli.cli.options import (
     AllowVrtOption,
     BandsOption,
+    ClassesOption,
     Device,
     DeviceOption,
     GsdOption,
@@ -27,6 +28,7 @@ from rsprompter_cli.cli.options import (
     SceneArgument,
     ThreadsOption,
     parse_bands,
+    parse_names,
 )
 from rsprompter_cli.cli.output import counted_progress, print_json, set_threads
 from rsprompter_cli.errors import UsageError
@@ -41,6 +43,10 @@ _NOT_WITH_PROMPTS = {
     "regularize": "SAM's outlines are written as it draws them",
     "everything": "prompts say what to look for: give one of the two",
     "model": "prompts are answered by a SAM, which --sam names",
+    "classes": "what a prompt points at has no class",
+    "aoi": "give the prompts of the area alone",
+    "preview": "polygons of prompts are written alone",
+    "report": "polygons of prompts are written alone",
     "overlap": "windows are laid around the prompts",
     "batch": "prompts are asked window by window",
     "max_windows": "there are never more windows than prompts",
@@ -55,7 +61,8 @@ def predict_command(
         Path | None,
         typer.Option(
             "--out",
-            help="Output file: .geojson .gpkg .fgb .parquet .shp (polygons), .json (COCO), .png .jpg (overlay).",
+            help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
+            ".png .jpg (overlay).",
         ),
     ] = None,
     model: ModelOption = None,
@@ -87,6 +94,17 @@ def predict_command(
             help="Lowest score kept; default: the threshold stored with the model, which rsp info shows.",
         ),
     ] = None,
+    classes: ClassesOption = None,
+    aoi: Annotated[
+        Path | None, typer.Option("--aoi", help="Vector file, any CRS: only objects that touch its polygons.")
+    ] = None,
+    aoi_cut: Annotated[
+        bool, typer.Option("--aoi-cut", help="With --aoi: objects on its border end there; default: they stay whole.")
+    ] = False,
+    crs: Annotated[
+        str | None,
+        typer.Option("--crs", help="CRS of .gpkg .fgb .parquet .shp, as in EPSG:32633; default: the scene's."),
+    ] = None,
     gsd: GsdOption = None,
     native: NativeOption = False,
     bands: BandsOption = None,
@@ -107,6 +125,14 @@ def predict_command(
         bool,
         typer.Option("--pixel-coords", help="Polygons (and prompts) in pixels, for pictures without georeference."),
     ] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option("--preview", help="Also write a map for any browser: one .html file that needs no network."),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", help="Also write a .json: seconds by stage, counts, warnings, versions, settings."),
+    ] = None,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
     max_windows: MaxWindowsOption = MAX_WINDOWS,
     allow_vrt: AllowVrtOption = False,
@@ -124,6 +150,7 @@ def predict_command(
     """
     _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     from rsprompter_cli.models.everything import find_everything
+    from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import predict_prompts
     from rsprompter_cli.predict.scene import predict_scene
@@ -131,6 +158,10 @@ def predict_command(
     set_threads(threads)
     options = PredictOptions().changed(
         score=score,
+        classes=parse_names(classes),
+        aoi=None if aoi is None else str(aoi),
+        aoi_cut=aoi_cut,
+        crs=crs,
         gsd=gsd,
         native=native,
         bands=parse_bands(bands),
@@ -147,14 +178,18 @@ def predict_command(
         remote=remote,
         device=device.value,
         precision=precision.value,
+        preview=None if preview is None else str(preview),
+        report=None if report is None else str(report),
         overwrite=overwrite,
         dry_run=dry_run,
     )
     result: ScenePrediction | PromptPrediction
-    with counted_progress("windows" if prompts is None else "prompts") as progress:
+    meter = Meter()
+    what, also = ("windows", meter.said) if prompts is None else ("prompts", None)
+    with counted_progress(what, also=also) as progress:
         if prompts is None:
             chosen = find_everything(sam, model) if everything else model
-            result = predict_scene(source, out, options, model=chosen, progress=progress)
+            result = predict_scene(source, out, options, model=chosen, progress=progress, meter=meter)
         else:
             result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
     if as_json:

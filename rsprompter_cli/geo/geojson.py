@@ -46,6 +46,24 @@ def write_geojson(file: IO[str], features: Iterable[tuple[Any, Mapping[str, Any]
     return written
 
 
+def write_geojson_sequence(file: IO[str], features: Iterable[tuple[Any, Mapping[str, Any]]], *, mark: str = "") -> int:
+    """Stream one feature per line.
+
+    Args:
+        file: opened for text in UTF-8.
+        features: (geometry from `prepared`, properties) one by one.
+        mark: before each feature: the record separator of RFC 8142, or nothing.
+
+    Returns:
+        Features written.
+    """
+    written = 0
+    for geometry, properties in features:
+        file.write(f"{mark}{_feature_text(geometry, properties)}\n")
+        written += 1
+    return written
+
+
 def prepared(
     features: Iterable[tuple[Any, Mapping[str, Any]]],
     crs_wkt: str | None,
@@ -87,10 +105,7 @@ def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:
     Returns:
         object [N]: valid polygons or multipolygons in degrees, or None where rounding left nothing.
     """
-    lonlat = geometries if crs_wkt is None else to_lonlat(geometries, crs_wkt)
-    if crs_wkt is not None:
-        for index in np.flatnonzero(_leaves_the_map(lonlat)):
-            lonlat[index] = cut_antimeridian(lonlat[index])
+    lonlat = geometries if crs_wkt is None else within_the_map(to_lonlat(geometries, crs_wkt))
     rounded = shapely.transform(shapely.set_precision(lonlat, _GRID), _round)
     # Snapping makes a geometry valid on its grid; naming the grid points in decimals moves them by
     # less than 1e-14 degrees, which is seen here if it ever matters.
@@ -99,6 +114,14 @@ def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:
     result = np.empty(len(rounded), dtype=object)
     result[:] = [polygon_parts(geometry) for geometry in rounded]
     return shapely.orient_polygons(result, exterior_cw=False)
+
+
+def within_the_map(lonlat: np.ndarray) -> np.ndarray:
+    """Polygons [N] in degrees, those over the antimeridian cut there."""
+    result = lonlat.copy()
+    for index in np.flatnonzero(leaves_the_map(lonlat)):
+        result[index] = cut_antimeridian(lonlat[index])
+    return result
 
 
 def cut_antimeridian(geometry: Any) -> Any:
@@ -132,7 +155,7 @@ def _unrolled(ring: Any) -> Any:
     return shapely.union_all(turns)
 
 
-def _leaves_the_map(lonlat: np.ndarray) -> np.ndarray:
+def leaves_the_map(lonlat: np.ndarray) -> np.ndarray:
     """bool [N]: outside -180..180, or with an edge longer than half a turn."""
     west, _, east, _ = shapely.bounds(lonlat).T
     suspicious = (west < -180) | (east > 180)

@@ -26,6 +26,9 @@ READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "
 _ALWAYS_DEGREES = {"GeoJSON", "GeoJSONSeq"}
 """Formats that cannot say that they hold pixels: without another CRS GDAL takes them for degrees."""
 
+_SEQUENCE_SUFFIXES = (".geojsonl", ".geojsonseq", ".geojsons", ".ndgeojson")
+WGS84 = "EPSG:4326"
+
 _MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
 _BATCH = 16_384
 _log = logging.getLogger(__name__)
@@ -68,6 +71,8 @@ class Layer:
         Raises:
             InputError: the file is damaged.
         """
+        if _is_empty_sequence(self.path):
+            return
         try:
             for batch, geometry in self._arrow():
                 wkb = batch.column(geometry).to_numpy(zero_copy_only=False)
@@ -110,6 +115,8 @@ def open_layer(path: str | Path, *, in_pixels: bool = True) -> Layer:
         InputError: missing, damaged or foreign file, or a layer without geometry.
     """
     path = Path(path)
+    if _is_empty_sequence(path):
+        return Layer(path, {}, (), WGS84)
     _check_kind(path)
     if _is_parquet(path):
         primary, crs = _parquet_geometry(path)
@@ -154,6 +161,8 @@ def read_table(
         InputError: missing, damaged or foreign file, or a layer without geometry.
         UsageError: no such column.
     """
+    if _is_empty_sequence(path):
+        return np.zeros(0, dtype=object), {}, WGS84
     _check_kind(path)
     if _is_parquet(path):
         wkb, values, crs = _parquet_table(path, required, wanted)
@@ -238,6 +247,11 @@ def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
         raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
 
 
+def _is_empty_sequence(path: Path) -> bool:
+    """Whether a file holds no feature of a GeoJSON text sequence: it is empty, which GDAL takes for no file at all."""
+    return path.suffix.lower() in _SEQUENCE_SUFFIXES and path.is_file() and path.stat().st_size == 0
+
+
 def _is_parquet(path: Path) -> bool:
     """Whether a file begins as Parquet does."""
     return _head(path).startswith(b"PAR1")
@@ -279,7 +293,9 @@ def _plain(kind: pa.DataType) -> type | None:
 def _head(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise InputError(f"{path}: no such file", "vector input is a local .geojson, .gpkg, .shp, .fgb or .parquet")
+            raise InputError(
+                f"{path}: no such file", "vector input is a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet"
+            )
         with path.open("rb") as file:
             return file.read(64)
     except OSError as error:

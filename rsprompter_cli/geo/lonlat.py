@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 EDGE_TOLERANCE = 2e-7
 """Degrees (2 cm): how far a straight edge may lie from its image on the ellipsoid before vertices are added."""
 
+EDGE_METRES = 0.02
+"""The same on a map."""
+
 _MAX_EDGE_PARTS = 64.0
+
+_Off = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""How far [N], in tolerances, the images [N, 2] of edges' starts, ends and middles say that an edge is bent."""
 
 
 def to_map(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndarray:
@@ -51,8 +57,8 @@ def to_pixels(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndar
     return shapely.transform(_as_array(geometries), lambda xy: (xy - (c, f)) @ matrix)
 
 
-def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str) -> np.ndarray:
-    """Geometries in a CRS as WGS84 longitude and latitude in degrees.
+def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str, to_crs: str = "EPSG:4326") -> np.ndarray:
+    """Geometries in a CRS as longitude and latitude in degrees, of WGS84 or another geographic CRS.
 
     Vertices are added where a straight edge would leave its place by more than EDGE_TOLERANCE, so
     long edges stay where they were. Longitudes are as the transformation gives them: a ring over
@@ -61,9 +67,24 @@ def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str) -> np.ndarra
     Raises:
         InputError: unknown CRS, or coordinates the CRS cannot place.
     """
-    array = _as_array(geometries)
-    transformer = _transformer(crs_wkt, "EPSG:4326")
-    longest = _edge_limits(array, transformer)
+    return _densified(_as_array(geometries), _transformer(crs_wkt, to_crs), _off_degrees)
+
+
+def move_edges(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:
+    """Geometries in a projected CRS, with vertices added where a straight edge would leave its place by 2 cm.
+
+    Raises:
+        InputError: unknown CRS, or coordinates that cannot be placed.
+    """
+    per_unit = parse_crs(to_crs).axis_info[0].unit_conversion_factor
+    return _densified(
+        _as_array(geometries), _transformer(from_crs, to_crs), lambda *ends: _off_metres(*ends) * per_unit
+    )
+
+
+def _densified(array: np.ndarray, transformer: Transformer, off: _Off) -> np.ndarray:
+    """Transformed, with vertices added where `off` says that the middle of an edge leaves the chord too far."""
+    longest = _edge_limits(array, transformer, off)
     bent = np.isfinite(longest)
     if bent.any():
         array = array.copy()
@@ -97,25 +118,37 @@ def areas_m2(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> list[flo
     """
     if not georef.on_earth or georef.crs_wkt is None:
         return [None] * len(geometries)
-    return list(_geodesic_areas(to_lonlat(to_map(geometries, georef), georef.crs_wkt)).tolist())
+    return [area for area, _ in measures_m(geometries, georef)]
+
+
+def measures_m(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> list[tuple[float, float]]:
+    """Ground area in square metres and length of all rings in metres of polygons in pixels of a grid on the earth.
+
+    Those of the geodesic polygon, as in `areas_m2`.
+    """
+    assert georef.crs_wkt is not None
+    areas, perimeters = _geodesic_measures(to_lonlat(to_map(geometries, georef), georef.crs_wkt))
+    return list(zip(areas.tolist(), perimeters.tolist(), strict=True))
 
 
 def geodesic_area(lonlat: Any) -> float:
     """Square metres of a polygon or multipolygon in degrees, holes taken off."""
-    return float(_geodesic_areas(_as_array([lonlat]))[0])
+    return float(_geodesic_measures(_as_array([lonlat]))[0][0])
 
 
-def _geodesic_areas(lonlat: np.ndarray) -> np.ndarray:
-    """float64 [N]: square metres of polygons and multipolygons [N] in degrees."""
+def _geodesic_measures(lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N] twice: square metres of polygons and multipolygons [N] in degrees, and metres along their rings."""
     geod = _wgs84()
     parts, part_owner = shapely.get_parts(lonlat, return_index=True)
     rings, owner = shapely.get_rings(parts, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
     starts = np.searchsorted(ring, np.arange(len(rings) + 1)).tolist()
     lon, lat = np.ascontiguousarray(xy.T)
-    areas = [abs(geod.polygon_area_perimeter(lon[a:b], lat[a:b])[0]) for a, b in pairwise(starts)]
+    found = np.array([geod.polygon_area_perimeter(lon[a:b], lat[a:b]) for a, b in pairwise(starts)]).reshape(-1, 2)
     outer = np.diff(owner, prepend=-1) > 0  # of each polygon the first ring; the others are holes
-    return np.bincount(part_owner[owner], np.where(outer, 1.0, -1.0) * areas, minlength=len(lonlat))
+    areas = np.where(outer, 1.0, -1.0) * np.abs(found[:, 0])
+    areas, perimeters = (np.bincount(part_owner[owner], one, minlength=len(lonlat)) for one in (areas, found[:, 1]))
+    return areas, perimeters
 
 
 def local_equal_area(layers: Mapping[str, tuple[Sequence[Any], str]]) -> str:
@@ -155,8 +188,8 @@ def parse_crs(text: str) -> CRS:
         raise InputError(f"unknown coordinate reference system: {error}") from error
 
 
-def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
-    """Per geometry the longest edge (CRS units) that stays within EDGE_TOLERANCE; inf where all do."""
+def _edge_limits(array: np.ndarray, transformer: Transformer, off: _Off) -> np.ndarray:
+    """Per geometry the longest edge (CRS units) that stays in its place; inf where all do."""
     parts, part_owner = shapely.get_parts(array, return_index=True)  # a multipolygon itself gives no rings
     rings, part = shapely.get_rings(parts, return_index=True)
     owner = part_owner[part]
@@ -167,17 +200,26 @@ def _edge_limits(array: np.ndarray, transformer: Transformer) -> np.ndarray:
     edge = np.flatnonzero(ring[1:] == ring[:-1])
     start, end = xy[edge], xy[edge + 1]
     ends = _apply(transformer, xy)
-    middle = _apply(transformer, (start + end) / 2)
-    # Differences from one end, wrapped to +-180, so that an edge over the antimeridian is short.
-    chord = _wrap(ends[edge + 1] - ends[edge]) / 2
-    off = _wrap(middle - ends[edge]) - chord
-    off[:, 0] *= np.cos(np.radians(middle[:, 1]))
+    far = off(ends[edge], ends[edge + 1], _apply(transformer, (start + end) / 2))
     # The distance of an arc from its chord falls with the square of its length.
-    pieces = np.ceil(np.sqrt(np.abs(off).max(axis=1) / EDGE_TOLERANCE)).clip(1, _MAX_EDGE_PARTS)
+    pieces = np.ceil(np.sqrt(far)).clip(1, _MAX_EDGE_PARTS)
     long = pieces > 1
     length = np.hypot(*(end - start)[long].T) / pieces[long]
     np.minimum.at(limits, owner[ring[edge[long]]], length * (1 + 1e-9))
     return limits
+
+
+def _off_degrees(start: np.ndarray, end: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Distance [N] of the images of edges' middles from their chords, in EDGE_TOLERANCE."""
+    # Differences from one end, wrapped to +-180, so that an edge over the antimeridian is short.
+    off = _wrap(middle - start) - _wrap(end - start) / 2
+    off[:, 0] *= np.cos(np.radians(middle[:, 1]))
+    return np.abs(off).max(axis=1) / EDGE_TOLERANCE
+
+
+def _off_metres(start: np.ndarray, end: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """The same on a map, in EDGE_METRES of its unit."""
+    return np.abs(middle - (start + end) / 2).max(axis=1) / EDGE_METRES
 
 
 def _wrap(degrees: np.ndarray) -> np.ndarray:

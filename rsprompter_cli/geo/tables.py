@@ -32,6 +32,9 @@ GEOMETRY = "geometry"
 
 _log = logging.getLogger(__name__)
 _BATCH = 4096
+_ROW_GROUP = 65_536
+"""Features that a reader of GeoParquet takes or skips at once."""
+
 _DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
 _ARROW = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 _SHAPEFILE_COMPANIONS = (".dbf", ".shx", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj")
@@ -66,9 +69,11 @@ class Batches:
 
     def _batch(self, chunk: list[tuple[Any, Mapping[str, Any]]], *, multi: bool) -> pa.RecordBatch:
         geometries = np.empty(len(chunk), dtype=object)
-        geometries[:] = [shapely.normalize(geometry) for geometry, _ in chunk]
+        geometries[:] = [geometry for geometry, _ in chunk]
+        geometries = shapely.normalize(geometries)
         if multi:
-            geometries[:] = [g if g.geom_type == "MultiPolygon" else shapely.MultiPolygon([g]) for g in geometries]
+            single = shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON
+            geometries[single] = shapely.multipolygons(geometries[single][:, None])
         self.types.update(geometry.geom_type for geometry in geometries)
         bounds = shapely.total_bounds(geometries)
         old = self.bounds if self.bounds is not None else bounds
@@ -162,8 +167,9 @@ def written_files(path: Path) -> list[Path]:
 def write_parquet(path: Path, batches: Batches, crs_wkt: str | None) -> None:
     """Write GeoParquet 1.1 (WKB column, PROJJSON CRS, bounds)."""
     with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
-        for batch in batches.read(multi=False):
-            writer.write_batch(batch)
+        stream = batches.read(multi=False)
+        while group := list(islice(stream, _ROW_GROUP // _BATCH)):
+            writer.write_table(pa.Table.from_batches(group, batches.schema))
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(batches.types),

@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.geojson import prepared, write_geojson
+from rsprompter_cli.geo.geojson import prepared, write_geojson, write_geojson_sequence
 from rsprompter_cli.geo.layers import check_degrees, read_table
 from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -29,8 +29,24 @@ OBJECT_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float
 QUALITY_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "quality": float, "area_m2": float}
 """The same for models that also estimate how good each mask is."""
 
-VECTOR_SUFFIXES = (".geojson", ".gpkg", ".fgb", ".parquet", ".shp")
+_OF_WINDOWS: Mapping[str, type] = {"perimeter_m": float, "n_windows": int}
+
+FOUND_ATTRIBUTES: Mapping[str, type] = {**OBJECT_ATTRIBUTES, **_OF_WINDOWS}
+"""Those of an object that was found in the windows of a scene, n_windows: how many of them saw it."""
+
+FOUND_WITH_QUALITY: Mapping[str, type] = {**QUALITY_ATTRIBUTES, **_OF_WINDOWS}
+"""The same with the quality of each mask."""
+
+GEOJSON_SUFFIXES = (".geojson", ".geojsonl", ".geojsonseq")
+"""What is written as RFC 7946 wants it: one collection, a feature a line, or a text sequence (RFC 8142)."""
+
+VECTOR_SUFFIXES = (*GEOJSON_SUFFIXES, ".gpkg", ".fgb", ".parquet", ".shp")
 """What `write_features` can write."""
+
+SHAPEFILE_NAMES = {"perimeter_m": "perim_m"}
+"""A Shapefile cuts names to ten letters: ours are shortened instead."""
+
+_RECORD_SEPARATOR = "\x1e"
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +107,25 @@ def object_feature(
     area = None if area_m2 is None else round(area_m2, 1)
     named = {"id": id, "class": class_name, "score": round(float(score), 4)}
     return Feature(geometry, {**named, **guess, "area_m2": area})
+
+
+def found_feature(
+    geometry: Any,
+    *,
+    class_name: str,
+    score: float,
+    area_m2: float | None,
+    perimeter_m: float | None,
+    n_windows: int,
+    quality: float | None = None,
+) -> Feature:
+    """An object found in a scene with FOUND_ATTRIBUTES, or FOUND_WITH_QUALITY where its quality is given.
+
+    The perimeter to 0.1 m (None off the earth), the rest as `object_feature` has it.
+    """
+    _, properties = object_feature(geometry, class_name=class_name, score=score, area_m2=area_m2, quality=quality)
+    around = None if perimeter_m is None else round(perimeter_m, 1)
+    return Feature(geometry, {**properties, "perimeter_m": around, "n_windows": n_windows})
 
 
 def read_footprints(
@@ -194,16 +229,23 @@ def write_features(
     path = Path(path)
     check_vector_suffix(path)
     rows = _checked(features, attributes)
-    if path.suffix.lower() == ".geojson":
-        rows = prepared(rows, crs_wkt, name=str(path), on_dropped=on_dropped)
+    suffix = path.suffix.lower()
+    if suffix in GEOJSON_SUFFIXES:
+        rows = _numbered(prepared(rows, crs_wkt, name=str(path), on_dropped=on_dropped))
         with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-            return write_geojson(file, _numbered(rows))
+            if suffix == ".geojson":
+                return write_geojson(file, rows)
+            return write_geojson_sequence(file, rows, mark=_RECORD_SEPARATOR if suffix == ".geojsonseq" else "")
+    if suffix == ".shp":
+        names = {old: new for old, new in SHAPEFILE_NAMES.items() if old in attributes and new not in attributes}
+        attributes = {names.get(name, name): kind for name, kind in attributes.items()}
+        rows = ((geometry, {names.get(name, name): v for name, v in values.items()}) for geometry, values in rows)
     batches = Batches(_numbered(rows), attributes)
-    if path.suffix.lower() == ".shp":
+    if suffix == ".shp":
         write_shapefile(path, batches, crs_wkt)
         return batches.written
     with atomic_path(path) as temporary:
-        if path.suffix.lower() == ".parquet":
+        if suffix == ".parquet":
             write_parquet(temporary, batches, crs_wkt)
         else:
             write_ogr(temporary, batches, crs_wkt, layer=path.stem)

@@ -18,7 +18,7 @@ from rsprompter_cli.geo.layers import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import GEOMETRY, written_files
-from rsprompter_cli.geo.vector import Feature, check_vector_suffix, class_name_of, write_features
+from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, check_vector_suffix, class_name_of, write_features
 from rsprompter_cli.io.atomic import refuse_existing
 
 SCORE, CLASS, AREA = "score", "class", "area_m2"
@@ -95,7 +95,7 @@ def filter_features(
         refuse_existing(file, overwrite=overwrite, inputs=written_files(path))
     layer = open_layer(path)
     _check_attributes(layer, rules)
-    if GEOMETRY in layer.attributes and out.suffix.lower() != ".geojson":
+    if GEOMETRY in layer.attributes and out.suffix.lower() not in GEOJSON_SUFFIXES:
         raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} has no place for", "write .geojson")
     too_fine: list[int] = []
     kept = write_features(

@@ -13,6 +13,7 @@ from rsprompter_cli import __version__
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.predict.area import AreaOfInterest
 from rsprompter_cli.predict.options import PredictOptions
 
 _SAMPLE = 1 << 16
@@ -20,7 +21,14 @@ _SAMPLE = 1 << 16
 
 
 def run_identity(
-    source: str | Path, scene: Scene, grid: WindowGrid, loaded: LoadedModel, options: PredictOptions, *, score: float
+    source: str | Path,
+    scene: Scene,
+    grid: WindowGrid,
+    loaded: LoadedModel,
+    options: PredictOptions,
+    *,
+    score: float,
+    area: AreaOfInterest | None = None,
 ) -> dict[str, Any]:
     """JSON values by what they are of; two runs with equal ones find the same.
 
@@ -33,6 +41,7 @@ def run_identity(
         loaded: the model.
         options: of the run.
         score: lowest score kept.
+        area: where objects are looked for, which decides what windows are read.
     """
     settings = {
         **{name: value for name, value in asdict(options.reading).items() if not name.startswith("max_")},
@@ -40,6 +49,7 @@ def run_identity(
         "precision": options.precision,
         "window": grid.size,
         "overlap_px": grid.overlap_px,
+        "aoi": None if area is None else area.digest(),
     }
     return {
         "input": {**_file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},

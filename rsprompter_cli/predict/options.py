@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rsprompter_cli.errors import UsageError, did_you_mean
-from rsprompter_cli.predict.outputs import OutputOptions
+from rsprompter_cli.predict.finish import OutputOptions
 from rsprompter_cli.predict.reading import Reading
 
 Progress = Callable[[int, int], None]
@@ -24,6 +23,8 @@ class PredictOptions:
     score: lowest score kept, 0..1; None: the model's own threshold (a SAM that is asked has none).
     batch: windows per forward pass.
     device, precision: where and in which arithmetic the model runs.
+    preview: an .html file to write too: the objects on a map that any browser shows.
+    report: a .json file to write too: seconds by stage, counts, warnings, versions and settings.
     overwrite: replace an existing output.
     dry_run: only plan, as without an output, but check that it could be written; the model's weights are not read.
     """
@@ -34,6 +35,8 @@ class PredictOptions:
     batch: int = 1
     device: str = "auto"
     precision: str = "auto"
+    preview: str | None = None
+    report: str | None = None
     overwrite: bool = False
     dry_run: bool = False
 
@@ -55,9 +58,7 @@ class PredictOptions:
         """Raise UsageError for a number that is out of range and that nothing later looks at."""
         if self.score is not None and not 0 <= self.score <= 1:
             raise UsageError(f"--score {self.score}: from 0 to 1")
-        for name, value in (("--simplify", self.output.simplify), ("--min-area", self.output.min_area)):
-            if not 0 <= value < math.inf:
-                raise UsageError(f"{name} {value}: a finite number, 0 or more")
+        self.output.check()
 
 
 def _names(part: PredictOptions | Reading | OutputOptions) -> set[str]:

@@ -17,6 +17,8 @@ from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rsprompter_cli.predict.area import AreaOfInterest
+
 _log = logging.getLogger(__name__)
 
 _COUNTED_WINDOWS = 20_000
@@ -33,8 +35,9 @@ class ScenePlan:
 
     height, width, gsd: of the working grid; gsd in metres (per row, per column) or None.
     window_size, overlap_px: pixels.
-    windows: all windows; windows_with_data: those under which the file stores something.
-    counted: False when windows_with_data is estimated from a sample of windows.
+    windows: all windows; windows_in_area: those that the area of interest wants, None without one.
+    windows_with_data: of these, those under which the file stores something.
+    counted: False when windows_in_area and windows_with_data are estimated from a sample of windows.
     est_seconds: from the model's measured `seconds_per_window`; None when it has none, or when that was
         measured on another kind of device than the one to predict on.
     measured_on: the kind of device (cpu, cuda, mps) of that measurement, None when unknown.
@@ -48,6 +51,7 @@ class ScenePlan:
     window_size: int
     overlap_px: int
     windows: int
+    windows_in_area: int | None
     windows_with_data: int
     counted: bool
     est_seconds: float | None
@@ -74,10 +78,11 @@ class ScenePlan:
         """One line for people."""
         metres = f" at {format_gsd(self.gsd)}" if self.gsd else ""
         about = "" if self.counted else "about "
+        inside = "" if self.windows_in_area is None else f"{about}{self.windows_in_area} in the area, "
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
             f"{self.width} x {self.height} px{metres}: {self.windows} windows of {self.window_size} px, "
-            f"{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
+            f"{inside}{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
         )
 
 
@@ -136,7 +141,13 @@ class SceneInfo:
 
 
 def plan_scene(
-    scene: Scene, grid: WindowGrid, meta: CheckpointMeta | None, *, batch: int = 1, device: str | None = None
+    scene: Scene,
+    grid: WindowGrid,
+    meta: CheckpointMeta | None,
+    *,
+    batch: int = 1,
+    device: str | None = None,
+    area: AreaOfInterest | None = None,
 ) -> ScenePlan:
     """Count windows and estimate time and memory. Decodes no pixel.
 
@@ -148,6 +159,7 @@ def plan_scene(
         meta: of the model, or None.
         batch: windows per forward pass.
         device: kind of device that will run the model (cpu, cuda, mps), None when that is open.
+        area: only windows that it wants are read.
     """
     total = len(grid)
     if grid.overlap_px == 0 and total > 1:
@@ -156,8 +168,9 @@ def plan_scene(
             scene.path,
         )
     asked = range(total) if total <= _COUNTED_WINDOWS else range(0, total, -(-total // _COUNTED_WINDOWS))
-    hits = sum(scene.may_have_data(grid.window_at(index)) for index in asked)
-    with_data = hits if len(asked) == total else round(hits / len(asked) * total)
+    inside = [index for index in asked if area is None or area.wants(grid.window_at(index))]
+    hits = sum(scene.may_have_data(grid.window_at(index)) for index in inside)
+    in_area, with_data = (round(count / len(asked) * total) for count in (len(inside), hits))
     provenance = meta.provenance if meta is not None else {}
     per_window, measured_on = provenance.get("seconds_per_window"), provenance.get("seconds_per_window_on")
     if None not in (device, measured_on) and device != measured_on:
@@ -170,6 +183,7 @@ def plan_scene(
         window_size=grid.size,
         overlap_px=grid.overlap_px,
         windows=total,
+        windows_in_area=None if area is None else in_area,
         windows_with_data=with_data,
         counted=len(asked) == total,
         est_seconds=None if per_window is None else float(per_window) * with_data,

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from shapely.affinity import translate
 
 from rsprompter_cli.data.convert.coverage import extents_apart
-from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.layers import check_degrees, open_layer
-from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels
+from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.lonlat import to_map
+from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
 from rsprompter_cli.predict.prompts import Miss, Prompt, make_prompt
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
-
-_NO_DEGREES = "reproject the file, write it with its CRS, or pass --pixel-coords where they are pixels"
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +70,7 @@ def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> Promp
     geometries = np.empty(len(found), dtype=object)
     geometries[:] = [_usable(geometry) for geometry in found]
     if pixel_coords:
-        per_pixel = np.array([scene.width / scene.native_width, scene.height / scene.native_height])
-        places = shapely.transform(geometries, lambda xy: xy * per_pixel)
+        places = from_file_pixels(geometries, scene)
     else:
         places = _on_scene(layer.path, geometries, layer.crs_wkt, scene)
     prompts: list[Prompt] = []
@@ -116,55 +112,11 @@ def _usable(geometry: Any) -> Any:
 
 
 def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene) -> np.ndarray:
-    """Geometries (or None) in pixels of the working grid; None too where one has no place in the scene's CRS."""
-    target = scene.georef.crs_wkt or ""
-    if crs is None:
-        raise InputError(
-            f"{path}: names no coordinate reference system that its coordinates fit",
-            "add one, e.g. ogr2ogr -a_srs EPSG:32633, or pass --pixel-coords where they are pixels",
-        )
-    rows = [row for row, geometry in enumerate(geometries) if geometry is not None]
-    moved = geometries.copy()
-    if not rows:
-        return moved
-    try:
-        check_degrees(geometries[rows], crs, hint=_NO_DEGREES)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", error.hint) from error
-    try:
-        moved[rows] = reproject(geometries[rows], crs, target)
-    except InputError:
-        # One that has no place there must not keep the others from theirs.
-        for row in rows:
-            moved[row] = _reprojected(geometries[row], crs, target)
-    if parse_crs(target).is_geographic:
-        # A scene over the antimeridian has longitudes beyond 180, or prompts come from its other side.
-        a, b, c, *_ = scene.georef.transform
-        middle = a * scene.width / 2 + b * scene.height / 2 + c
-        west, _, east, _ = shapely.bounds(moved).T
-        for row in np.flatnonzero(np.maximum(middle - west, east - middle) > 180).tolist():
-            moved[row] = _near(moved[row], middle)
-    placed = [geometry for geometry in moved if geometry is not None]
-    places = to_pixels(moved, scene.georef)
+    """Geometries (or None) in pixels of the working grid; a warning where none lies on the scene."""
+    places = lay_over(path, geometries, crs, scene)
+    there = [geometry for geometry in places if geometry is not None]
     frame = shapely.box(0, 0, scene.width, scene.height)
-    if placed and not shapely.intersects(places, frame).any():
-        where, hint = extents_apart(scene, placed, "prompts")
+    if there and not shapely.intersects(places, frame).any():
+        where, hint = extents_apart(scene, list(to_map(there, scene.georef)), "prompts")
         _log.warning("%s: none of its prompts lies on %s: %s (%s)", path, scene.path, where, hint)
     return places
-
-
-def _reprojected(geometry: Any, crs: str, to_crs: str) -> Any:
-    try:
-        return reproject([geometry], crs, to_crs)[0]
-    except InputError:
-        # The other side of the earth has no place in a local CRS, and is not on the scene.
-        return None
-
-
-def _near(geometry: Any, middle: float) -> Any:
-    """A geometry in degrees, each part of it turned around the earth to where it is nearest to a longitude."""
-    parts = shapely.get_parts(geometry)
-    west, _, east, _ = shapely.bounds(parts).T
-    turns = 360 * np.round((middle - (west + east) / 2) / 360)
-    turned = [translate(part, turn) for part, turn in zip(parts, turns, strict=True)]
-    return turned[0] if len(turned) == 1 else type(geometry)(turned)

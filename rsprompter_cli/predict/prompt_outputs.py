@@ -14,23 +14,17 @@ import shapely
 from shapely import Geometry
 
 from rsprompter_cli.geo.geojson import prepare
-from rsprompter_cli.geo.vector import Feature, write_features
+from rsprompter_cli.geo.target_crs import WGS84
+from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, write_features
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.models.prompted import CLASS_NAME
-from rsprompter_cli.predict.outputs import (
-    FoundObject,
-    OutputKind,
-    OutputOptions,
-    coco_document,
-    place_polygons,
-    write_output,
-)
+from rsprompter_cli.predict.coco_output import coco_annotation, coco_head
+from rsprompter_cli.predict.finish import FoundObject, OutputOptions
+from rsprompter_cli.predict.outputs import OutputKind, output_crs, place_polygons, write_output
 from rsprompter_cli.predict.prompt_file import PromptFile, id_column
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
-
-WGS84 = "EPSG:4326"
 
 KEPT_BESIDE = "prompt_"
 """Put before the name of a prompt's attribute that the output has a use of its own for."""
@@ -78,16 +72,19 @@ def write_answers(
         _log.warning("%s: a Shapefile cuts names to %d letters: %s", out, SHAPEFILE_NAME, ", ".join(cut))
     kept = [{new: asked.columns[old][answer.row] for old, new in names.items()} for answer in answers]
     if kind is OutputKind.COCO:
-        document = coco_document(objects, scene, class_names=[CLASS_NAME], category_ids=[1])
-        for annotation, values in zip(document["annotations"], kept, strict=True):
-            annotation["attributes"] = values
-        write_text(out, json.dumps(document) + "\n")
+        annotations = [
+            {**coco_annotation(number, found, scene, category_id=1), "attributes": values}
+            for number, (found, values) in enumerate(zip(objects, kept, strict=True), start=1)
+        ]
+        head = coco_head(scene, class_names=[CLASS_NAME], category_ids=[1])
+        write_text(out, json.dumps({**head, "annotations": annotations}) + "\n")
         return
     own_id = id_column(asked.columns)
     on_earth = options.on_earth(scene)
-    crs = scene.georef.crs_wkt if on_earth else None
-    placed: Sequence[Geometry | None] = place_polygons(objects, scene, options)
-    if out.suffix.lower() == ".geojson":
+    target = output_crs(scene, options)
+    crs = None if target is None else target.wkt
+    placed: Sequence[Geometry | None] = place_polygons(objects, scene, target)
+    if out.suffix.lower() in GEOJSON_SUFFIXES:
         placed, crs = _unsplit(placed, crs), None if crs is None else WGS84
     places = [place for place, geometry in enumerate(placed) if geometry is not None]
     for place in set(range(len(placed))) - set(places):

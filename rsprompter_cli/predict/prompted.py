@@ -21,8 +21,9 @@ from rsprompter_cli.io.sam_folder import SamFolder
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.prompted import find_prompted, knows_points, load_prompted, prompted_meta
 from rsprompter_cli.predict.answers import Answers, answer_prompts
+from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, claim_output, finish_objects
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
@@ -114,6 +115,7 @@ def predict_prompts(
     options.check()
     folder = find_prompted(sam)
     kind = claim_output(out, [source, prompts, folder.path], overwrite=options.overwrite)
+    check_output_crs(out, kind, options.output)
     meta = prompted_meta(folder)
     pixel_coords = options.output.pixel_coords
     with options.reading.open(source, meta, pixel_coords=pixel_coords) as scene:
@@ -151,7 +153,7 @@ def _write(
         JoinedInstance(answers.found[row].polygon, 0, answers.found[row].score, Key(0, 0, row), ()) for row in rows
     ]
     # Measured first and dropped here, so that it is known whose they are.
-    found = finish_objects(joined, scene, replace(options.output, min_area=0.0))
+    found = list(finish_objects(joined, scene, replace(options.output, min_area=0.0)))
     measured = [AnsweredPrompt(row, one) for row, one in zip(rows, found, strict=True)]
     kept = [answer for answer in measured if not answer.found.area < min_area]
     misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < min_area}

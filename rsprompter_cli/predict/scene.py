@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,22 +18,28 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.merge import AT_ONCE, Joiner
+from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Window, WindowGrid
+from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.models.forward import RatesMasks
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
+from rsprompter_cli.predict.area import AreaOfInterest, read_area
 from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
+from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
+from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
+from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, OutputOptions, claim_output, finish_in_blocks, write_output
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output, write_output
 from rsprompter_cli.predict.plan import ScenePlan, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
+from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
 from rsprompter_cli.predict.spool import Spool
 from rsprompter_cli.structures import Detections, Tile
 
@@ -75,6 +82,7 @@ def predict_scene(
     *,
     model: Chosen = None,
     progress: Progress | None = None,
+    meter: Meter | None = None,
     **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene or picture and write them.
@@ -87,6 +95,7 @@ def predict_scene(
         model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
             None for the bundled one.
         progress: called after each batch of windows with (windows done, windows in all).
+        meter: told what is done and how long it takes.
         changes: of `options`, by the names of `PredictOptions`, `Reading` and `OutputOptions`, as in
             `predict_scene("scene.tif", "out.gpkg", score=0.4, gsd=0.3, min_area=10)`.
 
@@ -94,33 +103,99 @@ def predict_scene(
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
+    meter = meter or Meter()
     options = (options or PredictOptions()).changed(**changes)
     options.check()
-    kind = claim_output(out, [source, *files_of(model)], overwrite=options.overwrite)
-    loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
-    meta = meta_of(model) if loaded is None else loaded.meta
-    with options.reading.open(source, meta, pixel_coords=options.output.pixel_coords) as scene:
-        _check_georef(source, scene, kind, options.output)
-        grid = options.reading.windows(scene, meta)
-        plan = plan_scene(scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded))
+    output = options.output
+    kind = _claim(source, out, model, options)
+    with ExitStack() as stack:
+        warnings = stack.enter_context(heard_warnings())
+        with meter.stage(Stage.START_UP):
+            loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
+            meta = meta_of(model) if loaded is None else loaded.meta
+            labels = chosen_labels(output.classes, meta.class_names)
+            scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
+            _check_georef(source, scene, kind, output)
+            grid = options.reading.windows(scene, meta)
+            area = _area_of(scene, grid, output)
+            plan = plan_scene(
+                scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded), area=area
+            )
         if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
-        identity = run_identity(source, scene, grid, loaded, options, score=score)
-        with Journal(Path(out), identity, overwrite=options.overwrite) as journal, Spool(Path(out).parent) as spool:
-            collect_objects(loaded, scene, grid, options, journal, spool, score=score, progress=progress)
-            written = write_output(
-                Path(out),
-                kind,
-                finish_in_blocks(spool.read(), scene, options.output),
-                scene,
-                options.output,
-                class_names=meta.class_names,
-                category_ids=meta.category_ids,
-                with_quality=isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality,
-            )
-            journal.remove()
-    return ScenePrediction(Path(out), plan, written, time.perf_counter() - start)
+        identity = run_identity(source, scene, grid, loaded, options, score=score, area=area)
+        journal = stack.enter_context(Journal(Path(out), identity, overwrite=options.overwrite))
+        spool = stack.enter_context(Spool(Path(out).parent))
+        collect_objects(
+            loaded, scene, grid, options, journal, spool, score=score, progress=progress, area=area, meter=meter
+        )
+        meter.joined = len(spool)
+        found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
+        with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
+        _write(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
+        journal.remove()
+        if options.report is not None:
+            facts = {
+                "input": str(source),
+                "output": str(out),
+                "model": ", ".join(map(str, files_of(model))) or "bundled",
+                "scene": plan.as_dict(),
+            }
+            write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
+    return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
+
+
+def _claim(source: str | Path, out: str | Path | None, model: Chosen, options: PredictOptions) -> OutputKind | None:
+    """The family of the output, after every file that is to be written was found to be free."""
+    output = options.output
+    inputs = [source, *files_of(model), *([output.aoi] if output.aoi else [])]
+    kind = claim_output(out, inputs, overwrite=options.overwrite)
+    check_output_crs(out, kind, output)
+    others = [] if out is None else [out]
+    claim_preview(options.preview, [*inputs, *others], overwrite=options.overwrite)
+    claim_report(options.report, [*inputs, *others], overwrite=options.overwrite)
+    if out is not None and options.report is not None and Path(out).resolve() == Path(options.report).resolve():
+        raise OutputError(f"--report {options.report} is --out", "name another file")
+    return kind
+
+
+def _write(
+    out: Path,
+    kind: OutputKind,
+    found: Iterator[FoundObject],
+    scene: Scene,
+    meta: CheckpointMeta,
+    options: PredictOptions,
+    meter: Meter,
+    *,
+    area: AreaOfInterest | None,
+    with_quality: bool,
+) -> None:
+    """Write the objects, and the map if there is to be one."""
+    preview = None if options.preview is None else MapPreview(scene, options.output, meta.class_names)
+
+    def on_dropped(place: int) -> None:
+        meter.dropped["too_fine"] += 1
+        if preview is not None:
+            preview.on_dropped(place)
+
+    found = meter.timed(Stage.FINISHING, found)
+    with meter.stage(Stage.WRITING):
+        meter.written = write_output(
+            out,
+            kind,
+            found if preview is None else preview.watch(found),
+            scene,
+            options.output,
+            class_names=meta.class_names,
+            category_ids=meta.category_ids,
+            with_quality=with_quality,
+            on_dropped=on_dropped,
+        )
+    if preview is not None and options.preview is not None:
+        with meter.stage(Stage.PREVIEW):
+            preview.write(options.preview, area=area, out_name=out.name)
 
 
 def collect_objects(
@@ -133,6 +208,8 @@ def collect_objects(
     *,
     score: float,
     progress: Progress | None = None,
+    area: AreaOfInterest | None = None,
+    meter: Meter | None = None,
 ) -> None:
     """Run the model over the windows that the journal lacks, and join over their borders what all of them hold.
 
@@ -142,19 +219,28 @@ def collect_objects(
         journal: is read, then written.
         spool: gets the objects.
         score: lowest score kept.
+        area: only windows that it wants are read.
     """
-    joiner = Joiner(grid)
+    joiner, meter = Joiner(grid), meter or Meter()
+    meter.windows, meter.known = len(grid), journal.windows_done
+
+    def join(found: list[Instance], windows_done: int) -> None:
+        meter.instances += len(found)
+        with meter.stage(Stage.JOINING):
+            spool.add(joiner.feed(found, windows_done=windows_done))
 
     def take(batch: DetectedBatch) -> None:
-        found = [one for detected in batch.windows for one in outline(*detected, score=score)]
-        journal.add(found, windows_done=batch.windows_done)
-        spool.add(joiner.feed(found, windows_done=batch.windows_done))
+        with meter.stage(Stage.OUTLINES):
+            found = [one for detected in batch.windows for one in outline(*detected, score=score)]
+        with meter.stage(Stage.JOURNAL):
+            journal.add(found, windows_done=batch.windows_done)
+        join(found, batch.windows_done)
 
     known = journal.instances()
     while block := list(islice(known, AT_ONCE)):
         window = block[-1].window_row * grid.cols + block[-1].window_col
-        spool.add(joiner.feed(block, windows_done=window))
-    spool.add(joiner.feed([], windows_done=journal.windows_done))
+        join(block, window)
+    join([], journal.windows_done)
     batches = detect_windows(
         loaded.model,
         scene,
@@ -164,6 +250,8 @@ def collect_objects(
         pad=not goes_whole(scene, loaded.meta, native=options.reading.native),
         batch=options.batch,
         dtype=resolve_precision(options.precision, device_of(loaded)),
+        area=area,
+        meter=meter,
     )
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside:
@@ -175,7 +263,7 @@ def collect_objects(
                 progress(batch.windows_done, len(grid))
         while pending:
             pending.popleft().result()
-    spool.add(joiner.feed([], windows_done=len(grid)))
+    join([], len(grid))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -200,24 +288,45 @@ def detect_windows(
     pad: bool = True,
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
+    area: AreaOfInterest | None = None,
+    meter: Meter | None = None,
 ) -> Iterator[DetectedBatch]:
     """The detections of every window of a scene from position `first` on, in row-major order.
 
     Args:
         pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
+        area: only windows that it wants are read.
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}: at least 1")
-    positions = (grid.window_at(position) for position in range(first, len(grid)))
-    wanted = (window for window in positions if scene.may_have_data(window))
-    for last, tiles in read_batches(scene, wanted, batch):
+    meter = meter or Meter()
+    windows_left = (grid.window_at(position) for position in range(first, len(grid)))
+    wanted = _wanted(windows_left, scene, area, meter)
+    for last, tiles in meter.timed(Stage.WAITING, read_batches(meter.reader(scene), wanted, batch)):
         detections: list[Detections] = []
         if tiles:
             pixels = [tile for _, tile in tiles]
-            with only_scores_from(model, score):
+            with meter.stage(Stage.MODEL), only_scores_from(model, score):
                 detections = run_model(model, pixels, pad_to=grid.size if pad else None, dtype=dtype)
         windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
         yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
+
+
+def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, meter: Meter) -> Iterator[Window]:
+    """Those in the area of interest under which the file stores something."""
+    for window in windows:
+        if area is not None and not area.wants(window):
+            meter.skip(outside=True)
+        elif not scene.may_have_data(window):
+            meter.skip(outside=False)
+        else:
+            yield window
+
+
+def _area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
+    if options.aoi is None:
+        return None
+    return read_area(options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords)
 
 
 def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, options: OutputOptions) -> None:

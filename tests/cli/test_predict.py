@@ -37,7 +37,7 @@ def test_geojson_with_the_promised_attributes(
     assert problems(out.read_text()) == []
     assert facts["objects"] == len(collection["features"]) > 0
     for number, feature in enumerate(collection["features"], start=1):
-        assert list(feature["properties"]) == ["id", "class", "score", "area_m2"]
+        assert list(feature["properties"]) == ["id", "class", "score", "area_m2", "perimeter_m", "n_windows"]
         assert feature["properties"]["id"] == number
         assert 0 <= feature["properties"]["score"] <= 1
 
@@ -51,6 +51,25 @@ def test_regularize_goes_with_simplify_and_min_area(model: Path, scene: Path, tm
         assert problems(out.read_text()) == []
         vertices.append(out.read_text().count("["))
     assert vertices[1] < vertices[0]
+
+
+def test_a_map_and_a_report_beside_the_output(
+    model: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    beside = ["--preview", "map.html", "--report", "report.json", "--crs", "EPSG:3857"]
+    command = ["predict", str(scene), "--out", "a.fgb", "--model", str(model), "--native", "--score", "0", *beside]
+    assert run(command) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert f"{report['counts']['objects']} object" in capsys.readouterr().err
+    assert report["model"] == str(model)
+    assert run(command) == 7
+    assert "--overwrite" in capsys.readouterr().err
+    assert run([*command, "--overwrite", "--classes", report_classes(model)[0]]) == 0
+
+
+def report_classes(model: Path) -> list[str]:
+    return list(json.loads((model / "meta.json").read_text())["class_names"])
 
 
 def test_dry_run_says_the_plan_and_writes_nothing(
@@ -79,6 +98,16 @@ def test_dry_run_says_the_plan_and_writes_nothing(
         (["--out", "x.geojson", "--min-area", "nan"], 2, "--min-area"),
         (["--out", "x.geojson", "--simplify", "nan"], 2, "--simplify"),
         (["--out", "x.geojson", "--score", "nan"], 2, "--score"),
+        (["--out", "x.geojson", "--crs", "EPSG:3857"], 2, "RFC 7946"),
+        (["--out", "x.gpkg", "--crs", "utm33"], 2, "--crs utm33"),
+        (["--out", "x.gpkg", "--crs", ""], 2, "--crs"),
+        (["--out", "x.geojson", "--classes", " , "], 2, "--classes names no class"),
+        (["--out", "x.geojson", "--classes", "buildings"], 2, "--classes buildings: the model has no such class"),
+        (["--out", "x.geojson", "--aoi", "nowhere.gpkg"], 3, "nowhere.gpkg: no such file"),
+        (["--out", "x.geojson", "--aoi", "scene.tif"], 3, "not a vector file"),
+        (["--out", "x.geojson", "--aoi-cut"], 2, "--aoi-cut belongs to --aoi"),
+        (["--out", "x.geojson", "--preview", "x.geojson"], 2, "--preview x.geojson"),
+        (["--out", "x.geojson", "--report", "scene.tif"], 2, "--report scene.tif"),
         (["--out", "x.geojson", "--model", "n" * 300], 4, "no such checkpoint folder"),
         (["--out", "x.geojson", "--overlap", "0.7"], 2, "--overlap 0.7"),
         (["--out", "x.geojson", "--model", "nowhere"], 4, "nowhere"),

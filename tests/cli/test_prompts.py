@@ -76,6 +76,11 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
         (["--overlap", "0.25"], 2, "--prompts and --overlap exclude each other"),
         (["--batch", "1"], 2, "--prompts and --batch exclude each other"),
         (["--max-windows", "5"], 2, "--prompts and --max-windows exclude each other"),
+        (["--aoi", "a.gpkg"], 2, "--prompts and --aoi exclude each other"),
+        (["--classes", "a"], 2, "--prompts and --classes exclude each other"),
+        (["--preview", "a.html"], 2, "--prompts and --preview exclude each other"),
+        (["--report", "a.json"], 2, "--prompts and --report exclude each other"),
+        (["--crs", "EPSG:3857"], 2, "RFC 7946"),
         ([], 4, "run: rsp download-sam base"),
         (["--sam", "huge"], 4, "run: rsp download-sam huge"),
         (["--sam", ""], 2, "the name of the SAM is empty"),
@@ -85,7 +90,7 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_mistake_is_one_line(arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if "--gsd" in arguments:
+    if "--gsd" in arguments or "--crs" in arguments:
         _sam()
     command = ["predict", "scene.tif", "--prompts", "scene.geojson", "--out", "x.geojson"]
     assert run([*command, *arguments]) == code

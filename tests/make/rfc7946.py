@@ -39,6 +39,19 @@ def problems(text: str) -> list[str]:
     return found
 
 
+def sequence_problems(text: str, *, marked: bool) -> list[str]:
+    """The same of a sequence of features, one a line, each behind a record separator (RFC 8142) if `marked`."""
+    found: list[str] = []
+    if text and not text.endswith("\n"):
+        found.append("the last line does not end")
+    for number, line in enumerate(text.split("\n")[:-1]):
+        if line.startswith("\x1e") != marked:
+            found.append(f"line {number}: begins with {line[:1]!r}")
+        one = '{"type":"FeatureCollection","features":[' + line.removeprefix("\x1e") + "]}"
+        found += [f"line {number}: {problem}" for problem in problems(one)]
+    return found
+
+
 def _number(text: str, found: list[str]) -> float:
     value = float(text)
     if abs(value * 1e7 - round(value * 1e7)) > 1e-6 or len(text.partition(".")[2].partition("e")[0]) > 7:

@@ -63,7 +63,9 @@ def test_quality_is_a_column_of_its_own(tmp_path: Path) -> None:
     scene = _scene(tmp_path)
     predict_scene(scene, tmp_path / "out.geojson", model=_model())
     features = json.loads((tmp_path / "out.geojson").read_text())["features"]
-    assert [list(f["properties"]) for f in features] == [["id", "class", "score", "quality", "area_m2"]] * 2
+    assert [list(f["properties"]) for f in features] == [
+        ["id", "class", "score", "quality", "area_m2", "perimeter_m", "n_windows"]
+    ] * 2
     assert all(f["properties"]["score"] == 0.9 for f in features)
     red = next(f["properties"] for f in features if f["properties"]["class"] == "red")
     # Cut by windows of 64 px, of which the left one sees more; the better guess stays.

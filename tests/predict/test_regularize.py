@@ -17,7 +17,7 @@ from shapely.affinity import rotate
 from shapely.geometry import box
 
 from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.predict.outputs import FoundObject, finish_in_blocks
+from rsprompter_cli.predict.finish import FoundObject, finish_objects
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.rfc7946 import problems
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
@@ -35,13 +35,13 @@ def _found(scene: Path, out: Path, **options: Any) -> list[Any]:
     """The polygons on their way into the file, in pixels."""
     polygons = []
 
-    def watched(*arguments: Any) -> Iterator[FoundObject]:
-        for one in finish_in_blocks(*arguments):
+    def watched(*arguments: Any, **more: Any) -> Iterator[FoundObject]:
+        for one in finish_objects(*arguments, **more):
             polygons.append(one.polygon)
             yield one
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rsprompter_cli.predict.scene.finish_in_blocks", watched)
+        patch.setattr("rsprompter_cli.predict.scene.finish_objects", watched)
         result = predict_scene(scene, out, model=blob_model(), native=True, **options)
     assert result.objects == len(polygons)
     return polygons

@@ -280,7 +280,9 @@ def test_ids_and_count_are_those_of_what_the_file_holds(tmp_path: Path) -> None:
 def test_an_object_of_unknown_area_is_written_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rsprompter_cli.predict.outputs.areas_m2", lambda polygons, _: [math.nan] * len(polygons))
+    monkeypatch.setattr(
+        "rsprompter_cli.predict.finish.measures_m", lambda polygons, _: [(math.nan, math.nan)] * len(polygons)
+    )
     # The command line turns propagation off, which caplog needs.
     logging.getLogger("rsprompter_cli").propagate = True
     scene = write_scene(tmp_path / "a.tif", paint(60, 60, {"red": [(2, 2, 6, 6), (20, 20, 50, 50)]}))

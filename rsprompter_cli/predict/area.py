@@ -1,0 +1,179 @@
+"""The area of interest: the part of a scene in which objects are looked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from rsprompter_cli.data.convert.coverage import extents_apart
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.geojson import leaves_the_map
+from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map
+from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.raster import Scene
+    from rsprompter_cli.geo.windows import Window, WindowGrid
+
+_EDGE_PARTS = 256
+"""An edge is divided into steps of the scene's extent by this, so that it stays in its place in another CRS."""
+
+_SLIVER = 1e-6
+"""Pixels: what lies this close to the border of a window, or of the area, only touches it."""
+
+REACH = 0.5
+"""Share of a window: so far around the area windows are read for the objects on its border to be whole."""
+
+
+class AreaOfInterest:
+    """The polygons of a user's file in pixels of the working grid.
+
+    polygon: valid, inside the scene, holes taken off.
+    unfinished: objects on the border that go on where no window was read, as far as `touches` has seen them.
+    """
+
+    def __init__(self, polygon: Any, grid: WindowGrid, *, cut: bool) -> None:
+        """Take the area in; with `cut` nothing beyond it is needed."""
+        self.polygon, self.unfinished = polygon, 0
+        self._grid, self._cut = grid, cut
+        self._read = polygon if cut else shapely.buffer(polygon, REACH * grid.size, quad_segs=4)
+        self._bounds = self._read.bounds
+        shapely.prepare(self.polygon)
+        shapely.prepare(self._read)
+
+    def wants(self, window: Window) -> bool:
+        """Whether a window has to be read."""
+        x0, y0, x1, y1 = window.box
+        west, north, east, south = self._bounds
+        if x1 <= west or x0 >= east or y1 <= north or y0 >= south:  # most windows of a large scene
+            return False
+        inner = shapely.box(x0 + _SLIVER, y0 + _SLIVER, x1 - _SLIVER, y1 - _SLIVER)
+        return bool(shapely.intersects(self._read, inner))
+
+    def digest(self) -> str:
+        """The same text for the same windows that are wanted."""
+        shape = shapely.to_wkb(shapely.normalize(self.polygon), byte_order=1)
+        return hashlib.sha256(shape + bytes([self._cut])).hexdigest()
+
+    def touches(self, polygons: Sequence[Any]) -> np.ndarray:
+        """bool [N]: which polygons have ground in common with the area."""
+        array = np.empty(len(polygons), dtype=object)
+        array[:] = list(polygons)
+        touching = shapely.covers(self.polygon, array)
+        border = np.flatnonzero(shapely.intersects(self.polygon, array) & ~touching)
+        touching[border] = shapely.area(shapely.intersection(array[border], self.polygon)) > _SLIVER
+        if not self._cut:
+            self.unfinished += sum(self._goes_on(polygon) for polygon in array[border[touching[border]]])
+        return touching
+
+    def cut(self, polygons: Sequence[Any]) -> list[Any]:
+        """The part of each polygon inside the area, None where nothing with area is."""
+        array = np.empty(len(polygons), dtype=object)
+        array[:] = list(polygons)
+        border = np.flatnonzero(~shapely.covers(self.polygon, array))
+        array[border] = [polygon_parts(shapely.intersection(one, self.polygon)) for one in array[border]]
+        return list(array)
+
+    def _goes_on(self, polygon: Any) -> bool:
+        """Whether an object reaches ground that only windows which were not read answer for."""
+        grid, stride = self._grid, self._grid.size - self._grid.overlap_px
+        x0, y0, x1, y1 = polygon.bounds
+        around = shapely.buffer(polygon, 1.0, quad_segs=1)
+        for row in range(max(0, int(y0 // stride) - 2), min(grid.rows, int(y1 // stride) + 2)):
+            for col in range(max(0, int(x0 // stride) - 2), min(grid.cols, int(x1 // stride) + 2)):
+                window = grid.window(row, col)
+                if not self.wants(window) and shapely.intersects(shapely.box(*grid.core(window)), around):
+                    return True
+        return False
+
+
+def read_area(
+    path: str | Path, scene: Scene, grid: WindowGrid, *, cut: bool, pixel_coords: bool = False
+) -> AreaOfInterest:
+    """Read the polygons of a vector file and lay them over a scene.
+
+    Args:
+        path: any format that footprints are read from, in any CRS.
+        grid: the windows of the scene.
+        cut: objects end at its border.
+        pixel_coords: the file's coordinates are pixels of the scene's file, y down, whatever CRS it names.
+
+    Raises:
+        InputError: missing, damaged or foreign file; no polygon, no CRS, or no ground in common with the scene.
+    """
+    path = Path(path)
+    if not pixel_coords and not scene.georef.on_earth:
+        raise InputError(
+            f"{scene.path}: has no place on the earth, so --aoi {path} cannot be laid over it",
+            "pass --pixel-coords and give the area in pixels of the file",
+        )
+    given = read_footprints(path)
+    if not len(given):
+        raise InputError(f"--aoi {path}: holds no polygon", "an area of interest has at least one")
+    polygons = np.empty(len(given), dtype=object)
+    polygons[:] = given.polygons
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    if pixel_coords:
+        places = from_file_pixels(polygons, scene)
+    else:
+        places = lay_over(path, _near_the_scene(polygons, given.crs_wkt, scene), given.crs_wkt, scene)
+    there = [polygon_parts(place) for place in places if place is not None]
+    whole = shapely.union_all([place for place in there if place is not None])
+    polygon = polygon_parts(shapely.intersection(whole, frame))
+    if polygon is None or polygon.area < _SLIVER:
+        raise _off_the_scene(path, polygons, given.crs_wkt, scene, pixel_coords=pixel_coords)
+    return AreaOfInterest(polygon, grid, cut=cut)
+
+
+def _near_the_scene(polygons: np.ndarray, crs: str | None, scene: Scene) -> np.ndarray:
+    """What of polygons in a CRS lies around the scene, with edges of small steps; None for those with nothing there.
+
+    A country's outline, or the whole world, has vertices that no local CRS has a place for.
+    """
+    around = None if crs is None else _bounds_in(crs, scene)
+    if around is not None:
+        polygons = shapely.intersection(polygons, around)
+    extent = around if around is not None else shapely.box(*shapely.total_bounds(polygons))
+    west, south, east, north = extent.bounds
+    dense = shapely.segmentize(polygons, max(east - west, north - south) / _EDGE_PARTS)
+    result = np.empty(len(polygons), dtype=object)
+    result[:] = [None if polygon.is_empty else polygon for polygon in dense]
+    return result
+
+
+def _bounds_in(crs: str, scene: Scene) -> Any:
+    """A box in a CRS around the scene; None where it has no single one, over the antimeridian or a pole."""
+    frame = shapely.segmentize(shapely.box(0, 0, scene.width, scene.height), max(scene.height, scene.width) / 16)
+    try:
+        moved = reproject(to_map([frame], scene.georef), scene.georef.crs_wkt or "", crs)
+    except InputError:
+        return None
+    if parse_crs(crs).is_geographic and leaves_the_map(moved)[0]:
+        return None
+    west, south, east, north = moved[0].bounds
+    margin = 0.02 * max(east - west, north - south)
+    return shapely.box(west - margin, south - margin, east + margin, north + margin)
+
+
+def _off_the_scene(
+    path: Path, polygons: np.ndarray, crs: str | None, scene: Scene, *, pixel_coords: bool
+) -> InputError:
+    message = f"--aoi {path}: does not lie on {scene.path}"
+    if pixel_coords:
+        x0, y0, x1, y1 = shapely.total_bounds(polygons)
+        size = f"{scene.native_width} x {scene.native_height} px"
+        return InputError(
+            f"{message}: pixels {x0:g} to {x1:g} and {y0:g} to {y1:g} of {size}", "count from its top left"
+        )
+    places = [place for place in lay_over(path, polygons, crs, scene) if place is not None]
+    if not places:
+        return InputError(message, "the file may name a wrong coordinate reference system")
+    where, hint = extents_apart(scene, list(to_map(places, scene.georef)), "area")
+    return InputError(f"{message}: {where}", hint)
