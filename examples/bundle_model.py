@@ -2,6 +2,8 @@
 
     python examples/bundle_model.py runs/buildings/run/best --out rsprompter_cli/weights --gsd 0.25 0.3 --score 0.4
 
+The weights of several checkpoints of one run are averaged, which quiets a run whose learning rate is still high at its
+end; --data then says on what their figures are measured again, for a checkpoint's own are not those of the mean.
 Stops unless the half-precision model finds the same objects on the example scene as the original.
 MODEL_CARD.md beside the weights is written by hand: bring it up to date.
 """
@@ -16,6 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from rsprompter_cli import evaluate_coco
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
@@ -43,25 +48,45 @@ def same(one: list[Any], other: list[Any]) -> bool:
     return len(one) == len(other) and alike >= 0.98 * len(one)
 
 
+def mean(checkpoints: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of the weights of checkpoints of one run; counters are those of the last."""
+    *_, last = checkpoints
+    return {
+        key: torch.stack([one[key].double() for one in checkpoints]).mean(0).to(value.dtype)
+        if value.is_floating_point()
+        else value
+        for key, value in last.items()
+    }
+
+
 def main() -> None:
     """Write the bundle and say what was compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
+    parser.add_argument(
+        "--data", type=Path, help="COCO set whose validation split is measured; for several checkpoints"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--gsd", type=float, nargs=2, metavar=("LOW", "HIGH"), help="metres per pixel to read scenes at"
     )
     parser.add_argument("--score", type=float, help="lowest score of an object; default: the checkpoint's own")
     options = parser.parse_args()
-    source = read_checkpoint(options.checkpoint)
+    if len(options.checkpoints) > 1 and options.data is None:
+        parser.error("--data: the mean of several checkpoints needs figures of its own")
+    source = read_checkpoint(options.checkpoints[-1])
+    tensors = mean([read_checkpoint(path).tensors() for path in options.checkpoints])
     meta = source.meta
     if options.gsd is not None:
         meta = replace(meta, gsd_range=tuple(options.gsd))
     if options.score is not None:
         meta = replace(meta, score_threshold=options.score)
-    half = {key: value.half() if value.is_floating_point() else value for key, value in source.tensors().items()}
+    half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        write_checkpoint(Path(scratch) / "whole", source.tensors(), source.config, meta)
+        write_checkpoint(Path(scratch) / "whole", tensors, source.config, meta)
+        if options.data is not None:
+            figures = evaluate_coco(Path(scratch) / "whole", options.data, "val").metrics.flat()
+            meta = replace(meta, metrics=figures, provenance={**meta.provenance, "mean_of": len(options.checkpoints)})
         done, full = predict(Path(scratch) / "whole", Path(scratch))
         facts = {**meta.provenance, "credits": CREDITS, "licence": "Apache-2.0 (weights)"}
         facts["seconds_per_window"] = round(done.seconds / done.plan.windows, 3)
