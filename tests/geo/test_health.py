@@ -23,7 +23,8 @@ def test_this_environment_reads_and_writes_all_formats() -> None:
     states = {finding.name: (finding.state, finding.text) for finding in findings if finding.topic == "formats"}
     assert {state for state, _ in states.values()} == {State.OK}
     assert states["GDAL raster drivers"][1] == "GTiff, PNG, JPEG, JP2OpenJPEG, COG, VRT"
-    assert states["vector formats"][1] == ".geojson, .gpkg, .fgb, .parquet, .shp written and read back"
+    formats = ".geojson, .geojsonl, .geojsonseq, .gpkg, .fgb, .parquet, .shp"
+    assert states["vector formats"][1] == f"{formats} written and read back"
 
 
 def test_missing_drivers_weigh_by_what_needs_them(monkeypatch: Patch) -> None:

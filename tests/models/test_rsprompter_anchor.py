@@ -286,7 +286,7 @@ def test_the_mask_loss_decodes_no_more_positives_than_asked(
     model.train()
     boxes = [[(4.0, 5, 30, 30), (10, 10, 50, 40), (20, 8, 60, 60)], [(1, 2, 60, 50), (9, 9, 30, 30)]]
     drawn = iter([RoiSamples(torch.tensor(part), torch.arange(len(part))) for part in boxes])
-    monkeypatch.setattr(two_stage, "sample_rois", lambda *_: next(drawn))
+    monkeypatch.setattr(two_stage, "sample_rois", lambda *_, **_named: next(drawn))
     seen: list[list[int]] = []
     original = rsprompter_anchor.full_frame_mask_loss
 
