@@ -149,6 +149,12 @@ def predict_command(
     rsp predict scene.tif --out buildings.geojson
     """
     _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    from rsprompter_cli.geo.guard import resolve_source
+    from rsprompter_cli.predict.outputs import claim_output
+
+    # What can be refused is refused before torch is imported, which takes seconds.
+    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
+    claim_output(out, [source], overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
