@@ -271,3 +271,9 @@ def _label_layers(masks: np.ndarray) -> list[np.ndarray]:
             layers.append(free[0])
         free[0][box][cut] = number
     return layers
+
+
+def iou_of(one: Any, other: Any) -> float:
+    """Intersection over union of two valid polygons; 0 where neither has area."""
+    shared = shapely.intersection(one, other).area
+    return float(shared / max(one.area + other.area - shared, np.finfo(float).tiny))

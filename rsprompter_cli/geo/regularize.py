@@ -17,6 +17,8 @@ import numpy as np
 import shapely
 from shapely.affinity import scale
 
+from rsprompter_cli.geo.polygons import iou_of
+
 MIN_IOU = 0.875
 """An outline and what replaces it agree at least this much (docs/decisions/0011 has the figures)."""
 
@@ -78,7 +80,7 @@ def _square_part(part: Any, angle: float, shortest: float) -> Any:
     squared = [_square_ring(hole, angle, shortest) or hole for hole in holes]
     for inside in (squared, holes):  # a hole that was squared may reach the walls
         whole = shapely.Polygon(shell.exterior, [hole.exterior for hole in inside])
-        if whole.is_valid and _iou(whole, part) >= MIN_IOU:
+        if whole.is_valid and iou_of(whole, part) >= MIN_IOU:
             return whole
     return part
 
@@ -122,10 +124,10 @@ def _best_fit(ring: Any, shortest: float) -> Any:
         if len(moved) > 4 and min(map(abs, _walls(moved))) * grow < shortest * (1 + _STRAIGHT):
             continue
         polygon = scale(polygon, grow, grow, origin="centroid")
-        iou = _iou(polygon, ring)
+        iou = iou_of(polygon, ring)
         if iou >= MIN_IOU and iou - price > worth:
             best, worth = polygon, iou - price
-    is_round = _iou(_ellipse(ring), ring) > worth + ROUND_MARGIN
+    is_round = iou_of(_ellipse(ring), ring) > worth + ROUND_MARGIN
     return None if is_round else best
 
 
@@ -241,8 +243,3 @@ def _ellipse(ring: Any) -> Any:
     radii *= math.sqrt(ring.area / math.pi / radii.prod())
     turn = np.arange(64) * (math.tau / 64)
     return shapely.Polygon(np.column_stack([np.cos(turn), np.sin(turn)]) * radii @ axes.T)
-
-
-def _iou(a: Any, b: Any) -> float:
-    shared = shapely.intersection(a, b).area
-    return float(shared / max(a.area + b.area - shared, np.finfo(float).tiny))

@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.geo.merge import Instance
+from rsprompter_cli.geo.polygons import iou_of
 
 TWIN_IOU = 0.5
 """From which on two outlines of a class are one object: the IoU at which the field calls a detection right."""
@@ -33,11 +34,6 @@ def without_twins(instances: Sequence[Instance]) -> list[Instance]:
     stays: set[int] = set()
     for place in ranked:
         better = [rival for rival in rivals.get(place, ()) if rival in stays]
-        if all(_iou(outlines[place], outlines[rival]) < TWIN_IOU for rival in better):
+        if all(iou_of(outlines[place], outlines[rival]) < TWIN_IOU for rival in better):
             stays.add(place)
     return [instance for place, instance in enumerate(instances) if place in stays]
-
-
-def _iou(one: shapely.Geometry, other: shapely.Geometry) -> float:
-    shared = shapely.area(shapely.intersection(one, other))
-    return float(shared / (shapely.area(one) + shapely.area(other) - shared))
