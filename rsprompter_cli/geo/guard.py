@@ -162,8 +162,6 @@ def gdal_env(source: Source | None = None) -> rasterio.Env:
             "GDAL_HTTP_TIMEOUT": HTTP_TIMEOUT,
             "GDAL_HTTP_CONNECTTIMEOUT": max(1, HTTP_TIMEOUT // 6),
             "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-            # An address that is signed for reading refuses to tell its size alone.
-            "CPL_VSIL_CURL_USE_HEAD": "NO",
         }
     return rasterio.Env(**settings)
 

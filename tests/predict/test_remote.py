@@ -35,9 +35,7 @@ def scene(tmp_path: Path) -> Path:
     pixels = paint(SIDE, SIDE, {"red": [(100, 100, 180, 150), (900, 900, 1000, 950)]})
     ground = (pixels == 90).all(axis=0)
     pixels[:, ground] = rng.integers(60, 120, (3, int(ground.sum())), np.uint8)
-    return write_scene(
-        tmp_path / "scene.tif", pixels, driver="COG", photometric=None, blocksize=128, compress="NONE", overviews="NONE"
-    )
+    return write_scene(tmp_path / "scene.tif", pixels, tiled=True, blockxsize=128, blockysize=128)
 
 
 def put(server: Ranges, scene: Path) -> str:
