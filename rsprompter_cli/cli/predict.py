@@ -36,7 +36,9 @@ from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
+    from rsprompter_cli.predict.chosen import Chosen
     from rsprompter_cli.predict.many import ManyPrediction
+    from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import PromptPrediction
     from rsprompter_cli.predict.scene import ScenePrediction
 
@@ -162,7 +164,6 @@ def predict_command(
     else:
         _check_one(sources[0], out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
-    from rsprompter_cli.predict.many import predict_scenes
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import predict_prompts
@@ -200,12 +201,7 @@ def predict_command(
     meter = Meter()
     if many:
         chosen = find_everything(sam, model) if everything else model
-        with scene_progress() as (progress, on_scene):
-            result = predict_scenes(
-                sources, out, options, format=format, model=chosen, progress=progress, on_scene=on_scene
-            )
-        _say(result, as_json=as_json, dry_run=dry_run)
-        return result.check()
+        return _predict_many(sources, out, options, format=format, model=chosen, as_json=as_json)
     source = sources[0]
     what, also = ("windows", meter.said) if prompts is None else ("prompts", None)
     with counted_progress(what, also=also) as progress:
@@ -215,6 +211,24 @@ def predict_command(
         else:
             result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
     _say(result, as_json=as_json, dry_run=dry_run)
+
+
+def _predict_many(
+    sources: list[str],
+    out: Path | None,
+    options: PredictOptions,
+    *,
+    format: str | None,
+    model: Chosen,
+    as_json: bool,
+) -> None:
+    """Predict scene after scene, say what became of them, and raise an error when one failed."""
+    from rsprompter_cli.predict.many import predict_scenes
+
+    with scene_progress() as (progress, on_scene):
+        result = predict_scenes(sources, out, options, format=format, model=model, progress=progress, on_scene=on_scene)
+    _say(result, as_json=as_json, dry_run=options.dry_run)
+    result.check()
 
 
 def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:

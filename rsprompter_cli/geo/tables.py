@@ -182,6 +182,28 @@ def write_parquet(path: Path, batches: Batches, crs_wkt: str | None) -> None:
         writer.add_key_value_metadata({"geo": json.dumps(geo, sort_keys=True, allow_nan=False)})
 
 
+class WrittenParquet:
+    """What `write_parquet` wrote, read back in pieces, so that memory does not grow with it.
+
+    columns: names of the attributes. crs_wkt: of the geometries, None for pixels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Look at the head of a file."""
+        self._path = path
+        geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
+        crs = geo["columns"][GEOMETRY]["crs"]
+        self.crs_wkt = None if crs is None else str(CRS.from_json_dict(crs).to_wkt())
+        self.columns = [name for name in pq.read_schema(path).names if name != GEOMETRY]
+
+    def read(self) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
+        """Some features at a time: geometries [N] and N times their attributes."""
+        with pq.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH):
+                geometries = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
+                yield geometries, batch.drop_columns([GEOMETRY]).to_pylist()
+
+
 @contextmanager
 def _fixed_date() -> Iterator[None]:
     before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")

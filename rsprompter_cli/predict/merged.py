@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import shapely
-from pyproj import CRS
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.geojson import within_the_map
 from rsprompter_cli.geo.lonlat import parse_crs, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.tables import GEOMETRY
+from rsprompter_cli.geo.tables import WrittenParquet
 from rsprompter_cli.geo.target_crs import WGS84
 from rsprompter_cli.geo.vector import (
     FOUND_ATTRIBUTES,
@@ -35,7 +33,6 @@ SOURCE = "source"
 VECTOR_PART = ".parquet"
 COCO_PART = ".json"
 
-_AT_ONCE = 4096
 _ANNOTATIONS = ', "annotations": ['
 
 _log = logging.getLogger(__name__)
@@ -66,28 +63,25 @@ def write_merged_layer(out: Path, parts: Sequence[Part]) -> int:
     Returns:
         Objects written.
     """
-    systems = list(dict.fromkeys(_crs_of(part.path) for part in parts))
+    systems = list(dict.fromkeys(WrittenParquet(part.path).crs_wkt for part in parts))
     crs = systems[0] if systems else None
-    if len(systems) > 1 and not all(_same(crs, other) for other in systems[1:]):
+    if not all(_same(crs, other) for other in systems[1:]):
         if out.suffix.lower() not in GEOJSON_SUFFIXES:
             _log.warning("%s: the scenes have %d coordinate systems, so it is in %s", out, len(systems), WGS84)
         crs = str(parse_crs(WGS84).to_wkt())
-    with_quality = any("quality" in pq.read_schema(part.path).names for part in parts)
+    with_quality = any("quality" in WrittenParquet(part.path).columns for part in parts[:1])
     attributes = {**(FOUND_WITH_QUALITY if with_quality else FOUND_ATTRIBUTES), SOURCE: str}
     return write_features(out, _features(parts, crs), crs, attributes=attributes)
 
 
 def _features(parts: Sequence[Part], crs: str | None) -> Iterator[Feature]:
     for part in parts:
-        own = _crs_of(part.path)
-        with pq.ParquetFile(part.path) as file:
-            for batch in file.iter_batches(batch_size=_AT_ONCE):
-                geometries = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
-                if own is not None and crs is not None and not _same(own, crs):
-                    geometries = _in_degrees(geometries, own)
-                rows = batch.drop_columns([GEOMETRY]).to_pylist()
-                for geometry, row in zip(geometries, rows, strict=True):
-                    yield Feature(geometry, {**row, "id": None, SOURCE: part.source})
+        file = WrittenParquet(part.path)
+        own = file.crs_wkt
+        for geometries, rows in file.read():
+            placed = geometries if own is None or _same(own, crs) else _in_degrees(geometries, own)
+            for geometry, row in zip(placed, rows, strict=True):
+                yield Feature(geometry, {**row, "id": None, SOURCE: part.source})
 
 
 def _in_degrees(geometries: np.ndarray, crs: str) -> np.ndarray:
@@ -95,13 +89,6 @@ def _in_degrees(geometries: np.ndarray, crs: str) -> np.ndarray:
     for index in np.flatnonzero(~shapely.is_valid(moved)):
         moved[index] = polygon_parts(moved[index]) or moved[index]
     return moved
-
-
-def _crs_of(part: Path) -> str | None:
-    """The WKT of a part's CRS; None for pixels."""
-    geo = json.loads(pq.read_metadata(part).metadata[b"geo"])
-    found = geo["columns"][GEOMETRY]["crs"]
-    return None if found is None else str(CRS.from_json_dict(found).to_wkt())
 
 
 def _same(one: str | None, other: str | None) -> bool:
