@@ -7,12 +7,13 @@ the package loads no heavy library.
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate_coco", "evaluate_polygons", "fit", "load_model", "predict_scene"]
+__all__ = ["__version__", "evaluate_coco", "evaluate_polygons", "fit", "load_model", "predict_scene", "predict_scenes"]
 
 if TYPE_CHECKING:
     from rsprompter_cli.evaluate.coco import evaluate_coco
     from rsprompter_cli.evaluate.polygons import evaluate_polygons
     from rsprompter_cli.models.load import load_model
+    from rsprompter_cli.predict.many import predict_scenes
     from rsprompter_cli.predict.scene import predict_scene
     from rsprompter_cli.train.fit import fit
 
@@ -22,6 +23,7 @@ _HOMES = {
     "fit": "rsprompter_cli.train.fit",
     "load_model": "rsprompter_cli.models.load",
     "predict_scene": "rsprompter_cli.predict.scene",
+    "predict_scenes": "rsprompter_cli.predict.many",
 }
 
 
