@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
-from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
+from rsprompter_cli.cli.output import print_json, print_table, progress_bar
+from rsprompter_cli.cli.processes import (
+    GpusOption,
+    LocalRankOption,
+    ProcsOption,
+    device_kind,
+    refuse_other_device,
+    share_threads,
+    start_processes,
+)
+from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,7 +28,6 @@ if TYPE_CHECKING:
 
     from rsprompter_cli.config import ModelConfig
     from rsprompter_cli.train.progress import StepReport, TrainResult
-    from rsprompter_cli.train.ranks import Place
 
 _log = logging.getLogger(__name__)
 
@@ -62,10 +69,8 @@ def train_command(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine.")] = None,
-    procs: Annotated[
-        int | None, typer.Option("--procs", min=1, help="Train in so many processes on the CPU of this machine.")
-    ] = None,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
     deepspeed: Annotated[
         bool, typer.Option("--deepspeed", help="By DeepSpeed's ZeRO, stage 2; --set train.zero_stage=3 for stage 3.")
     ] = False,
@@ -73,7 +78,7 @@ def train_command(
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
-    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
+    local_rank: LocalRankOption = None,
 ) -> None:
     """Train a model on a COCO set.
 
@@ -87,7 +92,7 @@ def train_command(
         random_sam=random_sam,
         backbone_weights=backbone_weights,
     )
-    _refuse_other_device(device, gpus=gpus, procs=procs)
+    refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.folder import RANKS, config_of_run
     from rsprompter_cli.train.launch import require_gpus
@@ -105,11 +110,11 @@ def train_command(
     if gpus and place is None:
         require_gpus(gpus)
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
-        _start(context, gpus or procs or 1)
+        start_processes(context, gpus or procs or 1)
         return
     from rsprompter_cli.train.loop import train
 
-    _set_threads(threads, place)
+    share_threads(threads, place)
     folder = out or (Path("runs") / config.name if own is None else own.parent)
     with own_talk(place, folder / RANKS), progress_bar() as progress:
         shown = _Shown(progress)
@@ -121,7 +126,7 @@ def train_command(
             overwrite=overwrite,
             load_from=load_from,
             random_sam=random_sam,
-            device=_kind(device, gpus=gpus, procs=procs),
+            device=device_kind(device, gpus=gpus, procs=procs),
             minutes=minutes,
             on_model=_print_parameters,
             on_step=shown.step,
@@ -131,37 +136,6 @@ def train_command(
         _print_result(result, as_json=as_json)
     if result.interrupted:
         raise KeyboardInterrupt
-
-
-def _start(context: typer.Context, count: int) -> None:
-    """Run this very command line in several processes."""
-    from rsprompter_cli.train.launch import launch
-
-    if launch(context.find_root().obj, count) == INTERRUPTED_EXIT_CODE:
-        raise KeyboardInterrupt
-
-
-def _kind(device: Device, *, gpus: int | None, procs: int | None) -> str:
-    return "cuda" if gpus else "cpu" if procs else device.value
-
-
-def _set_threads(threads: int | None, place: Place | None) -> None:
-    """Limit CPU threads; processes of one machine share its cores where nobody says otherwise."""
-    if threads is None and place is not None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // place.local_count)
-    set_threads(threads)
-
-
-def _refuse_other_device(device: Device, *, gpus: int | None, procs: int | None) -> None:
-    """Raise UsageError for options that name different devices."""
-    if gpus and procs:
-        raise UsageError("--gpus starts a process for each GPU, --procs processes on the CPU", "give one of the two")
-    if gpus and device not in (Device.AUTO, Device.CUDA):
-        raise UsageError(f"--gpus {gpus} and --device {device} contradict each other", "leave --device out")
-    if procs and device not in (Device.AUTO, Device.CPU):
-        raise UsageError(
-            f"--procs {procs} and --device {device} contradict each other", "leave --device out, or --gpus"
-        )
 
 
 def _refuse_contradictions(
