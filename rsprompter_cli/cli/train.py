@@ -71,6 +71,12 @@ def train_command(
     ] = None,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Build everything, run two steps, tell parameters, memory and time, and leave nothing."
+        ),
+    ] = False,
     deepspeed: Annotated[
         bool, typer.Option("--deepspeed", help="By DeepSpeed's ZeRO, stage 2; --set train.zero_stage=3 for stage 3.")
     ] = False,
