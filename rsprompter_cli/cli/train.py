@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
-    from rsprompter_cli.config import ModelConfig
+    from rsprompter_cli.config import Config, ModelConfig
     from rsprompter_cli.train.progress import StepReport, TrainResult
+    from rsprompter_cli.train.ranks import Place
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +100,8 @@ def train_command(
         random_sam=random_sam,
         backbone_weights=backbone_weights,
     )
+    if dry:
+        _refuse_with_dry_run(resume=resume, minutes=minutes)
     refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.folder import RANKS, config_of_run
@@ -118,23 +122,29 @@ def train_command(
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
         start_processes(context, gpus or procs or 1)
         return
-    from rsprompter_cli.train.loop import train
-
     share_threads(threads, place)
     folder = out or (Path("runs") / config.name if own is None else own.parent)
+    asked: dict[str, Any] = {
+        "data": data or config.data.root,
+        "out": folder,
+        "load_from": load_from,
+        "random_sam": random_sam,
+        "device": device_kind(device, gpus=gpus, procs=procs),
+        "on_model": _print_parameters,
+    }
+    if dry:
+        _dry_run(config, asked, place, as_json=as_json)
+        return
+    from rsprompter_cli.train.loop import train
+
     with own_talk(place, folder / RANKS), progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
             config,
-            data=data or config.data.root,
-            out=folder,
+            **asked,
             resume=resume,
             overwrite=overwrite,
-            load_from=load_from,
-            random_sam=random_sam,
-            device=device_kind(device, gpus=gpus, procs=procs),
             minutes=minutes,
-            on_model=_print_parameters,
             on_step=shown.step,
             on_evaluation=shown.evaluation,
         )
@@ -161,6 +171,14 @@ def _refuse_contradictions(
         raise UsageError(
             f"{former} brings all weights, --backbone-weights would bring some anew", "give one of the two"
         )
+
+
+def _refuse_with_dry_run(*, resume: bool, minutes: float | None) -> None:
+    """Raise UsageError for options that mean nothing to a dry run."""
+    if resume:
+        raise UsageError("--dry-run tells of a whole training, --resume goes on with one", "leave one of the two out")
+    if minutes is not None:
+        raise UsageError("--dry-run takes two steps, --minutes limits a training", "leave --minutes out")
 
 
 def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, backbone_weights: str | None) -> None:
@@ -212,6 +230,21 @@ def _print_parameters(model: nn.Module) -> None:
         _log.info("%-*s  %12s  %12s", width, row.block, f"{row.trainable:,}", f"{row.frozen:,}")
     trainable, frozen = sum(row.trainable for row in rows), sum(row.frozen for row in rows)
     _log.info("%-*s  %12s  %12s", width, "all", f"{trainable:,}", f"{frozen:,}")
+
+
+def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
+    """Run it and print what it found out, in the process that speaks for all."""
+    from rsprompter_cli.train.dry_run import dry_run
+    from rsprompter_cli.train.ranks import quiet_but_first
+
+    with quiet_but_first(place):
+        found = dry_run(config, **asked)
+    if place is not None and place.rank:
+        return
+    if as_json:
+        print_json(found.as_json())
+        return
+    print_table(["dry run", config.name], found.rows())
 
 
 def _print_result(result: TrainResult, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,29 @@ class DryRun:
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values."""
         return {key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(self).items()}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """All of it as a table for people."""
+        step = f"{self.seconds_per_step:.2f} s, {self.step_images} pictures"
+        if self.seconds_per_step_with_maps is not None:
+            step += f"; {self.seconds_per_step_with_maps:.2f} s where SAM's answers are on the disk"
+        first = _duration(self.seconds_per_evaluation)
+        memory = "not told by this system" if self.memory_bytes is None else f"{self.memory_bytes / 2**20:,.0f} MiB"
+        whole = "" if self.processes == 1 else " in each process"
+        return [
+            ("engine", f"{self.engine}, {self.processes} x {self.device}, {self.precision}"),
+            ("parameters", f"{self.parameters:,}"),
+            ("trainable", f"{self.trainable:,}"),
+            ("peak memory", memory + whole),
+            ("step", step),
+            ("steps", f"{self.steps:,} = {self.epochs} epochs x {self.steps_per_epoch} ({self.train_images} pictures)"),
+            ("evaluations", f"{self.evaluations} of {self.val_images} pictures, the first {first}"),
+            ("whole run", f"about {_duration(self.seconds)}"),
+        ]
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=max(1, round(seconds))))
 
 
 def dry_run(
@@ -193,6 +217,7 @@ def _time_steps(run: Run, *, again: bool) -> tuple[float, float | None]:
     if not again:
         return seconds, None
     batches = run.loader.epoch(cursor.epoch, cursor.done)
+    _log.info("the same step again, with SAM's answers from the disk")
     # As in a run, pictures are read while the step before works.
     return seconds, _time_step(run, chain([next(batches)], batches), groups[place], cursor)
 
