@@ -71,6 +71,10 @@ def train_command(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
     ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option("--wandb", metavar="PROJECT", help="Tell Weights & Biases too; short for --set train.wandb=..."),
+    ] = None,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
     dry: Annotated[
@@ -90,8 +94,9 @@ def train_command(
 ) -> None:
     """Train a model on a COCO set.
 
-    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/; with several
-    processes also ranks/, what all but the first say. Started by torchrun, SLURM or deepspeed, it joins the others.
+    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl, tensorboard/, pictures/ of what is
+    found, curves.png at the end; with several processes also ranks/, what all but the first say. Started by torchrun,
+    SLURM or deepspeed, it joins the others.
     """
     _refuse_contradictions(
         resume=resume,
@@ -113,7 +118,7 @@ def train_command(
     _refuse_misplaced(
         load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
     )
-    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)])
+    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, wandb, epochs)])
     if deepspeed and not config.train.zero_stage:
         config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
     place = find_place()
@@ -197,8 +202,8 @@ def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, 
             )
 
 
-def _shorthands(sam: str | None, backbone_weights: str | None, epochs: int | None) -> list[str]:
-    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights}
+def _shorthands(sam: str | None, backbone_weights: str | None, wandb: str | None, epochs: int | None) -> list[str]:
+    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights, "train.wandb": wandb}
     # A JSON string is a TOML string: no character of a path is mistaken for syntax.
     named = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items() if text is not None]
     return named + ([] if epochs is None else [f"train.epochs={epochs}"])

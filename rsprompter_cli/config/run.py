@@ -49,6 +49,14 @@ class TrainConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
+    pictures_every: int = Field(
+        10, ge=0, description="epochs between pictures of what is found in the validation set; 0: none"
+    )
+    wandb: str | None = Field(
+        None,
+        pattern=r"^[^/\\#?%:]{1,128}$",
+        description="project at Weights & Biases that the run is told to; None: it is not",
+    )
     normalise: Literal["all-ranks", "each-rank"] = Field(
         "all-ranks",
         description="what losses are divided by: counts of all processes together, or each process by its own",

@@ -32,6 +32,7 @@ from rsprompter_cli.train.run import Run
 from rsprompter_cli.train.setup import prepare, seed_everything
 from rsprompter_cli.train.state import Cursor
 from rsprompter_cli.train.track import NoLog
+from rsprompter_cli.train.track_wandb import require_wandb
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,8 @@ def dry_run(
             until_the_end.enter_context(clean_stdout())
         ranks = until_the_end.enter_context(joined(find_place(), kind))
         where = ranks.device(kind)
+        if config.train.wandb and ranks.first:
+            require_wandb()
         dtype = resolve_precision(config.train.precision, where)
         seed_everything(config.train.seed)
         setup = prepare(config, data, load_from=load_from, random_sam=random_sam)

@@ -1,7 +1,8 @@
 """A training run from top to bottom: set up, build, fit, validate.
 
 The run folder holds `last/` and `best/` (complete checkpoints), `state/` (to resume), `log.jsonl`,
-`tensorboard/`, `config.toml` and, where there are several processes, `ranks/` with what the others say.
+`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` where it is told to Weights & Biases and, where there
+are several processes, `ranks/` with what the others say.
 All of them run what stands here, in step; rank 0 writes the files.
 """
 
@@ -46,8 +47,10 @@ from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
 from rsprompter_cli.train.ranks import Ranks, clean_stdout, find_place, joined
 from rsprompter_cli.train.run import Run, report_step, save, write_step
 from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
+from rsprompter_cli.train.show import save_curves
 from rsprompter_cli.train.state import Cursor, RunState, load_state, require_same_run, set_random_state
-from rsprompter_cli.train.track import NoLog, RunLog
+from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard
+from rsprompter_cli.train.track_wandb import WandbRun, require_wandb
 from rsprompter_cli.train.validate import StoppedError, validate
 
 _log = logging.getLogger(__name__)
@@ -100,6 +103,8 @@ def train(
         if ranks.first:
             until_the_end.enter_context(only_run(out))
             check_folder(out, resume=resume, overwrite=overwrite)
+            if config.train.wandb:
+                require_wandb()
             recover_checkpoints(out)
         ranks.wait()
         seed_everything(config.train.seed)
@@ -125,7 +130,7 @@ def train(
             write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
         ranks.wait()
         stop = until_the_end.enter_context(StopRequest(minutes, file=stop_file()))
-        log: RunLog | NoLog = RunLog(out, step=cursor.step) if ranks.first else NoLog()
+        log = _open_log(setup.config, out, step=cursor.step, resume=resume) if ranks.first else NoLog()
         until_the_end.enter_context(log)
         run = Run(
             setup.config, out, ranks, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation
@@ -136,6 +141,11 @@ def train(
         with explain_out_of_memory(setup.config.model, batch_size=options.batch_size, device=where):
             cursor = _fit(run, cursor)
         return _finish(run, cursor)
+
+
+def _open_log(config: Config, out: Path, *, step: int, resume: bool) -> RunLog:
+    boards: list[Board] = [WandbRun(out, config, resume=resume)] if config.train.wandb else []
+    return RunLog(out, step=step, boards=[*boards, TensorBoard(out, step=step)])
 
 
 def _set_chance(state: RunState | None, ranks: Ranks, *, seed: int) -> None:
@@ -268,6 +278,8 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
+    if run.ranks.first:
+        save_curves(run.out)
     best = run.out / BEST
     return TrainResult(
         folder=run.out,
