@@ -17,6 +17,9 @@ _LEFT, _TOP, _BELOW = 70, 40, 60
 _LINE_HEIGHT = 20
 _FONT_SIZE = 14
 
+_ROOM = 0.05
+"""Share of the y axis that is left free above the highest point."""
+
 _FEW = 50
 """Points of a line up to which each of them is marked."""
 
@@ -57,7 +60,7 @@ def draw_chart(chart: Chart) -> Image.Image:
     picture = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(picture)
     x_axis = chart.x or _reach([x for line in chart.lines for x, _ in line.points])
-    y_axis = chart.y or _reach([0.0, *(y for line in chart.lines for _, y in line.points)])
+    y_axis = chart.y or _reach([0.0, *(y for line in chart.lines for _, y in line.points)], room=_ROOM)
     _draw_axes(pen, font, chart, x_axis, y_axis)
     for number, line in enumerate(chart.lines):
         colour = _colour(number, len(chart.lines))
@@ -109,10 +112,10 @@ def _labels(axis: tuple[float, float]) -> list[tuple[float, str]]:
     return [(value, f"{value:.{decimals}f}") for value in values]
 
 
-def _reach(values: Sequence[float]) -> tuple[float, float]:
-    """From the lowest to the highest value, never nothing."""
+def _reach(values: Sequence[float], room: float = 0.0) -> tuple[float, float]:
+    """From the lowest to the highest value, with a share of that as room above; never nothing."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    return (low, high) if high > low else (low, low + 1.0)
+    return (low, high + room * (high - low)) if high > low else (low, low + 1.0)
 
 
 def _column(x: float, axis: tuple[float, float], chart: Chart) -> float:

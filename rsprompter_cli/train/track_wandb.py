@@ -74,7 +74,8 @@ class WandbRun:
         # Its own count of steps would be one of calls, and only ever grow.
         self._run.define_metric("*", step_metric="step")
         self._image = wandb.Image
-        _log.info("W&B: %s", self._run.url or self._run.dir)
+        where = Path(self._run.dir).parent if self._run.offline else self._run.url
+        _log.info("W&B: %s", where)
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
         """See `Board.numbers`."""

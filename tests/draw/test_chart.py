@@ -31,7 +31,7 @@ def _coloured(chart: Chart) -> np.ndarray:
 
 def test_points_lie_where_the_axes_say() -> None:
     rising = Line("rising", [(0.0, 0.0), (100.0, 5.0)])
-    marks = _coloured(Chart("t", "x", [rising], size=(400, 200)))
+    marks = _coloured(Chart("t", "x", [rising], y=(0.0, 5.0), size=(400, 200)))
     rows, columns = np.nonzero(marks)
     assert columns.min() <= 3
     assert columns.max() >= 396

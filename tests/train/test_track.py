@@ -165,8 +165,8 @@ class _FakeWandb:
             define_metric=lambda name, step_metric: None,
             log=self.logged.append,
             finish=lambda exit_code: self.ended.append(exit_code),
-            url=None,
-            dir="somewhere",
+            offline=True,
+            dir="somewhere/files",
         )
 
 
