@@ -46,6 +46,32 @@ def test_procs_start_two_that_train_together(preset: str, capfd: pytest.CaptureF
     assert len(load_state(Path("r")).random) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        ([], "DistributedDataParallel"),
+        pytest.param(
+            ["--deepspeed"],
+            "DeepSpeed ZeRO-2",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="the test extra has deepspeed on Linux only"),
+        ),
+    ],
+)
+def test_a_dry_run_starts_the_processes(
+    preset: str, options: list[str], engine: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert run(_arguments(preset, "--procs", "2", "--dry-run", "--json", *options)) == 0
+    captured = capfd.readouterr()
+    found = json.loads(captured.out)
+    assert (found["engine"], found["processes"]) == (engine, 2)
+    # Four pictures are one step of two processes.
+    assert (found["step_images"], found["steps_per_epoch"]) == (4, 1)
+    assert found["parameters"] > found["trainable"] > 0
+    assert captured.err.count("step 2: loss") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_an_error_of_any_rank_is_the_one_line_of_the_run(preset: str, capfd: pytest.CaptureFixture[str]) -> None:
     for picture in Path("data/images").glob("train_*.png"):
         picture.write_bytes(b"no picture")
