@@ -127,6 +127,7 @@ def train(
             views=options.cache_views,
             rank=ranks.rank,
             ranks=ranks.count,
+            pinned=where.type == "cuda",
         )
         meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
         if ranks.first:
@@ -226,7 +227,7 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     options = run.config.train
     pictures = sum(run.loader.sizes())
     while cursor.epoch < options.epochs:
-        cursor = _train_epoch(run, cursor)
+        cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
             return cursor
         require_masks(run.engine.model, pictures, run.loader.own_pictures(), run.ranks.all)
@@ -243,8 +244,8 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
-def _train_epoch(run: Run, cursor: Cursor) -> Cursor:
-    """The rest of an epoch, one optimizer step after the other."""
+def train_epoch(run: Run, cursor: Cursor) -> Cursor:
+    """The rest of an epoch, one optimizer step after the other; where it stands then."""
     options = run.config.train
     sizes = run.loader.sizes(cursor.done)
     batches = run.loader.epoch(cursor.epoch, cursor.done)
