@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help="comma-separated parts")
     parser.add_argument("--repeats", type=int, default=3, help="of the loader and of each number of processes")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="steps of each kind that the overhead is taken from")
-    parser.add_argument("--steps", type=int, default=20, help="steps of a run whose speed is taken, a multiple of 10")
+    parser.add_argument("--steps", type=int, default=10, help="steps of a run whose speed is taken, a multiple of 10")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/nwpu"), help="NWPU VHR-10 as a COCO set")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     options = parser.parse_args()

@@ -127,7 +127,6 @@ def train(
             views=options.cache_views,
             rank=ranks.rank,
             ranks=ranks.count,
-            pinned=where.type == "cuda",
         )
         meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
         if ranks.first:

@@ -89,7 +89,6 @@ class EpochLoader:
         batch_size: pictures of each rank and batch.
         views: augmented views of each picture that take turns epoch by epoch; 0: a new one each epoch.
         rank, ranks: whose part of each batch is read.
-        pinned: batches lie in memory that a GPU copies from while it computes.
         context: how processes start, None for the system's way; `spawn` is that of Windows and macOS.
     """
 
@@ -103,7 +102,6 @@ class EpochLoader:
         views: int = 0,
         rank: int = 0,
         ranks: int = 1,
-        pinned: bool = False,
         context: str | None = None,
     ) -> None:
         self._dataset = dataset
@@ -115,7 +113,8 @@ class EpochLoader:
             num_workers=workers,
             collate_fn=_pack,
             persistent_workers=workers > 0,
-            pin_memory=pinned,
+            # A run on a GPU has it at work by now, and copies from pinned memory while it computes.
+            pin_memory=torch.cuda.is_initialized(),
             worker_init_fn=_leave_signals_to_the_parent if workers else None,
             multiprocessing_context=context if workers else None,
             # Its own generator: the default would draw from the model's at every epoch.
