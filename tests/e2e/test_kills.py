@@ -75,10 +75,11 @@ def test_no_kill_loses_a_run(tmp_path: Path, stage: int) -> None:
                 process.kill()
         assert not resume or (out / STATE_FILE).exists()
         if (out / STATE_FILE).exists():
-            reached = load_state(out).cursor.step
-            assert reached >= step
-            step = reached
-            load_model(read_checkpoint(out / "last").folder)
+            cursor = load_state(out).cursor
+            assert cursor.step >= step
+            step = cursor.step
+            for name in ("last", "best") if cursor.best is not None else ("last",):
+                load_model(read_checkpoint(out / name).folder)
     _run_to_its_end(Job(str(data), str(out), options, {"resume": True, "minutes": 0.0}), tmp_path / "errors")
     end = load_state(out)
     assert end.cursor.step == step + 1
