@@ -2,7 +2,7 @@
 
 loader    pictures a second of the loader alone: NWPU at 1024 px with its augmentation, by number of workers.
 scaling   pictures a second of `rsp train --procs 2` over twice those of `--procs 1`, one thread each: the CPU preset
-          at 256 px, with its encoder in every step and, as it comes, with the encoder's maps kept on disk.
+          at 256 px, with its encoder in every step, and from the second epoch on with the encoder's maps kept on disk.
 overhead  seconds of a step of `rsprompter_cli.train` over those of a bare forward, backward and AdamW step on the same
           pictures, in turn, so that other programs disturb both.
 
@@ -48,8 +48,8 @@ LOADED = "rsprompter-anchor-nwpu"
 TRAINED = "rsprompter-anchor-cpu"
 EFFICIENCY, OVERHEAD = 0.85, 0.03
 """The goals: at least, at most."""
-WARM, LOGGED = 10, 10
-"""Steps before the clock runs; steps between two lines of a run's log."""
+WARM = 10
+"""Steps before the clock runs: pictures of the loader; the first epoch of a run, after which its log has a line."""
 PAIRS = 20
 
 
@@ -66,8 +66,8 @@ def main() -> None:
     wanted = options.only.split(",")
     if unknown := [name for name in wanted if name not in PARTS]:
         parser.error(f"--only {unknown[0]}: choose from {', '.join(PARTS)}")
-    if options.steps < LOGGED or options.steps % LOGGED:
-        parser.error(f"--steps {options.steps}: a multiple of {LOGGED}")
+    if options.steps < WARM or options.steps % WARM:
+        parser.error(f"--steps {options.steps}: a multiple of {WARM}")
     torch.set_num_threads(1)
     about = {
         "machine": f"{processor()}, {os.cpu_count()} CPUs, one thread a process",
@@ -91,9 +91,8 @@ def measure(wanted: list[str], options: argparse.Namespace, folder: Path) -> Ite
         for workers in (0, 1, 2):
             yield bench_loader(options.data, workers, options.repeats)
     if "scaling" in wanted:
-        views: tuple[int, ...] = (0, load_config(TRAINED).train.cache_views)
-        for cached in views:
-            yield bench_scaling(options.data, folder, cached, options.steps, options.repeats)
+        for cached in (False, True):
+            yield bench_scaling(options.data, folder, options.steps, options.repeats, cached=cached)
     if "overhead" in wanted:
         yield bench_overhead(options.data, folder, options.pairs)
 
@@ -124,25 +123,25 @@ def build_loader(config: Config, data: Path, *, workers: int) -> EpochLoader:
     return EpochLoader(dataset, batch_size=config.train.batch_size, seed=seed, workers=workers)
 
 
-def bench_scaling(data: Path, folder: Path, views: int, steps: int, repeats: int) -> dict[str, Any]:
+def bench_scaling(data: Path, folder: Path, steps: int, repeats: int, *, cached: bool) -> dict[str, Any]:
     """Pictures a second of real runs in one and in two processes, in turn."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     batch = load_config(TRAINED).train.batch_size
-    for repeat in range(repeats):
+    for _ in range(repeats):
         for count in rates:
-            part = cut_set(data, folder / f"set-{count}", train=(WARM + steps) * batch * count)
-            rates[count].append(run_speed(part, folder / f"run-{views}-{repeat}-{count}", count, views))
+            part = cut_set(data, folder / f"set-{count}", train=WARM * batch * count)
+            settings = {"epochs": 1 + steps // WARM, "cache_views": int(cached)}
+            rates[count].append(batch * count * run_speed(part, folder / "run", count, settings))
     one, two = (statistics.median(rates[count]) for count in (1, 2))
-    kept = f"{views} views kept" if views else "encoder in each step"
     return {
-        "name": f"scaling, {kept}", "images_per_s": two, "one_process": one, "ratio": two / (2 * one),
-        "goal_ratio": EFFICIENCY, "all": rates,
+        "name": "scaling, maps kept" if cached else "scaling, encoder in each step", "images_per_s": two,
+        "one_process": one, "ratio": two / (2 * one), "goal_ratio": EFFICIENCY, "all": rates,
     }  # fmt: skip
 
 
-def run_speed(data: Path, out: Path, count: int, views: int) -> float:
-    """Pictures a second of `rsp train --procs COUNT` after its first steps, by the times in its log."""
-    settings = {"epochs": 1, "cache_views": views, "workers": 0, "save_minutes": 1000}
+def run_speed(data: Path, out: Path, count: int, settings: dict[str, int]) -> float:
+    """Steps a second of `rsp train --procs COUNT` after its first epoch, by the times in its log."""
+    settings = {"workers": 0, "save_minutes": 1000, "eval_every": 1000, **settings}
     command = [sys.executable, "-m", "rsprompter_cli", "train", TRAINED, "--data", str(data), "--out", str(out)]
     command += ["--random-sam", "--procs", str(count)]
     for name, value in settings.items():
@@ -153,11 +152,10 @@ def run_speed(data: Path, out: Path, count: int, views: int) -> float:
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
     lines = [record for record in read_log(out) if record["kind"] == "step"]
-    first, last = lines[WARM // LOGGED - 1], lines[-1]
-    batch = load_config(TRAINED).train.batch_size
-    rate: float = (last["step"] - first["step"]) * batch * count / (last["time"] - first["time"])
+    first, last = lines[0], lines[-1]
+    assert first["step"] == WARM
     shutil.rmtree(out)
-    return rate
+    return float(last["step"] - first["step"]) / float(last["time"] - first["time"])
 
 
 def bench_overhead(data: Path, folder: Path, pairs: int) -> dict[str, Any]:
