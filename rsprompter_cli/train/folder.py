@@ -47,9 +47,10 @@ def only_run(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # A run that was refused leaves no folder.
+        # A run that was refused leaves no folder; another rank may be about to remove its log, which is empty then.
         with suppress(OSError):
-            if [path.name for path in out.iterdir()] == [_LOCK_FILE]:
+            said = any(path.stat().st_size for path in (out / RANKS).glob("*"))
+            if {path.name for path in out.iterdir()} <= {_LOCK_FILE, RANKS} and not said:
                 (out / _LOCK_FILE).unlink()
         lock.release()
         with suppress(OSError):

@@ -167,7 +167,7 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     options = run.config.train
     pictures = sum(run.loader.sizes())
     while cursor.epoch < options.epochs:
-        cursor = _train_epoch(run, cursor)
+        cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
             return cursor
         require_masks(run.engine.model, pictures, run.loader.own_pictures(), run.ranks.all)
@@ -184,8 +184,8 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
-def _train_epoch(run: Run, cursor: Cursor) -> Cursor:
-    """The rest of an epoch, one optimizer step after the other."""
+def train_epoch(run: Run, cursor: Cursor) -> Cursor:
+    """The rest of an epoch, one optimizer step after the other; where it stands then."""
     options = run.config.train
     sizes = run.loader.sizes(cursor.done)
     batches = run.loader.epoch(cursor.epoch, cursor.done)

@@ -97,10 +97,12 @@ def test_zero_needs_processes(tmp_path: Path) -> None:
         assemble.build_engine(setup, None, Ranks(), device=torch.device("cpu"), dtype=torch.float32)
 
 
-def _end(folder: Path, rank: int, exit_code: int, line: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
+def _end(
+    folder: Path, rank: int, exit_code: int, line: str | None, monkeypatch: pytest.MonkeyPatch, told: int | None = None
+) -> Any:
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv(exchange.EXCHANGE, str(folder))
-    assert line is None or exchange.tell(line)
+    assert line is None or exchange.tell(line, exit_code if told is None else told)
     return _failure(folder, rank, SimpleNamespace(exitcode=exit_code, timestamp=9e9))
 
 
@@ -116,11 +118,14 @@ def test_a_run_ends_with_the_first_error_that_is_no_echo(tmp_path: Path, monkeyp
     assert error.exit_code == 9
     assert "rank 4 was ended by signal 9" in error.message
     assert _cause([echo, ended]).message == echo.line
+    # It had said its line when the launcher ended it because of another one.
+    cut_short = _end(tmp_path, 5, -signal.SIGTERM, "no weights (fetch them)", monkeypatch, told=4)
+    assert _cause([cut_short, killed]).exit_code == 4
 
 
 def test_without_an_exchange_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(exchange.EXCHANGE, raising=False)
-    assert not exchange.tell("x")
+    assert not exchange.tell("x", 1)
     assert exchange.stop_file() is None
     assert exchange.told(tmp_path, 0) is None
 
