@@ -17,12 +17,29 @@ from rasterio.windows import Window as RasterWindow
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.bands import BandPlan, look_up_palette
-from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+from rsprompter_cli.geo.guard import (
+    CACHE_BYTES,
+    Source,
+    gdal_env,
+    gdal_reason,
+    open_raster,
+    resolve_source,
+    sample_bytes,
+)
 
 log = logging.getLogger(__name__)
 
 _SINGLE_PRECISION = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 """Types whose every value a float32 holds exactly; the others are worked on as float64."""
+
+_MOST_KEPT = 448 << 20
+"""Bytes of small blocks that are kept at most: they are decoded again at little cost."""
+
+_FEW = 4
+"""Rows of windows that a small block lies in at most, apart from their overlap."""
+
+_BLOCK_OVERHEAD = 512
+"""Bytes that GDAL counts for a block beside its samples, at most: much where a block is a line of a narrow picture."""
 
 
 class PixelReader:
@@ -57,6 +74,9 @@ class PixelReader:
         self.block_height, self.block_width = self._data.block_shapes[plan.distinct[0] - 1]
         self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
         self._may_be_sparse = source.driver == "GTiff"
+        # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
+        kept = range(base.count) if not self._is_planar else [band - 1 for band in plan.distinct]
+        self._bytes_per_pixel = sum(sample_bytes(base.dtypes[band]) for band in kept) + 1
 
     @property
     def colours(self) -> int:
@@ -72,8 +92,30 @@ class PixelReader:
         """Close what this reader opened itself."""
         self._opened.close()
 
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def cache_bytes(self, rows: int) -> int:
+        """Bytes of decoded blocks to keep while windows of so many rows are read, one row of windows after another.
+
+        All blocks that a row of windows touches are kept: then each is decoded once. It grows with the width alone.
+        For blocks that are not as wide as the file and not much higher than a window it ends at _MOST_KEPT: beyond
+        that each of them is decoded again for the rows of windows that it lies in, a few at most. A strip, or a line
+        of a PNG, would be decoded again for every window of a row.
+        """
+        tall, wide = self.block_height, self.block_width
+        down, across = -(-self.height // tall), -(-self.width // wide)
+        kept = min((max(rows, 1) - 1) // tall + 2, down) * across
+        need = kept * (tall * wide * self._bytes_per_pixel + _BLOCK_OVERHEAD)
+        # What lies behind a virtual raster may be strips.
+        small = across > 1 and tall <= _FEW * rows and self._source.driver != "VRT"
+        return CACHE_BYTES + int(min(need, _MOST_KEPT) if small else need)
+
+    def read(
+        self, top: int, left: int, height: int, width: int, *, cache: int = CACHE_BYTES
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples of a rectangle of this level's pixels.
+
+        Args:
+            top, left, height, width: the rectangle.
+            cache: bytes of decoded blocks to keep, see `cache_bytes`.
 
         Returns:
             float [colours, height, width] of `dtype` (any value where not valid), and bool
@@ -86,7 +128,7 @@ class PixelReader:
         window = RasterWindow(left, top, width, height)
         extra = [plan.alpha] if plan.alpha is not None else []
         try:
-            with self._lock, gdal_env(self._source):
+            with self._lock, gdal_env(self._source, cache=cache):
                 raw = self._data.read([*plan.distinct, *extra], window=window)  # [B, h, w]
                 mask = self._read_mask(window)
         except RasterioError as error:
@@ -165,7 +207,7 @@ class PixelReader:
 
     @property
     def _is_planar(self) -> bool:
-        return bool(self._base.interleaving.value.upper() == "BAND")
+        return self._base.interleaving is not None and bool(self._base.interleaving.value.upper() == "BAND")
 
 
 def pick_overview(base: Any, source: Source, plan: BandPlan, *, height: int, width: int) -> int | None:

@@ -121,10 +121,8 @@ class Scene:
             return self._scaling
 
     def cached_bytes(self, size: int) -> int:
-        """Memory of the decoded blocks under one row of windows of this size, which the next row needs again."""
-        reader = self._reader
-        rows = -(-size * reader.height // self.height) + reader.block_height
-        return min(rows, reader.height) * reader.width * len(self.bands) * np.dtype(self.dtype).itemsize
+        """Memory of the decoded blocks kept while windows of this size are read, which their next row needs again."""
+        return self._reader.cache_bytes(_rows_under(min(size, self.height), self._reader.height, self.height))
 
     def read(self, window: PixelBox) -> Tile:
         """The pixels of a window of the working grid, the same in every window that holds them.
@@ -164,12 +162,17 @@ class Scene:
         cols = _weights(window.left, window.width, reader.width, grid_width, reader.dtype)
         per_row = max(1, cols.last - cols.first) * max(1, reader.height / grid_height)
         step = max(1, int(_CHUNK_SAMPLES // per_row))
+        # The whole grid in one window is read once.
+        again = 0 if (window.height, window.width) == (grid_height, grid_width) else window.height
+        cache = reader.cache_bytes(_rows_under(again, reader.height, grid_height))
         pixels = np.empty((3, window.height, window.width), dtype=np.float32)
         valid = np.ones((window.height, window.width), dtype=bool)
         for start in range(0, window.height, step):
             count = min(step, window.height - start)
             rows = _weights(window.top + start, count, reader.height, grid_height, reader.dtype)
-            values, known = reader.read(rows.first, cols.first, rows.last - rows.first, cols.last - cols.first)
+            values, known = reader.read(
+                rows.first, cols.first, rows.last - rows.first, cols.last - cols.first, cache=cache
+            )
             values, known = resample(values, known, rows, cols)
             # Broadcasting repeats grey.
             pixels[:, start : start + count] = scaling.apply(values)
@@ -310,6 +313,11 @@ def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
 
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:
     return AxisWeights(start, start + count, n_in=n_in, n_out=n_out, dtype=dtype)
+
+
+def _rows_under(count: int, n_in: int, n_out: int) -> int:
+    """Source rows under output rows, interpolation's neighbours with them, wherever they begin."""
+    return count if n_in == n_out else -(-count * n_in // n_out) + 2
 
 
 def _source_span(start: int, count: int, n_in: int, n_out: int) -> tuple[int, int]:
