@@ -26,7 +26,7 @@ from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 16 << 20
 """GDAL's cache of decoded blocks where nothing is read twice. Its own default is 5 % of the machine, which on a large
 one is not bounded by the job."""
 

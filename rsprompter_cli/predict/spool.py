@@ -26,7 +26,7 @@ _RUN = 1 << 18
 _HEAD = struct.Struct("<qddqq")
 """Label, score, quality (NaN: none), members, bytes of the outline."""
 
-_PLACE = np.dtype([("row", "<i8"), ("col", "<i8"), ("number", "<i8"), ("at", "<i8")])
+_PLACE = np.dtype([("row", "i8"), ("col", "i8"), ("number", "i8"), ("at", "i8")])
 
 
 class Spool:

@@ -98,6 +98,17 @@ def test_every_byte_is_read_once_on_another_grid(tmp_path: Path, gsd: float) -> 
 
 
 @counted
+@pytest.mark.parametrize("layout", ["strips", "PNG"])
+def test_percentiles_do_not_begin_again(tmp_path: Path, layout: str) -> None:
+    """Of a scene too large to be read whole, a few windows in rows."""
+    path = write_layout(tmp_path / "scene", LAYOUTS[layout])
+    with open_scene(path, native=True, pixel_coords=True, scale="percentile") as scene:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rsprompter_cli.geo.sampling.SAMPLE_SIDE", 100)
+            assert bytes_read(lambda: scene.scaling) < 1.1 * path.stat().st_size + 100_000
+
+
+@counted
 def test_strips_behind_a_virtual_raster(tmp_path: Path) -> None:
     path = write_layout(tmp_path / "scene.tif", LAYOUTS["strips"])
     vrt = tmp_path / "scene.vrt"
