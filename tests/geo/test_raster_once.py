@@ -99,13 +99,12 @@ def test_every_byte_is_read_once_on_another_grid(tmp_path: Path, gsd: float) -> 
 
 @counted
 @pytest.mark.parametrize("layout", ["strips", "PNG"])
-def test_percentiles_do_not_begin_again(tmp_path: Path, layout: str) -> None:
+def test_percentiles_do_not_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Of a scene too large to be read whole, a few windows in rows."""
     path = write_layout(tmp_path / "scene", LAYOUTS[layout])
+    monkeypatch.setattr("rsprompter_cli.geo.sampling.SAMPLE_SIDE", 100)
     with open_scene(path, native=True, pixel_coords=True, scale="percentile") as scene:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("rsprompter_cli.geo.sampling.SAMPLE_SIDE", 100)
-            assert bytes_read(lambda: scene.scaling) < 1.1 * path.stat().st_size + 100_000
+        assert bytes_read(lambda: scene.scaling) < 1.1 * path.stat().st_size + 100_000
 
 
 @counted
