@@ -40,7 +40,7 @@ from rsprompter_cli.structures import Tile
 
 GOAL = 1.10
 TOWN = Path(__file__).parent / "scene" / "town.tif"
-PIECE, GSD = 512, 0.25
+PIECE, GSD = 512, 0.2
 """Pixels: side of the pieces of the mosaic; metres of its pixels."""
 
 
@@ -178,9 +178,9 @@ def main() -> None:
     options = parser.parse_args()
     loaded = load_model(None)
     print(f"{processor()}, {os.cpu_count()} CPUs, {datetime.now(UTC).date()}, torch {torch.__version__}", flush=True)
-    size, (_, coarsest) = loaded.meta.image_size, loaded.meta.gsd_range or (GSD, GSD)
+    size, (finest, _) = loaded.meta.image_size, loaded.meta.gsd_range or (GSD, GSD)
     rows = math.isqrt(options.windows - 1) + 1
-    side = math.ceil((size + (rows - 1) * (size - round(size * 0.25))) * max(1.0, coarsest / GSD))
+    side = math.ceil((size + (rows - 1) * (size - round(size * 0.25))) * max(1.0, finest / GSD))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mosaic.tif"
         write_mosaic(path, options.scenes, side)
