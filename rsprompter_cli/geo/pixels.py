@@ -210,7 +210,7 @@ class PixelReader:
             return blocks
         rows = np.arange(top, top + height) // self.block_height - top // self.block_height
         cols = np.arange(left, left + width) // self.block_width - left // self.block_width
-        return blocks[rows[:, None], cols]
+        return blocks[rows][:, cols]
 
     def _stored_blocks(self, top: int, left: int, height: int, width: int, *, enough: int | None = None) -> np.ndarray:
         """bool [rows, columns]: which of the blocks that a rectangle touches are stored.

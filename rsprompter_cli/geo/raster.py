@@ -20,6 +20,7 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.georef import read_georef
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
+from rsprompter_cli.geo.jpeg2000 import tile_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
 from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 _CHUNK_SAMPLES = 1 << 22
 """Source samples per band that are resampled at a time: 16 MiB as float32, whatever the window."""
+
+
+_MANY_BLOCKS = 100
+"""Blocks of 1024 x 1024 px: of fewer, reading the file again costs less than decoding it."""
 
 
 class PixelBox(Protocol):
@@ -279,6 +284,7 @@ def open_scene(
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
+        _warn_of_one_tile(dataset, source)
         scene = Scene(
             source,
             grid,
@@ -309,6 +315,17 @@ def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
             turned.write(np.moveaxis(pixels, -1, 0))
         log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
         return stack.enter_context(memory.open())
+
+
+def _warn_of_one_tile(dataset: Any, source: Source) -> None:
+    """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
+    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
+        return
+    (tall, wide), *_ = dataset.block_shapes
+    blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
+    if blocks > _MANY_BLOCKS:
+        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
+        log.warning(text, source.name, blocks)
 
 
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:

@@ -16,6 +16,7 @@ from rasterio.io import MemoryFile
 
 from rsprompter_cli.geo import pixels
 from rsprompter_cli.geo.guard import CACHE_BYTES, gdal_env
+from rsprompter_cli.geo.jpeg2000 import tile_count
 from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.windows import Window, make_grid
 from tests.make.rasters import pattern, write_raster
@@ -117,6 +118,23 @@ def test_strips_behind_a_virtual_raster(tmp_path: Path) -> None:
             rasterio.shutil.copy(raster, str(vrt), driver="VRT")
     with open_scene(vrt, native=True, pixel_coords=True, allow_vrt=True) as scene:
         assert bytes_read(lambda: read_windows(scene)) < 1.1 * path.stat().st_size + 100_000
+
+
+def test_jpeg_2000_in_one_tile_says_how_to_read_it_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rsprompter_cli.geo.raster._MANY_BLOCKS", 1)
+    tiled = write_layout(tmp_path / "tiled.jp2", LAYOUTS["JPEG 2000"])
+    whole = write_layout(
+        tmp_path / "whole.jp2", {"driver": "JP2OpenJPEG", "blockxsize": WIDTH, "blockysize": HEIGHT, "quality": 5}
+    )
+    assert (tile_count(tiled), tile_count(whole)) == (4 * 6, 1)
+    for path, said in ((tiled, False), (whole, True)):
+        caplog.clear()
+        with open_scene(path, native=True, pixel_coords=True):
+            assert ("in one tile" in caplog.text) == said
+    (tmp_path / "cut.jp2").write_bytes(whole.read_bytes()[:90])
+    assert tile_count(tmp_path / "cut.jp2") is None
 
 
 @counted
