@@ -34,6 +34,10 @@ _SINGLE_PRECISION = frozenset({"uint8", "int8", "uint16", "int16", "float16", "f
 _MOST_KEPT = 448 << 20
 """Bytes of small blocks that are kept at most: they are decoded again at little cost."""
 
+_MOST_KEPT_WIDE = 4 << 30
+"""The same of strips: those of RGB scenes up to a million pixels wide under windows of 1024 px. A file with wider ones
+may be made to fill the memory."""
+
 _UNKNOWN, _MISSING, _STORED = range(3)
 _KNOWN_BYTES = 1 << 20
 """Blocks of which it is remembered whether they are stored."""
@@ -103,7 +107,7 @@ class PixelReader:
         All blocks that a row of windows touches are kept: then each is decoded once. It grows with the width alone.
         For blocks that are not as wide as the file and not much higher than a window it ends at _MOST_KEPT: beyond
         that each of them is decoded again for the rows of windows that it lies in, a few at most. A strip, or a line
-        of a PNG, would be decoded again for every window of a row.
+        of a PNG, would be decoded again for every window of a row: up to _MOST_KEPT_WIDE of them are kept.
         """
         tall, wide = self.block_height, self.block_width
         down, across = -(-self.height // tall), -(-self.width // wide)
@@ -111,7 +115,7 @@ class PixelReader:
         need = kept * (tall * wide * self._bytes_per_pixel + _BLOCK_OVERHEAD)
         # What lies behind a virtual raster may be strips.
         small = across > 1 and tall <= _FEW * rows and self._source.driver != "VRT"
-        return CACHE_BYTES + int(min(need, _MOST_KEPT) if small else need)
+        return CACHE_BYTES + int(min(need, _MOST_KEPT if small else _MOST_KEPT_WIDE))
 
     def read(
         self, top: int, left: int, height: int, width: int, *, cache: int = CACHE_BYTES

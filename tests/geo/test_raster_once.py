@@ -166,7 +166,8 @@ def test_what_is_kept_grows_with_the_width_and_not_with_the_height(tmp_path: Pat
         assert 1024 * 20_000 * 3 < low < 2048 * 20_480 * 4
     tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512}
     assert kept(10_000, 1_000_000, **tiles) == pixels._MOST_KEPT
-    assert kept(10_000, 1_000_000, blockysize=16) > 3e9
+    assert 4e9 < kept(10_000, 1_000_000, blockysize=16) < pixels._MOST_KEPT_WIDE
+    assert kept(2_000, 100_000_000, blockysize=1) == pixels._MOST_KEPT_WIDE
 
 
 def test_a_scene_in_one_window_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
