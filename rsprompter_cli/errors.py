@@ -78,6 +78,12 @@ class ResourceError(RspError):
     exit_code = 9
 
 
+class PartlyDoneError(RspError):
+    """Some of several inputs failed, each with a line that says why; the rest is done."""
+
+    exit_code = 10
+
+
 INTERRUPTED_EXIT_CODE = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
 

@@ -42,6 +42,17 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; may be repeated."),
 ]
 SceneArgument = Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)]
+ScenesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        help="GeoTIFF scenes, PNG or JPEG pictures: files, folders, quoted patterns, @list or .txt files of them.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="With --out FOLDER: one file a scene, of this extension; default: geojson."),
+]
 ModelOption = Annotated[
     Path | None, typer.Option("--model", help="Checkpoint folder; default: the bundled building model.")
 ]

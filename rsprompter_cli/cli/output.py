@@ -153,6 +153,22 @@ def counted_progress(
         yield update
 
 
+@contextmanager
+def scene_progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int, Any], None]]]:
+    """A progress bar over the windows of one scene after the other.
+
+    As functions of (windows done, windows in all), and of (place of the scene that begins, scenes, its meter).
+    """
+    said: list[Callable[[], str]] = []
+    with counted_progress("windows", also=lambda: said[-1]() if said else "") as update:
+
+        def on_scene(place: int, count: int, meter: Any) -> None:
+            said[:] = [lambda: f"scene {place} of {count}, {meter.said()}"]
+            update(0, 1)
+
+        yield update, on_scene
+
+
 def set_threads(threads: int | None) -> None:
     """Limit the CPU threads of the tensor library."""
     if threads is not None:

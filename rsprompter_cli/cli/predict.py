@@ -13,6 +13,7 @@ from rsprompter_cli.cli.options import (
     ClassesOption,
     Device,
     DeviceOption,
+    FormatOption,
     GsdOption,
     JsonOption,
     MaxBlockOption,
@@ -25,16 +26,17 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     RemoteOption,
     ScaleOption,
-    SceneArgument,
+    ScenesArgument,
     ThreadsOption,
     parse_bands,
     parse_names,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json, set_threads
+from rsprompter_cli.cli.output import counted_progress, print_json, scene_progress, set_threads
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
+    from rsprompter_cli.predict.many import ManyPrediction
     from rsprompter_cli.predict.prompted import PromptPrediction
     from rsprompter_cli.predict.scene import ScenePrediction
 
@@ -56,15 +58,16 @@ _NOT_WITH_PROMPTS = {
 
 def predict_command(
     context: typer.Context,
-    source: SceneArgument,
+    sources: ScenesArgument,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
-            ".png .jpg (overlay).",
+            ".png .jpg (overlay). Of several scenes a folder, or one file for all.",
         ),
     ] = None,
+    format: FormatOption = None,
     model: ModelOption = None,
     everything: Annotated[
         bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
@@ -147,15 +150,19 @@ def predict_command(
     """Find the objects of a scene and write their polygons.
 
     rsp predict scene.tif --out buildings.geojson
+    rsp predict scenes/ --out all.gpkg
     """
     _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
-    from rsprompter_cli.geo.guard import resolve_source
-    from rsprompter_cli.predict.outputs import claim_output
+    from rsprompter_cli.predict.scene_list import means_many
 
     # What can be refused is refused before torch is imported, which takes seconds.
-    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
-    claim_output(out, [source], overwrite=overwrite)
+    many = format is not None or means_many(sources)
+    if many:
+        _check_many(sources, out, prompts, format=format, allow_vrt=allow_vrt, remote=remote)
+    else:
+        _check_one(sources[0], out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
+    from rsprompter_cli.predict.many import predict_scenes
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import predict_prompts
@@ -189,8 +196,17 @@ def predict_command(
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    result: ScenePrediction | PromptPrediction
+    result: ScenePrediction | PromptPrediction | ManyPrediction
     meter = Meter()
+    if many:
+        chosen = find_everything(sam, model) if everything else model
+        with scene_progress() as (progress, on_scene):
+            result = predict_scenes(
+                sources, out, options, format=format, model=chosen, progress=progress, on_scene=on_scene
+            )
+        _say(result, as_json=as_json, dry_run=dry_run)
+        return result.check()
+    source = sources[0]
     what, also = ("windows", meter.said) if prompts is None else ("prompts", None)
     with counted_progress(what, also=also) as progress:
         if prompts is None:
@@ -198,10 +214,37 @@ def predict_command(
             result = predict_scene(source, out, options, model=chosen, progress=progress, meter=meter)
         else:
             result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
+    _say(result, as_json=as_json, dry_run=dry_run)
+
+
+def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(result.as_dict())
     else:
         typer.echo(result.summary(), err=not dry_run)
+
+
+def _check_one(source: str, out: Path | None, *, allow_vrt: bool, remote: bool, overwrite: bool) -> None:
+    """Raise an error for a scene that is none, or an output that may not be written."""
+    from rsprompter_cli.geo.guard import resolve_source
+    from rsprompter_cli.predict.outputs import claim_output
+
+    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
+    claim_output(out, [source], overwrite=overwrite)
+
+
+def _check_many(
+    sources: list[str], out: Path | None, prompts: Path | None, *, format: str | None, allow_vrt: bool, remote: bool
+) -> None:
+    """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be."""
+    from rsprompter_cli.predict.many_outputs import plan_outputs
+    from rsprompter_cli.predict.scene_list import list_scenes
+
+    if prompts is not None:
+        raise UsageError("--prompts takes one scene", "run it once for each")
+    scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
+    if out is not None:
+        plan_outputs(scenes, out, format)
 
 
 def _check_options(

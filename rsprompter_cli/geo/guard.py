@@ -30,6 +30,13 @@ CACHE_BYTES = 16 << 20
 """GDAL's cache of decoded blocks where nothing is read twice. Its own default is 5 % of the machine, which on a large
 one is not bounded by the job."""
 
+HTTP_TIMEOUT = 60
+"""Seconds that a request may take, and a sixth of them the connection to be made."""
+
+HTTP_RETRIES = 3
+"""Times that a request is made again, after 1, 2, 4 ... seconds, when a server says that it is busy or broken."""
+
+_LOOPBACK = re.compile(r"^http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/", re.IGNORECASE)
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _INLINE = ("<", "{")
 _SIGNATURES = (
@@ -124,11 +131,20 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
 
 def _remote_source(text: str, shown: str, *, remote: bool) -> Source:
     scheme = text.partition("://")[0].lower()
-    if scheme not in ("https", "s3"):
+    # Nobody listens between this machine and itself.
+    if scheme not in ("https", "s3") and not _LOOPBACK.match(text):
         raise InputError(f"{shown}: {scheme}:// is not read", "give a local path, or https:// or s3:// with --remote")
     if not remote:
         raise InputError(f"{shown}: a remote file", "give --remote to read it over the network")
     return Source(shown, scheme + text[len(scheme) :], "GTiff")
+
+
+def _gdal_name(source: Source) -> str | Path:
+    """What GDAL opens: addresses through its own reader of byte ranges, which takes credentials as its tools do."""
+    if source.path is not None:
+        return source.path  # A path object, not a string: rasterio would parse a string for schemes.
+    scheme, _, rest = source.location.partition("://")
+    return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{source.location}"
 
 
 def gdal_env(source: Source | None = None, *, cache: int = CACHE_BYTES) -> rasterio.Env:
@@ -148,7 +164,13 @@ def gdal_env(source: Source | None = None, *, cache: int = CACHE_BYTES) -> raste
     if not users_cache():
         settings["GDAL_CACHEMAX"] = cache
     if source is not None and source.path is None:
-        settings |= {"GDAL_HTTP_MAX_RETRY": 3, "GDAL_HTTP_RETRY_DELAY": 1, "GDAL_HTTP_TIMEOUT": 60}
+        settings |= {
+            "GDAL_HTTP_MAX_RETRY": HTTP_RETRIES,
+            "GDAL_HTTP_RETRY_DELAY": 1,
+            "GDAL_HTTP_TIMEOUT": HTTP_TIMEOUT,
+            "GDAL_HTTP_CONNECTTIMEOUT": max(1, HTTP_TIMEOUT // 6),
+            "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        }
     return rasterio.Env(**settings)
 
 
@@ -176,8 +198,7 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
     try:
         with gdal_env(source), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # A path object, not a string: rasterio would parse a string for schemes.
-            dataset = rasterio.open(source.path or source.location, driver=source.driver, **options)
+            dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)
             try:
                 _check_dataset(dataset, source, max_block)
             except BaseException:

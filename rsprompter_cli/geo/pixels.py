@@ -160,6 +160,9 @@ class PixelReader:
         except RasterioError as error:
             where = f"pixels {left}..{left + width - 1} x {top}..{top + height - 1}"
             where += "" if self._level is None else f" of overview {self._level}"
+            if self._source.path is None:
+                message = f"{self._source.name}: {where} cannot be read: {gdal_reason(error)}"
+                raise InputError(message, "is the network there? run it again") from error
             raise InputError(
                 f"{self._source.name}: damaged, the window of {where} cannot be read: {gdal_reason(error)}",
                 "is the file complete?",

@@ -33,6 +33,10 @@ REACH = 0.25
 docs/decisions/0018-windows-around-the-area.md."""
 
 
+class OffTheSceneError(InputError):
+    """An area of interest that has no ground in common with a scene."""
+
+
 class AreaOfInterest:
     """The polygons of a user's file in pixels of the working grid.
 
@@ -165,16 +169,16 @@ def _bounds_in(crs: str, scene: Scene) -> Any:
 
 def _off_the_scene(
     path: Path, polygons: np.ndarray, crs: str | None, scene: Scene, *, pixel_coords: bool
-) -> InputError:
+) -> OffTheSceneError:
     message = f"--aoi {path}: does not lie on {scene.path}"
     if pixel_coords:
         x0, y0, x1, y1 = shapely.total_bounds(polygons)
         size = f"{scene.native_width} x {scene.native_height} px"
-        return InputError(
+        return OffTheSceneError(
             f"{message}: pixels {x0:g} to {x1:g} and {y0:g} to {y1:g} of {size}", "count from its top left"
         )
     places = [place for place in lay_over(path, polygons, crs, scene) if place is not None]
     if not places:
-        return InputError(message, "the file may name a wrong coordinate reference system")
+        return OffTheSceneError(message, "the file may name a wrong coordinate reference system")
     where, hint = extents_apart(scene, list(to_map(places, scene.georef)), "area")
-    return InputError(f"{message}: {where}", hint)
+    return OffTheSceneError(f"{message}: {where}", hint)

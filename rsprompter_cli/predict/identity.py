@@ -52,14 +52,15 @@ def run_identity(
         "aoi": None if area is None else area.digest(),
     }
     return {
-        "input": {**_file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
-        "model": _model_digest(loaded),
+        "input": {**file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
+        "model": model_digest(loaded),
         "settings": settings,
         "version of rsp": __version__,
     }
 
 
-def _file_facts(source: str | Path) -> dict[str, Any]:
+def file_facts(source: str | Path) -> dict[str, Any]:
+    """What tells a file from another one of that name, without reading all of it."""
     path = Path(source)
     if not path.is_file():  # an address: it is all that is known
         return {"address": str(source)}
@@ -71,7 +72,7 @@ def _file_facts(source: str | Path) -> dict[str, Any]:
     return {"bytes": facts.st_size, "changed": facts.st_mtime_ns, "ends": ends.hexdigest()}
 
 
-def _model_digest(loaded: LoadedModel) -> str:
+def model_digest(loaded: LoadedModel) -> str:
     """A hash of the kind of model, of what it says of itself, and of the ends of each of its tensors."""
     digest = hashlib.sha256(f"{type(loaded.model).__qualname__} {loaded.meta}".encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):

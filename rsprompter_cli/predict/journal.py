@@ -178,7 +178,7 @@ class Journal:
                     return 0
                 if found is None:
                     raise OutputError(f"{self.path} is in the way and no journal of rsp", "move it away")
-                reason = f"is of a run with {_difference(found, self._identity)}"
+                reason = f"is of a run with {identity_difference(found, self._identity)}"
                 if not overwrite:
                     way_out = "go on with the command it was begun with, or pass --overwrite to start over"
                     raise OutputError(f"{self.path} {reason}", way_out)
@@ -274,7 +274,7 @@ def _unpack(content: bytes) -> Iterator[Instance]:
         place += size
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def identity_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What another run had that this one has not, in words."""
     words = []
     for name in sorted(found.keys() | wanted.keys()):

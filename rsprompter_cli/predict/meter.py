@@ -112,6 +112,16 @@ class Meter:
             found = {name.value: self._seconds.get(name, 0.0) for name in Stage}
         return {**found, "total": time.perf_counter() - self.started}
 
+    def add(self, other: Meter) -> None:
+        """Count what another prediction has done too."""
+        with self._lock:
+            for name in ("windows", "known", "outside_area", "without_data", "instances", "joined", "written"):
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+            self.bytes_read += other.bytes_read
+            self.dropped.update(other.dropped)
+            for stage, seconds in other._seconds.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
     def said(self) -> str:
         """What a progress line says beside the windows."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)

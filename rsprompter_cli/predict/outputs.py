@@ -44,12 +44,13 @@ class OutputKind(Enum):
 OVERLAY_SIDE = 2048
 """Longest side of an overlay picture, pixels."""
 
-_KINDS = {
+FORMATS = {
     **dict.fromkeys(VECTOR_SUFFIXES, OutputKind.VECTOR),
     ".json": OutputKind.COCO,
     ".png": OutputKind.OVERLAY,
     ".jpg": OutputKind.OVERLAY,
 }
+"""The family of each extension."""
 
 
 def output_kind(path: Path) -> OutputKind:
@@ -60,9 +61,9 @@ def output_kind(path: Path) -> OutputKind:
     """
     if path.suffix == "" and path.name in ("", ".."):  # what an empty text becomes as a path, too
         raise UsageError("--out names no file", "for instance --out buildings.geojson")
-    kind = _KINDS.get(path.suffix.lower())
+    kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"--out {path}: unknown extension {path.suffix!r}", "known: " + " ".join(_KINDS))
+        raise UsageError(f"--out {path}: unknown extension {path.suffix!r}", "known: " + " ".join(FORMATS))
     return kind
 
 

@@ -1,0 +1,190 @@
+"""Which scenes of a run are done, kept on the disk, so that the same command goes on after the last of them.
+
+A text of one JSON value a line, which only grows: what run it is of, then a line when a scene begins and one when its
+output is there. What is being written when the power goes is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.atomic import flush_folder, hidden_beside
+from rsprompter_cli.predict.journal import identity_difference
+
+_KIND = "rsp scenes 1"
+
+
+class Ledger:
+    """The scenes of one run; use it as a context manager.
+
+    ended: the earlier run that it is of came to its end, and no scene failed.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], *, overwrite: bool, shown: str | Path) -> None:
+        """Find the ledger of an earlier run, if there is one, and lock it.
+
+        Args:
+            path: where it lies.
+            identity: JSON values that tell the run from any other one.
+            overwrite: that of another run that was stopped may be given up, and one that ended begins anew.
+            shown: the output, for messages.
+
+        Raises:
+            OutputError: another run is at work on it, or was stopped and `overwrite` is not set.
+        """
+        self.path, self.ended = path, False
+        self._identity = json.loads(json.dumps(identity))
+        self._done: dict[str, dict[str, Any]] = {}
+        self._begun: set[str] = set()
+        self._file: IO[bytes] | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(hidden_beside(path, ".lock"))
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"{shown}: another run is at work on it", "wait for it, or name another output"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error
+        try:
+            self._end = self._find(overwrite=overwrite, shown=shown)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close and unlock it; it stays where it is."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._unlock()
+
+    def has_begun(self, scene: str) -> bool:
+        """Whether what lies in the place of a scene's output was made by this run."""
+        return scene in self._begun
+
+    def kept(self, scene: str, out: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What `finish` was told of a scene whose output is still there as it was made; None to make it again.
+
+        Args:
+            out: its output.
+            facts: of its file, as it is now.
+        """
+        done = self._done.get(scene)
+        if done is None or done["out"] != out.name or done["facts"] != json.loads(json.dumps(facts)):
+            return None
+        try:
+            there = out.stat()
+        except OSError:
+            return None
+        found: dict[str, Any] = done["result"]
+        return found if [there.st_size, there.st_mtime_ns] == done["file"] else None
+
+    def begin(self, scene: str) -> None:
+        """A scene is next, and the place of its output is free or may be taken."""
+        if scene not in self._begun:
+            self._begun.add(scene)
+            self._write({"begin": scene})
+
+    def finish(self, scene: str, out: Path, facts: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """The output of a scene is there; `result` is what `kept` then gives."""
+        there = out.stat()
+        file = [there.st_size, there.st_mtime_ns]
+        self._write({"done": scene, "out": out.name, "facts": facts, "file": file, "result": result})
+
+    def end(self) -> None:
+        """All scenes are done."""
+        self._write({"end": True})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            new = self._file is None
+            if self._file is None:
+                self._file = self.path.open("r+b" if self._end else "wb")
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+                if not self._end:
+                    self._file.write(json.dumps({"kind": _KIND, "run": self._identity}).encode() + b"\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            if new:
+                flush_folder(self.path.parent)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+
+    def _find(self, *, overwrite: bool, shown: str | Path) -> int:
+        """Read that of an earlier run; returns where its good lines end, 0 to start anew."""
+        try:
+            with self.path.open("rb") as file:
+                first = _line(file)
+                if first is None and _is_torn(file):
+                    return 0
+                if first is None or first.get("kind") != _KIND:
+                    raise OutputError(f"{self.path} is in the way and no record of rsp", "move it away")
+                end = file.tell()
+                while (line := _line(file)) is not None:
+                    end = file.tell()
+                    self._take(line)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be read: {error.strerror or error}", "delete it") from error
+        if first["run"] != self._identity and not self.ended and not overwrite:
+            raise OutputError(
+                f"{shown} was begun by a run with {identity_difference(first['run'], self._identity)}",
+                "go on with the command it was begun with, name another output, or pass --overwrite to start over",
+            )
+        if first["run"] != self._identity or (self.ended and overwrite):
+            self._done, self._begun, self.ended = {}, set(), False
+            return 0
+        return end
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        self.ended = "end" in line
+        if "begin" in line:
+            self._begun.add(line["begin"])
+            self._done.pop(line["begin"], None)
+        elif "done" in line:
+            self._done[line["done"]] = dict(line)
+
+    def _unlock(self) -> None:
+        self._lock.release()
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
+
+
+def _is_torn(file: IO[bytes]) -> bool:
+    """Whether a file may be a ledger whose first line was being written when the process was killed."""
+    file.seek(0)
+    head = json.dumps({"kind": _KIND})[:-1].encode()
+    start = file.read(len(head))
+    return head.startswith(start)
+
+
+def _line(file: IO[bytes]) -> dict[str, Any] | None:
+    """The next whole line; None where none follows."""
+    text = file.readline()
+    try:
+        value = json.loads(text) if text.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,155 @@
+"""Several scenes in one file: the parts that each scene left, streamed one after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import shapely
+from pyproj import CRS
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.geo.geojson import within_the_map
+from rsprompter_cli.geo.lonlat import parse_crs, to_lonlat
+from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.tables import GEOMETRY
+from rsprompter_cli.geo.target_crs import WGS84
+from rsprompter_cli.geo.vector import (
+    FOUND_ATTRIBUTES,
+    FOUND_WITH_QUALITY,
+    GEOJSON_SUFFIXES,
+    Feature,
+    write_features,
+)
+from rsprompter_cli.io.atomic import atomic_path
+
+SOURCE = "source"
+"""The attribute that says which scene an object is of."""
+
+VECTOR_PART = ".parquet"
+COCO_PART = ".json"
+
+_AT_ONCE = 4096
+_ANNOTATIONS = ', "annotations": ['
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one scene left.
+
+    path: of a GeoParquet or COCO file that this program has written.
+    source: what the scene is called in the merged file.
+    """
+
+    path: Path
+    source: str
+
+
+def write_merged_layer(out: Path, parts: Sequence[Part]) -> int:
+    """Write the objects of scenes as one layer, in the order of the scenes; memory does not grow with them.
+
+    GeoJSON is in longitude and latitude. The other formats are in the CRS that all parts have, or, if they have
+    several, in EPSG:4326, which a warning says.
+
+    Args:
+        out: with one of the suffixes of vector files.
+        parts: GeoParquet files of found objects.
+
+    Returns:
+        Objects written.
+    """
+    systems = list(dict.fromkeys(_crs_of(part.path) for part in parts))
+    crs = systems[0] if systems else None
+    if len(systems) > 1 and not all(_same(crs, other) for other in systems[1:]):
+        if out.suffix.lower() not in GEOJSON_SUFFIXES:
+            _log.warning("%s: the scenes have %d coordinate systems, so it is in %s", out, len(systems), WGS84)
+        crs = str(parse_crs(WGS84).to_wkt())
+    with_quality = any("quality" in pq.read_schema(part.path).names for part in parts)
+    attributes = {**(FOUND_WITH_QUALITY if with_quality else FOUND_ATTRIBUTES), SOURCE: str}
+    return write_features(out, _features(parts, crs), crs, attributes=attributes)
+
+
+def _features(parts: Sequence[Part], crs: str | None) -> Iterator[Feature]:
+    for part in parts:
+        own = _crs_of(part.path)
+        with pq.ParquetFile(part.path) as file:
+            for batch in file.iter_batches(batch_size=_AT_ONCE):
+                geometries = shapely.from_wkb(batch.column(GEOMETRY).to_numpy(zero_copy_only=False))
+                if own is not None and crs is not None and not _same(own, crs):
+                    geometries = _in_degrees(geometries, own)
+                rows = batch.drop_columns([GEOMETRY]).to_pylist()
+                for geometry, row in zip(geometries, rows, strict=True):
+                    yield Feature(geometry, {**row, "id": None, SOURCE: part.source})
+
+
+def _in_degrees(geometries: np.ndarray, crs: str) -> np.ndarray:
+    moved = within_the_map(to_lonlat(geometries, crs))
+    for index in np.flatnonzero(~shapely.is_valid(moved)):
+        moved[index] = polygon_parts(moved[index]) or moved[index]
+    return moved
+
+
+def _crs_of(part: Path) -> str | None:
+    """The WKT of a part's CRS; None for pixels."""
+    geo = json.loads(pq.read_metadata(part).metadata[b"geo"])
+    found = geo["columns"][GEOMETRY]["crs"]
+    return None if found is None else str(CRS.from_json_dict(found).to_wkt())
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one == other or bool(parse_crs(one).equals(parse_crs(other), ignore_axis_order=True))
+
+
+def write_merged_coco(out: Path, parts: Sequence[Part], categories: Sequence[Mapping[str, Any]]) -> int:
+    """Write the objects of pictures as one COCO file, in the order of the pictures; memory does not grow with them.
+
+    Args:
+        parts: COCO files of one image each, as `write_coco` writes them; `source` becomes the `file_name`.
+        categories: of the file.
+
+    Returns:
+        Annotations written.
+    """
+    number = 0
+    with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write('{"images": [')
+        for place, part in enumerate(parts, start=1):
+            with part.path.open(encoding="utf-8") as lines:
+                image = {**_image(lines, part.path), "id": place, "file_name": part.source}
+            file.write(("\n" if place == 1 else ",\n") + json.dumps(image, allow_nan=False))
+        file.write('],\n"categories": ' + json.dumps(list(categories)) + ',\n"annotations": [')
+        for place, part in enumerate(parts, start=1):
+            with part.path.open(encoding="utf-8") as lines:
+                _image(lines, part.path)
+                for line in lines:
+                    number += 1
+                    annotation = {**_annotation(line), "id": number, "image_id": place}
+                    file.write(("\n" if number == 1 else ",\n") + json.dumps(annotation, allow_nan=False))
+        file.write("]}\n")
+    return number
+
+
+def _image(lines: IO[str], path: Path) -> dict[str, Any]:
+    """The image of a part, read from the line before its annotations."""
+    head, found, _ = lines.readline().rpartition(_ANNOTATIONS)
+    if not found:
+        raise OutputError(f"{path}: damaged since it was written", "delete its folder to start over")
+    image: dict[str, Any] = json.loads(head + "}")["images"][0]
+    return image
+
+
+def _annotation(line: str) -> dict[str, Any]:
+    """One annotation of a part, from its line."""
+    text = line.rstrip("\n")
+    annotation: dict[str, Any] = json.loads(text[:-1] if text.endswith(",") else text.removesuffix("]}"))
+    return annotation
