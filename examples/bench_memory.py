@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from torch import nn
 from rsprompter_cli.config import load_config
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.structures import Detections, MaskPatches
 
@@ -93,9 +97,11 @@ def predict(scene: Path) -> None:
     meta = CheckpointMeta(class_names=("square",), category_ids=(1,), image_size=WINDOW)
     stub = LoadedModel(Squares(), load_config("rsprompter-anchor-cpu"), meta)
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = predict_scene(scene, scene.with_suffix(".fgb"), model=stub, native=True)
+    meter = Meter()
+    result = predict_scene(scene, scene.with_suffix(".fgb"), model=stub, native=True, meter=meter)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = {"objects": result.objects, "windows": result.plan.windows, "seconds": time.perf_counter() - start}
+    facts |= {"empty": meter.without_data, "stages": meter.seconds()}
     print(json.dumps({**facts, "libraries_gb": before / 1e6, "peak_gb": peak / 1e6}))
 
 
@@ -105,10 +111,11 @@ def measure(folder: Path, height: int, width: int, *, share: float) -> float:
     write_scene(scene, height, width, share=share)
     done = subprocess.run([sys.executable, __file__, "--one", str(scene)], capture_output=True, text=True, check=True)
     facts = json.loads(done.stdout.splitlines()[-1])
+    stages = ", ".join(f"{name} {spent:.1f}" for name, spent in facts["stages"].items() if spent >= 0.05)
     print(
         f"{height:>7} x {width:<7} {scene.stat().st_size / 1e9:5.2f} GB on disk, {facts['windows']} windows, "
-        f"{facts['objects']} objects, {facts['seconds']:.0f} s: peak {facts['peak_gb']:.2f} GB "
-        f"(libraries alone {facts['libraries_gb']:.2f})",
+        f"{facts['empty']} of them without data, {facts['objects']} objects, {facts['seconds']:.0f} s: "
+        f"peak {facts['peak_gb']:.2f} GB (libraries alone {facts['libraries_gb']:.2f})\n{'':18}seconds: {stages}",
         flush=True,
     )
     scene.unlink()
@@ -127,6 +134,7 @@ def main() -> None:
     if options.one:
         predict(options.one)
         return
+    print(f"{datetime.now(UTC).date()}, {platform.machine()}, {os.cpu_count()} CPUs", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "sparse" in options.only:

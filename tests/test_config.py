@@ -220,6 +220,8 @@ def test_any_valid_configuration_survives_the_file(
         ("train.seed=99999999999999999999999", "train.seed"),
         ("model.rpn.anchor_scales=[]", "model.rpn.anchor_scales"),
         ("model.rpn.anchor_scales=[-4.0]", "model.rpn.anchor_scales"),
+        ("train.wandb=a/b", "train.wandb: the name of a project"),
+        ("train.wandb=", "train.wandb: the name of a project"),
         ("train.augment.scale=[1e-9, 1e-9]", "train.augment.scale: two ascending numbers from 0.01 to 100"),
         (
             'model.sam_arch={kind = "vit", hidden_size = 33, num_layers = 4, num_heads = 4, mlp_dim = 64, '

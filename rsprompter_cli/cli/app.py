@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
             raise
         return _exit_code(error)
     if result == INTERRUPTED_EXIT_CODE:  # typer swallows Ctrl-C and says nothing
-        print_error("interrupted")
+        print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
     return result if isinstance(result, int) else 0
 
 
@@ -110,34 +110,31 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, typer.Exit):
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        print_error("interrupted")
-        return INTERRUPTED_EXIT_CODE
+        return print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
     if isinstance(error, RspError):
-        print_error(error.message, error.hint)
-        return error.exit_code
+        return print_error(error.message, error.hint, exit_code=error.exit_code)
     if isinstance(error, typer.exceptions.TyperException):
-        print_error(error.format_message())
-        return UsageError.exit_code
+        return print_error(error.format_message(), exit_code=UsageError.exit_code)
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         # The reader of our stdout left, as `| head` does (typer makes a SystemExit of it). Python
         # would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if _is_out_of_memory(error):
-        print_error(
+        return print_error(
             "out of memory",
             "lower what the command takes at once (batch, workers, picture size), end other programs, "
             "or use a machine with more memory",
+            exit_code=ResourceError.exit_code,
         )
-        return ResourceError.exit_code
     if isinstance(error, SystemExit):
         return int(error.code or 0)
     if isinstance(error, OSError) and error.filename is not None:
         # A file that the system refuses in a place where none was expected to fail: it is named all the same.
-        print_error(f"{error.filename}: {error.strerror}", "run again with RSP_DEBUG=1 for the traceback")
-        return InputError.exit_code
-    print_error(f"internal error: {type(error).__name__}: {error}", "run again with RSP_DEBUG=1 for the traceback")
-    return RspError.exit_code
+        reason = f"{error.filename}: {error.strerror}"
+        return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
+    reason = f"internal error: {type(error).__name__}: {error}"
+    return print_error(reason, "run again with RSP_DEBUG=1 for the traceback")
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

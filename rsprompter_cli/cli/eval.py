@@ -16,11 +16,21 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table, set_threads
+from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.processes import (
+    GpusOption,
+    LocalRankOption,
+    ProcsOption,
+    device_kind,
+    refuse_other_device,
+    share_threads,
+    start_processes,
+)
 from rsprompter_cli.errors import UsageError
 
 
 def eval_command(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best.")],
     data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
     split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
@@ -39,19 +49,28 @@ def eval_command(
     pr_curve: Annotated[
         Path | None, typer.Option("--pr-curve", help="Draw precision over recall at mask IoU .5 into this PNG.")
     ] = None,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
+    local_rank: LocalRankOption = None,
 ) -> None:
-    """Box and mask average precision of a checkpoint on a COCO split."""
+    """Box and mask average precision of a checkpoint on a COCO split.
+
+    With --gpus or --procs several processes share the pictures; the figures are those of one. Started by torchrun,
+    SLURM or deepspeed, it joins the others.
+    """
+    refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.data.images import find_annotations
-    from rsprompter_cli.evaluate.coco import evaluate_coco
     from rsprompter_cli.evaluate.curves import save_curves
     from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
     from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
     from rsprompter_cli.io.atomic import refuse_existing
+    from rsprompter_cli.train.launch import require_gpus
+    from rsprompter_cli.train.ranks import find_place, quiet_but_first
 
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
         raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
@@ -65,18 +84,28 @@ def eval_command(
     annotations = find_annotations(data, split)
     for path in outputs:
         refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
-    set_threads(threads)
-    with counted_progress("evaluation") as on_progress:
-        evaluation = evaluate_coco(
+    place = find_place()
+    if place is None and gpus:
+        require_gpus(gpus)
+    if place is None and (gpus or procs or 1) > 1:
+        start_processes(context, gpus or procs or 1)
+        return
+    from rsprompter_cli.train.together import evaluate_together
+
+    share_threads(threads, place)
+    with quiet_but_first(place), counted_progress("evaluation") as on_progress:
+        evaluation = evaluate_together(
             checkpoint,
             data,
             split,
             batch=batch,
-            device=device.value,
+            device=device_kind(device, gpus=gpus, procs=procs),
             precision=precision.value,
             oracle=oracle,
             on_progress=on_progress,
         )
+    if evaluation is None:
+        return  # rank 0 has it
     if save_detections is not None:
         evaluation.save_detections(save_detections)
     if pr_curve is not None:

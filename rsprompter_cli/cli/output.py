@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.errors import OutputError, RspError
 from rsprompter_cli.io.exchange import tell
 
 if TYPE_CHECKING:
@@ -71,18 +71,23 @@ class _LevelFormatter(logging.Formatter):
         return prefix + record.getMessage()
 
 
-def print_error(message: str, hint: str = "") -> None:
-    """One line on stderr, and in the log file when there is one."""
+def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_code) -> int:
+    """One line on stderr, and in the log file when there is one.
+
+    Returns:
+        `exit_code`, with which the process is about to end.
+    """
     text = " ".join(message.split()) + (f" ({hint})" if hint else "")
     # What a file or a command line holds is shown, never obeyed by the terminal.
     text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
     line = f"rsp: error: {text}"
     # One process of several leaves it to the one that started it, which shows that of the first to fail.
-    if not tell(text):
+    if not tell(text, exit_code):
         print(line, file=sys.stderr, flush=True)
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(logging.LogRecord(ROOT_LOGGER, logging.ERROR, "", 0, line, None, None))
+    return exit_code
 
 
 def print_json(value: Any) -> None:

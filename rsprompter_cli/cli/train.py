@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
-from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
+from rsprompter_cli.cli.output import print_json, print_table, progress_bar
+from rsprompter_cli.cli.processes import (
+    GpusOption,
+    LocalRankOption,
+    ProcsOption,
+    device_kind,
+    refuse_other_device,
+    share_threads,
+    start_processes,
+)
+from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import nn
 
-    from rsprompter_cli.config import ModelConfig
+    from rsprompter_cli.config import Config, ModelConfig
     from rsprompter_cli.train.progress import StepReport, TrainResult
     from rsprompter_cli.train.ranks import Place
 
@@ -62,10 +71,18 @@ def train_command(
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Train on so many GPUs of this machine.")] = None,
-    procs: Annotated[
-        int | None, typer.Option("--procs", min=1, help="Train in so many processes on the CPU of this machine.")
+    wandb: Annotated[
+        str | None,
+        typer.Option("--wandb", metavar="PROJECT", help="Tell Weights & Biases too; short for --set train.wandb=..."),
     ] = None,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
+    dry: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Build everything, run two steps, tell parameters, memory and time, and leave nothing."
+        ),
+    ] = False,
     deepspeed: Annotated[
         bool, typer.Option("--deepspeed", help="By DeepSpeed's ZeRO, stage 2; --set train.zero_stage=3 for stage 3.")
     ] = False,
@@ -73,12 +90,13 @@ def train_command(
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
-    local_rank: Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)] = None,
+    local_rank: LocalRankOption = None,
 ) -> None:
     """Train a model on a COCO set.
 
-    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl and tensorboard/; with several
-    processes also ranks/, what all but the first say. Started by torchrun, SLURM or deepspeed, it joins the others.
+    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl, tensorboard/, pictures/ of what is
+    found, curves.png at the end; with several processes also ranks/, what all but the first say. Started by torchrun,
+    SLURM or deepspeed, it joins the others.
     """
     _refuse_contradictions(
         resume=resume,
@@ -87,7 +105,9 @@ def train_command(
         random_sam=random_sam,
         backbone_weights=backbone_weights,
     )
-    _refuse_other_device(device, gpus=gpus, procs=procs)
+    if dry:
+        _refuse_with_dry_run(resume=resume, minutes=minutes)
+    refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
     from rsprompter_cli.train.folder import RANKS, config_of_run
     from rsprompter_cli.train.launch import require_gpus
@@ -98,32 +118,38 @@ def train_command(
     _refuse_misplaced(
         load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
     )
-    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, epochs)])
+    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, wandb, epochs)])
     if deepspeed and not config.train.zero_stage:
         config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
     place = find_place()
     if gpus and place is None:
         require_gpus(gpus)
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
-        _start(context, gpus or procs or 1)
+        start_processes(context, gpus or procs or 1)
+        return
+    share_threads(threads, place)
+    folder = out or (Path("runs") / config.name if own is None else own.parent)
+    asked: dict[str, Any] = {
+        "data": data or config.data.root,
+        "out": folder,
+        "load_from": load_from,
+        "random_sam": random_sam,
+        "device": device_kind(device, gpus=gpus, procs=procs),
+        "on_model": _print_parameters,
+    }
+    if dry:
+        _dry_run(config, asked, place, as_json=as_json)
         return
     from rsprompter_cli.train.loop import train
 
-    _set_threads(threads, place)
-    folder = out or (Path("runs") / config.name if own is None else own.parent)
     with own_talk(place, folder / RANKS), progress_bar() as progress:
         shown = _Shown(progress)
         result = train(
             config,
-            data=data or config.data.root,
-            out=folder,
+            **asked,
             resume=resume,
             overwrite=overwrite,
-            load_from=load_from,
-            random_sam=random_sam,
-            device=_kind(device, gpus=gpus, procs=procs),
             minutes=minutes,
-            on_model=_print_parameters,
             on_step=shown.step,
             on_evaluation=shown.evaluation,
         )
@@ -131,37 +157,6 @@ def train_command(
         _print_result(result, as_json=as_json)
     if result.interrupted:
         raise KeyboardInterrupt
-
-
-def _start(context: typer.Context, count: int) -> None:
-    """Run this very command line in several processes."""
-    from rsprompter_cli.train.launch import launch
-
-    if launch(context.find_root().obj, count) == INTERRUPTED_EXIT_CODE:
-        raise KeyboardInterrupt
-
-
-def _kind(device: Device, *, gpus: int | None, procs: int | None) -> str:
-    return "cuda" if gpus else "cpu" if procs else device.value
-
-
-def _set_threads(threads: int | None, place: Place | None) -> None:
-    """Limit CPU threads; processes of one machine share its cores where nobody says otherwise."""
-    if threads is None and place is not None and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // place.local_count)
-    set_threads(threads)
-
-
-def _refuse_other_device(device: Device, *, gpus: int | None, procs: int | None) -> None:
-    """Raise UsageError for options that name different devices."""
-    if gpus and procs:
-        raise UsageError("--gpus starts a process for each GPU, --procs processes on the CPU", "give one of the two")
-    if gpus and device not in (Device.AUTO, Device.CUDA):
-        raise UsageError(f"--gpus {gpus} and --device {device} contradict each other", "leave --device out")
-    if procs and device not in (Device.AUTO, Device.CPU):
-        raise UsageError(
-            f"--procs {procs} and --device {device} contradict each other", "leave --device out, or --gpus"
-        )
 
 
 def _refuse_contradictions(
@@ -183,6 +178,14 @@ def _refuse_contradictions(
         )
 
 
+def _refuse_with_dry_run(*, resume: bool, minutes: float | None) -> None:
+    """Raise UsageError for options that mean nothing to a dry run."""
+    if resume:
+        raise UsageError("--dry-run tells of a whole training, --resume goes on with one", "leave one of the two out")
+    if minutes is not None:
+        raise UsageError("--dry-run takes two steps, --minutes limits a training", "leave --minutes out")
+
+
 def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, backbone_weights: str | None) -> None:
     """Raise UsageError for an option about a part that this kind of model does not have."""
     from rsprompter_cli.config import ResNetModelConfig, SamModelConfig, kinds_of
@@ -199,8 +202,8 @@ def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, 
             )
 
 
-def _shorthands(sam: str | None, backbone_weights: str | None, epochs: int | None) -> list[str]:
-    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights}
+def _shorthands(sam: str | None, backbone_weights: str | None, wandb: str | None, epochs: int | None) -> list[str]:
+    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights, "train.wandb": wandb}
     # A JSON string is a TOML string: no character of a path is mistaken for syntax.
     named = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items() if text is not None]
     return named + ([] if epochs is None else [f"train.epochs={epochs}"])
@@ -232,6 +235,21 @@ def _print_parameters(model: nn.Module) -> None:
         _log.info("%-*s  %12s  %12s", width, row.block, f"{row.trainable:,}", f"{row.frozen:,}")
     trainable, frozen = sum(row.trainable for row in rows), sum(row.frozen for row in rows)
     _log.info("%-*s  %12s  %12s", width, "all", f"{trainable:,}", f"{frozen:,}")
+
+
+def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
+    """Run it and print what it found out, in the process that speaks for all."""
+    from rsprompter_cli.train.dry_run import dry_run
+    from rsprompter_cli.train.ranks import quiet_but_first
+
+    with quiet_but_first(place):
+        found = dry_run(config, **asked)
+    if place is not None and place.rank:
+        return
+    if as_json:
+        print_json(found.as_json())
+        return
+    print_table(["dry run", config.name], found.rows())
 
 
 def _print_result(result: TrainResult, *, as_json: bool) -> None:

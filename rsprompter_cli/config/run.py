@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -49,6 +50,10 @@ class TrainConfig(Frozen):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
+    pictures_every: int = Field(
+        10, ge=0, description="epochs between pictures of what is found in the validation set; 0: none"
+    )
+    wandb: str | None = Field(None, description="project at Weights & Biases that the run is told to; None: it is not")
     normalise: Literal["all-ranks", "each-rank"] = Field(
         "all-ranks",
         description="what losses are divided by: counts of all processes together, or each process by its own",
@@ -79,6 +84,8 @@ class Config(Frozen):
         low, high = self.train.augment.scale
         if not 0.01 <= low <= high <= 100:
             raise ValueError("train.augment.scale: two ascending numbers from 0.01 to 100")
+        if self.train.wandb is not None and not re.fullmatch(r"[^/\\#?%:]{1,128}", self.train.wandb):
+            raise ValueError("train.wandb: the name of a project, without any of / \\ # ? % :")
         frozen = isinstance(self.model, TrainedSamConfig) and self.model.encoder == "frozen"
         if self.train.cache_views and not frozen:
             raise ValueError("train.cache_views: only models whose model.encoder is frozen keep maps; set it to 0")

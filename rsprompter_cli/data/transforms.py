@@ -176,11 +176,15 @@ def train_transform(
 
 def _bilinear(image: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     """The picture at the given positions, uint8 [3, K rows, K columns]."""
-    # Rows first: only those of the crop are ever turned into floats.
-    above, below, weight = rows.neighbours()
-    strip = torch.lerp(
-        image.index_select(1, above).float(), image.index_select(1, below).float(), weight[:, None]
-    )  # [3, h, W]
-    left, right, weight = columns.neighbours()
-    crop = torch.lerp(strip.index_select(2, left), strip.index_select(2, right), weight)  # [3, h, w]
+    above, below, row_weight = rows.neighbours()
+    left, right, column_weight = columns.neighbours()
+    # Only the part that the crop reads is turned into floats. A turned picture is laid out anew, bytes being small.
+    first, last = int(min(left.min(), right.min())), int(max(left.max(), right.max()))
+    image = image.contiguous()
+    upper, lower = (image.index_select(1, row)[:, :, first : last + 1].float() for row in (above, below))
+    strip = torch.lerp(upper, lower, row_weight[:, None])  # [3, h, last + 1 - first]
+    # Within rows gather takes a tenth of index_select's time.
+    shape = (*strip.shape[:2], len(column_weight))
+    before, after = (strip.gather(2, (column - first).expand(shape)) for column in (left, right))
+    crop = torch.lerp(before, after, column_weight)  # [3, h, w]
     return crop.round_().clamp_(0, 255).to(torch.uint8)

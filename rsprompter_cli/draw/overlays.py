@@ -75,6 +75,19 @@ def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
     return sheet
 
 
+def one_below_the_other(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
+    """Pictures in a column on a white sheet, left edges aligned."""
+    from PIL import Image
+
+    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height + gap
+    return sheet
+
+
 def add_title(picture: Image.Image, title: str) -> Image.Image:
     """The picture under a white bar with a line of text, shortened to fit."""
     from PIL import Image, ImageDraw

@@ -81,17 +81,7 @@ def evaluate_coco(
         CheckpointError: the model cannot be read.
     """
     where = resolve_device(device)
-    if oracle:
-        _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
-    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(where))
-    coco = read_coco(find_annotations(data, split))
-    dataset = CocoDataset(
-        coco,
-        data,
-        image_folder=image_folder or loaded.config.data.image_folder,
-        split=split,
-        labels=match_classes(coco, loaded.meta.class_names),
-    )
+    loaded, dataset = open_split(model, data, split, device=where, image_folder=image_folder, oracle=oracle)
     return evaluate_model(
         loaded.model,
         dataset,
@@ -101,6 +91,30 @@ def evaluate_coco(
         oracle=oracle,
         on_progress=on_progress,
     )
+
+
+def open_split(
+    model: str | Path | LoadedModel,
+    data: str | Path,
+    split: str,
+    *,
+    device: torch.device,
+    image_folder: str | None = None,
+    oracle: bool = False,
+) -> tuple[LoadedModel, CocoDataset]:
+    """A model on a device, and the pictures that it is evaluated on; arguments and errors of `evaluate_coco`."""
+    if oracle:
+        _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
+    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(device))
+    coco = read_coco(find_annotations(data, split))
+    dataset = CocoDataset(
+        coco,
+        data,
+        image_folder=image_folder or loaded.config.data.image_folder,
+        split=split,
+        labels=match_classes(coco, loaded.meta.class_names),
+    )
+    return loaded, dataset
 
 
 def _require_oracle(config: Config) -> None:

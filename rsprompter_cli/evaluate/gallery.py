@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rsprompter_cli.draw.overlays import draw_instances, side_by_side
 from rsprompter_cli.errors import OutputError
@@ -69,27 +71,57 @@ def save_gallery(folder: str | Path, evaluation: Evaluation, *, count: int) -> l
 
 def _draw(evaluation: Evaluation, image_id: int, f1: float) -> tuple[Image.Image, str]:
     """Truth and detections of one picture side by side, and the stem of its file name."""
+    dataset = evaluation.dataset
+    index = next(i for i, image in enumerate(dataset.coco.images) if image.id == image_id)
+    return draw_beside_truth(evaluation, index, words=f"F1 {f1:.2f}"), Path(dataset.coco.images[index].file_name).stem
+
+
+def draw_beside_truth(
+    evaluation: Evaluation, index: int, *, words: str = "", longest: int | None = None
+) -> Image.Image:
+    """Truth and detections of a picture side by side.
+
+    Args:
+        index: of the picture in the data set.
+        words: what else the line above the detections says.
+        longest: pixels of the longer side up to which pictures are drawn; larger ones are reduced first.
+    """
     from pycocotools import mask as coco_mask
 
     dataset, metrics = evaluation.dataset, evaluation.metrics
-    index = next(i for i, image in enumerate(dataset.coco.images) if image.id == image_id)
-    pixels, target, _ = dataset[index]
+    pixels, target, image_id = dataset[index]
     image = pixels.permute(1, 2, 0).numpy()
     threshold = _DEFAULT_THRESHOLD if metrics.score_threshold is None else metrics.score_threshold
     found: list[Mapping[str, Any]] = [
         result for result in evaluation.results if result["image_id"] == image_id and result["score"] >= threshold
     ]
+    true_masks = [mask.numpy() for mask in target.masks]
+    masks = [coco_mask.decode(result["segmentation"]).astype(bool) for result in found]
+    if longest is not None and max(image.shape[:2]) > longest:
+        size = [max(1, round(side * longest / max(image.shape[:2]))) for side in image.shape[:2]]
+        image = _reduced(image, size)
+        true_masks, masks = ([_reduced(mask, size) for mask in some] for some in (true_masks, masks))
     names = [""] * (max(dataset.labels.values()) + 1)
     for category in dataset.coco.categories:
         names[dataset.labels[category.id]] = category.name
-    file_name = dataset.coco.images[index].file_name
-    truth = draw_instances(image, target.masks, target.labels.tolist(), None, names, title=f"truth: {file_name}")
+    title = f"truth: {dataset.coco.images[index].file_name}"
+    truth = draw_instances(image, true_masks, target.labels.tolist(), None, names, title=title)
     detected = draw_instances(
         image,
-        [coco_mask.decode(result["segmentation"]).astype(bool) for result in found],
+        masks,
         [dataset.labels[result["category_id"]] for result in found],
         [result["score"] for result in found],
         names,
-        title=f"found (score >= {threshold:.2f}): F1 {f1:.2f}",
+        title=f"found (score >= {threshold:.2f})" + (f": {words}" if words else ""),
     )
-    return side_by_side([truth, detected]), Path(file_name).stem
+    return side_by_side([truth, detected])
+
+
+def _reduced(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A picture, uint8 [H, W, 3], or a mask, bool [H, W], at the (height, width) `size`."""
+    from PIL import Image
+
+    is_mask = image.dtype == bool
+    picture = Image.fromarray(image.astype(np.uint8) * 255 if is_mask else image)
+    smaller = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BOX))
+    return smaller >= 128 if is_mask else smaller

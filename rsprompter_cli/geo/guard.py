@@ -9,6 +9,7 @@ it itself. `--allow-vrt` and `--remote` open the door wider, for the whole file 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 512 << 20
-"""GDAL's block cache. Its own default is 5 % of the machine, which on a large one is not bounded by the job."""
+CACHE_BYTES = 16 << 20
+"""GDAL's cache of decoded blocks where nothing is read twice. Its own default is 5 % of the machine, which on a large
+one is not bounded by the job."""
 
 HTTP_TIMEOUT = 60
 """Seconds that a request may take, and a sixth of them the connection to be made."""
@@ -145,16 +147,22 @@ def _gdal_name(source: Source) -> str | Path:
     return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{source.location}"
 
 
-def gdal_env(source: Source | None = None) -> rasterio.Env:
+def gdal_env(source: Source | None = None, *, cache: int = CACHE_BYTES) -> rasterio.Env:
     """The GDAL settings under which everything is opened and read, to be entered around each use.
 
     No .aux.xml is read or written, and no file beside the raster is looked for.
+
+    Args:
+        source: what is read.
+        cache: bytes of decoded blocks that GDAL keeps. One that the user has set (GDAL_CACHEMAX in the environment)
+            stays.
     """
     settings: dict[str, Any] = {
         "GDAL_PAM_ENABLED": "NO",
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_CACHEMAX": CACHE_BYTES,
     }
+    if not users_cache():
+        settings["GDAL_CACHEMAX"] = cache
     if source is not None and source.path is None:
         settings |= {
             "GDAL_HTTP_MAX_RETRY": HTTP_RETRIES,
@@ -164,6 +172,11 @@ def gdal_env(source: Source | None = None) -> rasterio.Env:
             "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
         }
     return rasterio.Env(**settings)
+
+
+def users_cache() -> bool:
+    """Whether the user has set GDAL's block cache."""
+    return bool(os.environ.get("GDAL_CACHEMAX", "").strip())
 
 
 def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: Any) -> rasterio.DatasetReader:
@@ -212,7 +225,7 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
     if dataset.count < 1 or dataset.width < 1 or dataset.height < 1:
         raise InputError(f"{source.name}: holds no image", "a container of several images? name one of them as a file")
     whole = dataset.interleaving is not None and dataset.interleaving.value.upper() == "PIXEL"
-    itemsizes = [_itemsize(name) for name in dataset.dtypes]
+    itemsizes = [sample_bytes(name) for name in dataset.dtypes]
     for (height, width), itemsize in zip(dataset.block_shapes, itemsizes, strict=True):
         if source.driver in _WHOLE_PICTURE_DRIVERS:
             height, width, whole = dataset.height, dataset.width, True
@@ -237,6 +250,7 @@ def _check_block(source: Source, width: int, height: int, nbytes: int, max_block
         )
 
 
-def _itemsize(dtype: str) -> int:
+def sample_bytes(dtype: str) -> int:
+    """Bytes of a sample of a type, by rasterio's name."""
     # GDAL has complex integers that numpy lacks.
     return 4 if dtype == "complex_int16" else int(np.dtype(dtype).itemsize)

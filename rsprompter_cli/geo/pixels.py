@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +16,37 @@ from rasterio.windows import Window as RasterWindow
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.bands import BandPlan, look_up_palette
-from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+from rsprompter_cli.geo.guard import (
+    CACHE_BYTES,
+    Source,
+    gdal_env,
+    gdal_reason,
+    open_raster,
+    resolve_source,
+    sample_bytes,
+)
 
 log = logging.getLogger(__name__)
 
 _SINGLE_PRECISION = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 """Types whose every value a float32 holds exactly; the others are worked on as float64."""
+
+_MOST_KEPT = 448 << 20
+"""Bytes of small blocks that are kept at most: they are decoded again at little cost."""
+
+_MOST_KEPT_WIDE = 4 << 30
+"""The same of strips: those of RGB scenes up to a million pixels wide under windows of 1024 px. A file with wider ones
+may be made to fill the memory."""
+
+_UNKNOWN, _MISSING, _STORED = range(3)
+_KNOWN_BYTES = 1 << 20
+"""Blocks of which it is remembered whether they are stored."""
+
+_FEW = 4
+"""Rows of windows that a small block lies in at most, apart from their overlap."""
+
+_BLOCK_OVERHEAD = 512
+"""Bytes that GDAL counts for a block beside its samples, at most: much where a block is a line of a narrow picture."""
 
 
 class PixelReader:
@@ -57,6 +81,11 @@ class PixelReader:
         self.block_height, self.block_width = self._data.block_shapes[plan.distinct[0] - 1]
         self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
         self._may_be_sparse = source.driver == "GTiff"
+        self._asked_bands = plan.distinct if base.interleaving is None or self._is_planar else plan.distinct[:1]
+        self._known: dict[int, bytearray] = {}
+        # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
+        kept = range(base.count) if not self._is_planar else [band - 1 for band in plan.distinct]
+        self._bytes_per_pixel = sum(sample_bytes(base.dtypes[band]) for band in kept) + 1
 
     @property
     def colours(self) -> int:
@@ -72,8 +101,30 @@ class PixelReader:
         """Close what this reader opened itself."""
         self._opened.close()
 
-    def read(self, top: int, left: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def cache_bytes(self, rows: int) -> int:
+        """Bytes of decoded blocks to keep while windows of so many rows are read, one row of windows after another.
+
+        All blocks that a row of windows touches are kept: then each is decoded once. It grows with the width alone.
+        For blocks that are not as wide as the file and not much higher than a window it ends at _MOST_KEPT: beyond
+        that each of them is decoded again for the rows of windows that it lies in, a few at most. A strip, or a line
+        of a PNG, would be decoded again for every window of a row: up to _MOST_KEPT_WIDE of them are kept.
+        """
+        tall, wide = self.block_height, self.block_width
+        down, across = -(-self.height // tall), -(-self.width // wide)
+        kept = min((max(rows, 1) - 1) // tall + 2, down) * across
+        need = kept * (tall * wide * self._bytes_per_pixel + _BLOCK_OVERHEAD)
+        # What lies behind a virtual raster may be strips.
+        small = across > 1 and tall <= _FEW * rows and self._source.driver != "VRT"
+        return CACHE_BYTES + int(min(need, _MOST_KEPT if small else _MOST_KEPT_WIDE))
+
+    def read(
+        self, top: int, left: int, height: int, width: int, *, cache: int = CACHE_BYTES
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Samples of a rectangle of this level's pixels.
+
+        Args:
+            top, left, height, width: the rectangle.
+            cache: bytes of decoded blocks to keep, see `cache_bytes`.
 
         Returns:
             float [colours, height, width] of `dtype` (any value where not valid), and bool
@@ -82,11 +133,28 @@ class PixelReader:
         Raises:
             InputError: the file is damaged there; names the rectangle.
         """
+        stored = self._stored_area(top, left, height, width)
+        if stored.all():
+            return self._decode(top, left, height, width, cache)
+        # GDAL makes blocks of zeros of what is not stored, and keeps them: only what is around the stored ones is read.
+        values, valid = np.zeros((self.colours, height, width), self.dtype), np.zeros((height, width), dtype=bool)
+        rows, cols = np.flatnonzero(stored.any(1)), np.flatnonzero(stored.any(0))
+        if len(rows):
+            tall, wide = rows[-1] + 1 - rows[0], cols[-1] + 1 - cols[0]
+            inner = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+            values[:, *inner], known = self._decode(
+                top + int(rows[0]), left + int(cols[0]), int(tall), int(wide), cache
+            )
+            valid[inner] = stored[inner] if known is None else stored[inner] & known
+        return values, valid
+
+    def _decode(self, top: int, left: int, height: int, width: int, cache: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """As `read`, of blocks that are all stored, or zeros where they are not."""
         plan = self._plan
         window = RasterWindow(left, top, width, height)
         extra = [plan.alpha] if plan.alpha is not None else []
         try:
-            with self._lock, gdal_env(self._source):
+            with self._lock, gdal_env(self._source, cache=cache):
                 raw = self._data.read([*plan.distinct, *extra], window=window)  # [B, h, w]
                 mask = self._read_mask(window)
         except RasterioError as error:
@@ -105,8 +173,6 @@ class PixelReader:
             valid &= raw[-1] > 0
         if mask is not None:
             valid &= mask > 0
-        for y, x, rows, cols in self._missing_blocks(top, left, height, width):
-            valid[max(y - top, 0) : y - top + rows, max(x - left, 0) : x - left + cols] = False
         if plan.palette is not None:
             colours, opaque = look_up_palette(samples[0], plan.palette)
             valid &= opaque
@@ -119,7 +185,7 @@ class PixelReader:
         if not self._may_be_sparse:
             return True
         with self._lock:
-            return any(self._stored(row, col) for row, col, *_ in self._blocks(top, left, height, width))
+            return bool(self._stored_blocks(top, left, height, width, enough=1).any())
 
     def _usable(self, samples: np.ndarray) -> np.ndarray:
         """Where not all used bands are nodata and all are finite, bool [h, w]."""
@@ -141,34 +207,59 @@ class PixelReader:
             return self._side_mask.read(1, window=window)
         return self._data.read_masks(self._plan.distinct[0], window=window) if self._has_mask else None
 
-    def _blocks(self, top: int, left: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-        """(block row, block column, first row, first column) of the blocks that a rectangle touches."""
-        tall, wide = self.block_height, self.block_width
-        for row in range(top // tall, (top + height - 1) // tall + 1):
-            for col in range(left // wide, (left + width - 1) // wide + 1):
-                yield row, col, row * tall, col * wide
-
-    def _missing_blocks(self, top: int, left: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """(first row, first column, rows, columns) of the blocks of a rectangle that the file does not store."""
+    def _stored_area(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """bool [height, width]: which pixels of a rectangle lie in blocks that the file stores."""
         if not self._may_be_sparse:
-            return []
+            return np.ones((1, 1), dtype=bool)
         with self._lock:
-            return [
-                (y, x, self.block_height, self.block_width)
-                for row, col, y, x in self._blocks(top, left, height, width)
-                if not self._stored(row, col)
-            ]
+            blocks = self._stored_blocks(top, left, height, width)
+        if blocks.all():
+            return blocks
+        rows = np.arange(top, top + height) // self.block_height - top // self.block_height
+        cols = np.arange(left, left + width) // self.block_width - left // self.block_width
+        return blocks[rows][:, cols]
+
+    def _stored_blocks(self, top: int, left: int, height: int, width: int, *, enough: int | None = None) -> np.ndarray:
+        """bool [rows, columns]: which of the blocks that a rectangle touches are stored.
+
+        Args:
+            top, left, height, width: the rectangle.
+            enough: after so many stored ones no further are asked about.
+        """
+        first_row, last_row = top // self.block_height, (top + height - 1) // self.block_height
+        first_col, last_col = left // self.block_width, (left + width - 1) // self.block_width
+        found = np.zeros((last_row - first_row + 1, last_col - first_col + 1), dtype=bool)
+        count = 0
+        for row in range(first_row, last_row + 1):
+            known = self._known_row(row)
+            for col in range(first_col, last_col + 1):
+                if known[col] == _UNKNOWN:
+                    known[col] = _STORED if self._stored(row, col) else _MISSING
+                if known[col] == _STORED:
+                    found[row - first_row, col - first_col] = True
+                    count += 1
+                    if count == enough:
+                        return found
+        return found
+
+    def _known_row(self, row: int) -> bytearray:
+        """What is known of the blocks of a row, by column; neighbouring windows ask about the same ones."""
+        known = self._known.get(row)
+        if known is None:
+            known = self._known[row] = bytearray(-(-self.width // self.block_width))
+            while len(self._known) > 1 and len(self._known) * len(known) > _KNOWN_BYTES:
+                del self._known[next(iter(self._known))]
+        return known
 
     def _stored(self, row: int, col: int) -> bool:
-        bands = self._plan.distinct if self._base.interleaving is None or self._is_planar else self._plan.distinct[:1]
         return any(
             self._base.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band, ovr=self._level) is not None
-            for band in bands
+            for band in self._asked_bands
         )
 
     @property
     def _is_planar(self) -> bool:
-        return bool(self._base.interleaving.value.upper() == "BAND")
+        return self._base.interleaving is not None and bool(self._base.interleaving.value.upper() == "BAND")
 
 
 def pick_overview(base: Any, source: Source, plan: BandPlan, *, height: int, width: int) -> int | None:

@@ -20,6 +20,7 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.georef import read_georef
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
+from rsprompter_cli.geo.jpeg2000 import tile_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
 from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
@@ -34,6 +35,10 @@ log = logging.getLogger(__name__)
 
 _CHUNK_SAMPLES = 1 << 22
 """Source samples per band that are resampled at a time: 16 MiB as float32, whatever the window."""
+
+
+_MANY_BLOCKS = 100
+"""Blocks of 1024 x 1024 px: of fewer, reading the file again costs less than decoding it."""
 
 
 class PixelBox(Protocol):
@@ -121,10 +126,8 @@ class Scene:
             return self._scaling
 
     def cached_bytes(self, size: int) -> int:
-        """Memory of the decoded blocks under one row of windows of this size, which the next row needs again."""
-        reader = self._reader
-        rows = -(-size * reader.height // self.height) + reader.block_height
-        return min(rows, reader.height) * reader.width * len(self.bands) * np.dtype(self.dtype).itemsize
+        """Memory of the decoded blocks kept while windows of this size are read, which their next row needs again."""
+        return self._reader.cache_bytes(_rows_under(min(size, self.height), self._reader.height, self.height))
 
     def read(self, window: PixelBox) -> Tile:
         """The pixels of a window of the working grid, the same in every window that holds them.
@@ -164,12 +167,17 @@ class Scene:
         cols = _weights(window.left, window.width, reader.width, grid_width, reader.dtype)
         per_row = max(1, cols.last - cols.first) * max(1, reader.height / grid_height)
         step = max(1, int(_CHUNK_SAMPLES // per_row))
+        # The whole grid in one window is read once.
+        again = 0 if (window.height, window.width) == (grid_height, grid_width) else window.height
+        cache = reader.cache_bytes(_rows_under(again, reader.height, grid_height))
         pixels = np.empty((3, window.height, window.width), dtype=np.float32)
         valid = np.ones((window.height, window.width), dtype=bool)
         for start in range(0, window.height, step):
             count = min(step, window.height - start)
             rows = _weights(window.top + start, count, reader.height, grid_height, reader.dtype)
-            values, known = reader.read(rows.first, cols.first, rows.last - rows.first, cols.last - cols.first)
+            values, known = reader.read(
+                rows.first, cols.first, rows.last - rows.first, cols.last - cols.first, cache=cache
+            )
             values, known = resample(values, known, rows, cols)
             # Broadcasting repeats grey.
             pixels[:, start : start + count] = scaling.apply(values)
@@ -276,6 +284,7 @@ def open_scene(
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
+        _warn_of_one_tile(dataset, source)
         scene = Scene(
             source,
             grid,
@@ -308,8 +317,24 @@ def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
         return stack.enter_context(memory.open())
 
 
+def _warn_of_one_tile(dataset: Any, source: Source) -> None:
+    """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
+    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
+        return
+    (tall, wide), *_ = dataset.block_shapes
+    blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
+    if blocks > _MANY_BLOCKS:
+        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
+        log.warning(text, source.name, blocks)
+
+
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:
     return AxisWeights(start, start + count, n_in=n_in, n_out=n_out, dtype=dtype)
+
+
+def _rows_under(count: int, n_in: int, n_out: int) -> int:
+    """Source rows under output rows, interpolation's neighbours with them, wherever they begin."""
+    return count if n_in == n_out else -(-count * n_in // n_out) + 2
 
 
 def _source_span(start: int, count: int, n_in: int, n_out: int) -> tuple[int, int]:

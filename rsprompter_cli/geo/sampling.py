@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rsprompter_cli.geo.guard import CACHE_BYTES
 from rsprompter_cli.geo.pixels import PixelReader
 
 SAMPLE_SIDE = 1024
@@ -69,7 +70,8 @@ def _thinned(reader: PixelReader) -> np.ndarray:
 
 def _valid(reader: PixelReader, box: tuple[int, int, int, int], every: int) -> np.ndarray:
     """The valid samples of a rectangle, float [colours, M]."""
-    values, valid = reader.read(*box)
+    narrow = box[3] < reader.width  # others of its row follow
+    values, valid = reader.read(*box, cache=reader.cache_bytes(box[2]) if narrow else CACHE_BYTES)
     values = values[:, ::every, ::every]
     if valid is None:
         return values.reshape(len(values), -1)

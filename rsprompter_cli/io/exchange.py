@@ -19,14 +19,15 @@ _STOP = "stop"
 
 @dataclass(frozen=True)
 class Told:
-    """The error line of a process and when it was written, seconds since the epoch."""
+    """The error line of a process, the exit code it ends with, and when it said so, seconds since the epoch."""
 
     line: str
+    exit_code: int
     when: float
 
 
-def tell(line: str) -> bool:
-    """Leave an error line for the process that started this one.
+def tell(line: str, exit_code: int) -> bool:
+    """Leave an error line, and the exit code to come, for the process that started this one.
 
     Returns:
         False when nobody started it: the line is then to be shown here.
@@ -34,7 +35,7 @@ def tell(line: str) -> bool:
     folder = os.environ.get(EXCHANGE)
     if not folder:
         return False
-    content = json.dumps({"line": line, "when": time.time()})
+    content = json.dumps({"line": line, "exit_code": exit_code, "when": time.time()})
     _error_file(Path(folder), int(os.environ.get("RANK", "0"))).write_text(content, encoding="utf-8")
     return True
 
@@ -43,7 +44,7 @@ def told(folder: Path, rank: int) -> Told | None:
     """What a process left, None when it left nothing."""
     try:
         content = json.loads(_error_file(folder, rank).read_text(encoding="utf-8"))
-        return Told(str(content["line"]), float(content["when"]))
+        return Told(str(content["line"]), int(content["exit_code"]), float(content["when"]))
     except (OSError, ValueError, KeyError):
         return None
 

@@ -27,6 +27,8 @@ _RUN_STATE = "resume.pt"
 """In the folder `state` of a run of ours, whatever engine trained it."""
 _CONVERTER = "zero_to_fp32.py"
 """The script that DeepSpeed puts beside its folders."""
+_PART = "_states.pt"
+"""End of the name of each file in them: mp_rank_00_model_states.pt, zero_pp_rank_3_mp_rank_00_optim_states.pt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +61,8 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
     """
     path = Path(path)
     _refuse_folder(path)
+    if path.name.endswith(_PART) and path.is_file():
+        raise _part_of_deepspeed(path)
     if path.suffix == ".safetensors":
         content: Any = read_safetensors(path)
     else:
@@ -72,11 +76,8 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             return _from_checkpoint(content, wrapper, path, ema)
-    if isinstance(content.get("module"), dict):
-        raise CheckpointError(
-            f"{path}: DeepSpeed's own file, whose weights may be rounded or in parts",
-            f"convert its folder with the {_CONVERTER} that lies in it, and import that",
-        )
+    if isinstance(content.get("module"), dict) or "ds_version" in content:
+        raise _part_of_deepspeed(path)
     state, averaged = _unwrapped(_tensors(content, path))
     return OriginalFile(state, AVERAGED if averaged else TRAINED)
 
@@ -94,7 +95,7 @@ def _refuse_folder(path: Path) -> None:
     if (path / "state" / _RUN_STATE).is_file() or _RUN_STATE in inside:
         run = path if (path / "state").is_dir() else path.parent
         raise CheckpointError(f"{path}: a run of rsp, whose checkpoints need no import", _as_it_is(run))
-    parts = [*path.glob("*_states.pt"), *path.glob("*/*_states.pt")]
+    parts = [*path.glob(f"*{_PART}"), *path.glob(f"*/*{_PART}")]
     if parts or _CONVERTER in inside:
         raise CheckpointError(
             f"{path}: a folder of DeepSpeed's, which holds the weights in parts",
@@ -103,6 +104,13 @@ def _refuse_folder(path: Path) -> None:
     files = sorted(name for name in inside if name.endswith((".pth", ".safetensors")))
     raise CheckpointError(
         f"{path}: a folder, not a weights file", "name the file in it" + (f": {some(files)}" if files else "")
+    )
+
+
+def _part_of_deepspeed(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: DeepSpeed's own file, whose weights may be rounded or in parts",
+        f"convert its folder with the {_CONVERTER} that lies in it or beside it, and import the file that comes out",
     )
 
 

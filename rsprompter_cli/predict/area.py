@@ -28,8 +28,9 @@ _EDGE_PARTS = 256
 _SLIVER = 1e-6
 """Pixels: what lies this close to the border of a window, or of the area, only touches it."""
 
-REACH = 0.5
-"""Share of a window: so far around the area windows are read for the objects on its border to be whole."""
+REACH = 0.25
+"""Share of a window: so far around the area windows are read for the objects on its border to be whole, see
+docs/decisions/0018-windows-around-the-area.md."""
 
 
 class OffTheSceneError(InputError):

@@ -14,7 +14,7 @@ from shapely.affinity import translate
 from torch import Tensor
 
 from rsprompter_cli.geo.merge import Instance
-from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, polygon_parts
+from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
 from rsprompter_cli.geo.twins import without_twins
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.forward import PadsWithMean
@@ -136,7 +136,7 @@ def _tile_polygons(masks: Tensor | LowResMasks | MaskPatches, kept: Sequence[int
         return list(masks_to_polygons(values, masks.threshold, frame=masks.frame))
     if isinstance(masks, MaskPatches):
         return [_patch_polygon(masks.values[index], masks.corners[index]) for index in kept]
-    return [mask_to_polygon(masks[index].cpu().numpy()) for index in kept]
+    return pixel_polygons(masks[list(kept)].cpu().numpy())
 
 
 def _patch_polygon(patch: Tensor, corner: tuple[int, int]) -> Geometry | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, ResourceError
-from rsprompter_cli.geo.guard import CACHE_BYTES
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
@@ -189,7 +188,7 @@ def plan_scene(
         est_seconds=None if per_window is None else float(per_window) * with_data,
         measured_on=measured_on,
         est_memory_bytes=int(provenance.get("model_memory_bytes", 0))
-        + min(CACHE_BYTES, scene.cached_bytes(grid.size))
+        + scene.cached_bytes(grid.size)
         + _TILES_IN_FLIGHT * batch * tile_bytes,
     )
 

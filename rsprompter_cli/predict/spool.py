@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import struct
 import tempfile
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ import shapely
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.instances import JoinedInstance, Key
 
-_IN_MEMORY = 64 << 20
+_IN_MEMORY = 8 << 20
 """Bytes of objects up to which nothing is written."""
 
 _RUN = 1 << 18
@@ -25,7 +26,7 @@ _RUN = 1 << 18
 _HEAD = struct.Struct("<qddqq")
 """Label, score, quality (NaN: none), members, bytes of the outline."""
 
-_PLACE = np.dtype([("row", "<i8"), ("col", "<i8"), ("number", "<i8"), ("at", "<i8")])
+_PLACE = np.dtype([("row", "i8"), ("col", "i8"), ("number", "i8"), ("at", "i8")])
 
 
 class Spool:
@@ -41,12 +42,12 @@ class Spool:
         self._run = run
         self._objects: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory, dir=str(folder))  # noqa: SIM115
         self._sorted: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=in_memory, dir=str(folder))  # noqa: SIM115
-        self._places: list[tuple[int, int, int, int]] = []
+        self._places = array("q")  # row, column, number and place in the file, one object after the other
         self._runs: list[int] = []
         self._at = 0
 
     def __len__(self) -> int:
-        return sum(self._runs) + len(self._places)
+        return sum(self._runs) + len(self._places) // 4
 
     def __enter__(self) -> Spool:
         return self
@@ -70,9 +71,9 @@ class Spool:
                 quality = np.nan if one.quality is None else one.quality
                 members = np.array(one.members, "<i8").tobytes()
                 head = _HEAD.pack(one.label, one.score, quality, len(one.members), len(outline))
-                self._places.append((*one.key, self._at))
+                self._places.extend((*one.key, self._at))
                 self._at += self._objects.write(head + members + outline)
-                if len(self._places) >= self._run:
+                if len(self._places) >= 4 * self._run:
                     self._sort()
         except OSError as error:
             raise OutputError(f"a temporary file cannot be written: {error.strerror or error}") from error
@@ -87,11 +88,11 @@ class Spool:
 
     def _sort(self) -> None:
         if self._places:
-            places = np.sort(np.array(self._places, _PLACE), order=["row", "col", "number"])
+            places = np.sort(np.frombuffer(self._places.tobytes(), _PLACE), order=["row", "col", "number"])
             self._sorted.seek(0, 2)
             self._sorted.write(places.tobytes())
             self._runs.append(len(places))
-            self._places = []
+            self._places = array("q")
 
     def _read_run(self, start: int, size: int, block: int = 4096) -> Iterator[tuple[int, int, int, int]]:
         for place in range(start, start + size, block):

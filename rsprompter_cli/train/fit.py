@@ -1,4 +1,4 @@
-"""A model of one's own from a few polygons: tile, hold back, train on from a checkpoint, write the better one.
+"""A model of one's own from a few polygons: tile, hold back, train on from a checkpoint, write what holds.
 
 Beside the checkpoint folder OUT lies OUT-run with the run's own files: `fit.json` (what was asked and found so
 far), `tiles/` (a COCO set), `train/` (a run folder of `rsp train`) and, while it works, `encoder-maps/`. Each
@@ -32,7 +32,15 @@ from rsprompter_cli.io.checkpoint import (
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.train.facts import with_metrics
 from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_maps, measure
-from rsprompter_cli.train.fit_plan import Figures, Timing, check_split, choose_schedule, fit_config, scheduled
+from rsprompter_cli.train.fit_plan import (
+    Figures,
+    Timing,
+    check_split,
+    choose_schedule,
+    choose_threshold,
+    fit_config,
+    scheduled,
+)
 from rsprompter_cli.train.fit_record import (
     MAPS,
     RECORD_FILE,
@@ -110,7 +118,7 @@ def fit(
     watch: Watch = _SILENT,
     **asked: Any,
 ) -> FitResult:
-    """Train a checkpoint on from polygons that someone outlined, and write the better of the two.
+    """Train a checkpoint on from polygons that someone outlined, and write it unless it is clearly worse.
 
     Args:
         pairs: scenes with their labels (any CRS); may be empty with `resume`.
@@ -330,24 +338,28 @@ def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: 
 def _write(
     record: Record, start: Checkpoint, trained: TrainResult, out: Path, clock: _Clock, *, device: str
 ) -> FitResult:
-    """Write the better of the two models to `out`."""
+    """Write the fitted model to `out`, or the one that it began with where that is clearly better."""
     run = run_folder(out)
     best, fitted = _best(trained, run, device=device)
-    better = record.start is None or fitted.better_than(record.start)
+    labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
+    held_back = labels.get("val", 0)
+    better = record.start is None or fitted.holds_against(record.start, labels=held_back)
     chosen = best if better else start
     figures = fitted if better or record.start is None else record.start
     meta = chosen.meta
     if not better:
         meta = replace(meta, metrics=record.start_metrics)
-    threshold = meta.score_threshold if figures.score_threshold is None else figures.score_threshold
-    labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
+    own = None if record.start is None else start.meta.score_threshold
+    threshold = choose_threshold(figures.score_threshold, own, labels=held_back)
+    if threshold is None:
+        threshold = meta.score_threshold
     facts = {
         "from": record.wishes.model,
         "written": "fitted" if better else "start",
         "before": None if record.start is None else asdict(record.start),
         "after": asdict(fitted),
         "labels": labels,
-        "chosen_on": "the held-back labels, which so have chosen checkpoint and score threshold too",
+        "chosen_on": "the held-back labels, which so have had a say in checkpoint and score threshold too",
     }
     kept = {key: start.meta.provenance[key] for key in ("credits", "licence") if key in start.meta.provenance}
     speeds = ("seconds_per_window", "seconds_per_window_on")

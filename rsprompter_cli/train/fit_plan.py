@@ -1,7 +1,8 @@
-"""The decisions of a fit that need no file and no model: resolutions, overlap, schedule, which model is better."""
+"""The decisions of a fit that need no file and no model: resolutions, overlap, schedule, which model is written."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ COARSER = 1.25
 OVERLAPS = (0.25, 0.45)
 """Of training tiles: the first, or the second where the first gives fewer than _MANY_TILES."""
 
+_OWN_THRESHOLD_WEIGHS = 50
+
 _MANY_TILES = 16
 _MOST_EPOCHS = 60
 _FEWEST_EPOCHS = 6
@@ -59,9 +62,34 @@ class Figures:
     ap: float
     score_threshold: float | None
 
-    def better_than(self, other: Figures) -> bool:
-        """More objects right; where that is equal, right ones ranked higher."""
-        return (self.f1, self.ap50) > (other.f1, other.ap50)
+    def holds_against(self, start: Figures, *, labels: int) -> bool:
+        """Whether these figures of a fitted model leave it the better guess than the one that it began with.
+
+        Some dozen held-back labels cannot tell two good models apart, and one that has seen the place nearly always
+        does better on the rest of it. So it is given up only where it finds nothing, or where its F1 is lower by more
+        than one standard error.
+
+        Args:
+            labels: held back, on which both were measured.
+        """
+        error = math.sqrt(start.f1 * (1 - start.f1) / max(labels, 1))
+        return self.f1 > 0 and self.f1 >= start.f1 - error
+
+
+def choose_threshold(found: float | None, own: float | None, *, labels: int) -> float | None:
+    """The score from which a model keeps objects: the best one on the held-back labels, as far as these can tell.
+
+    The best score of few labels is mostly chance, so the model's own pulls on it as if it stood for
+    _OWN_THRESHOLD_WEIGHS of them.
+
+    Args:
+        found: best on the held-back labels; None when nothing right was found.
+        own: of the model that the fit began with; None when that has other classes.
+        labels: held back.
+    """
+    if found is None or own is None:
+        return own if found is None else found
+    return own + (found - own) * labels / (labels + _OWN_THRESHOLD_WEIGHS)
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class FitResult:
     """How a fit ended.
 
     out: checkpoint folder; run: the run's own files. written: "fitted", or "start" where the model it
-        began with is no worse on the held-back tiles.
+        began with is clearly better on the held-back tiles.
     labels, tiles: by split. start: None when that model has other classes. score_threshold: chosen for `written`.
     finished: False when the time was up before the last epoch.
     """
@@ -231,8 +231,8 @@ class FitResult:
         if self.written == "fitted":
             return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson{doubt}"
         return (
-            f"{self.out}: the model it began with, at a score threshold for this imagery, since fitting made it no "
-            f"better here (more labels or --minutes may){doubt}; the fitted one lies in {self.run / TRAINING}"
+            f"{self.out}: the model it began with, at a score threshold for this imagery, since fitting made it "
+            f"worse here (more labels or --minutes may help){doubt}; the fitted one lies in {self.run / TRAINING}"
         )
 
 

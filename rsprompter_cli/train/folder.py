@@ -12,6 +12,7 @@ from rsprompter_cli.errors import OutputError, TrainingError
 from rsprompter_cli.io.atomic import check_writable, recover_folder
 from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
+from rsprompter_cli.train.track_wandb import WANDB_FOLDER
 
 BEST = "best"
 LAST = "last"
@@ -19,8 +20,12 @@ CONFIG_FILE = "config.toml"
 ENCODER_MAPS = "encoder-maps"
 AUTOMASKS = "automatic-masks"
 RANKS = "ranks"
+PICTURES = "pictures"
+CURVES_FILE = "curves.png"
 _LOCK_FILE = ".lock"
-_OWN_NAMES = (BEST, LAST, STATE_FILE.parent.name, LOG_FILE, BOARD_FOLDER, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
+_CHECKPOINTS = (BEST, LAST, STATE_FILE.parent.name)
+_TOLD = (LOG_FILE, BOARD_FOLDER, WANDB_FOLDER, PICTURES, CURVES_FILE)
+_OWN_NAMES = (*_CHECKPOINTS, *_TOLD, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
 
 
 @contextmanager
@@ -42,9 +47,10 @@ def only_run(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # A run that was refused leaves no folder.
+        # A run that was refused leaves no folder; another rank may be about to remove its log, which is empty then.
         with suppress(OSError):
-            if [path.name for path in out.iterdir()] == [_LOCK_FILE]:
+            said = any(path.stat().st_size for path in (out / RANKS).glob("*"))
+            if {path.name for path in out.iterdir()} <= {_LOCK_FILE, RANKS} and not said:
                 (out / _LOCK_FILE).unlink()
         lock.release()
         with suppress(OSError):

@@ -111,7 +111,8 @@ def _failure(folder: Path, rank: int, found: Any) -> _Failure:
     left = told(folder, rank)
     if left is None:
         return _Failure(rank, float(found.timestamp), None, found.exitcode)
-    return _Failure(rank, left.when, left.line, found.exitcode)
+    # The launcher may have ended it between its line and its end.
+    return _Failure(rank, left.when, left.line, left.exit_code)
 
 
 def _cause(failures: Sequence[_Failure]) -> RspError:

@@ -1,7 +1,8 @@
 """A training run from top to bottom: set up, build, fit, validate.
 
 The run folder holds `last/` and `best/` (complete checkpoints), `state/` (to resume), `log.jsonl`,
-`tensorboard/`, `config.toml` and, where there are several processes, `ranks/` with what the others say.
+`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` where it is told to Weights & Biases and, where there
+are several processes, `ranks/` with what the others say.
 All of them run what stands here, in step; rank 0 writes the files.
 """
 
@@ -13,20 +14,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from rsprompter_cli.config import Config, dump_config
-from rsprompter_cli.errors import InputError, TrainingError, UsageError
+from rsprompter_cli.errors import TrainingError, UsageError
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
-from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.structures import Batch
-from rsprompter_cli.train.engine import Engine, TrainEngine, loss_values, share_norms
+from rsprompter_cli.train.assemble import build_engine, build_loader, keep_maps, require_pictures
+from rsprompter_cli.train.engine import loss_values
 from rsprompter_cli.train.facts import go_on_from
 from rsprompter_cli.train.folder import (
     AUTOMASKS,
@@ -41,15 +40,17 @@ from rsprompter_cli.train.folder import (
     recover_checkpoints,
 )
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
-from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps, remove_maps, require_masks
-from rsprompter_cli.train.optim import build_optimizer, rate_factor
-from rsprompter_cli.train.order import EpochLoader, picture_seeds
+from rsprompter_cli.train.maps import remove_maps, require_masks
+from rsprompter_cli.train.optim import rate_factor
+from rsprompter_cli.train.order import picture_seeds
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
 from rsprompter_cli.train.ranks import Ranks, clean_stdout, find_place, joined
 from rsprompter_cli.train.run import Run, report_step, save, write_step
-from rsprompter_cli.train.setup import Setup, prepare, run_identity, seed_everything
+from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
+from rsprompter_cli.train.show import save_curves
 from rsprompter_cli.train.state import Cursor, RunState, load_state, require_same_run, set_random_state
-from rsprompter_cli.train.track import NoLog, RunLog
+from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard
+from rsprompter_cli.train.track_wandb import WandbRun, require_wandb
 from rsprompter_cli.train.validate import StoppedError, validate
 
 _log = logging.getLogger(__name__)
@@ -102,13 +103,15 @@ def train(
         if ranks.first:
             until_the_end.enter_context(only_run(out))
             check_folder(out, resume=resume, overwrite=overwrite)
+            if config.train.wandb:
+                require_wandb()
             recover_checkpoints(out)
         ranks.wait()
         seed_everything(config.train.seed)
         state = load_state(out) if resume else None
         # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
         setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
-        _require_pictures(ranks, setup)
+        require_pictures(ranks, setup)
         setup.model.to(where)
         on_model(setup.model)
         identity = run_identity(setup, dtype)
@@ -116,18 +119,10 @@ def train(
             require_same_run(out, state, identity)
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
-            _keep_maps(setup, out, device=where, dtype=dtype)
-        engine = _build_engine(setup, state, ranks, device=where, dtype=dtype)
+            keep_maps(setup, out, device=where, dtype=dtype)
+        engine = build_engine(setup, state, ranks, device=where, dtype=dtype)
         options = setup.config.train
-        loader = EpochLoader(
-            setup.train_data,
-            batch_size=options.batch_size,
-            seed=options.seed,
-            workers=options.workers,
-            views=options.cache_views,
-            rank=ranks.rank,
-            ranks=ranks.count,
-        )
+        loader = build_loader(setup, ranks)
         meta = setup.meta if state is None else go_on_from(setup.meta, read_checkpoint(out / LAST).meta)
         if ranks.first:
             if state is None:
@@ -135,7 +130,7 @@ def train(
             write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
         ranks.wait()
         stop = until_the_end.enter_context(StopRequest(minutes, file=stop_file()))
-        log: RunLog | NoLog = RunLog(out, step=cursor.step) if ranks.first else NoLog()
+        log = _open_log(setup.config, out, step=cursor.step, resume=resume) if ranks.first else NoLog()
         until_the_end.enter_context(log)
         run = Run(
             setup.config, out, ranks, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation
@@ -148,15 +143,9 @@ def train(
         return _finish(run, cursor)
 
 
-def _require_pictures(ranks: Ranks, setup: Setup) -> None:
-    """Raise InputError when some rank would never get a picture."""
-    pictures, batch = len(setup.train_data), setup.config.train.batch_size
-    if pictures <= (ranks.count - 1) * batch:
-        raise InputError(
-            f"{setup.train_data.coco.path}: {pictures} pictures are too few for {ranks.count} processes "
-            f"with train.batch_size={batch}: some would never get one",
-            f"start at most {-(-pictures // batch)}, or lower train.batch_size",
-        )
+def _open_log(config: Config, out: Path, *, step: int, resume: bool) -> RunLog:
+    boards: list[Board] = [WandbRun(out, config, resume=resume)] if config.train.wandb else []
+    return RunLog(out, step=step, boards=[*boards, TensorBoard(out, step=step)])
 
 
 def _set_chance(state: RunState | None, ranks: Ranks, *, seed: int) -> None:
@@ -173,60 +162,12 @@ def _with_data(config: Config, data: str | Path) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"root": root})})
 
 
-def _keep_maps(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
-    options, image_size = setup.config.train, setup.meta.image_size
-    if isinstance(setup.model, SamCls):
-        folder = Path(options.cache_folder or out / AUTOMASKS)
-        keep_automatic_masks(setup.model, folder, augment=options.augment, device=device, dtype=dtype)
-    if not options.cache_views:
-        return
-    with explain_out_of_memory(setup.config.model, batch_size=1, device=device):
-        keep_encoder_maps(
-            setup.model,
-            Path(options.cache_folder or out / ENCODER_MAPS),
-            train_images=len(setup.train_data),
-            views=min(options.cache_views, options.epochs),
-            val_images=len(setup.val_data),
-            image_size=image_size,
-            device=device,
-            dtype=dtype,
-        )
-
-
-def _build_engine(
-    setup: Setup, state: RunState | None, ranks: Ranks, *, device: torch.device, dtype: torch.dtype
-) -> TrainEngine:
-    """The engine that the settings ask for, as it was where the run stopped."""
-    options = setup.config.train
-    if options.sync_bn:
-        share_norms(setup.model, ranks, device)
-    optimizer = build_optimizer(setup.model, lr=options.lr, weight_decay=options.weight_decay)
-    shared: dict[str, Any] = {
-        "device": device,
-        "dtype": dtype,
-        "clip_grad": options.clip_grad,
-        "ranks": ranks,
-        "mean": ranks.mean if options.normalise == "all-ranks" else None,
-    }
-    if options.zero_stage:
-        if ranks.place is None:
-            raise UsageError("train.zero_stage needs processes that know of each other", "--gpus N, or torchrun")
-        from rsprompter_cli.train.engine_deepspeed import DeepSpeedEngine
-
-        saved = None if state is None else state.engine
-        return DeepSpeedEngine(setup.model, optimizer, stage=options.zero_stage, state=saved, **shared)
-    engine = Engine(setup.model, optimizer, **shared)
-    if state is not None:
-        engine.restore(state.engine)
-    return engine
-
-
 def _fit(run: Run, cursor: Cursor) -> Cursor:
     """Epoch after epoch until the last one is done or the run should stop; where it stands then."""
     options = run.config.train
     pictures = sum(run.loader.sizes())
     while cursor.epoch < options.epochs:
-        cursor = _train_epoch(run, cursor)
+        cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
             return cursor
         require_masks(run.engine.model, pictures, run.loader.own_pictures(), run.ranks.all)
@@ -243,8 +184,8 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
-def _train_epoch(run: Run, cursor: Cursor) -> Cursor:
-    """The rest of an epoch, one optimizer step after the other."""
+def train_epoch(run: Run, cursor: Cursor) -> Cursor:
+    """The rest of an epoch, one optimizer step after the other; where it stands then."""
     options = run.config.train
     sizes = run.loader.sizes(cursor.done)
     batches = run.loader.epoch(cursor.epoch, cursor.done)
@@ -253,7 +194,7 @@ def _train_epoch(run: Run, cursor: Cursor) -> Cursor:
     for first in range(0, len(sizes), options.accumulate):
         group = sizes[first : first + options.accumulate]
         last = first + len(group) == len(sizes)
-        losses, norm = _step(run, batches, group, cursor)
+        losses, norm = take_step(run, batches, group, cursor)
         losses, save_now = _agree(run, losses)
         cursor = replace(cursor, done=cursor.done + sum(group), step=cursor.step + 1, images=cursor.images + sum(group))
         run.speed.count(sum(group))
@@ -274,7 +215,9 @@ def _train_epoch(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
-def _step(run: Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cursor) -> tuple[dict[str, float], float]:
+def take_step(
+    run: Run, batches: Iterator[Batch], group: Sequence[int], cursor: Cursor
+) -> tuple[dict[str, float], float]:
     """One optimizer step over the batches of a group; each counts by its share of the pictures.
 
     Args:
@@ -335,6 +278,8 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
+    if run.ranks.first:
+        save_curves(run.out)
     best = run.out / BEST
     return TrainResult(
         folder=run.out,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from rsprompter_cli.data.collate import collate
+from rsprompter_cli.data.collate import Parcel, pack, unpack
 from rsprompter_cli.data.dataset import CocoDataset, Item
 from rsprompter_cli.errors import RspError
 from rsprompter_cli.structures import Batch
@@ -64,6 +64,22 @@ class EpochBatches(Sampler[list[int]]):
         return min(max(size - self._rank * self._own, 0), self._own)
 
 
+class BatchSource(Protocol):
+    """What a run trains on, as one of its ranks sees it; see `EpochLoader`."""
+
+    def epoch(self, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """This rank's batches of `epoch` after its first `done` pictures."""
+
+    def sizes(self, done: int = 0) -> list[int]:
+        """How many pictures each batch of an epoch holds, all ranks together, after its first `done` pictures."""
+
+    def own(self, size: int) -> int:
+        """How many pictures of a batch of that size count for this rank."""
+
+    def own_pictures(self) -> int:
+        """How many pictures of an epoch this rank sees, those that it is only lent included."""
+
+
 class EpochLoader:
     """The batches of one epoch after the other, read and augmented by `workers` processes.
 
@@ -95,8 +111,10 @@ class EpochLoader:
             _Told(dataset),
             batch_sampler=self._batches,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=_pack,
             persistent_workers=workers > 0,
+            # A run on a GPU has it at work by now, and copies from pinned memory while it computes.
+            pin_memory=torch.cuda.is_initialized(),
             worker_init_fn=_leave_signals_to_the_parent if workers else None,
             multiprocessing_context=context if workers else None,
             # Its own generator: the default would draw from the model's at every epoch.
@@ -111,10 +129,10 @@ class EpochLoader:
         """
         self._dataset.set_epoch(epoch % self._views if self._views else epoch)
         self._batches.begin(epoch, done)
-        for batch in self._loader:
-            if isinstance(batch, RspError):
-                raise batch
-            yield batch
+        for parcel in self._loader:
+            if isinstance(parcel, RspError):
+                raise parcel
+            yield unpack(parcel)
 
     def sizes(self, done: int = 0) -> list[int]:
         """How many pictures each batch of an epoch holds, all ranks together, after its first `done` pictures."""
@@ -148,11 +166,11 @@ class _Told(Dataset[Item | RspError]):
             return error
 
 
-def _collate(items: Sequence[Item | RspError]) -> Batch | RspError:
+def _pack(items: Sequence[Item | RspError]) -> Parcel | RspError:
     for item in items:
         if isinstance(item, RspError):
             return item
-    return collate([item for item in items if not isinstance(item, RspError)])
+    return pack([item for item in items if not isinstance(item, RspError)])
 
 
 def _leave_signals_to_the_parent(_worker: int) -> None:

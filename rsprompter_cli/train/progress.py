@@ -29,12 +29,7 @@ class StepReport:
 
     def describe(self) -> str:
         """One line: where the run is, how it fares, how long it takes."""
-        own = {name.removeprefix("loss_"): value for name, value in self.losses.items() if "." not in name}
-        earlier = [value for name, value in self.losses.items() if "." in name]
-        if earlier:
-            # Losses of a decoder's earlier outputs, dozens of them.
-            own["earlier outputs"] = sum(earlier)
-        parts = " ".join(f"{name} {value:.3f}" for name, value in own.items())
+        parts = " ".join(f"{name} {value:.3f}" for name, value in main_losses(self.losses).items())
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
         return (
             f"epoch {self.epoch + 1}/{self.epochs} step {self.step}/{self.steps}: "
@@ -64,6 +59,13 @@ class TrainResult:
     def as_json(self) -> dict[str, Any]:
         """The result as plain values."""
         return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+
+
+def main_losses(losses: Mapping[str, float]) -> dict[str, float]:
+    """The losses to show, by short names; those of a decoder's earlier outputs, dozens of them, as one."""
+    own = {name.removeprefix("loss_"): value for name, value in losses.items() if "." not in name}
+    earlier = [value for name, value in losses.items() if "." in name]
+    return own | ({"earlier outputs": sum(earlier)} if earlier else {})
 
 
 def mean_losses(losses: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -284,6 +284,16 @@ def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def quiet_but_first(place: Place | None) -> Iterator[None]:
+    """Drop what a rank other than 0 says; its error line is left for the process that started it all the same."""
+    if place is None or place.rank == 0:
+        yield
+        return
+    with Path(os.devnull).open("wb") as nowhere, _redirected({1: nowhere.fileno(), 2: nowhere.fileno()}):
+        yield
+
+
+@contextmanager
 def clean_stdout() -> Iterator[None]:
     """What libraries print to stdout goes to stderr, since stdout is for data."""
     with _redirected({1: 2}):

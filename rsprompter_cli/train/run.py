@@ -13,7 +13,7 @@ from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.train.engine import TrainEngine
 from rsprompter_cli.train.folder import LAST
 from rsprompter_cli.train.guard import StopRequest
-from rsprompter_cli.train.order import EpochLoader
+from rsprompter_cli.train.order import BatchSource
 from rsprompter_cli.train.progress import StepReport, mean_losses
 from rsprompter_cli.train.ranks import Ranks
 from rsprompter_cli.train.state import Cursor, RunState, random_state, save_state
@@ -31,7 +31,7 @@ class Run:
     out: Path
     ranks: Ranks
     engine: TrainEngine
-    loader: EpochLoader
+    loader: BatchSource
     val_data: CocoDataset
     meta: CheckpointMeta
     identity: dict[str, str]

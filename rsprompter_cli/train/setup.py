@@ -35,6 +35,8 @@ _FREE_KEYS = (
     "train.workers",
     "train.eval_every",
     "train.save_minutes",
+    "train.pictures_every",
+    "train.wandb",
     "train.precision",
     "train.cache_folder",
     "train.zero_stage",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.errors import SHOWN, OutputError, TrainingError
 from rsprompter_cli.io.atomic import atomic_path
 
 STATE_FILE = Path("state") / "resume.pt"
@@ -104,7 +104,9 @@ def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]
     saved, given = state.identity, identity
     changed = sorted(key for key in saved.keys() | given.keys() if saved.get(key) != given.get(key))
     if changed:
-        shown = "; ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in changed[:4])
+        shown = "; ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in changed[:SHOWN])
+        if more := changed[SHOWN:]:
+            shown += f"; {', '.join(more)} differ too"
         raise TrainingError(
             f"{run_folder}: an exact resume needs the settings the run began with: {shown}",
             f"set them back, or start anew with --load-from {run_folder / 'last'} and another --out",

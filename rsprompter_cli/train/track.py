@@ -1,4 +1,4 @@
-"""What a run writes down: one JSON object per line, always, and TensorBoard events."""
+"""What a run writes down: one JSON object per line, always, and what boards show of it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,79 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from rsprompter_cli.io.atomic import write_text
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
 _SPEED_WINDOW = 50
 
 
-class RunLog:
-    """`log.jsonl` and `tensorboard/` of a run folder.
+class Board(Protocol):
+    """Where curves and pictures of a run are looked at."""
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers by tag, as they are after `step`."""
+
+    def picture(self, tag: str, picture: Image.Image, step: int) -> None:
+        """A picture, as it is after `step`."""
+
+    def close(self, *, failed: bool) -> None:
+        """Nothing follows; `failed`: because of an error."""
+
+
+class TensorBoard:
+    """`tensorboard/` of a run folder.
 
     Args:
         folder: the run folder.
-        step: the step the run goes on from; what an interrupted run wrote of later steps is removed.
+        step: the step the run goes on from; what was written of later ones is no more shown.
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self._writer = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1 if step else None)
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        """See `Board.numbers`."""
+        for tag, value in values.items():
+            self._writer.add_scalar(tag, value, step)
+
+    def picture(self, tag: str, picture: Image.Image, step: int) -> None:
+        """See `Board.picture`."""
+        self._writer.add_image(tag, np.array(picture), step, dataformats="HWC")
+
+    def close(self, *, failed: bool) -> None:
+        """See `Board.close`."""
+        self._writer.close()
+
+
+class RunLog:
+    """`log.jsonl` of a run folder, and the boards of the run.
+
+    Args:
+        folder: the run folder.
+        step: the step the run goes on from; what an interrupted run wrote of later steps is removed.
+        boards: closed with the log.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0, boards: Sequence[Board] = ()) -> None:
         path = folder / LOG_FILE
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _drop_after(path, step)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1 if step else None)
+        self._boards = boards
 
     def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
         """One line; `kind` says which: start, step, evaluation, stop, end."""
@@ -43,15 +87,21 @@ class RunLog:
         self._file.flush()
 
     def plot(self, values: Mapping[str, float], *, step: int) -> None:
-        """Numbers for TensorBoard, by tag."""
-        for tag, value in values.items():
-            self._board.add_scalar(tag, value, step)
+        """Numbers for the boards, by tag."""
+        for board in self._boards:
+            board.numbers(values, step)
+
+    def show(self, tag: str, picture: Image.Image, *, step: int) -> None:
+        """A picture for the boards."""
+        for board in self._boards:
+            board.picture(tag, picture, step)
 
     def __enter__(self) -> RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._board.close()
+        for board in self._boards:
+            board.close(failed=error is not None)
         self._file.close()
 
 
@@ -62,6 +112,9 @@ class NoLog:
         """Nothing."""
 
     def plot(self, values: Mapping[str, float], *, step: int) -> None:
+        """Nothing."""
+
+    def show(self, tag: str, picture: Image.Image, *, step: int) -> None:
         """Nothing."""
 
     def __enter__(self) -> NoLog:

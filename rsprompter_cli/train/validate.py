@@ -12,6 +12,7 @@ from rsprompter_cli.train.facts import WindowClock, with_metrics
 from rsprompter_cli.train.folder import BEST
 from rsprompter_cli.train.maps import cache_of
 from rsprompter_cli.train.run import Run, write_named
+from rsprompter_cli.train.show import pictures_due, save_pictures
 from rsprompter_cli.train.state import Cursor
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ def validate(run: Run, cursor: Cursor) -> Cursor:
     began = time.monotonic()
     clock = WindowClock(run.val_data.coco.images, run.meta.image_size, cache_of(run.engine.model))
     parts = run.ranks.gather(_detect(run, clock))
-    metrics = run.ranks.share(evaluate_results(run.val_data, parts).metrics if run.ranks.first else None)
+    evaluation = evaluate_results(run.val_data, parts) if run.ranks.first else None
+    metrics = run.ranks.share(None if evaluation is None else evaluation.metrics)
     figures = metrics.flat()
     run.speed.restart()
     speed = clock.seconds_per_window()
@@ -41,6 +43,8 @@ def validate(run: Run, cursor: Cursor) -> Cursor:
     seconds = round(time.monotonic() - began, 1)
     run.log.write("evaluation", step=cursor.step, epoch=cursor.epoch, seconds=seconds, metrics=figures)
     run.log.plot({f"val/{name}": value for name, value in figures.items()}, step=cursor.step)
+    if evaluation is not None and pictures_due(run.config.train, cursor.epoch):
+        save_pictures(run, evaluation, cursor)
     score = figures.get(BEST_BY, 0.0)
     better = cursor.best is None or score >= cursor.best
     _log.info(

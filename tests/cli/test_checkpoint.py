@@ -313,3 +313,18 @@ def test_import_of_a_folder_and_of_odd_class_names_is_one_line(folder: Path, tmp
         told = error_of(import_words(folder, "epoch_12.pth", *out, "--classes", classes), 2, capsys)
         assert words in told
     assert not (tmp_path / "out").exists()
+
+
+def test_import_refuses_what_deepspeed_wrote_and_names_its_script(tmp_path: Path, capsys: Captured) -> None:
+    step = tmp_path / "run" / "global_step12"
+    step.mkdir(parents=True)
+    (tmp_path / "run" / "latest").write_text("global_step12")
+    parts = ["mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"]
+    for name in parts:
+        (step / name).write_bytes(b"a pickle that is not read")
+    for given in (tmp_path / "run", step, *(step / name for name in parts)):
+        command = ["checkpoint", "import", str(given), "--preset", "rsprompter-anchor-nwpu"]
+        error = error_of([*command, "--out", str(tmp_path / "out")], 4, capsys)
+        assert f"{given}: " in error
+        assert "zero_to_fp32.py" in error
+    assert not (tmp_path / "out").exists()

@@ -146,3 +146,35 @@ def test_missing_sam_weights_name_the_command(
     monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
     assert run(["train", preset, "--data", "data", "--sam", "large"]) == 4
     assert "rsp download-sam large" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_and_leaves_nothing(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(Path().rglob("*"))
+    assert _train(preset, "--dry-run") == 0
+    captured = capsys.readouterr()
+    rows = dict(line.split("  ", 1) for line in captured.out.splitlines())
+    assert rows.keys() >= {"dry run", "engine", "parameters", "trainable", "peak memory", "step", "steps", "whole run"}
+    assert rows["steps"].strip() == "2 = 1 epochs x 2 (4 pictures)"
+    assert "step 2: loss" in captured.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_dry_run_does_not_mind_a_run_in_the_folder(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("r").mkdir()
+    Path("r/log.jsonl").write_text("mine")
+    assert _train(preset, "--out", "r", "--dry-run", "--json", "--overwrite") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["processes"], found["epochs"], found["steps"]) == (1, 1, 2)
+    assert found["seconds"] > 0
+    assert [path.name for path in Path("r").iterdir()] == ["log.jsonl"]
+    assert Path("r/log.jsonl").read_text() == "mine"
+
+
+@pytest.mark.parametrize("options", [["--resume"], ["--minutes", "3"]])
+def test_a_dry_run_refuses_what_means_nothing_to_it(
+    preset: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(preset, "--dry-run", *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert options[0] in error
+    assert "\n" not in error

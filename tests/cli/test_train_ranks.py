@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,6 +47,32 @@ def test_procs_start_two_that_train_together(preset: str, capfd: pytest.CaptureF
     assert len(load_state(Path("r")).random) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        ([], "DistributedDataParallel"),
+        pytest.param(
+            ["--deepspeed"],
+            "DeepSpeed ZeRO-2",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="the test extra has deepspeed on Linux only"),
+        ),
+    ],
+)
+def test_a_dry_run_starts_the_processes(
+    preset: str, options: list[str], engine: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(Path().rglob("*"))
+    assert run(_arguments(preset, "--procs", "2", "--dry-run", "--json", *options)) == 0
+    captured = capfd.readouterr()
+    found = json.loads(captured.out)
+    assert (found["engine"], found["processes"]) == (engine, 2)
+    # Four pictures are one step of two processes.
+    assert (found["step_images"], found["steps_per_epoch"]) == (4, 1)
+    assert found["parameters"] > found["trainable"] > 0
+    assert captured.err.count("step 2: loss") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
 def test_an_error_of_any_rank_is_the_one_line_of_the_run(preset: str, capfd: pytest.CaptureFixture[str]) -> None:
     for picture in Path("data/images").glob("train_*.png"):
         picture.write_bytes(b"no picture")
@@ -55,6 +82,48 @@ def test_an_error_of_any_rank_is_the_one_line_of_the_run(preset: str, capfd: pyt
     assert errors[0].startswith("rsp: error: ")
     assert ".png" in errors[0]
     assert not Path("r/last").exists()
+
+
+def _one_line(capfd: pytest.CaptureFixture[str]) -> str:
+    """The error of a run that was refused: one line, and no folder is left."""
+    captured = capfd.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if "error" in line.lower()]
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    assert not Path("r").exists()
+    return line
+
+
+def test_more_processes_than_batches_of_pictures_are_refused(preset: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(_arguments(preset, "--procs", "2", "--set", "train.batch_size=4")) == 3
+    line = _one_line(capfd)
+    assert "instances_train.json: 4 pictures are too few for 2 processes with train.batch_size=4" in line
+    assert "start at most 1, or lower train.batch_size" in line
+
+
+def test_a_port_in_use_is_one_line(
+    preset: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        place = {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for name, value in place.items():
+            monkeypatch.setenv(name, str(value))
+        assert run(_arguments(preset)) == 2
+    line = _one_line(capfd)
+    assert line.startswith(f"rsp: error: port {port} is in use on this machine")
+    assert "MASTER_PORT" in line
+
+
+def test_missing_sam_weights_are_one_line_of_several_processes(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    command = [part for part in _arguments(preset, "--procs", "2") if part != "--random-sam"]
+    assert run(command) == 4
+    assert "rsp download-sam base" in _one_line(capfd)
 
 
 def _start(preset: str, *more: str) -> subprocess.Popen[str]:

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
 from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.data.collate import collate
+from rsprompter_cli.data.collate import pack, unpack
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.rle import to_rle
 from rsprompter_cli.errors import InputError
@@ -85,18 +85,18 @@ def test_chance_comes_from_seed_epoch_and_index(tmp_path: Path) -> None:
 
 def test_workers_that_stay_draw_what_one_process_draws(tmp_path: Path) -> None:
     dataset = CocoDataset(read_coco(make_set(tmp_path)), tmp_path, transform=JITTER)
-    alone = DataLoader(dataset, batch_size=2, collate_fn=collate)
+    alone = DataLoader(dataset, batch_size=2, collate_fn=pack)
     helped = DataLoader(
         dataset,
         batch_size=2,
-        collate_fn=collate,
+        collate_fn=pack,
         num_workers=1,
         multiprocessing_context="spawn",
         persistent_workers=True,
     )
     for epoch in range(2):
         dataset.set_epoch(epoch)
-        for expected, batch in zip(alone, helped, strict=True):
+        for expected, batch in zip(map(unpack, alone), map(unpack, helped), strict=True):
             assert isinstance(batch, Batch)
             assert batch.image_ids == expected.image_ids
             assert all(torch.equal(a, b) for a, b in zip(batch.images, expected.images, strict=True))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from rsprompter_cli.config import AugmentConfig
+from rsprompter_cli.data import transforms
 from rsprompter_cli.data.patches import Patch, draw_target, tight
 from rsprompter_cli.data.transforms import TrainTransform, train_transform
 from tests.make.transforms import NOTHING, transform_with
@@ -106,6 +107,27 @@ def test_it_equals_the_steps_one_by_one(transform: TrainTransform, seed: int, he
     differing = (drawn != expected_masks).any(0)
     # Ties of the nearest pixel are decided by rounding noise in the reference: whole rows or columns.
     assert differing.float().mean() <= 0.1
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 40), st.integers(1, 60), st.integers(1, 60))
+@settings(max_examples=200, deadline=None)
+def test_a_picture_is_read_bit_for_bit_as_the_formula_says(
+    seed: int, height: int, width: int, rows: int, columns: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    turned = bool(rng.integers(2))
+    shape = (width, height) if turned else (height, width)
+    image = torch.from_numpy(rng.integers(0, 256, (3, *shape), dtype=np.uint8))
+    image = image.transpose(1, 2) if turned else image
+    axes = []
+    for length, count in ((height, rows), (width, columns)):
+        # Some lie beyond the edges, as those of the first and last pixel of an enlarged picture do.
+        positions = np.sort(rng.uniform(-0.5, length - 0.5, count))
+        axes.append(transforms._Axis(positions, length, bool(rng.integers(2))))
+    (above, below, down), (left, right, across) = (axis.neighbours() for axis in axes)
+    whole = torch.lerp(image[:, above].float(), image[:, below].float(), down[:, None])
+    expected = torch.lerp(whole[:, :, left], whole[:, :, right], across).round().clamp(0, 255).to(torch.uint8)
+    assert torch.equal(transforms._bilinear(image, *axes), expected)
 
 
 def test_masks_lie_where_the_picture_shows_them() -> None:

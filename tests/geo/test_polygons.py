@@ -200,6 +200,7 @@ masks = hnp.arrays(bool, st.tuples(st.integers(1, 5), st.integers(1, 12), st.int
 @given(masks)
 def test_pixel_edges_are_exact(stack: np.ndarray) -> None:
     for mask, polygon in zip(stack, pixel_polygons(stack), strict=True):
+        assert shapely.to_wkb(polygon) == shapely.to_wkb(mask_to_polygon(mask))  # drawn together or alone
         if polygon is None:
             assert not mask.any()
             continue

@@ -104,11 +104,32 @@ def test_the_state_of_an_averaged_model_alone(tmp_path: Path, counter: str) -> N
     assert found.weights == AVERAGED
 
 
-def test_a_deepspeed_file_says_how_to_convert_it(tmp_path: Path) -> None:
-    path = tmp_path / "mp_rank_00_model_states.pt"
-    torch.save({"module": STATE, "dp_world_size": 8}, path)
-    with pytest.raises(CheckpointError, match=r"zero_to_fp32\.py"):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("mp_rank_00_model_states.pt", {"module": STATE, "dp_world_size": 8}),
+        ("renamed.pt", {"module": STATE, "dp_world_size": 8}),
+        ("zero_pp_rank_0_mp_rank_00_model_states.pt", {"module": None, "ds_version": "0.19.8"}),
+        ("bf16_zero_pp_rank_3_mp_rank_00_optim_states.pt", {"optimizer_state_dict": {"zero_stage": 3}}),
+        ("renamed.pt", {"optimizer_state_dict": {"zero_stage": 3}, "ds_version": "0.19.8"}),
+    ],
+)
+def test_a_deepspeed_file_says_how_to_convert_it(tmp_path: Path, name: str, content: dict[str, object]) -> None:
+    path = tmp_path / "global_step12" / name
+    path.parent.mkdir()
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"DeepSpeed's own file") as caught:
         read_original_file(path)
+    assert "zero_to_fp32.py" in caught.value.hint
+
+
+def test_a_part_of_deepspeeds_is_not_even_read(tmp_path: Path) -> None:
+    path = tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    path.write_bytes(b"whatever")
+    with pytest.raises(CheckpointError, match=r"DeepSpeed's own file"):
+        read_original_file(path)
+    with pytest.raises(CheckpointError, match=r"no such file"):
+        read_original_file(tmp_path / "mp_rank_00_model_states.pt")
 
 
 @pytest.mark.parametrize("content", [[1], {}, {"state_dict": {}}, {"state_dict": {"w": "text"}}, {"lr": 0.1}])

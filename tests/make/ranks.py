@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.train.ranks import OTHER_ENDED
@@ -38,21 +41,50 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def places(count: int) -> list[dict[str, str]]:
+    """The variables that tell each of `count` processes of a run its place, on a port of their own."""
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
 def start_ranks(jobs: Sequence[Job], *, count: int = 2) -> list[subprocess.Popen[str]]:
     """Start `count` processes that run all jobs together, one after the other."""
     text = json.dumps([asdict(job) for job in jobs])
-    shared = os.environ | {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, "-m", "tests.make.ranks", text],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env=os.environ | place,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(count)
+        for place in places(count)
     ]
+
+
+def fork_ranks(job: Job, errors: Path, *, count: int = 2) -> list[BaseProcess]:
+    """As `start_ranks`, in a moment: forks of a process that has imported all that a run needs.
+
+    What they say to stderr stands in `errors`/RANK.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.make.ranks_preload"])
+    processes: list[BaseProcess] = []
+    errors.mkdir(exist_ok=True)
+    for place in places(count):
+        process = context.Process(target=_forked, args=(job, place, errors / place["RANK"]), daemon=True)
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def _forked(job: Job, place: dict[str, str], errors: Path) -> None:
+    os.environ.update(place)
+    with errors.open("w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    _main(json.dumps([asdict(job)]))
 
 
 def run_ranks(jobs: Sequence[Job], *, count: int = 2, seconds: float = 600) -> list[str]:

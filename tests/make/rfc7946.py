@@ -20,6 +20,9 @@ def problems(text: str) -> list[str]:
     document = json.loads(text, parse_constant=constant, parse_float=lambda number: _number(number, found))
     if set(document) != {"type", "features"} or document["type"] != "FeatureCollection":
         found.append(f"top level members {sorted(document)}")
+    ids = [feature["properties"]["id"] for feature in document["features"] if "id" in (feature["properties"] or {})]
+    if len(set(ids)) < len(ids):
+        found.append("an id occurs twice")
     for index, feature in enumerate(document["features"]):
         where = f"feature {index}"
         if set(feature) != {"type", "properties", "geometry"} or feature["type"] != "Feature":

@@ -56,3 +56,34 @@ def write_scene(
     ) as file:
         file.write(pixels)
     return path
+
+
+def write_houses(path: Path, height: int, width: int, *, stored: float, block: int = 256) -> Path:
+    """A tiled GeoTIFF with a red house every 128 px, of which a share of the blocks is stored; made block by block."""
+    place = [(x + 38, y + 26, x + 66, y + 52) for x in range(0, block, 128) for y in range(0, block, 128)]
+    pixels = paint(block, block, {"red": place})
+    rng = np.random.default_rng(7)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=height,
+        width=width,
+        count=3,
+        dtype="uint8",
+        crs=CRS.from_user_input(UTM),
+        transform=Affine(0.5, 0, ORIGIN[0], 0, -0.5, ORIGIN[1]),
+        tiled=True,
+        blockxsize=block,
+        blockysize=block,
+        compress="deflate",
+        interleave="pixel",
+        sparse_ok=True,
+    ) as file:
+        for top in range(0, height, block):
+            for left in range(0, width, block):
+                if rng.random() < stored:
+                    size = min(block, height - top), min(block, width - left)
+                    window = rasterio.windows.Window(left, top, size[1], size[0])
+                    file.write(pixels[:, : size[0], : size[1]], window=window)
+    return path

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from rsprompter_cli.config import LoraConfig, NeckConfig, RoiConfig, RpnConfig, RSPrompterAnchorConfig
-from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from tests.models.parity import (
-    ALL,
     Pack,
     assert_close,
     assert_gradients,
@@ -24,8 +20,8 @@ from tests.models.parity import (
     assert_same_objects,
     assert_trainable,
     assert_two_stage_losses,
-    read_pack,
 )
+from tests.models.recorded_models import load_recorded
 
 
 class Limits(NamedTuple):
@@ -43,35 +39,17 @@ class Case(NamedTuple):
 
     pack: Pack
     model: RSPrompterAnchor
+    names: dict[str, str]
     lora: bool
     limits: Limits
 
 
-def _config(shared: Path, pack: Pack, lora: bool) -> RSPrompterAnchorConfig:
-    changes: dict[str, Any] = {"encoder": "full"}
-    hidden = 8
-    if lora:
-        changes = {"encoder": "lora", "lora": LoraConfig(r=4, alpha=8, dropout=0.0)}
-        hidden = 16
-    return RSPrompterAnchorConfig(
-        sam=str(shared / "parity" / "sam"),
-        image_size=pack.meta["image_size"],
-        neck=NeckConfig(hidden_channels=hidden, out_channels=32),
-        rpn=RpnConfig(nms_pre_train=300, nms_pre_test=300, max_proposals=60, samples=ALL),
-        roi=RoiConfig(fc_channels=64, samples=ALL, max_detections=20),
-        **changes,
-    )
-
-
 @pytest.fixture(scope="module", params=["rsprompter_anchor", "rsprompter_anchor_lora"])
 def case(request: pytest.FixtureRequest, shared: Path) -> Case:
-    lora = request.param.endswith("lora")
-    pack = read_pack(shared / "parity" / request.param)
-    model = build_model(_config(shared, pack, lora), num_classes=pack.meta["num_classes"])
+    pack, model, _, names, lora = load_recorded(shared, request.param)
     assert isinstance(model, RSPrompterAnchor)
-    load_original(model, pack.weights, kind="rsprompter-anchor", lora=lora, origin=request.param)
     limits = Limits(1e-5, 3e-5, 2e-4, 2e-5, 1e-3) if not lora else Limits(1e-3, 1e-3, 1e-3, 1e-4, 3e-3)
-    return Case(pack, model, lora, limits)
+    return Case(pack, model, names, lora, limits)
 
 
 def test_features_and_embeddings(case: Case) -> None:
@@ -126,14 +104,12 @@ def test_losses_and_gradients(case: Case) -> None:
     model.zero_grad()
     losses = model.losses(images, pack.sizes, targets)
     assert_two_stage_losses(losses, by_level, pack.meta, case.limits.losses).backward()
-    names = rename_keys(pack.weights, kind="rsprompter-anchor", lora=case.lora)
-    assert_gradients(model, names, pack.meta, case.limits.gradients)
+    assert_gradients(model, case.names, pack.meta, case.limits.gradients)
     model.load_state_dict(statistics)
 
 
 def test_the_same_parameters_train(case: Case) -> None:
-    names = rename_keys(case.pack.weights, kind="rsprompter-anchor", lora=case.lora)
-    assert_trainable(case.model, names, case.pack.meta)
+    assert_trainable(case.model, case.names, case.pack.meta)
     if case.lora:
         assert isinstance(case.model.encoder, nn.Module)
-        assert any(".lora_A." in names[original] for original in case.pack.meta["trainable"])
+        assert any(".lora_A." in case.names[original] for original in case.pack.meta["trainable"])

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from rsprompter_cli.config import Mask2FormerQueryConfig, NeckConfig, RSPrompterQueryConfig, SamsegMask2FormerConfig
-from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.query_decoder import QueryOutput, mask_logits
 from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
-from rsprompter_cli.models.step import Draw
 from rsprompter_cli.structures import Detections
 from tests.models.parity import (
     Pack,
@@ -27,24 +22,8 @@ from tests.models.parity import (
     assert_masks,
     assert_total,
     assert_trainable,
-    read_pack,
 )
-
-KINDS = {"samseg_mask2former": "samseg-mask2former", "rsprompter_query": "rsprompter-query"}
-
-SIZES: dict[str, Any] = {
-    "queries": 12,
-    "channels": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 4,
-    "heads": 4,
-    "points": 4,
-    "encoder_feedforward": 64,
-    "decoder_feedforward": 64,
-    "norm_groups": 8,
-    "loss_points": 256,
-    "max_detections": 20,
-}
+from tests.models.recorded_models import load_recorded, recorded_draws
 
 
 class Case(NamedTuple):
@@ -53,24 +32,14 @@ class Case(NamedTuple):
     pack: Pack
     model: SamsegMask2Former | RSPrompterQuery
     kind: str
+    names: dict[str, str]
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=["samseg_mask2former", "rsprompter_query"])
 def case(request: pytest.FixtureRequest, shared: Path) -> Case:
-    pack = read_pack(shared / "parity" / request.param)
-    kind = KINDS[request.param]
-    common: dict[str, Any] = {
-        "sam": str(shared / "parity" / "sam"),
-        "image_size": pack.meta["image_size"],
-        "encoder": "full",
-        "neck": NeckConfig(hidden_channels=8, out_channels=32),
-        "query": Mask2FormerQueryConfig(**SIZES),
-    }
-    config = (RSPrompterQueryConfig if kind == "rsprompter-query" else SamsegMask2FormerConfig)(**common)
-    model = build_model(config, num_classes=pack.meta["num_classes"])
+    pack, model, config, names, _ = load_recorded(shared, request.param)
     assert isinstance(model, SamsegMask2Former | RSPrompterQuery)
-    load_original(model, pack.weights, kind=kind, lora=False, origin=request.param)
-    return Case(pack, model, kind)
+    return Case(pack, model, config.kind, names)
 
 
 class Recorded(NamedTuple):
@@ -159,32 +128,19 @@ def test_detections_in_original_pixels(case: Case) -> None:
         assert_masks(inflate(result.masks)[rows], recorded["masks"], name)  # type: ignore[arg-type]
 
 
-def _recorded_draws(pack: Pack) -> tuple[Draw, list[Tensor]]:
-    """The recorded draws in call order, each asked for in its shape; and those not yet drawn."""
-    left = [pack.outputs[key] for key in sorted(pack.outputs) if key.startswith("rand")]
-
-    def draw(images: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
-        drawn = left.pop(0)
-        assert tuple(drawn.shape) == (len(images), *shape)
-        return drawn.to(device)
-
-    return draw, left
-
-
 def test_losses_and_gradients(case: Case) -> None:
     model, pack = case.model, case.pack
     statistics = {key: value.clone() for key, value in model.state_dict().items()}
     model.train()
     model.zero_grad()
-    draw, left = _recorded_draws(pack)
+    draw, left = recorded_draws(pack)
     losses = model.losses(pack.inputs["images"], pack.sizes, pack.targets, draw)
     assert left == []
     assert_losses({name: float(value.detach()) for name, value in losses.items()}, pack.meta["losses"], 2e-5)
     assert_total(losses, pack.meta, 2e-5).backward()
-    assert_gradients(model, rename_keys(pack.weights, kind=case.kind, lora=False), pack.meta, 1e-3)
+    assert_gradients(model, case.names, pack.meta, 1e-3)
     model.load_state_dict(statistics)
 
 
 def test_the_same_parameters_train(case: Case) -> None:
-    names = rename_keys(case.pack.weights, kind=case.kind, lora=False)
-    assert_trainable(case.model, names, case.pack.meta)
+    assert_trainable(case.model, case.names, case.pack.meta)

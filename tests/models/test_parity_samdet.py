@@ -8,14 +8,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from rsprompter_cli.config import BoxConfig, OneScaleRpnConfig, ResNetConfig, SamdetConfig
-from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import LowResMasks
 from tests.models.parity import (
-    ALL,
     Pack,
     assert_close,
     assert_gradients,
@@ -24,8 +20,8 @@ from tests.models.parity import (
     assert_same_objects,
     assert_trainable,
     assert_two_stage_losses,
-    read_pack,
 )
+from tests.models.recorded_models import load_recorded
 
 
 class Case(NamedTuple):
@@ -33,27 +29,14 @@ class Case(NamedTuple):
 
     pack: Pack
     model: SamDet
+    names: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def case(shared: Path) -> Case:
-    pack = read_pack(shared / "parity" / "samdet")
-    config = SamdetConfig(
-        sam=str(shared / "parity" / "sam"),
-        image_size=pack.meta["image_size"],
-        backbone=ResNetConfig(stem_channels=8, hidden_sizes=(32, 64, 128, 256)),
-        out_channels=32,
-        rpn=OneScaleRpnConfig(nms_pre_train=300, nms_pre_test=300, max_proposals=60, samples=ALL),
-        roi=BoxConfig(fc_channels=64, samples=ALL, max_detections=20),
-    )
-    model = build_model(config, num_classes=pack.meta["num_classes"])
+    pack, model, _, names, _ = load_recorded(shared, "samdet")
     assert isinstance(model, SamDet)
-    load_original(model, pack.weights, kind="samdet", lora=False, origin="samdet")
-    return Case(pack, model)
-
-
-def _names(pack: Pack) -> dict[str, str]:
-    return rename_keys(pack.weights, kind="samdet", lora=False)
+    return Case(pack, model, names)
 
 
 def test_backbone_and_proposals(case: Case) -> None:
@@ -89,10 +72,9 @@ def test_losses_and_gradients(case: Case) -> None:
         by_level = model.rpn.losses(model.rpn(model.features(images)), [target.boxes for target in targets])
     losses = model.losses(images, pack.sizes, targets)
     assert_two_stage_losses(losses, by_level, pack.meta, 2e-5).backward()
-    assert_gradients(model, _names(pack), pack.meta, 3e-3)
+    assert_gradients(model, case.names, pack.meta, 3e-3)
     assert all(torch.equal(value, statistics[key]) for key, value in model.state_dict().items())
 
 
 def test_the_same_parameters_train(case: Case) -> None:
-    names = _names(case.pack)
-    assert_trainable(case.model, names, case.pack.meta)
+    assert_trainable(case.model, case.names, case.pack.meta)

@@ -8,14 +8,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from rsprompter_cli.config import BoxConfig, NeckConfig, OneScaleRpnConfig, SamsegMaskRcnnConfig
-from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.import_original import load_original, rename_keys
 from rsprompter_cli.models.masks import paste
 from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 from rsprompter_cli.structures import MaskPatches, Target
 from tests.models.parity import (
-    ALL,
     Pack,
     assert_close,
     assert_gradients,
@@ -24,8 +20,8 @@ from tests.models.parity import (
     assert_same_objects,
     assert_trainable,
     assert_two_stage_losses,
-    read_pack,
 )
+from tests.models.recorded_models import load_recorded
 
 
 class Case(NamedTuple):
@@ -33,23 +29,14 @@ class Case(NamedTuple):
 
     pack: Pack
     model: SamsegMaskRcnn
+    names: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def case(shared: Path) -> Case:
-    pack = read_pack(shared / "parity" / "samseg_maskrcnn")
-    config = SamsegMaskRcnnConfig(
-        sam=str(shared / "parity" / "sam"),
-        image_size=pack.meta["image_size"],
-        encoder="full",
-        neck=NeckConfig(hidden_channels=8, out_channels=32),
-        rpn=OneScaleRpnConfig(nms_pre_train=300, nms_pre_test=300, max_proposals=60, samples=ALL),
-        roi=BoxConfig(fc_channels=64, samples=ALL, max_detections=20),
-    )
-    model = build_model(config, num_classes=pack.meta["num_classes"])
+    pack, model, _, names, _ = load_recorded(shared, "samseg_maskrcnn")
     assert isinstance(model, SamsegMaskRcnn)
-    load_original(model, pack.weights, kind="samseg-maskrcnn", lora=False, origin="samseg_maskrcnn")
-    return Case(pack, model)
+    return Case(pack, model, names)
 
 
 def test_features_and_proposals(case: Case) -> None:
@@ -83,7 +70,7 @@ def test_losses_and_gradients(case: Case) -> None:
     model.zero_grad()
     losses = model.losses(images, pack.sizes, targets)
     assert_two_stage_losses(losses, by_level, pack.meta, 2e-5).backward()
-    assert_gradients(model, rename_keys(pack.weights, kind="samseg-maskrcnn", lora=False), pack.meta, 1e-3)
+    assert_gradients(model, case.names, pack.meta, 1e-3)
     model.load_state_dict(statistics)
 
 
@@ -101,5 +88,4 @@ def test_masks_of_unpadded_targets_give_the_same_loss(case: Case) -> None:
 
 
 def test_the_same_parameters_train(case: Case) -> None:
-    names = rename_keys(case.pack.weights, kind="samseg-maskrcnn", lora=False)
-    assert_trainable(case.model, names, case.pack.meta)
+    assert_trainable(case.model, case.names, case.pack.meta)

@@ -48,7 +48,7 @@ def _interrupt(report: StepReport) -> None:
 
 def test_a_model_comes_out_that_predicts(town: Pair, start: Path, tmp_path: Path, monkeypatch: Any) -> None:
     # Random weights learn nothing in four steps; whichever is better, the fitted one is what is looked at here.
-    monkeypatch.setattr(Figures, "better_than", lambda _self, _other: True)
+    monkeypatch.setattr(Figures, "holds_against", lambda _self, _start, labels: True)
     result = _fit([town], tmp_path / "mine", start)
     assert (result.written, result.finished, result.steps) == ("fitted", True, 4)
     assert result.labels == {"train": 30, "val": 10}

@@ -15,6 +15,7 @@ from rsprompter_cli.train.fit_plan import (
     check_split,
     choose_overlap,
     choose_schedule,
+    choose_threshold,
     fit_config,
     resolutions,
     scheduled,
@@ -100,12 +101,24 @@ def test_few_tiles_overlap_more() -> None:
     assert choose_overlap([5, 9]) == 0.45
 
 
-def test_more_right_objects_win_and_then_better_ranked_ones() -> None:
-    start = Figures(f1=0.5, ap50=0.4, ap=0.2, score_threshold=0.4)
-    assert Figures(0.6, 0.1, 0.1, 0.4).better_than(start)
-    assert Figures(0.5, 0.5, 0.1, 0.4).better_than(start)
-    assert not start.better_than(start)
-    assert not Figures(0.4, 0.9, 0.9, 0.4).better_than(start)
+def test_a_fitted_model_is_given_up_only_where_the_labels_show_it_to_be_worse() -> None:
+    start = Figures(f1=0.64, ap50=0.6, ap=0.3, score_threshold=0.4)
+    slightly_worse, worse = Figures(0.6, 0.5, 0.2, 0.4), Figures(0.5, 0.5, 0.2, 0.4)
+    assert slightly_worse.holds_against(start, labels=26)  # a standard error is .09
+    assert not worse.holds_against(start, labels=26)
+    assert not slightly_worse.holds_against(start, labels=2000)
+    assert start.holds_against(start, labels=2000)
+    nothing = Figures(0.0, 0.0, 0.0, None)
+    assert not nothing.holds_against(nothing, labels=26)
+    assert not nothing.holds_against(Figures(0.05, 0.0, 0.0, 0.4), labels=1)
+
+
+def test_few_labels_move_the_threshold_little() -> None:
+    assert choose_threshold(0.6, 0.4, labels=5) == pytest.approx(0.4 + 0.2 / 11)
+    assert choose_threshold(0.6, 0.4, labels=950) == pytest.approx(0.59)
+    assert choose_threshold(None, 0.4, labels=50) == 0.4
+    assert choose_threshold(0.6, None, labels=5) == 0.6
+    assert choose_threshold(None, None, labels=5) is None
 
 
 def test_a_full_encoder_is_frozen_and_its_maps_are_kept() -> None:

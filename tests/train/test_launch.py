@@ -14,11 +14,12 @@ import torch
 
 from rsprompter_cli.errors import DependencyError, InputError, OutputError, UsageError
 from rsprompter_cli.io import exchange
-from rsprompter_cli.train import loop
+from rsprompter_cli.train import assemble
 from rsprompter_cli.train.engine import share_norms
 from rsprompter_cli.train.guard import StopRequest
 from rsprompter_cli.train.launch import _cause, _failure
 from rsprompter_cli.train.ranks import OTHER_ENDED, Place, Ranks, clean_stdout, find_place, joined, own_talk
+from rsprompter_cli.train.setup import prepare
 from tests.make.ranks import free_port
 from tests.make.tiny_models import tiny_config, tiny_model
 from tests.train.runs import make_data
@@ -83,23 +84,25 @@ def test_batch_norms_are_synchronised_on_gpus_only() -> None:
 
 def test_more_processes_than_pictures_are_refused(tmp_path: Path) -> None:
     data = make_data(tmp_path, train=5)
-    setup = loop.prepare(tiny_config(train={"batch_size": 2}), data, load_from=None, random_sam=True)
-    loop._require_pictures(Ranks(Place(0, 3, 0, 3, "a", 1)), setup)
+    setup = prepare(tiny_config(train={"batch_size": 2}), data, load_from=None, random_sam=True)
+    assemble.require_pictures(Ranks(Place(0, 3, 0, 3, "a", 1)), setup)
     with pytest.raises(InputError, match="5 pictures are too few for 4 processes") as caught:
-        loop._require_pictures(Ranks(Place(0, 4, 0, 4, "a", 1)), setup)
+        assemble.require_pictures(Ranks(Place(0, 4, 0, 4, "a", 1)), setup)
     assert "at most 3" in caught.value.hint
 
 
 def test_zero_needs_processes(tmp_path: Path) -> None:
-    setup = loop.prepare(tiny_config(train={"zero_stage": 2}), make_data(tmp_path), load_from=None, random_sam=True)
+    setup = prepare(tiny_config(train={"zero_stage": 2}), make_data(tmp_path), load_from=None, random_sam=True)
     with pytest.raises(UsageError, match=r"train\.zero_stage"):
-        loop._build_engine(setup, None, Ranks(), device=torch.device("cpu"), dtype=torch.float32)
+        assemble.build_engine(setup, None, Ranks(), device=torch.device("cpu"), dtype=torch.float32)
 
 
-def _end(folder: Path, rank: int, exit_code: int, line: str | None, monkeypatch: pytest.MonkeyPatch) -> Any:
+def _end(
+    folder: Path, rank: int, exit_code: int, line: str | None, monkeypatch: pytest.MonkeyPatch, told: int | None = None
+) -> Any:
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv(exchange.EXCHANGE, str(folder))
-    assert line is None or exchange.tell(line)
+    assert line is None or exchange.tell(line, exit_code if told is None else told)
     return _failure(folder, rank, SimpleNamespace(exitcode=exit_code, timestamp=9e9))
 
 
@@ -115,11 +118,14 @@ def test_a_run_ends_with_the_first_error_that_is_no_echo(tmp_path: Path, monkeyp
     assert error.exit_code == 9
     assert "rank 4 was ended by signal 9" in error.message
     assert _cause([echo, ended]).message == echo.line
+    # It had said its line when the launcher ended it because of another one.
+    cut_short = _end(tmp_path, 5, -signal.SIGTERM, "no weights (fetch them)", monkeypatch, told=4)
+    assert _cause([cut_short, killed]).exit_code == 4
 
 
 def test_without_an_exchange_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(exchange.EXCHANGE, raising=False)
-    assert not exchange.tell("x")
+    assert not exchange.tell("x", 1)
     assert exchange.stop_file() is None
     assert exchange.told(tmp_path, 0) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,3 +93,13 @@ def test_spawned_workers_give_the_same_pictures_and_leave_the_generator_alone(tm
     first = [image for image_id, image in pictures if image_id == 1]
     assert len(first) == 2
     assert first[0].shape != first[1].shape or not torch.equal(first[0], first[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory is a GPU's")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_a_run_on_a_gpu_lie_in_pinned_memory(tmp_path: Path, workers: int) -> None:
+    make_set(tmp_path, count=3)
+    torch.cuda.init()
+    for batch in _loader(tmp_path, workers).epoch(0):
+        assert all(image.is_pinned() for image in batch.images)
+        assert all(target.masks.is_pinned() for target in batch.targets if len(target.labels))

@@ -122,3 +122,6 @@ def test_ranks_together_find_what_one_finds(data: Path, two: Path) -> None:
 def test_only_rank_0_writes_the_log(two: Path) -> None:
     kinds = [record["kind"] for record in read_log(two / "whole")]
     assert kinds == ["start", "step", "step", "evaluation", "end"]
+    assert len(list((two / "whole" / "tensorboard").iterdir())) == 1
+    assert [path.name for path in (two / "whole" / "pictures").iterdir()] == ["epoch-0002.png"]
+    assert (two / "whole" / "curves.png").is_file()

@@ -117,6 +117,12 @@ def test_other_settings_or_data_are_refused_by_name(data: Path, tmp_path: Path) 
     other = make_data(tmp_path / "data", train=5)
     with pytest.raises(TrainingError, match="training annotations"):
         run(other, tmp_path / "run", OPTIONS, resume=True)
+    many = OPTIONS | {"lr": 1e-3, "seed": 1, "epochs": 3, "batch_size": 1, "warmup_steps": 9, "clip_grad": 1.0}
+    with pytest.raises(TrainingError) as caught:
+        run(data, tmp_path / "run", many, resume=True)
+    told = caught.value.message
+    assert "train.batch_size was 2, is 1; train.clip_grad was None, is 1.0; train.epochs was 2, is 3" in told
+    assert told.endswith("; train.seed, train.warmup_steps differ too")
     # What does not touch the numbers may change.
     assert run(data, tmp_path / "run", OPTIONS | {"eval_every": 1, "workers": 1}, resume=True).finished
 

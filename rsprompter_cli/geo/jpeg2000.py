@@ -1,0 +1,28 @@
+"""What a JPEG 2000 file says of its tiles, which GDAL does not tell."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+_SIZE_MARKER = b"\xff\x4f\xff\x51"
+"""Start of the codestream, and of the segment with its sizes, which comes first (ISO/IEC 15444-1, A.5.1)."""
+
+_SIZES = struct.Struct(">HH8I")
+"""Length, capabilities, then width and height of the grid, its offsets, width and height of a tile, its offsets."""
+
+_HEAD = 1 << 16
+"""Bytes within which the codestream begins: boxes with colours and georeference come before it."""
+
+
+def tile_count(path: Path) -> int | None:
+    """Tiles of the picture; None when that is not found at the start of the file."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    at = head.find(_SIZE_MARKER)
+    if at < 0 or at + 4 + _SIZES.size > len(head):
+        return None
+    _, _, width, height, _, _, tile_width, tile_height, left, top = _SIZES.unpack_from(head, at + 4)
+    if tile_width == 0 or tile_height == 0:
+        return None
+    return int(-(-(width - left) // tile_width) * -(-(height - top) // tile_height))
