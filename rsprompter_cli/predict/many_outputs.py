@@ -84,8 +84,8 @@ def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = No
         OutputError: pictures would be drawn into a folder that pictures are read from.
     """
     out = Path(out)
-    if out.name in ("", "..") and str(out) != ".":
-        output_kind(out)
+    if out.name in ("", ".."):  # what an empty text becomes as a path, too
+        raise UsageError("--out names no file and no folder", "for instance --out polygons/ or --out all.gpkg")
     folder = out.is_dir() or format is not None or out.suffix == ""
     if not folder:
         kind = output_kind(out)

@@ -153,3 +153,52 @@ def test_a_missing_scene_is_named(model: Path, tmp_path: Path, capsys: pytest.Ca
     code = run(["predict", str(tmp_path / "no.tif"), "--out", str(tmp_path / "x.geojson"), "--model", str(model)])
     assert code == 3
     assert "no.tif" in capsys.readouterr().err
+
+
+def test_many_scenes_say_what_failed_and_end_with_10(
+    model: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--model", str(model), "--native", "--score", "0"]
+    assert run(["predict", "scene.tif", "gone.tif", "--out", "all.gpkg", "--json", *options]) == 10
+    captured = capsys.readouterr()
+    facts = json.loads(captured.out)
+    assert [one["state"] for one in facts["scenes"]] == ["done", "failed"]
+    assert facts["scenes"][1]["reason"].startswith("gone.tif: no such file")
+    assert captured.err.strip().split("\n")[-1].startswith("rsp: error: 1 of 2 scenes failed: gone.tif")
+    assert run(["predict", "scene.tif", "--out", "each", "--format", "fgb", *options]) == 0
+    assert (tmp_path / "each" / "scene.fgb").is_file()
+    assert "1 of 1 scenes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([".", "--out", "x.docx"], 2, "unknown extension"),
+        ([".", "--out", ""], 2, "--out names no file and no folder"),
+        ([".", "--out", "x.png"], 2, "--out FOLDER --format png"),
+        (["scene.tif", "--out", "x", "--format", "docx"], 2, "--format docx"),
+        (["scene.tif", "--out", "scene.tif", "--format", "fgb"], 7, "scene.tif is a file"),
+        ([".", "--out", "x.gpkg", "--preview", "m.html"], 2, "--preview"),
+        ([".", "--out", "x.gpkg", "--prompts", "p.geojson"], 2, "--prompts takes one scene"),
+        (["*.jp2", "--out", "x.gpkg"], 3, "no raster matches"),
+        (["@none", "--out", "x.gpkg"], 3, "no such list"),
+        ([".", "--out", "x.gpkg", "--model", "nowhere"], 4, "nowhere"),
+    ],
+)
+def test_a_mistake_with_many_scenes_is_one_line(
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["predict", *arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert said in captured.err
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
