@@ -52,16 +52,17 @@ def run_identity(
         "aoi": None if area is None else area.digest(),
     }
     return {
-        "input": {**_file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
+        "input": {**file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
         "model": _model_digest(loaded),
         "settings": settings,
         "version of rsp": __version__,
     }
 
 
-def _file_facts(source: str | Path) -> dict[str, Any]:
+def file_facts(source: str | Path) -> dict[str, Any]:
+    """Bytes, time of change and a hash of both ends of a file; of an address nothing but itself is known."""
     path = Path(source)
-    if not path.is_file():  # an address: it is all that is known
+    if not path.is_file():
         return {"address": str(source)}
     facts = path.stat()
     with path.open("rb") as file:

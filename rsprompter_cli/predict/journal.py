@@ -155,6 +155,22 @@ class Journal:
         self._waiting = []
         self._flushed = time.monotonic()
 
+    def complete(self) -> None:
+        """All windows are done: the journal itself becomes the output, in one step.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        try:
+            os.replace(self.path, self._out)
+        except OSError as error:
+            raise OutputError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+        flush_folder(self._out.parent)
+
     def remove(self) -> None:
         """The output is complete: forget all."""
         self._waiting = []
@@ -178,7 +194,7 @@ class Journal:
                     return 0
                 if found is None:
                     raise OutputError(f"{self.path} is in the way and no journal of rsp", "move it away")
-                reason = f"is of a run with {_difference(found, self._identity)}"
+                reason = f"is of a run with {difference(found, self._identity)}"
                 if not overwrite:
                     way_out = "go on with the command it was begun with, or pass --overwrite to start over"
                     raise OutputError(f"{self.path} {reason}", way_out)
@@ -211,6 +227,48 @@ class Journal:
 def journal_path(out: Path) -> Path:
     """Where the journal of an output lies."""
     return hidden_beside(out, ".journal")
+
+
+def journal_identity(path: Path) -> dict[str, Any] | None:
+    """What run a journal, or a finished one, is of; None when it is no journal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        found = _read_identity(file)
+    return found if isinstance(found, dict) else None
+
+
+def count_windows(path: Path) -> int:
+    """How many windows a journal holds, by the heads of its records; what a record says is not read."""
+    done = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _read_identity(file)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            length, windows_done, _ = _RECORD.unpack(head)
+            if length > size - file.tell():
+                break
+            file.seek(length, os.SEEK_CUR)
+            done = windows_done
+    return done
+
+
+def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
+    """The instances of a finished journal as they were added, each time with the windows done with them.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with path.open("rb") as file:
+        _read_identity(file)
+        end = os.fstat(file.fileno()).st_size
+        while file.tell() < end:
+            record = _read_record(file)
+            if record is None:
+                raise InputError(f"{path}: damaged at byte {file.tell()}", "delete it and predict its shard again")
+            yield record[0], list(_unpack(record[1]))
 
 
 def _read_identity(file: IO[bytes]) -> Any:
@@ -274,7 +332,7 @@ def _unpack(content: bytes) -> Iterator[Instance]:
         place += size
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """What another run had that this one has not, in words."""
     words = []
     for name in sorted(found.keys() | wanted.keys()):
