@@ -27,6 +27,10 @@ COMMANDS = {
         "Compare predicted polygons with true ones: precision, recall, F1 and AP, and a map of the errors.",
     ),
     "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons."),
+    "merge": Entry(
+        "merge:merge_command",
+        "Join the parts that rsp predict --shard wrote, to what one run over the scene would have written.",
+    ),
     "filter": Entry(
         "filter:filter_command",
         "Keep the features that reach a score, an area or have one of some classes; the model is not run.",

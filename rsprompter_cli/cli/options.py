@@ -70,6 +70,24 @@ MaxBlockOption = Annotated[
     int, typer.Option("--max-block", min=1, help="Largest block of the file that is decoded, MiB.")
 ]
 MaxWindowsOption = Annotated[int, typer.Option("--max-windows", min=1, help="Refuse more windows than this.")]
+CrsOption = Annotated[
+    str | None,
+    typer.Option("--crs", help="CRS of .gpkg .fgb .parquet .shp, as in EPSG:32633; default: the scene's."),
+]
+RegularizeOption = Annotated[
+    bool,
+    typer.Option(
+        "--regularize", help="Square corners for buildings where they fit; before --simplify, then --min-area."
+    ),
+]
+SimplifyOption = Annotated[
+    float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
+]
+MinAreaOption = Annotated[float, typer.Option("--min-area", min=0, help="Smallest area kept, square metres.")]
+PreviewOption = Annotated[
+    Path | None,
+    typer.Option("--preview", help="Also write a map for any browser: one .html file that needs no network."),
+]
 ClassesOption = Annotated[str | None, typer.Option("--classes", help="Classes kept: a,b,c.")]
 AllowVrtOption = Annotated[bool, typer.Option("--allow-vrt", help="Admit VRT files, which read other files.")]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Admit https:// and s3:// paths.")]

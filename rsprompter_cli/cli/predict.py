@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rsprompter_cli.cli.options import (
     AllowVrtOption,
     BandsOption,
     ClassesOption,
+    CrsOption,
     Device,
     DeviceOption,
     FormatOption,
@@ -18,15 +20,19 @@ from rsprompter_cli.cli.options import (
     JsonOption,
     MaxBlockOption,
     MaxWindowsOption,
+    MinAreaOption,
     ModelOption,
     NativeOption,
     OverlapOption,
     OverwriteOption,
     Precision,
     PrecisionOption,
+    PreviewOption,
+    RegularizeOption,
     RemoteOption,
     ScaleOption,
     ScenesArgument,
+    SimplifyOption,
     ThreadsOption,
     parse_bands,
     parse_names,
@@ -57,6 +63,17 @@ _NOT_WITH_PROMPTS = {
 }
 """Options that mean nothing beside --prompts, and why."""
 
+_NOT_WITH_SHARD = {
+    **dict.fromkeys(
+        ("classes", "crs", "regularize", "simplify", "min_area", "preview", "pixel_coords"), "give it to rsp merge"
+    ),
+    "format": "a part is of one scene",
+    "prompts": "prompts are answered by one process",
+    "report": "parts have none",
+    "dry_run": "without --shard it says how many windows there are",
+}
+"""Options that mean nothing beside --shard, and why."""
+
 
 def predict_command(
     context: typer.Context,
@@ -70,6 +87,10 @@ def predict_command(
         ),
     ] = None,
     format: FormatOption = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Predict part 3 of 8 with 3/8, and write to --out what rsp merge joins."),
+    ] = None,
     model: ModelOption = None,
     everything: Annotated[
         bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
@@ -106,34 +127,21 @@ def predict_command(
     aoi_cut: Annotated[
         bool, typer.Option("--aoi-cut", help="With --aoi: objects on its border end there; default: they stay whole.")
     ] = False,
-    crs: Annotated[
-        str | None,
-        typer.Option("--crs", help="CRS of .gpkg .fgb .parquet .shp, as in EPSG:32633; default: the scene's."),
-    ] = None,
+    crs: CrsOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,
     bands: BandsOption = None,
     scale: ScaleOption = None,
     overlap: OverlapOption = OVERLAP,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per forward pass.")] = 1,
-    regularize: Annotated[
-        bool,
-        typer.Option(
-            "--regularize", help="Square corners for buildings where they fit; before --simplify, then --min-area."
-        ),
-    ] = False,
-    simplify: Annotated[
-        float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
-    ] = 0.0,
-    min_area: Annotated[float, typer.Option("--min-area", min=0, help="Smallest area kept, square metres.")] = 0.0,
+    regularize: RegularizeOption = False,
+    simplify: SimplifyOption = 0.0,
+    min_area: MinAreaOption = 0.0,
     pixel_coords: Annotated[
         bool,
         typer.Option("--pixel-coords", help="Polygons (and prompts) in pixels, for pictures without georeference."),
     ] = False,
-    preview: Annotated[
-        Path | None,
-        typer.Option("--preview", help="Also write a map for any browser: one .html file that needs no network."),
-    ] = None,
+    preview: PreviewOption = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Also write a .json: seconds by stage, counts, warnings, versions, settings."),
@@ -154,15 +162,15 @@ def predict_command(
     rsp predict scene.tif --out buildings.geojson
     rsp predict scenes/ --out all.gpkg
     """
-    _check_options(context, out, prompts, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    _check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     from rsprompter_cli.predict.scene_list import means_many
 
     # What can be refused is refused before torch is imported, which takes seconds.
     many = format is not None or means_many(sources)
     if many:
-        _check_many(sources, out, prompts, format=format, allow_vrt=allow_vrt, remote=remote)
+        _check_many(sources, out, prompts, shard, format=format, allow_vrt=allow_vrt, remote=remote)
     else:
-        _check_one(sources[0], out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
+        _check_one(sources[0], None if shard else out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
@@ -199,14 +207,15 @@ def predict_command(
     )
     result: ScenePrediction | PromptPrediction | ManyPrediction
     meter = Meter()
+    chosen = find_everything(sam, model) if everything else model
     if many:
-        chosen = find_everything(sam, model) if everything else model
         return _predict_many(sources, out, options, format=format, model=chosen, as_json=as_json)
     source = sources[0]
+    if shard is not None and out is not None:
+        return _predict_shard(source, out, shard, options, model=chosen, as_json=as_json)
     what, also = ("windows", meter.said) if prompts is None else ("prompts", None)
     with counted_progress(what, also=also) as progress:
         if prompts is None:
-            chosen = find_everything(sam, model) if everything else model
             result = predict_scene(source, out, options, model=chosen, progress=progress, meter=meter)
         else:
             result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
@@ -231,6 +240,23 @@ def _predict_many(
     result.check()
 
 
+def _predict_shard(
+    source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, as_json: bool
+) -> None:
+    """Write the part of one shard and say so."""
+    from rsprompter_cli.predict.meter import Meter
+    from rsprompter_cli.predict.shards import parse_shard, predict_shard
+
+    meter = Meter()
+    with counted_progress("windows", also=meter.said) as progress:
+        done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
+    facts = {"out": str(out), "shard": str(done.shard), "windows": done.windows, "instances": meter.instances}
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"shard {done.shard}: {done.windows} windows -> {out}; rsp merge joins it with the others", err=True)
+
+
 def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(result.as_dict())
@@ -248,7 +274,14 @@ def _check_one(source: str, out: Path | None, *, allow_vrt: bool, remote: bool, 
 
 
 def _check_many(
-    sources: list[str], out: Path | None, prompts: Path | None, *, format: str | None, allow_vrt: bool, remote: bool
+    sources: list[str],
+    out: Path | None,
+    prompts: Path | None,
+    shard: str | None,
+    *,
+    format: str | None,
+    allow_vrt: bool,
+    remote: bool,
 ) -> None:
     """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be."""
     from rsprompter_cli.predict.many_outputs import plan_outputs
@@ -256,6 +289,8 @@ def _check_many(
 
     if prompts is not None:
         raise UsageError("--prompts takes one scene", "run it once for each")
+    if shard is not None:
+        raise UsageError("--shard is of one scene", "run it once for each")
     scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
     if out is not None:
         plan_outputs(scenes, out, format)
@@ -265,6 +300,7 @@ def _check_options(
     context: typer.Context,
     out: Path | None,
     prompts: Path | None,
+    shard: str | None,
     *,
     everything: bool,
     sam: str | None,
@@ -278,9 +314,15 @@ def _check_options(
         raise UsageError("--sam belongs to --everything or --prompts", "a model brings its SAM with it")
     if out is None and not dry_run:
         raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
-    if prompts is None:
-        return
-    for name, reason in _NOT_WITH_PROMPTS.items():
+    if prompts is not None:
+        _refuse_beside(context, "--prompts", _NOT_WITH_PROMPTS)
+    if shard is not None:
+        _refuse_beside(context, "--shard", _NOT_WITH_SHARD)
+
+
+def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that was given beside one that it means nothing with."""
+    for name, reason in others.items():
         given = context.get_parameter_source(name)
         if given is not None and given.name == "COMMANDLINE":
-            raise UsageError(f"--prompts and --{name.replace('_', '-')} exclude each other", reason)
+            raise UsageError(f"{option} and --{name.replace('_', '-')} exclude each other", reason)

@@ -17,13 +17,13 @@ from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, in_file_pixels
 
 if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster import Scene
+    from rsprompter_cli.geo.place import PlacedScene
 
 
 def write_coco(
     out: Path,
     objects: Iterable[FoundObject],
-    scene: Scene,
+    scene: PlacedScene,
     options: OutputOptions,
     *,
     class_names: Sequence[str],
@@ -48,7 +48,7 @@ def write_coco(
     return number
 
 
-def coco_head(scene: Scene, *, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
+def coco_head(scene: PlacedScene, *, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
     """`images` and `categories` of a scene."""
     image = {"id": 1, "file_name": scene.name, "width": scene.native_width, "height": scene.native_height}
     if scene.native_georef.on_earth and scene.gsd is not None:
@@ -57,7 +57,7 @@ def coco_head(scene: Scene, *, class_names: Sequence[str], category_ids: Sequenc
     return {"images": [image], "categories": names}
 
 
-def coco_annotation(number: int, found: FoundObject, scene: Scene, *, category_id: int) -> dict[str, Any]:
+def coco_annotation(number: int, found: FoundObject, scene: PlacedScene, *, category_id: int) -> dict[str, Any]:
     """One object in pixels of the scene's file; it carries a `score` (and `quality`)."""
     (polygon,) = in_file_pixels([found.polygon], scene)
     return {

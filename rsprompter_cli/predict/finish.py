@@ -21,7 +21,7 @@ from rsprompter_cli.geo.regularize import regularize
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.merge import JoinedInstance
-    from rsprompter_cli.geo.raster import Scene
+    from rsprompter_cli.geo.place import PlacedScene
     from rsprompter_cli.predict.area import AreaOfInterest
 
 AT_ONCE = 1024
@@ -57,7 +57,7 @@ class OutputOptions:
     simplify: float = 0.0
     min_area: float = 0.0
 
-    def on_earth(self, scene: Scene) -> bool:
+    def on_earth(self, scene: PlacedScene) -> bool:
         """Whether objects of a scene get a place on the earth and areas in square metres."""
         return scene.georef.on_earth and not self.pixel_coords
 
@@ -108,7 +108,7 @@ def chosen_labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> 
 
 def finish_objects(
     objects: Iterable[JoinedInstance],
-    scene: Scene,
+    scene: PlacedScene,
     options: OutputOptions,
     *,
     labels: frozenset[int] | None = None,
@@ -168,7 +168,7 @@ def _choose(
     return [one for one, touches in zip(chosen, touching, strict=True) if touches]
 
 
-def _shaped(polygons: list[Geometry], scene: Scene, options: OutputOptions) -> list[Geometry | None]:
+def _shaped(polygons: list[Geometry], scene: PlacedScene, options: OutputOptions) -> list[Geometry | None]:
     if options.regularize:
         polygons = _squared(polygons, scene)
     if options.simplify:
@@ -177,7 +177,7 @@ def _shaped(polygons: list[Geometry], scene: Scene, options: OutputOptions) -> l
     return list(polygons)
 
 
-def _measure(polygons: Sequence[Geometry], scene: Scene, options: OutputOptions) -> list[tuple[float, float]]:
+def _measure(polygons: Sequence[Geometry], scene: PlacedScene, options: OutputOptions) -> list[tuple[float, float]]:
     """Area and perimeter of each polygon, see `FoundObject`."""
     if not polygons:
         return []
@@ -187,7 +187,7 @@ def _measure(polygons: Sequence[Geometry], scene: Scene, options: OutputOptions)
     return [(polygon.area, polygon.length) for polygon in grown]
 
 
-def in_file_pixels(geometries: Sequence[Geometry], scene: Scene) -> list[Geometry]:
+def in_file_pixels(geometries: Sequence[Geometry], scene: PlacedScene) -> list[Geometry]:
     """Geometries of the working grid in pixels of the scene's file."""
     factors = np.array([scene.native_width / scene.width, scene.native_height / scene.height])
     if (factors == 1).all():
@@ -197,7 +197,7 @@ def in_file_pixels(geometries: Sequence[Geometry], scene: Scene) -> list[Geometr
     return list(transform(array, lambda xy: xy * factors))
 
 
-def _squared(polygons: Sequence[Geometry], scene: Scene) -> list[Geometry]:
+def _squared(polygons: Sequence[Geometry], scene: PlacedScene) -> list[Geometry]:
     """Polygons in working-grid pixels with corners that are square on the ground, inside the scene.
 
     Off the earth corners are square in the picture.

@@ -62,7 +62,7 @@ def run_identity(
 def file_facts(source: str | Path) -> dict[str, Any]:
     """What tells a file from another one of that name, without reading all of it."""
     path = Path(source)
-    if not path.is_file():  # an address: it is all that is known
+    if not path.is_file():
         return {"address": str(source)}
     facts = path.stat()
     with path.open("rb") as file:

@@ -155,6 +155,22 @@ class Journal:
         self._waiting = []
         self._flushed = time.monotonic()
 
+    def complete(self) -> None:
+        """All windows are done: the journal itself becomes the output, in one step.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        try:
+            os.replace(self.path, self._out)
+        except OSError as error:
+            raise OutputError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+        flush_folder(self._out.parent)
+
     def remove(self) -> None:
         """The output is complete: forget all."""
         self._waiting = []
@@ -211,6 +227,48 @@ class Journal:
 def journal_path(out: Path) -> Path:
     """Where the journal of an output lies."""
     return hidden_beside(out, ".journal")
+
+
+def journal_identity(path: Path) -> dict[str, Any] | None:
+    """What run a journal, or a finished one, is of; None when it is no journal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        found = _read_identity(file)
+    return found if isinstance(found, dict) else None
+
+
+def count_windows(path: Path) -> int:
+    """How many windows a journal holds, by the heads of its records; what a record says is not read."""
+    done = 0
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _read_identity(file)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            length, windows_done, _ = _RECORD.unpack(head)
+            if length > size - file.tell():
+                break
+            file.seek(length, os.SEEK_CUR)
+            done = windows_done
+    return done
+
+
+def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
+    """The instances of a finished journal as they were added, each time with the windows done with them.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    with path.open("rb") as file:
+        _read_identity(file)
+        end = os.fstat(file.fileno()).st_size
+        while file.tell() < end:
+            record = _read_record(file)
+            if record is None:
+                raise InputError(f"{path}: damaged at byte {file.tell()}", "delete it and predict its shard again")
+            yield record[0], list(_unpack(record[1]))
 
 
 def _read_identity(file: IO[bytes]) -> Any:

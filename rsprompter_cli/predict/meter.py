@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,6 +34,10 @@ class Stage(StrEnum):
     FINISHING = "finishing"
     WRITING = "writing"
     PREVIEW = "preview"
+
+
+_BEFORE_JOINING = ("known", "outside_area", "without_data", "instances", "bytes_read")
+"""Counts that processes make each for its windows."""
 
 
 @dataclass
@@ -105,6 +109,19 @@ class Meter:
         with self._lock:
             self.bytes_read += size
             self.without_data += not valid
+
+    def counts(self) -> dict[str, int]:
+        """What was counted before anything was joined."""
+        with self._lock:
+            return {name: getattr(self, name) for name in _BEFORE_JOINING}
+
+    def take(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
+        """Add what another meter, of another process, has counted and timed."""
+        with self._lock:
+            for name in _BEFORE_JOINING:
+                setattr(self, name, getattr(self, name) + counts[name])
+            for stage in Stage:
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds[stage.value]
 
     def seconds(self) -> dict[str, float]:
         """By stage, and `total` since the start. Stages of several threads overlap, so they need not add up."""

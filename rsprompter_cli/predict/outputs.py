@@ -14,6 +14,7 @@ from shapely.affinity import scale
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.lonlat import to_map
+from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.tables import written_files
 from rsprompter_cli.geo.target_crs import TargetCrs, check_crs, is_wgs84
 from rsprompter_cli.geo.vector import (
@@ -30,7 +31,7 @@ from rsprompter_cli.predict.coco_output import write_coco
 from rsprompter_cli.predict.finish import AT_ONCE, FoundObject, OutputOptions, in_file_pixels
 
 if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster import Scene
+    from rsprompter_cli.geo.place import PlacedScene
 
 
 class OutputKind(Enum):
@@ -51,6 +52,9 @@ FORMATS = {
     ".jpg": OutputKind.OVERLAY,
 }
 """The family of each extension."""
+
+KNOWN_SUFFIXES = frozenset(FORMATS)
+"""Extensions of outputs."""
 
 
 def output_kind(path: Path) -> OutputKind:
@@ -105,7 +109,7 @@ def write_output(
     out: Path,
     kind: OutputKind,
     objects: Iterable[FoundObject],
-    scene: Scene,
+    scene: PlacedScene,
     options: OutputOptions,
     *,
     class_names: Sequence[str],
@@ -129,6 +133,7 @@ def write_output(
     if kind is OutputKind.COCO:
         return write_coco(out, objects, scene, options, class_names=class_names, category_ids=category_ids)
     if kind is OutputKind.OVERLAY:
+        assert isinstance(scene, Scene), "a picture needs the pixels"
         return _write_overlay(out, list(objects), scene, class_names)
     crs = output_crs(scene, options)
     attributes = FOUND_WITH_QUALITY if with_quality else FOUND_ATTRIBUTES
@@ -138,7 +143,7 @@ def write_output(
 
 def _features(
     objects: Iterable[FoundObject],
-    scene: Scene,
+    scene: PlacedScene,
     options: OutputOptions,
     crs: TargetCrs | None,
     class_names: Sequence[str],
@@ -160,7 +165,7 @@ def _features(
             )
 
 
-def output_crs(scene: Scene, options: OutputOptions) -> TargetCrs | None:
+def output_crs(scene: PlacedScene, options: OutputOptions) -> TargetCrs | None:
     """Where the polygons of vector files go; None for pixels of the scene's file.
 
     Raises:
@@ -173,7 +178,7 @@ def output_crs(scene: Scene, options: OutputOptions) -> TargetCrs | None:
     return TargetCrs(georef, scene.height, scene.width, wkt, name=scene.name)
 
 
-def place_polygons(objects: Sequence[FoundObject], scene: Scene, crs: TargetCrs | None) -> list[Geometry]:
+def place_polygons(objects: Sequence[FoundObject], scene: PlacedScene, crs: TargetCrs | None) -> list[Geometry]:
     """The polygons of objects as vector files have them: in map coordinates, or in pixels of the scene's file."""
     geometries = [found.polygon for found in objects]
     if crs is None:

@@ -20,6 +20,7 @@ import torch
 
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
+from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.checkpoint import CheckpointMeta
@@ -107,7 +108,7 @@ def predict_scene(
     options = (options or PredictOptions()).changed(**changes)
     options.check()
     output = options.output
-    kind = _claim(source, out, model, options)
+    kind = claim_outputs(source, out, model, options)
     with ExitStack() as stack:
         warnings = stack.enter_context(heard_warnings())
         with meter.stage(Stage.START_UP):
@@ -115,9 +116,9 @@ def predict_scene(
             meta = meta_of(model) if loaded is None else loaded.meta
             labels = chosen_labels(output.classes, meta.class_names)
             scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
-            _check_georef(source, scene, kind, output)
+            check_georef(source, scene, kind, output)
             grid = options.reading.windows(scene, meta)
-            area = _area_of(scene, grid, output)
+            area = area_of(scene, grid, output)
             plan = plan_scene(
                 scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded), area=area
             )
@@ -133,7 +134,7 @@ def predict_scene(
         meter.joined = len(spool)
         found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
-        _write(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
+        write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
         journal.remove()
         if options.report is not None:
             facts = {
@@ -146,7 +147,9 @@ def predict_scene(
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
 
 
-def _claim(source: str | Path, out: str | Path | None, model: Chosen, options: PredictOptions) -> OutputKind | None:
+def claim_outputs(
+    source: str | Path, out: str | Path | None, model: Chosen, options: PredictOptions
+) -> OutputKind | None:
     """The family of the output, after every file that is to be written was found to be free."""
     output = options.output
     inputs = [source, *files_of(model), *([output.aoi] if output.aoi else [])]
@@ -160,11 +163,11 @@ def _claim(source: str | Path, out: str | Path | None, model: Chosen, options: P
     return kind
 
 
-def _write(
+def write_found(
     out: Path,
     kind: OutputKind,
     found: Iterator[FoundObject],
-    scene: Scene,
+    scene: PlacedScene,
     meta: CheckpointMeta,
     options: PredictOptions,
     meter: Meter,
@@ -172,8 +175,11 @@ def _write(
     area: AreaOfInterest | None,
     with_quality: bool,
 ) -> None:
-    """Write the objects, and the map if there is to be one."""
-    preview = None if options.preview is None else MapPreview(scene, options.output, meta.class_names)
+    """Write the objects, and the map if there is to be one; that needs a scene with pixels."""
+    preview = None
+    if options.preview is not None:
+        assert isinstance(scene, Scene), "a map needs the pixels"
+        preview = MapPreview(scene, options.output, meta.class_names)
 
     def on_dropped(place: int) -> None:
         meter.dropped["too_fine"] += 1
@@ -284,6 +290,7 @@ def detect_windows(
     grid: WindowGrid,
     *,
     first: int = 0,
+    stop: int | None = None,
     score: float,
     pad: bool = True,
     batch: int = 1,
@@ -294,13 +301,14 @@ def detect_windows(
     """The detections of every window of a scene from position `first` on, in row-major order.
 
     Args:
+        stop: the position before which it ends, None for the end of the scene.
         pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
         area: only windows that it wants are read.
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}: at least 1")
     meter = meter or Meter()
-    windows_left = (grid.window_at(position) for position in range(first, len(grid)))
+    windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
     wanted = _wanted(windows_left, scene, area, meter)
     for last, tiles in meter.timed(Stage.WAITING, read_batches(meter.reader(scene), wanted, batch)):
         detections: list[Detections] = []
@@ -323,13 +331,15 @@ def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None
             yield window
 
 
-def _area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
+def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
+    """The area of interest that the user named."""
     if options.aoi is None:
         return None
     return read_area(options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords)
 
 
-def _check_georef(source: str | Path, scene: Scene, kind: OutputKind | None, options: OutputOptions) -> None:
+def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
+    """Raise InputError for a scene that has no place on the earth where the output needs one."""
     if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
         return
     reason = {

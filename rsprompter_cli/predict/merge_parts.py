@@ -1,0 +1,340 @@
+"""From the parts of a scene to one output: they are read in the order of their shards and joined over their borders.
+
+What comes out is, to the byte, what one run over the whole scene writes. Nothing is held but what the joining of one
+row of windows needs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from rsprompter_cli.errors import InputError, UsageError, some
+from rsprompter_cli.geo.merge import Joiner
+from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
+from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.windows import WindowGrid
+from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.predict.area import AreaOfInterest
+from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
+from rsprompter_cli.predict.identity import file_facts
+from rsprompter_cli.predict.journal import count_windows, identity_difference, journal_identity, read_windows
+from rsprompter_cli.predict.map_preview import claim_preview
+from rsprompter_cli.predict.meter import Meter, Stage
+from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output
+from rsprompter_cli.predict.reading import Reading
+from rsprompter_cli.predict.scene import check_georef, write_found
+from rsprompter_cli.predict.shards import Shard, parse_shard
+from rsprompter_cli.predict.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+_AGAIN = "run rsp predict for it again"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Part:
+    """A whole part.
+
+    run: what it is of, but for the shard, and for `changed`, when its input was changed.
+    """
+
+    path: Path
+    shard: Shard
+    run: Mapping[str, Any]
+    changed: int | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PartsFacts:
+    """What the parts of one run say of its scene, its windows and its model.
+
+    with_quality: the model rates its masks.
+    area: of interest, None for everywhere.
+    settings: with which the scene was read.
+    """
+
+    scene: StoredScene
+    grid: WindowGrid
+    meta: CheckpointMeta
+    with_quality: bool
+    area: AreaOfInterest | None
+    area_cut: bool
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """What was written, of how many parts."""
+
+    out: Path
+    parts: int
+    objects: int
+    seconds: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        word = "object" if self.objects == 1 else "objects"
+        return f"{self.objects} {word} of {self.parts} parts in {self.seconds:.1f} s -> {self.out}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Facts for `--json`."""
+        return {
+            "out": str(self.out),
+            "parts": self.parts,
+            "objects": self.objects,
+            "seconds": round(self.seconds, 2),
+        }
+
+
+def merge_parts(
+    paths: Iterable[str | Path],
+    out: str | Path,
+    output: OutputOptions | None = None,
+    *,
+    scene: str | Path | None = None,
+    reading: Reading | None = None,
+    preview: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    meter: Meter | None = None,
+) -> MergeResult:
+    """Join the parts of all shards of a scene and write the objects.
+
+    Args:
+        paths: of parts, in any order; of a folder all files that are not hidden.
+        out: see `predict_scene`.
+        output: which objects are written, and how; the area of interest is that of the parts.
+        scene: the file that was predicted on, which only a map or a picture needs.
+        reading: `max_block`, `allow_vrt` and `remote` of `scene`.
+        preview: an .html file to write too.
+        overwrite: replace existing outputs.
+        progress: called with (windows joined, windows in all).
+        meter: told what is done.
+
+    Raises:
+        InputError: a file that is no part, incomplete, damaged, of another run; shards that are missing or twice.
+        UsageError, OutputError: see `predict_scene`.
+    """
+    start = time.perf_counter()
+    files = _files(paths)
+    output = output or OutputOptions()
+    output.check()
+    inputs: list[str | Path] = [*files, *([] if scene is None else [scene])]
+    kind = claim_output(out, inputs, overwrite=overwrite)
+    assert kind is not None
+    check_output_crs(out, kind, output)
+    claim_preview(preview, [*inputs, out], overwrite=overwrite)
+    if scene is None and (preview is not None or kind is OutputKind.OVERLAY):
+        what = "--preview" if preview is not None else f"--out {out}"
+        raise UsageError(f"{what} needs the pixels of the scene, which parts do not hold", "name it with --scene")
+    parts = read_parts(files)
+    facts = parts_facts(parts)
+    options = PredictOptions(output=output, preview=None if preview is None else str(preview), overwrite=overwrite)
+    with ExitStack() as stack:
+        placed: PlacedScene = facts.scene
+        if scene is not None:
+            placed = stack.enter_context(open_again(scene, parts[0], facts, reading or Reading()))
+        meter = meter or Meter()
+        join_and_write(Path(out), kind, parts, facts, placed, options, progress=progress, meter=meter)
+    return MergeResult(Path(out), len(parts), meter.written, time.perf_counter() - start)
+
+
+def join_and_write(
+    out: Path,
+    kind: OutputKind,
+    parts: Sequence[Part],
+    facts: PartsFacts,
+    scene: PlacedScene,
+    options: PredictOptions,
+    *,
+    progress: Progress | None = None,
+    meter: Meter,
+) -> None:
+    """Join parts and write the objects, and the map if there is to be one.
+
+    Args:
+        parts: whole and of one run, in the order of their shards; `facts`: theirs.
+        scene: a `Scene` where a map or a picture is written.
+        options: of them the output and the preview.
+    """
+    area, output, meta = facts.area, options.output, facts.meta
+    if area is not None:
+        output = replace(output, aoi=output.aoi or "the area of interest", aoi_cut=facts.area_cut)
+    labels = chosen_labels(output.classes, meta.class_names)
+    check_georef(scene.path, scene, kind, output)
+    with Spool(out.parent) as spool:
+        join_parts(parts, facts.grid, spool, progress=progress, meter=meter)
+        meter.joined = len(spool)
+        found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
+        options = replace(options, output=output)
+        write_found(out, kind, found, scene, meta, options, meter, area=area, with_quality=facts.with_quality)
+
+
+def join_parts(
+    parts: Sequence[Part], grid: WindowGrid, spool: Spool, *, progress: Progress | None = None, meter: Meter
+) -> None:
+    """Join what the parts hold, window by window, into a spool.
+
+    Args:
+        parts: whole and of one run, in the order of their shards.
+        spool: gets the objects.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    joiner, total = Joiner(grid), len(grid)
+    meter.windows = total
+    for part in parts:
+        first = part.shard.windows(total).start
+        for done, instances in read_windows(part.path):
+            with meter.stage(Stage.JOINING):
+                spool.add(joiner.feed(instances, windows_done=first + done))
+            if progress is not None:
+                progress(first + done, total)
+    with meter.stage(Stage.JOINING):
+        spool.add(joiner.feed([], windows_done=total))
+
+
+def read_parts(paths: Sequence[str | Path]) -> list[Part]:
+    """Read the heads of the parts of one run, in the order of its shards.
+
+    Raises:
+        InputError: a file is no part, is incomplete or of another run than most; a shard is missing, or there twice.
+    """
+    if not paths:
+        raise InputError("there are no parts to merge", "as in rsp merge parts/* --out all.gpkg")
+    parts = [_read_part(Path(path)) for path in paths]
+    runs = [json.dumps(part.run, sort_keys=True) for part in parts]
+    (most, _), *others = Counter(runs).most_common()
+    first = parts[runs.index(most)]
+    foreign = [part for part, run in zip(parts, runs, strict=True) if run != most]
+    if others:
+        words = identity_difference(foreign[0].run, first.run)
+        raise InputError(
+            f"{some(str(part.path) for part in foreign)}: of a run with {words}, not of that of {first.path}",
+            "merge the parts of one run",
+        )
+    by_shard: dict[Shard, list[Part]] = {}
+    for part in parts:
+        by_shard.setdefault(part.shard, []).append(part)
+    twice = [" and ".join(str(p.path) for p in same) for same in by_shard.values() if len(same) > 1]
+    if twice:
+        raise InputError(f"{some(twice)} are the same shard", "give each shard once")
+    _refuse_missing(parts, by_shard)
+    if len({part.changed for part in parts}) > 1:
+        _log.warning("the parts are of files of one size and equal ends that were changed at different times")
+    return sorted(parts, key=lambda part: part.shard)
+
+
+def parts_facts(parts: Sequence[Part]) -> PartsFacts:
+    """What the first of some parts says, which holds for all of one run.
+
+    Raises:
+        InputError: it does not say what a part says.
+    """
+    part = parts[0]
+    try:
+        facts = (journal_identity(part.path) or {})["scene"]
+        grid = WindowGrid(**facts["grid"])
+        area, cut = None, False
+        if facts["area"] is not None:
+            cut = bool(facts["area"]["cut"])
+            area = AreaOfInterest(shapely.from_wkb(facts["area"]["polygon"]), grid, cut=cut)
+        meta = CheckpointMeta(
+            class_names=tuple(facts["class_names"]),
+            category_ids=tuple(facts["category_ids"]),
+            image_size=facts["image_size"],
+            gsd_range=None if facts["gsd_range"] is None else tuple(facts["gsd_range"]),
+            bands=None if facts["bands"] is None else tuple(facts["bands"]),
+            scaling=facts["scaling"],
+        )
+        scene = stored_scene(facts)
+        return PartsFacts(scene, grid, meta, bool(facts["quality"]), area, cut, part.run["settings"])
+    except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+        raise InputError(f"{part.path}: damaged at its head: {error}", _AGAIN) from error
+
+
+def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Reading) -> Scene:
+    """The scene of parts with its pixels.
+
+    Raises:
+        InputError: it is another file than the parts are of, or cannot be read.
+    """
+    settings = facts.settings
+    names = ("gsd", "native", "scale", "overlap")
+    bands = None if settings["bands"] is None else tuple(settings["bands"])
+    chosen = replace(reading, bands=bands, **{name: settings[name] for name in names})
+    if {**part.run["input"], **_unchanging(file_facts(source))} != part.run["input"]:
+        raise InputError(f"--scene {source}: is not the file that {part.path} is of")
+    return chosen.open(source, facts.meta, pixel_coords=True)
+
+
+def _files(paths: Iterable[str | Path]) -> list[str | Path]:
+    """Folders taken apart."""
+    found: list[str | Path] = []
+    for path in map(Path, paths):
+        inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else [path]
+        found += inside
+    return found
+
+
+def _read_part(path: Path) -> Part:
+    try:
+        identity = journal_identity(path)
+        if identity is None or "shard" not in identity.get("settings", {}):
+            raise InputError(f"{path}: is no part that rsp predict --shard wrote", "leave it out")
+        shard = parse_shard(str(identity["settings"].pop("shard")))
+        total = len(WindowGrid(**identity.pop("scene")["grid"]))
+        done = count_windows(path)
+        changed = identity["input"].get("changed")
+        identity["input"] = _unchanging(identity["input"])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (KeyError, TypeError, UsageError) as error:
+        raise InputError(f"{path}: damaged at its head", _AGAIN) from error
+    if done != (wanted := len(shard.windows(total))):
+        raise InputError(f"{path}: holds {done} of the {wanted} windows of shard {shard}", _AGAIN)
+    identity["settings"]["shards"] = shard.count
+    return Part(path, shard, identity, changed)
+
+
+def _unchanging(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of an input but for the time it was changed: each machine may have a copy of it."""
+    return {name: value for name, value in facts.items() if name != "changed"}
+
+
+def _refuse_missing(parts: Sequence[Part], there: Mapping[Shard, object]) -> None:
+    count = parts[0].shard.count
+    missing = [number for number in range(1, count + 1) if Shard(number, count) not in there]
+    if not missing:
+        return
+    begun = _begun({part.path.parent for part in parts})
+    words = [f"{number} (begun)" if Shard(number, count) in begun else str(number) for number in missing]
+    word = "shard" if len(missing) == 1 else "shards"
+    is_missing = "is missing" if len(missing) == 1 else "are missing"
+    raise InputError(
+        f"{word} {some(words, 20)} of {count} {is_missing}",
+        f"run rsp predict with --shard {missing[0]}/{count}" + (", and so on" if len(missing) > 1 else ""),
+    )
+
+
+def _begun(folders: Iterable[Path]) -> set[Shard]:
+    """The shards of which there are journals in the folders of parts."""
+    found = set()
+    for folder in folders:
+        for path in folder.glob(".*.journal"):
+            shard = ((journal_identity(path) or {}).get("settings") or {}).get("shard")
+            if shard is not None:
+                found.add(parse_shard(shard))
+    return found
