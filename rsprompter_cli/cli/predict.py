@@ -170,7 +170,9 @@ def predict_command(
     if many:
         _check_many(sources, out, prompts, shard, format=format, allow_vrt=allow_vrt, remote=remote)
     else:
-        _check_one(sources[0], None if shard else out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
+        _check_one(
+            sources[0], None if shard is not None else out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite
+        )
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions

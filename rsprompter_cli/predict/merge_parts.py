@@ -281,10 +281,16 @@ def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Readi
 
 
 def _files(paths: Iterable[str | Path]) -> list[str | Path]:
-    """Folders taken apart."""
+    """Folders taken apart.
+
+    Raises:
+        InputError: a folder in which shards were begun and none is whole.
+    """
     found: list[str | Path] = []
     for path in map(Path, paths):
         inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else [path]
+        if not inside and (begun := sorted(_begun([path]))):
+            raise InputError(f"{path}: shard {some(map(str, begun))} was begun, none is whole", _AGAIN)
         found += inside
     return found
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.predict.journal import Journal
 from tests.make.scenes import paint, write_scene
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 
@@ -76,6 +78,27 @@ def test_a_part_that_is_whole_stays(model: Path, scene: Path, parts: Path, capsy
     assert "2.part is of a run with shard" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_shard_that_was_stopped_is_named_and_goes_on(
+    model: Path, scene: Path, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out = tmp_path / "parts" / "1.part"
+    words = [*_words(scene, model), "--shard", "1/3", "--out", str(out)]
+
+    def stop(_journal: Journal) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "complete", stop)
+        assert run(words) == 130
+    assert run(["merge", str(out.parent), "--out", str(tmp_path / "a.fgb")]) == 3
+    assert "shard 1/3 was begun" in capsys.readouterr().err
+    assert run(words) == 0
+    others = [str(parts / "2.part"), str(parts / "3.part")]
+    for first, name in ((out, "resumed.fgb"), (parts / "1.part", "at_once.fgb")):
+        assert run(["merge", str(first), *others, "--out", str(tmp_path / name[:-4] / "a.fgb")]) == 0
+    assert (tmp_path / "resumed" / "a.fgb").read_bytes() == (tmp_path / "at_once" / "a.fgb").read_bytes()
+
+
 def _merged(tmp_path: Path, *paths: Path) -> int:
     return run(["merge", *map(str, paths), "--out", str(tmp_path / "a.gpkg")])
 
@@ -112,6 +135,7 @@ def test_what_is_missing_twice_or_foreign_is_said_in_one_line(
     [
         (["--shard", "4/3", "--out", "p.part"], "--shard 4/3"),
         (["--shard", "three", "--out", "p.part"], "--shard three"),
+        (["--shard", "", "--out", "p.part"], "--shard"),
         (["--shard", "1/3", "--out", "p.geojson"], "rsp merge"),
         (["--shard", "1/3", "--out", "p.part", "--crs", "EPSG:3857"], "give it to rsp merge"),
         (["--shard", "1/3", "--dry-run"], "--dry-run"),
