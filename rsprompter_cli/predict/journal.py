@@ -14,18 +14,17 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 import shapely
-from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import InputError, OutputError, shorten
 from rsprompter_cli.geo.instances import Instance
 from rsprompter_cli.io.atomic import flush_folder, hidden_beside
+from rsprompter_cli.io.lock import OutputLock
 
 _log = logging.getLogger(__name__)
 
@@ -71,18 +70,11 @@ class Journal:
         self._waiting: list[bytes] = []
         self._flushed = time.monotonic()
         self._file: IO[bytes] | None = None
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(hidden_beside(out, ".lock"))
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(f"{out}: another run is at work on it", "wait for it, or name another output") from error
-        except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        self._lock = OutputLock(out, shown=out)
         try:
             self._end = self._find(overwrite=overwrite)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Journal:
@@ -107,7 +99,7 @@ class Journal:
         finally:
             if self._file is not None:
                 self._file.close()
-            self._unlock()
+            self._lock.release()
 
     def instances(self) -> Iterator[Instance]:
         """The instances of the windows that an earlier run has done, in the order of the windows."""
@@ -217,11 +209,6 @@ class Journal:
         else:
             file.write(_MAGIC + json.dumps(self._identity, sort_keys=True).encode() + b"\n")
         return file
-
-    def _unlock(self) -> None:
-        self._lock.release()
-        with suppress(OSError):
-            Path(self._lock.lock_file).unlink()
 
 
 def journal_path(out: Path) -> Path:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import flush_folder, hidden_beside
+from rsprompter_cli.io.atomic import flush_folder
+from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.journal import identity_difference
 
 _KIND = "rsp scenes 1"
@@ -46,20 +44,11 @@ class Ledger:
         self._done: dict[str, dict[str, Any]] = {}
         self._begun: set[str] = set()
         self._file: IO[bytes] | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(hidden_beside(path, ".lock"))
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise OutputError(
-                f"{shown}: another run is at work on it", "wait for it, or name another output"
-            ) from error
-        except OSError as error:
-            raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error
+        self._lock = OutputLock(path, shown=shown)
         try:
             self._end = self._find(overwrite=overwrite, shown=shown)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Ledger:
@@ -75,7 +64,7 @@ class Ledger:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._unlock()
+        self._lock.release()
 
     def has_begun(self, scene: str) -> bool:
         """Whether what lies in the place of a scene's output was made by this run."""
@@ -165,11 +154,6 @@ class Ledger:
             self._done.pop(line["begin"], None)
         elif "done" in line:
             self._done[line["done"]] = dict(line)
-
-    def _unlock(self) -> None:
-        self._lock.release()
-        with suppress(OSError):
-            Path(self._lock.lock_file).unlink()
 
 
 def _is_torn(file: IO[bytes]) -> bool:

@@ -1,7 +1,7 @@
 """A part of a scene's windows at a time, so that many processes and machines can share a scene.
 
 A shard is a stretch of the row-major order of the windows. What the model finds in it is a *part*: a journal that
-says what run and which shard it is of, and what joining and writing need of the scene. `merge.py` joins parts.
+says what run and which shard it is of, and what joining and writing need of the scene. `merge_parts.py` joins parts.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""One run at a time on an output."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.atomic import hidden_beside
+
+
+class OutputLock:
+    """The lock of an output that is in the works: a hidden file beside it, which goes when it is released."""
+
+    def __init__(self, beside: Path, *, shown: str | Path) -> None:
+        """Take the lock, and make the folder that it lies in.
+
+        Args:
+            beside: the output, or what is kept of it.
+            shown: the output, for messages.
+
+        Raises:
+            OutputError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(hidden_beside(beside, ".lock"))
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                f"{shown}: another run is at work on it", "wait for it, or name another output"
+            ) from error
+        except OSError as error:
+            raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.release()
+        with suppress(OSError):
+            Path(self._lock.lock_file).unlink()
