@@ -150,7 +150,7 @@ def predict_command(
     max_windows: MaxWindowsOption = MAX_WINDOWS,
     allow_vrt: AllowVrtOption = False,
     remote: RemoteOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, read no pixel.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, without the model.")] = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     threads: ThreadsOption = None,

@@ -138,7 +138,7 @@ class Joiner:
         self._take_in(new)
         if len(self._views) == 0:
             return []
-        top = self._grid.height if rows_done >= self._grid.rows else self._grid.row_top(rows_done)
+        top = self._grid.row_top(rows_done)
         done = self._grid.boxes(self._views.window)[:, 3] <= top
         self._compose(done)
         found = self._settle()

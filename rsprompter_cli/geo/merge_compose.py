@@ -116,7 +116,7 @@ def _members(views: Views, starts: np.ndarray, grid: WindowGrid) -> np.ndarray:
 def _goes_on(views: Views, sets: np.ndarray, grid: WindowGrid) -> np.ndarray:
     """bool [N]: whether a member reaches an edge that is not the scene's and beyond which no other member looks."""
     window = grid.boxes(views.window).astype(np.float64)
-    whole = np.array([0, 0, grid.width, grid.height])
+    whole = np.array(grid.extent)
     inward = np.array([1, 1, -1, -1]) * CUT_MARGIN
     # Measured inwards from each side, the polygon begins before the margin ends.
     reached = ((views.bounds - window - inward) * np.sign(inward) < 0) & (window != whole)

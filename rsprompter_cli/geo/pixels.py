@@ -82,6 +82,7 @@ class PixelReader:
         self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
         self._may_be_sparse = source.driver == "GTiff"
         self._asked_bands = plan.distinct if base.interleaving is None or self._is_planar else plan.distinct[:1]
+        self._names_pixels = self._has_mask or self._side_mask is not None or _names_pixels(base, plan)
         self._known: dict[int, bytearray] = {}
         # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
         kept = range(base.count) if not self._is_planar else [band - 1 for band in plan.distinct]
@@ -179,6 +180,18 @@ class PixelReader:
         else:
             colours = plan.arrange(samples)
         return colours.astype(self.dtype), None if valid.all() else valid
+
+    def valid(self, top: int, left: int, height: int, width: int, *, cache: int = CACHE_BYTES) -> np.ndarray | None:
+        """As `read`, without the samples; decodes nothing where the file can only lack whole blocks."""
+        if self._names_pixels:
+            return self.read(top, left, height, width, cache=cache)[1]
+        stored = self._stored_area(top, left, height, width)
+        return None if stored.all() else stored
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the file can say of pixels that they are not valid."""
+        return self._names_pixels or self._may_be_sparse
 
     def may_have_data(self, top: int, left: int, height: int, width: int) -> bool:
         """False when the file stores no block of the rectangle; nothing is decoded."""
@@ -299,6 +312,15 @@ def _open_side_mask(base: Any, source: Source, max_block: int) -> Any:
         raise InputError(f"{beside}: a mask of another size than {source.name}", "remove or repair it")
     log.info("%s: taking the mask of %s", source.name, beside.name)
     return mask
+
+
+def _names_pixels(base: Any, plan: BandPlan) -> bool:
+    """Whether samples themselves can say that they are not valid."""
+    if plan.alpha is not None or (plan.palette is not None and bool((plan.palette[:, 3] == 0).any())):
+        return True
+    types = [np.dtype(base.dtypes[band - 1]) for band in plan.distinct]
+    nodata = [base.nodatavals[band - 1] for band in plan.distinct]
+    return any(dtype.kind == "f" for dtype in types) or all(value is not None for value in nodata)
 
 
 def _fits(nodata: float, dtype: np.dtype) -> bool:

@@ -17,6 +17,7 @@ from rasterio.io import MemoryFile
 
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
+from rsprompter_cli.geo.extent import valid_extent
 from rsprompter_cli.geo.georef import read_georef
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
@@ -26,7 +27,7 @@ from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
 from rsprompter_cli.geo.sampling import SAMPLE_SIDE, sample_valid
 from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale, trained_choice
-from rsprompter_cli.geo.windows import Window
+from rsprompter_cli.geo.windows import Box, Window
 from rsprompter_cli.structures import Georef, Tile
 
 __all__ = ["Scene", "open_scene", "read_label", "read_picture"]
@@ -124,6 +125,23 @@ class Scene:
                     name=self.path,
                 )
             return self._scaling
+
+    def data_box(self) -> Box | None:
+        """(x0, y0, x1, y1), the part of the working grid that holds all valid pixels; None when there are none.
+
+        What lies around them, a collar, is decoded; see `valid_extent`.
+
+        Raises:
+            InputError: the file is damaged there.
+        """
+        reader = self._reader
+        found = valid_extent(reader)
+        if found is None:
+            return None
+        x0, y0, x1, y1 = found
+        left, right = x0 * self.width // reader.width, -(-x1 * self.width // reader.width)
+        top, bottom = y0 * self.height // reader.height, -(-y1 * self.height // reader.height)
+        return left, top, right, bottom
 
     def cached_bytes(self, size: int) -> int:
         """Memory of the decoded blocks kept while windows of this size are read, which their next row needs again."""

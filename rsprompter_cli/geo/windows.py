@@ -25,7 +25,7 @@ Box = tuple[int, int, int, int]
 
 
 class SceneEdges(NamedTuple):
-    """Which sides of a window lie on the border of the scene, in the order of a box."""
+    """Which sides of a window lie where the pixels to look at end, in the order of a box."""
 
     left: bool
     top: bool
@@ -56,17 +56,25 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Overlapping windows over a scene of height x width pixels; make one with `make_grid`.
+    """Overlapping windows over height x width pixels of a scene; make one with `make_grid`.
 
-    size: side of a window in pixels; a scene smaller than that has one smaller window.
+    size: side of a window in pixels; what is smaller than that has one smaller window.
     overlap_px: pixels that neighbours share; the last of a row or column shares more, because
-        it is shifted inside to end at the scene's edge.
+        it is shifted inside to end where the pixels to look at end.
+    top, left: first row and column of the scene that is looked at; beyond the windows there is nothing to find.
     """
 
     height: int
     width: int
     size: int
     overlap_px: int
+    top: int = 0
+    left: int = 0
+
+    @property
+    def extent(self) -> Box:
+        """(x0, y0, x1, y1), what the windows cover."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
 
     @cached_property
     def rows(self) -> int:
@@ -98,7 +106,7 @@ class WindowGrid:
         """
         if not (0 <= row < self.rows and 0 <= col < self.cols):
             raise IndexError(f"window ({row}, {col}) of a grid of {self.rows} x {self.cols}")
-        top, left = self._start(row, self.height), self._start(col, self.width)
+        top, left = self.top + self._start(row, self.height), self.left + self._start(col, self.width)
         return Window(row, col, top, left, min(self.size, self.height), min(self.size, self.width))
 
     def window_at(self, index: int) -> Window:
@@ -120,7 +128,7 @@ class WindowGrid:
         """
         y0, y1 = self._core(window.row, self.rows, self.height)
         x0, x1 = self._core(window.col, self.cols, self.width)
-        return x0, y0, x1, y1
+        return self.left + x0, self.top + y0, self.left + x1, self.top + y1
 
     def boxes(self, windows: np.ndarray) -> np.ndarray:
         """int64 [N, 4]: the boxes of windows, given by their positions [N] in the row-major order."""
@@ -133,13 +141,12 @@ class WindowGrid:
         return np.concatenate([self._col_spans[cols], self._row_spans[rows]], axis=1)[:, [2, 6, 3, 7]]
 
     def row_top(self, row: int) -> int:
-        """First pixel of a row of windows; `height` for a row beyond the last."""
-        return self._start(row, self.height) if row < self.rows else self.height
+        """First pixel of a row of windows; where they end for a row beyond the last."""
+        return self.top + (self._start(row, self.height) if row < self.rows else self.height)
 
     def scene_edges(self, window: Window) -> SceneEdges:
         """Which sides of the window nothing lies beyond."""
-        x0, y0, x1, y1 = window.box
-        return SceneEdges(x0 == 0, y0 == 0, x1 == self.width, y1 == self.height)
+        return SceneEdges(*(side == end for side, end in zip(window.box, self.extent, strict=True)))
 
     def overlapping(self, window: Window) -> Iterator[Window]:
         """The other windows that share pixels with this one, in row-major order."""
@@ -150,11 +157,11 @@ class WindowGrid:
 
     @cached_property
     def _row_spans(self) -> np.ndarray:
-        return self._spans(self.rows, self.height)
+        return self.top + self._spans(self.rows, self.height)
 
     @cached_property
     def _col_spans(self) -> np.ndarray:
-        return self._spans(self.cols, self.width)
+        return self.left + self._spans(self.cols, self.width)
 
     def _spans(self, count: int, length: int) -> np.ndarray:
         """int64 [count, 4]: start, end, start of the core and end of the core of each window along one axis."""
@@ -181,12 +188,15 @@ class WindowGrid:
         return [other for other in around if abs(self._start(other, length) - start) < self.size]
 
 
-def make_grid(height: int, width: int, *, size: int, overlap: float = OVERLAP) -> WindowGrid:
-    """Lay windows over a scene.
+def make_grid(
+    height: int, width: int, *, size: int, overlap: float = OVERLAP, top: int = 0, left: int = 0
+) -> WindowGrid:
+    """Lay windows over a scene, or the part of it with something to look at.
 
     Args:
         height, width: pixels of the working grid, at least 1.
         size: side of a window in pixels, at least 1.
+        top, left: where the pixels begin.
         overlap: share of a window that it has in common with its neighbour, 0 <= overlap < 0.5.
 
     Raises:
@@ -198,7 +208,7 @@ def make_grid(height: int, width: int, *, size: int, overlap: float = OVERLAP) -
         raise UsageError(f"window size {size} px: at least 1")
     if not 0 <= overlap < MAX_OVERLAP:
         raise UsageError(f"--overlap {overlap}: at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes")
-    return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2))
+    return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2), top, left)
 
 
 def _count(length: int, size: int, stride: int) -> int:

@@ -89,7 +89,7 @@ class AreaOfInterest:
     def _goes_on(self, polygon: Any) -> bool:
         """Whether an object reaches ground that only windows which were not read answer for."""
         grid, stride = self._grid, self._grid.size - self._grid.overlap_px
-        x0, y0, x1, y1 = polygon.bounds
+        x0, y0, x1, y1 = polygon.bounds - np.array([grid.left, grid.top, grid.left, grid.top])
         around = shapely.buffer(polygon, 1.0, quad_segs=1)
         for row in range(max(0, int(y0 // stride) - 2), min(grid.rows, int(y1 // stride) + 2)):
             for col in range(max(0, int(x0 // stride) - 2), min(grid.cols, int(x1 // stride) + 2)):

@@ -61,14 +61,17 @@ class Reading:
         )
 
     def windows(self, scene: Scene, meta: CheckpointMeta | None) -> WindowGrid:
-        """The windows over a scene.
+        """The windows over a scene, laid from where its valid pixels begin: a collar of nothing changes no polygon.
 
         Raises:
+            InputError: the file is damaged at its borders.
             ResourceError: more than `max_windows`.
             UsageError: `overlap` out of range.
         """
         size = window_size(scene, meta, native=self.native)
-        grid = make_grid(scene.height, scene.width, size=size, overlap=self.overlap)
+        found = None if goes_whole(scene, meta, native=self.native) else scene.data_box()
+        x0, y0, x1, y1 = found or (0, 0, scene.width, scene.height)
+        grid = make_grid(y1 - y0, x1 - x0, size=size, overlap=self.overlap, top=y0, left=x0)
         grid.check_count(self.max_windows)
         return grid
 

@@ -91,7 +91,7 @@ def predict_scene(
     Args:
         source: a raster or picture file.
         out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
-            None plans without reading pixels.
+            None plans, and finds nothing.
         options: how; None takes the defaults.
         model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
             None for the bundled one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,6 +74,25 @@ def test_scene_edges_are_where_nothing_lies_beyond(grid: WindowGrid) -> None:
     for window in itertools.islice(grid.windows(), 100):
         edges = grid.scene_edges(window)
         assert edges == (window.col == 0, window.row == 0, window.col == grid.cols - 1, window.row == grid.rows - 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(grids, st.integers(0, 50), st.integers(0, 50))
+def test_a_grid_that_begins_elsewhere_is_the_same_one_there(grid: WindowGrid, top: int, left: int) -> None:
+    moved = replace(grid, top=top, left=left)
+    shift = np.array([left, top, left, top])
+    numbers = np.arange(len(grid))
+    assert (moved.boxes(numbers) == grid.boxes(numbers) + shift).all()
+    assert (moved.cores(numbers) == grid.cores(numbers) + shift).all()
+    assert moved.extent == tuple(np.array(grid.extent) + shift)
+    for one, other in itertools.islice(zip(grid.windows(), moved.windows(), strict=True), 100):
+        assert (
+            other.box == tuple(np.array(one.box) + shift) == tuple(moved.boxes(numbers)[moved.cols * one.row + one.col])
+        )
+        assert moved.core(other) == tuple(np.array(grid.core(one)) + shift)
+        assert moved.scene_edges(other) == grid.scene_edges(one)
+        assert moved.row_top(one.row) == other.top
+    assert moved.row_top(grid.rows) == top + grid.height
 
 
 def test_known_grid() -> None:

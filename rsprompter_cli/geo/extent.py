@@ -1,0 +1,91 @@
+"""Where the pixels of a raster begin and end: many lie in a collar of nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rsprompter_cli.geo.pixels import PixelReader
+from rsprompter_cli.geo.windows import Box
+
+_STEP = 256
+"""Rows or columns looked at together, at least."""
+
+_PIECE = 1 << 20
+"""Pixels decoded at a time, where one line of blocks does not hold more."""
+
+
+def valid_extent(reader: PixelReader) -> Box | None:
+    """The box around the valid pixels of one level of a raster.
+
+    It is looked for from each side inwards: what is decoded is the collar and the first lines behind it. Blocks that
+    were never stored are passed over, and a file that cannot say that a pixel is not valid is not read at all.
+
+    Returns:
+        (x0, y0, x1, y1) in pixels of the level; None where no pixel is valid.
+
+    Raises:
+        InputError: the file is damaged where it was read.
+    """
+    height, width = reader.height, reader.width
+    if not reader.may_be_empty:
+        return 0, 0, width, height
+    rows, cols = _spans(height, reader.block_height), _spans(width, reader.block_width)
+    top = _outermost(reader, [(span, (0, width)) for span in rows], axis=0, last=False)
+    if top is None:
+        return None
+    bottom = _outermost(reader, [(span, (0, width)) for span in reversed(rows)], axis=0, last=True)
+    assert bottom is not None, "there is a valid row"
+    inside = (top, bottom + 1)
+    left = _outermost(reader, [(inside, span) for span in cols], axis=1, last=False)
+    right = _outermost(reader, [(inside, span) for span in reversed(cols)], axis=1, last=True)
+    assert left is not None, "there is a valid row"
+    assert right is not None, "there is a valid row"
+    return left, top, right + 1, bottom + 1
+
+
+Span = tuple[int, int]
+"""First and one past the last row or column."""
+
+
+def _spans(length: int, block: int) -> list[Span]:
+    """Whole blocks of at least _STEP rows or columns."""
+    step = block * -(-_STEP // block)
+    return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _outermost(reader: PixelReader, areas: Sequence[tuple[Span, Span]], *, axis: int, last: bool) -> int | None:
+    """The first, or last, valid row (axis 0) or column (axis 1) of the first of some areas that has one."""
+    found = (_valid_line(reader, rows, cols, axis=axis, last=last) for rows, cols in areas)
+    return next((line for line in found if line is not None), None)
+
+
+def _valid_line(reader: PixelReader, rows: Span, cols: Span, *, axis: int, last: bool) -> int | None:
+    """The first, or last, row (axis 0) or column (axis 1) of an area that has a valid pixel, in pixels of the level."""
+    start, end = (rows, cols)[axis]
+    best: int | None = None
+    for top, left, height, width in _pieces(reader, rows, cols, axis):
+        if not reader.may_have_data(top, left, height, width):
+            continue
+        valid = reader.valid(top, left, height, width, cache=reader.cache_bytes(height))
+        lines = np.ones(end - start, bool) if valid is None else valid.any(axis=1 - axis)
+        if not lines.any():
+            continue
+        found = end - 1 - int(lines[::-1].argmax()) if last else start + int(lines.argmax())
+        best = found if best is None else (max if last else min)(best, found)
+        if best == (end - 1 if last else start):  # nothing can lie further out
+            break
+    return best
+
+
+def _pieces(reader: PixelReader, rows: Span, cols: Span, axis: int) -> list[tuple[int, int, int, int]]:
+    """(top, left, height, width) of the parts that an area is read in, one after the other across `axis`."""
+    start, end = (cols, rows)[axis]
+    thickness = (rows, cols)[axis][1] - (rows, cols)[axis][0]
+    block = (reader.block_width, reader.block_height)[axis]
+    step = block * max(1, _PIECE // thickness // block)
+    pieces = [(at, min(at + step, end)) for at in range(start, end, step)]
+    if axis == 0:
+        return [(rows[0], a, rows[1] - rows[0], b - a) for a, b in pieces]
+    return [(a, cols[0], b - a, cols[1] - cols[0]) for a, b in pieces]
