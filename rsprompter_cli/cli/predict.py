@@ -163,10 +163,13 @@ def predict_command(
     rsp predict scenes/ --out all.gpkg
     """
     _check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    from rsprompter_cli.predict.many_outputs import scene_file
     from rsprompter_cli.predict.scene_list import means_many
 
     # What can be refused is refused before torch is imported, which takes seconds.
     many = format is not None or means_many(sources)
+    if not many and shard is None:
+        out = scene_file(sources[0], out)
     if many:
         _check_many(sources, out, prompts, shard, format=format, allow_vrt=allow_vrt, remote=remote)
     else:
