@@ -21,6 +21,7 @@ from typing import Any
 from rsprompter_cli import __version__
 from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, some
 from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, read_footprints
+from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import OffTheSceneError
 from rsprompter_cli.predict.chosen import Chosen, files_of, load_chosen, meta_of
@@ -313,6 +314,7 @@ class _Run:
         if not parts:
             return 0
         ledger.begin(WHOLE, outputs.out)
+        remove_leftovers(outputs.out)
         if coco:
             named = zip(loaded.meta.category_ids, loaded.meta.class_names, strict=True)
             categories = [{"id": int(i), "name": name} for i, name in named]
