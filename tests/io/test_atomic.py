@@ -300,7 +300,7 @@ def test_existing_output_is_refused_unless_told(tmp_path: Path) -> None:
 
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     mine = [".a.0123abcd.tmp.gpkg", ".a.deadbeef.tmp.gpkg"]
-    others = [".a.0123abcd.tmp", ".a.0123abcd.tmp.fgb", ".ab.0123abcd.tmp.gpkg", ".a.0123abcg.tmp.gpkg", ".a.gpkg.journal"]
+    others = [".a.0123abcd.tmp", ".a.0123abcd.tmp.fgb", ".ab.0123abcd.tmp.gpkg", ".a.0123abcg.tmp.gpkg"]
     for name in (*mine, *others, "a.gpkg", "a.0123abcd.tmp.gpkg"):
         (tmp_path / name).write_text("x")
     remove_leftovers(tmp_path / "a.gpkg")

@@ -72,7 +72,8 @@ def serving() -> Iterator[Ranges]:
                 first, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
                 status, part = 206, content[first : last + 1]
                 headers = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-            self._head(status, part if send else None, {**headers, **state.heads.get(path, {}), "Accept-Ranges": "bytes"}, len(part))
+            headers = {**headers, **state.heads.get(path, {}), "Accept-Ranges": "bytes"}
+            self._head(status, part if send else None, headers, len(part))
 
         def _head(self, status: int, body: bytes | None, headers: dict[str, str], length: int | None = None) -> None:
             self.send_response(status)
