@@ -128,9 +128,8 @@ def evaluate_polygons(
     true = read_footprints(truth, columns=[class_column or CLASS_COLUMN])
     values = _scores_of(found, Path(pred), score_column, needed=score is not None)
     used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
-    layers = {str(pred): found, str(truth): true}
-    _refuse_swapped(layers)
-    crs = _local_crs(layers)
+    _refuse_swapped(str(pred), found, str(truth), true)
+    crs = _local_crs({str(pred): found, str(truth): true})
     border = None if aoi is None or crs is None else _read_aoi(Path(aoi), crs)
     if crs is not None:
         found, true = (
@@ -260,9 +259,8 @@ def _local_crs(layers: Mapping[str, Footprints]) -> str | None:
     return local_equal_area(placed) if placed else None
 
 
-def _refuse_swapped(layers: Mapping[str, Footprints]) -> None:
+def _refuse_swapped(one: str, here: Footprints, other: str, there: Footprints) -> None:
     """Raise InputError where two layers lie apart and would not if x and y of one of them changed places."""
-    (one, here), (other, there) = layers.items()
     if not len(here) or not len(there) or _touch(_ground(here), _ground(there)):
         return
     swapped = []

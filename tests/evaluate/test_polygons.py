@@ -267,12 +267,12 @@ def flipped(path: Path, epsg: int, out: str) -> Path:
     return path.with_name(out)
 
 
-.mark.parametrize(("epsg", "suffix"), [(4326, ".geojson"), (4326, ".gpkg"), (4326, ".shp"), (32633, ".fgb")])
+@pytest.mark.parametrize(("epsg", "suffix"), [(4326, ".geojson"), (4326, ".gpkg"), (4326, ".shp"), (32633, ".fgb")])
 def test_swapped_axes_are_one_line(tmp_path: Path, epsg: int, suffix: str) -> None:
     truth = write_layer(tmp_path / "truth.gpkg", TOWN, epsg=3857)
     pred = flipped(write_layer(tmp_path / "right.geojson", FOUND), epsg, f"pred{suffix}")
     for pair in ((pred, truth), (truth, pred)):
-        with pytest.raises(InputError, match="lie apart, but would not with x and y of .*pred.* swapped") as caught:
+        with pytest.raises(InputError, match=r"lie apart, but would not with x and y of .*pred.* swapped") as caught:
             evaluate_polygons(*pair)
         assert "\n" not in str(caught.value)
         assert "truth.gpkg swapped" not in str(caught.value)

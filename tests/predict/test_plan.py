@@ -117,7 +117,7 @@ def test_formats():
 
 @pytest.mark.parametrize(
     ("height", "width", "gsd", "told"),
-    [(300, 12, None, True), (1, 1, None, True), (16, 16, None, False), (60, 60, 8.0, True)],
+    [(300, 12, None, True), (1, 1, None, True), (16, 16, None, False), (60, 60, 4.0, True)],
 )
 def test_scenes_too_small_for_an_object_are_said(tmp_path, caplog, height, width, gsd, told):
     path = write_scene(tmp_path / "small.tif", paint(height, width, {}), gsd=0.5 if gsd is None else 1.0)

@@ -142,7 +142,7 @@ scenes = given(
     blobs=st.lists(blob, max_size=12),
     count=st.integers(1, 14),
     batches=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    overlap=st.sampled_from([0.0, 0.1, 0.25, 0.5]),
+    overlap=st.sampled_from([0.0, 0.1, 0.25, 0.45]),
     order=st.randoms(use_true_random=False),
 )
 
