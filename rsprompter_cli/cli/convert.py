@@ -75,8 +75,9 @@ def whu2coco_command(
         print_json(asdict(report))
         return
     for file in report.files:
-        typer.echo(f"{report.outcome}: {file}")
-    typer.echo(f"{report.images} images, {report.instances} buildings, {report.skipped} files that are no pictures")
+        typer.echo(f"{report.outcome}: {file}", err=True)
+    found = f"{report.images} images, {report.instances} buildings, {report.skipped} files that are no pictures"
+    typer.echo(found, err=True)
 
 
 @app.command("vector2coco")
@@ -168,8 +169,8 @@ def _print_set(report: VectorReport) -> None:
     rows = [{key: value for key, value in asdict(scene).items() if key != "labels"} for scene in report.scenes]
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     for name, (images, instances) in report.splits.items():
-        typer.echo(f"{name}: {images} tiles, {instances} instances")
-    typer.echo(f"{report.outcome}: {report.out}")
+        typer.echo(f"{name}: {images} tiles, {instances} instances", err=True)
+    typer.echo(f"{report.outcome}: {report.out}", err=True)
 
 
 @app.command("coco2vector")
@@ -207,4 +208,4 @@ def coco2vector_command(
     if as_json:
         print_json(asdict(report))
     else:
-        typer.echo(f"{report.outcome}: {report.out}, {report.features} features, {report.left_out} left out")
+        typer.echo(f"{report.outcome}: {report.out}, {report.features} features, {report.left_out} left out", err=True)

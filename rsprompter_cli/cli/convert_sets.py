@@ -135,8 +135,8 @@ def coco2yolo_command(
         return
     _print_counts(report.splits, report.left_out)
     if report.joined:
-        typer.echo(f"{report.joined} objects with holes or several parts, joined by channels")
-    typer.echo(f"{report.outcome}: {report.out / 'data.yaml'}")
+        typer.echo(f"{report.joined} objects with holes or several parts, joined by channels", err=True)
+    typer.echo(f"{report.outcome}: {report.out / 'data.yaml'}", err=True)
 
 
 def yolo2coco_command(
@@ -205,13 +205,13 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
         return
     _print_counts(report.splits, report.left_out)
     if report.skipped:
-        typer.echo(f"{report.skipped} files that are no pictures or labels")
-    typer.echo(f"classes: {', '.join(report.classes)}")
-    typer.echo(f"{report.outcome}: {report.out}")
+        typer.echo(f"{report.skipped} files that are no pictures or labels", err=True)
+    typer.echo(f"classes: {', '.join(report.classes)}", err=True)
+    typer.echo(f"{report.outcome}: {report.out}", err=True)
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
-        typer.echo(f"{name}: {images} images, {instances} instances")
+        typer.echo(f"{name}: {images} images, {instances} instances", err=True)
     for reason, names in left_out.items():
-        typer.echo(f"left out: {len(names)} {reason}")
+        typer.echo(f"left out: {len(names)} {reason}", err=True)

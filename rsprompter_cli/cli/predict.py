@@ -170,9 +170,7 @@ def predict_command(
     if many:
         _check_many(sources, out, prompts, shard, format=format, allow_vrt=allow_vrt, remote=remote)
     else:
-        _check_one(
-            sources[0], None if shard is not None else out, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite
-        )
+        out = _check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
@@ -266,13 +264,19 @@ def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json
         typer.echo(result.summary(), err=not dry_run)
 
 
-def _check_one(source: str, out: Path | None, *, allow_vrt: bool, remote: bool, overwrite: bool) -> None:
-    """Raise an error for a scene that is none, or an output that may not be written."""
+def _check_one(
+    source: str, out: Path | None, shard: str | None, *, allow_vrt: bool, remote: bool, overwrite: bool
+) -> Path | None:
+    """Where the objects of one scene go; an error for a scene that is none, or an output that may not be written."""
     from rsprompter_cli.geo.guard import resolve_source
+    from rsprompter_cli.predict.many_outputs import scene_file
     from rsprompter_cli.predict.outputs import claim_output
 
     resolve_source(source, allow_vrt=allow_vrt, remote=remote)
-    claim_output(out, [source], overwrite=overwrite)
+    if shard is None:
+        out = scene_file(source, out)
+        claim_output(out, [source], overwrite=overwrite)
+    return out
 
 
 def _check_many(

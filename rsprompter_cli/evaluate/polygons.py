@@ -15,8 +15,8 @@ import shapely
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.lonlat import local_equal_area
+from rsprompter_cli.geo.layers import WGS84, open_layer
+from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.vector import Footprints, class_name_of, move_footprints, read_footprints
 
@@ -120,7 +120,7 @@ def evaluate_polygons(
         aoi: a vector file whose polygons limit what is compared.
 
     Raises:
-        InputError: a file that cannot be read or placed, or a score that is no number.
+        InputError: a file that cannot be read or placed, one whose x and y are swapped, or a score that is no number.
         UsageError: no such attribute, or a number out of range.
     """
     limits = _check_options(iou, score, sizes)
@@ -128,6 +128,7 @@ def evaluate_polygons(
     true = read_footprints(truth, columns=[class_column or CLASS_COLUMN])
     values = _scores_of(found, Path(pred), score_column, needed=score is not None)
     used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
+    _refuse_swapped(str(pred), found, str(truth), true)
     crs = _local_crs({str(pred): found, str(truth): true})
     border = None if aoi is None or crs is None else _read_aoi(Path(aoi), crs)
     if crs is not None:
@@ -256,6 +257,38 @@ def _local_crs(layers: Mapping[str, Footprints]) -> str | None:
                 )
             placed[name] = (layer.polygons, layer.crs_wkt)
     return local_equal_area(placed) if placed else None
+
+
+def _refuse_swapped(one: str, here: Footprints, other: str, there: Footprints) -> None:
+    """Raise InputError where two layers lie apart and would not if x and y of one of them changed places."""
+    if not len(here) or not len(there) or _touch(_ground(here), _ground(there)):
+        return
+    swapped = []
+    if _touch(_ground(here, swapped=True), _ground(there)):
+        swapped.append(one)
+    if _touch(_ground(here), _ground(there, swapped=True)):
+        swapped.append(other)
+    if swapped:
+        raise InputError(
+            f"{one} and {other} lie apart, but would not with x and y of {' or '.join(swapped)} swapped",
+            "longitude, or easting, comes first; QGIS, for one, has 'Swap X and Y coordinates'",
+        )
+
+
+def _ground(layer: Footprints, *, swapped: bool = False) -> Any:
+    """The bounds of a layer as a polygon in degrees; None where they have no place there."""
+    west, south, east, north = shapely.total_bounds(layer.polygons)
+    extent = shapely.box(south, west, north, east) if swapped else shapely.box(west, south, east, north)
+    if layer.crs_wkt is None:
+        return None
+    try:
+        return reproject([shapely.segmentize(extent, max(east - west, north - south) / 16)], layer.crs_wkt, WGS84)[0]
+    except InputError:
+        return None
+
+
+def _touch(one: Any, other: Any) -> bool:
+    return one is not None and other is not None and bool(shapely.intersects(one.envelope, other.envelope))
 
 
 def _read_aoi(path: Path, crs: str) -> Any:

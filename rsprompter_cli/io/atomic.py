@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -186,6 +187,25 @@ def check_writable(path: str | Path) -> None:
 def temporary_beside(path: Path, suffix: str = "") -> Path:
     """A new name in the folder of `path`, for what is to become `path`; not too long where that of `path` is not."""
     return path.with_name(f".{path.stem[:_KEPT]}.{secrets.token_hex(4)}.tmp{suffix}")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left; for its only writer.
+
+    Of a long name nothing is, for its temporary names may be those of another one.
+    """
+    if len(path.stem) > _KEPT:
+        return
+    mark = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp({re.escape(path.suffix)})?")
+    with suppress(OSError):
+        for one in path.parent.iterdir():
+            found = mark.fullmatch(one.name)
+            if found is None or (found[1] is None and path.suffix != ".shp"):  # only Shapefiles are written in a folder
+                continue
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink()
 
 
 def hidden_beside(path: Path, suffix: str) -> Path:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import hidden_beside
+from rsprompter_cli.io.atomic import hidden_beside, remove_leftovers
 
 
 class OutputLock:
-    """The lock of an output that is in the works: a hidden file beside it, which goes when it is released."""
+    """The lock of an output that is in the works: a hidden file beside it, which goes when it is released.
+
+    Where a process that held it was killed, what that has left of the output is removed.
+    """
 
     def __init__(self, beside: Path, *, shown: str | Path) -> None:
         """Take the lock, and make the folder that it lies in.
@@ -27,6 +31,7 @@ class OutputLock:
         try:
             beside.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(hidden_beside(beside, ".lock"))
+            killed = os.path.exists(self._lock.lock_file)
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise OutputError(
@@ -34,6 +39,8 @@ class OutputLock:
             ) from error
         except OSError as error:
             raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error
+        if killed:
+            remove_leftovers(beside)
 
     def release(self) -> None:
         """Let others have it."""

@@ -10,14 +10,19 @@ from typing import Any
 import torch
 
 from rsprompter_cli import __version__
+from rsprompter_cli.geo import guard
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
+from rsprompter_cli.io.remote import remote_facts
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import AreaOfInterest
 from rsprompter_cli.predict.options import PredictOptions
 
 _SAMPLE = 1 << 16
 """Bytes read at the start and at the end of a file, and of each tensor of a model."""
+
+FIRST_ANSWER = 15.0
+"""Seconds that a server may take to give one byte of a file."""
 
 
 def run_identity(
@@ -60,10 +65,20 @@ def run_identity(
 
 
 def file_facts(source: str | Path) -> dict[str, Any]:
-    """What tells a file from another one of that name, without reading all of it."""
+    """What tells a file from another one of that name, without reading all of it.
+
+    Of one behind an https address that is what its server says of it; of one in a bucket (s3) the address alone.
+
+    Raises:
+        InputError: the server does not answer.
+    """
     path = Path(source)
     if not path.is_file():
-        return {"address": str(source)}
+        address = str(source)
+        web = address.lower().startswith(("https://", "http://"))
+        return {"address": address} | (
+            remote_facts(address, timeout=FIRST_ANSWER, retries=guard.HTTP_RETRIES) if web else {}
+        )
     facts = path.stat()
     with path.open("rb") as file:
         ends = hashlib.sha256(file.read(_SAMPLE))

@@ -89,7 +89,7 @@ class Journal:
         damaged: it would fail again at the same place.
         """
         try:
-            if isinstance(error, InputError) and "bytes" in self._identity["input"]:
+            if isinstance(error, InputError) and "address" not in self._identity["input"]:
                 self.remove()
             if error is not None and (self._file is not None or kind is KeyboardInterrupt):
                 self.flush()
@@ -153,6 +153,7 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
+        self._waiting = self._waiting or [b""]  # of no windows there is a journal too
         self.flush()
         if self._file is not None:
             self._file.close()

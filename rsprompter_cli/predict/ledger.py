@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,6 +19,9 @@ from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.journal import identity_difference
 
 _KIND = "rsp scenes 1"
+
+WHOLE = ""
+"""Stands for the merged file of all scenes; no scene is called so."""
 
 
 class Ledger:
@@ -42,7 +45,7 @@ class Ledger:
         self.path, self.ended = path, False
         self._identity = json.loads(json.dumps(identity))
         self._done: dict[str, dict[str, Any]] = {}
-        self._begun: set[str] = set()
+        self._begun: dict[str, str] = {}  # names of outputs by scene
         self._file: IO[bytes] | None = None
         self._lock = OutputLock(path, shown=shown)
         try:
@@ -66,37 +69,41 @@ class Ledger:
             self._file = None
         self._lock.release()
 
-    def has_begun(self, scene: str) -> bool:
-        """Whether what lies in the place of a scene's output was made by this run."""
-        return scene in self._begun
+    def owns(self, scene: str, out: Path) -> bool:
+        """Whether what lies in the place of an output was made by this run, and not changed since.
 
-    def kept(self, scene: str, out: Path, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+        Args:
+            scene: it is of, or `WHOLE`.
+            out: its place.
+        """
+        if self._begun.get(scene) != out.name:
+            return False
+        done = self._done.get(scene)
+        return done is None or _state(out) in (None, done["file"])
+
+    def kept(self, scene: str, out: Path, facts: Callable[[], Mapping[str, Any] | None]) -> dict[str, Any] | None:
         """What `finish` was told of a scene whose output is still there as it was made; None to make it again.
 
         Args:
             out: its output.
-            facts: of its file, as it is now.
+            facts: gives those of its file, as it is now; only asked where they decide.
         """
         done = self._done.get(scene)
-        if done is None or done["out"] != out.name or done["facts"] != json.loads(json.dumps(facts)):
-            return None
-        try:
-            there = out.stat()
-        except OSError:
+        if done is None or done["out"] != out.name or done["file"] != _state(out):
             return None
         found: dict[str, Any] = done["result"]
-        return found if [there.st_size, there.st_mtime_ns] == done["file"] else None
+        return found if done["facts"] == json.loads(json.dumps(facts())) else None
 
-    def begin(self, scene: str) -> None:
-        """A scene is next, and the place of its output is free or may be taken."""
-        if scene not in self._begun:
-            self._begun.add(scene)
-            self._write({"begin": scene})
+    def begin(self, scene: str, out: Path) -> None:
+        """The output of a scene, or of `WHOLE`, is next, and its place is free or may be taken."""
+        if scene in self._done or self._begun.get(scene) != out.name:
+            line = {"begin": scene, "out": out.name}
+            self._take(line)
+            self._write(line)
 
     def finish(self, scene: str, out: Path, facts: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """The output of a scene is there; `result` is what `kept` then gives."""
-        there = out.stat()
-        file = [there.st_size, there.st_mtime_ns]
+        file = _state(out)
         self._write({"done": scene, "out": out.name, "facts": facts, "file": file, "result": result})
 
     def end(self) -> None:
@@ -143,17 +150,26 @@ class Ledger:
                 "go on with the command it was begun with, name another output, or pass --overwrite to start over",
             )
         if first["run"] != self._identity or (self.ended and overwrite):
-            self._done, self._begun, self.ended = {}, set(), False
+            self._done, self._begun, self.ended = {}, {}, False
             return 0
         return end
 
     def _take(self, line: Mapping[str, Any]) -> None:
         self.ended = "end" in line
         if "begin" in line:
-            self._begun.add(line["begin"])
+            self._begun[line["begin"]] = line.get("out", "")
             self._done.pop(line["begin"], None)
         elif "done" in line:
             self._done[line["done"]] = dict(line)
+
+
+def _state(path: Path) -> list[int] | None:
+    """What tells a file from what it was before; None where there is none."""
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return [there.st_size, there.st_mtime_ns]
 
 
 def _is_torn(file: IO[bytes]) -> bool:

@@ -10,22 +10,24 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rsprompter_cli import __version__
 from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, some
 from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, read_footprints
+from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import OffTheSceneError
 from rsprompter_cli.predict.chosen import Chosen, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels
 from rsprompter_cli.predict.identity import file_facts, model_digest
-from rsprompter_cli.predict.ledger import Ledger
+from rsprompter_cli.predict.ledger import WHOLE, Ledger
 from rsprompter_cli.predict.many_outputs import Layout, ManyOutputs, plan_outputs
 from rsprompter_cli.predict.merged import Part, write_merged_coco, write_merged_layer
 from rsprompter_cli.predict.meter import Meter, Stage
@@ -104,7 +106,10 @@ class ManyPrediction:
         """Raise PartlyDoneError when a scene failed."""
         if self.failed:
             count = f"{len(self.failed)} of {len(self.scenes)} scenes failed"
-            raise PartlyDoneError(f"{count}: {some(one.source for one in self.failed)}", "the reasons are above")
+            raise PartlyDoneError(
+                f"{count}: {some(one.source for one in self.failed)}",
+                "the reasons are above; the same command again does these alone",
+            )
 
     def summary(self) -> str:
         """One line for people; of a dry run a line for each scene too."""
@@ -160,7 +165,9 @@ def predict_scenes(
     options = (options or PredictOptions()).changed(**changes)
     options.check()
     if options.preview is not None:
-        raise UsageError("--preview: a map shows one scene", "leave it away, or predict that scene alone")
+        raise UsageError(
+            "--preview: a map shows one scene", "leave it away, or predict that scene alone, with --out FILE"
+        )
     scenes = list_scenes(
         [str(source) for source in sources], allow_vrt=options.reading.allow_vrt, remote=options.reading.remote
     )
@@ -225,10 +232,7 @@ class _Run:
             shown = outputs.out
             ledger = stack.enter_context(Ledger(outputs.ledger, identity, overwrite=options.overwrite, shown=shown))
             kept = self._kept(ledger)
-            free = [
-                place for place, scene in enumerate(outputs.scenes) if not (scene in kept or ledger.has_begun(scene))
-            ]
-            outputs.claim(read, overwrite=options.overwrite, only=free)
+            outputs.claim(read, overwrite=options.overwrite, only=self._not_mine(kept, ledger))
             found = [
                 kept[scene] if scene in kept else self._scene(place, loaded, ledger)
                 for place, scene in enumerate(outputs.scenes)
@@ -237,22 +241,29 @@ class _Run:
             self._refuse_all_outside(found)
             if outputs.layout is Layout.MERGED:
                 with self.meter.stage(Stage.WRITING):
-                    objects = self._merge(found, loaded)
+                    objects = self._merge(found, loaded, ledger)
             result = ManyPrediction(outputs.out, tuple(found), objects, time.perf_counter() - self.start)
             if not result.failed:
                 ledger.end()
             if options.report is not None:
                 self._report(result, warnings)
         if outputs.parts is not None and not result.failed:
-            shutil.rmtree(outputs.parts, ignore_errors=True)
+            _tidy(outputs.parts, outputs.ledger)
         return result
+
+    def _not_mine(self, kept: Mapping[str, SceneOutcome], ledger: Ledger) -> list[Path]:
+        """Outputs that are to be written in a place that holds nothing of this run."""
+        outputs = self.outputs
+        if outputs.layout is Layout.MERGED:
+            return [] if ledger.owns(WHOLE, outputs.out) else [outputs.out]
+        each = zip(outputs.scenes, outputs.files, strict=True)
+        return [out for scene, out in each if scene not in kept and not ledger.owns(scene, out)]
 
     def _kept(self, ledger: Ledger) -> dict[str, SceneOutcome]:
         """The scenes that an earlier run has done."""
         outputs, found = self.outputs, {}
         for scene, out in zip(outputs.scenes, outputs.files, strict=True):
-            facts = _facts(scene)
-            result = None if facts is None else ledger.kept(scene, out, facts)
+            result = ledger.kept(scene, out, partial(_facts_now, scene))
             if result is not None:
                 own = out if outputs.layout is Layout.FOLDER else None
                 found[scene] = SceneOutcome(scene, State.KEPT, own, result["objects"], result["windows"])
@@ -265,10 +276,10 @@ class _Run:
         meter = Meter()
         self.on_scene(place + 1, len(outputs.scenes), meter)
         # What lies there was made by this run, or may be replaced.
-        mine = self.options.overwrite or outputs.layout is Layout.MERGED or ledger.has_begun(scene)
-        facts = _facts(scene)
+        mine = self.options.overwrite or outputs.layout is Layout.MERGED or ledger.owns(scene, out)
         try:
-            ledger.begin(scene)
+            facts = _facts(scene)  # before it is read: what changes meanwhile is seen the next time
+            ledger.begin(scene, out)
             options = replace(self.options, overwrite=mine, report=None, output=self._output())
             done = predict_scene(scene, out, options, model=loaded, progress=self.progress, meter=meter)
         except OffTheSceneError:
@@ -293,7 +304,7 @@ class _Run:
                 "is its coordinate reference system right?",
             )
 
-    def _merge(self, found: Sequence[SceneOutcome], loaded: LoadedModel) -> int:
+    def _merge(self, found: Sequence[SceneOutcome], loaded: LoadedModel, ledger: Ledger) -> int:
         outputs, there = self.outputs, (State.DONE, State.KEPT)
         coco = outputs.kind is OutputKind.COCO
         names = common_names(outputs.scenes) if coco else outputs.scenes
@@ -302,10 +313,16 @@ class _Run:
         ]
         if not parts:
             return 0
-        if not coco:
-            return write_merged_layer(outputs.out, parts)
-        named = zip(loaded.meta.category_ids, loaded.meta.class_names, strict=True)
-        return write_merged_coco(outputs.out, parts, [{"id": int(i), "name": name} for i, name in named])
+        ledger.begin(WHOLE, outputs.out)
+        remove_leftovers(outputs.out)
+        if coco:
+            named = zip(loaded.meta.category_ids, loaded.meta.class_names, strict=True)
+            categories = [{"id": int(i), "name": name} for i, name in named]
+            objects = write_merged_coco(outputs.out, parts, categories)
+        else:
+            objects = write_merged_layer(outputs.out, parts)
+        ledger.finish(WHOLE, outputs.out, {}, {})
+        return objects
 
     def _report(self, result: ManyPrediction, warnings: Sequence[str]) -> None:
         assert self.options.report is not None
@@ -319,6 +336,15 @@ class _Run:
         write_report(self.options.report, report_document(self.meter, self.options, facts=facts, warnings=warnings))
 
 
+def _tidy(parts: Path, ledger: Path) -> None:
+    """Remove a folder of parts. The ledger goes last, so that a run which is killed here is taken up all the same."""
+    with suppress(OSError):
+        for path in parts.iterdir():
+            if path != ledger:
+                path.unlink()
+    shutil.rmtree(parts, ignore_errors=True)
+
+
 def _failure(scene: str, error: InputError | ResourceError | UsageError) -> SceneOutcome:
     """A scene that failed; said at once too, for who watches."""
     _log.error("%s", error)
@@ -326,10 +352,22 @@ def _failure(scene: str, error: InputError | ResourceError | UsageError) -> Scen
 
 
 def _facts(scene: str) -> dict[str, Any] | None:
-    """What tells a scene's file from others; None when there is none that can be read."""
+    """What tells a scene's file from others; None when there is none that can be read.
+
+    Raises:
+        InputError: the server of an address does not answer.
+    """
     try:
         return file_facts(scene) if is_address(scene) or Path(scene).is_file() else None
     except OSError:
+        return None
+
+
+def _facts_now(scene: str) -> dict[str, Any] | None:
+    """The same, and None where a server does not answer: the scene is then done again, or fails."""
+    try:
+        return _facts(scene)
+    except InputError:
         return None
 
 

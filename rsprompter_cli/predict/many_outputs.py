@@ -48,21 +48,19 @@ class ManyOutputs:
         """The hidden folder of parts beside a merged file."""
         return self.ledger.parent if self.layout is Layout.MERGED else None
 
-    def claim(self, inputs: Sequence[str | Path], *, overwrite: bool, only: Sequence[int] | None = None) -> None:
+    def claim(self, inputs: Sequence[str | Path], *, overwrite: bool, only: Sequence[Path] | None = None) -> None:
         """Refuse outputs that exist or would replace something that is read.
 
         Args:
             inputs: further files and folders that are read.
-            only: places of the scenes whose files are to be free; None: of all.
+            only: outputs that are to be free; None: all.
 
         Raises:
             OutputError: one that may not be written.
         """
         real = {os.path.realpath(scene): scene for scene in self.scenes if not is_address(scene)}
-        if self.layout is Layout.MERGED:
-            wanted = [self.out]
-        else:
-            wanted = list(self.files) if only is None else [self.files[place] for place in only]
+        every = [self.out] if self.layout is Layout.MERGED else self.files
+        wanted = every if only is None else only
         if wanted:
             check_writable(wanted[0])
         for out in wanted:
@@ -71,6 +69,13 @@ class ManyOutputs:
                     refuse_existing(path, overwrite=overwrite, inputs=inputs)
                     if (scene := real.get(os.path.realpath(path))) is not None:
                         raise OutputError(f"{path} is the input {scene}", "name another output")
+
+
+def scene_file(scene: str, out: Path | None) -> Path | None:
+    """Where the objects of one scene go: `out`, or a file in it that is called as the scene where it is a folder."""
+    if out is None or out.name in ("", "..") or not os.path.isdir(out):
+        return out
+    return out / f"{output_names([scene])[0]}.{DEFAULT_FORMAT}"
 
 
 def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = None) -> ManyOutputs:
@@ -86,7 +91,7 @@ def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = No
     out = Path(out)
     if out.name in ("", ".."):  # what an empty text becomes as a path, too
         raise UsageError("--out names no file and no folder", "for instance --out polygons/ or --out all.gpkg")
-    folder = out.is_dir() or format is not None or out.suffix == ""
+    folder = os.path.isdir(out) or format is not None or out.suffix == ""
     if not folder:
         kind = output_kind(out)
         if kind is OutputKind.OVERLAY:
@@ -101,10 +106,10 @@ def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = No
     if suffix not in FORMATS:
         known = [one[1:] for one in FORMATS]
         raise UsageError(f"--format {format}: unknown", did_you_mean(suffix[1:], known))
-    if out.is_file():
+    if os.path.isfile(out):
         raise OutputError(f"{out} is a file", "name a folder, or leave --format away")
     kind = FORMATS[suffix]
-    if kind is OutputKind.OVERLAY and out.is_dir():
+    if kind is OutputKind.OVERLAY and os.path.isdir(out):
         for scene in scenes:
             if not is_address(scene) and os.path.realpath(os.path.dirname(scene) or ".") == os.path.realpath(out):
                 raise OutputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
@@ -61,13 +62,16 @@ def output_kind(path: Path) -> OutputKind:
     """The family of an output by its extension.
 
     Raises:
-        UsageError: an extension that names no known format.
+        UsageError: an extension that names no known format, or a folder.
     """
     if path.suffix == "" and path.name in ("", ".."):  # what an empty text becomes as a path, too
         raise UsageError("--out names no file", "for instance --out buildings.geojson")
+    if os.path.isdir(path):
+        raise UsageError(f"--out {path}: a folder", f"name a file in it, as in {path / 'objects.geojson'}")
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"--out {path}: unknown extension {path.suffix!r}", "known: " + " ".join(FORMATS))
+        what = f"unknown extension {path.suffix!r}" if path.suffix else "no extension that names a format"
+        raise UsageError(f"--out {path}: {what}", "known: " + " ".join(FORMATS))
     return kind
 
 

@@ -27,6 +27,9 @@ spread ones are."""
 _TILES_IN_FLIGHT = 4
 """Read ahead, in the model, being outlined, and one copy on its way."""
 
+_SMALLEST_SIDE = 16
+"""Pixels: one cell of the map that SAM's encoder makes of a picture."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScenePlan:
@@ -150,7 +153,7 @@ def plan_scene(
 ) -> ScenePlan:
     """Count windows and estimate time and memory. Decodes no pixel.
 
-    Warns of windows that share nothing.
+    Warns of windows that share nothing, and of scenes that are too small to show an object.
 
     Args:
         scene: an open scene.
@@ -165,6 +168,16 @@ def plan_scene(
         _log.warning(
             "%s: windows share nothing, so objects on their borders stay in pieces that are not joined (--overlap)",
             scene.path,
+        )
+    sizes = [(scene.native_height, scene.native_width), (scene.height, scene.width)]
+    height, width = min(sizes, key=min)
+    if min(height, width) < _SMALLEST_SIDE:
+        _log.warning(
+            "%s: %d x %d px, too small to show an object; from %d px a side one may be found",
+            scene.path,
+            width,
+            height,
+            _SMALLEST_SIDE,
         )
     asked = range(total) if total <= _COUNTED_WINDOWS else range(0, total, -(-total // _COUNTED_WINDOWS))
     inside = [index for index in asked if area is None or area.wants(grid.window_at(index))]

@@ -149,8 +149,9 @@ class ShardRunner:
         with Journal(out, identity, overwrite=self._options.overwrite) as journal:
             meter.known = journal.windows_done
             self._detect(windows, journal, meter, progress)
-            # Windows at the end that hold nothing are in no batch.
-            journal.add([], windows_done=len(windows))
+            # Those at the end that hold nothing are in no batch.
+            if journal.windows_done < len(windows):
+                journal.add([], windows_done=len(windows))
             journal.complete()
         return ShardDone(shard, len(windows), meter.counts(), meter.seconds())
 

@@ -26,7 +26,7 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     arguments += ["--mask-suffix", "_mask"]
     assert run(arguments) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines() == [
+    assert said.err.splitlines()[-5:] == [
         "train: 1 images, 6 instances",
         "val: 1 images, 6 instances",
         "left out: 1 pictures without a mask",
@@ -52,7 +52,7 @@ def test_mask2coco_of_classes(tmp_path: Path, capsys: Captured) -> None:
     assert run(arguments) == 3
     assert "holds 255" in capsys.readouterr().err
     assert run([*arguments, "--ignore", "255"]) == 0
-    assert "classes: house, road" in capsys.readouterr().out
+    assert "classes: house, road" in capsys.readouterr().err
 
 
 def test_coco2yolo_and_back(tmp_path: Path, capsys: Captured) -> None:
@@ -60,12 +60,13 @@ def test_coco2yolo_and_back(tmp_path: Path, capsys: Captured) -> None:
     yolo = str(tmp_path / "yolo")
     assert run(["convert", "coco2yolo", str(tmp_path / "coco"), "--out", yolo]) == 0
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == f"written: {tmp_path / 'yolo/data.yaml'}"
+    assert said.out == ""
+    assert said.err.splitlines()[-1] == f"written: {tmp_path / 'yolo/data.yaml'}"
     assert "no val split" in said.err
     assert run(["convert", "coco2yolo", str(tmp_path / "coco"), "--out", yolo, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
     assert run(["convert", "yolo2coco", yolo, "--out", str(tmp_path / "back")]) == 0
-    assert "written" in capsys.readouterr().out
+    assert "written" in capsys.readouterr().err
     assert run(["convert", "yolo2coco", yolo, "--out", str(tmp_path / "back"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
     assert run(["data", "check", str(tmp_path / "back")]) == 0
@@ -84,7 +85,7 @@ def test_labelme2coco(tmp_path: Path, capsys: Captured) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(5, 5, 20)), shape([[1, 1]], "point")])
     arguments = ["convert", "labelme2coco", str(root), "--out", str(tmp_path / "set"), "--split", "val"]
     assert run(arguments) == 0
-    assert "left out: 1 shapes of type point" in capsys.readouterr().out
+    assert "left out: 1 shapes of type point" in capsys.readouterr().err
     assert run([*arguments, "--classes", "tank"]) == 3
     assert run([*arguments, "--embedded"]) == 3
     assert run(["data", "check", str(tmp_path / "set")]) == 0

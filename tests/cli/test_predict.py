@@ -72,6 +72,26 @@ def report_classes(model: Path) -> list[str]:
     return list(json.loads((model / "meta.json").read_text())["class_names"])
 
 
+def test_into_a_folder_goes_a_file_of_the_name_of_the_scene(
+    model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "polygons"
+    command = ["predict", str(scene), "--out", str(out), "--model", str(model), "--native", "--score", "0"]
+    assert run(command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "polygons: no extension" in said
+    assert ".geojson" in said
+    out.mkdir()
+    assert run([*command, "--preview", str(tmp_path / "map.html"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == str(out / "scene.geojson")
+    assert [path.name for path in out.iterdir()] == ["scene.geojson"]
+    assert run(command) == 7
+    assert "scene.geojson exists already" in capsys.readouterr().err
+    assert run([*command, "--shard", "1/2"]) == 7
+    assert "polygons is a folder" in capsys.readouterr().err
+
+
 def test_dry_run_says_the_plan_and_writes_nothing(
     model: Path, scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -257,6 +257,36 @@ def test_layers_far_apart_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptur
     assert "300 km apart" in caplog.text
 
 
+def flipped(path: Path, epsg: int, out: str) -> Path:
+    """A layer with x and y swapped, as a program writes it that takes EPSG at its word."""
+    import geopandas
+
+    frame = geopandas.read_file(path).to_crs(epsg)
+    swapped = frame.set_geometry(shapely.transform(frame.geometry.to_numpy(), lambda xy: xy[:, ::-1]), crs=epsg)
+    swapped.to_file(path.with_name(out))
+    return path.with_name(out)
+
+
+@pytest.mark.parametrize(("epsg", "suffix"), [(4326, ".geojson"), (4326, ".gpkg"), (4326, ".shp"), (32633, ".fgb")])
+def test_swapped_axes_are_one_line(tmp_path: Path, epsg: int, suffix: str) -> None:
+    truth = write_layer(tmp_path / "truth.gpkg", TOWN, epsg=3857)
+    pred = flipped(write_layer(tmp_path / "right.geojson", FOUND), epsg, f"pred{suffix}")
+    for pair in ((pred, truth), (truth, pred)):
+        with pytest.raises(InputError, match=r"lie apart, but would not with x and y of .*pred.* swapped") as caught:
+            evaluate_polygons(*pair)
+        assert "\n" not in str(caught.value)
+        assert "truth.gpkg swapped" not in str(caught.value)
+    same = flipped(truth, epsg, f"swapped{suffix}")
+    assert numbers(evaluate_polygons(pred, same).counts) == (2, 2, 2)  # both are: the figures hold nearly
+
+
+def test_of_two_layers_in_degrees_either_may_be_swapped(tmp_path: Path) -> None:
+    truth = write_layer(tmp_path / "truth.geojson", TOWN)
+    pred = flipped(write_layer(tmp_path / "right.geojson", FOUND), 4326, "pred.geojson")
+    with pytest.raises(InputError, match=r"x and y of .*pred\.geojson or .*truth\.geojson swapped"):
+        evaluate_polygons(pred, truth)
+
+
 def test_metres_called_degrees(tmp_path: Path) -> None:
     truth = write_layer(tmp_path / "truth.geojson", TOWN)
     feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(TOWN[0])}

@@ -20,6 +20,7 @@ from rsprompter_cli.io.atomic import (
     complete_folder,
     recover_folder,
     refuse_existing,
+    remove_leftovers,
     write_bytes,
     write_text,
 )
@@ -295,3 +296,23 @@ def test_existing_output_is_refused_unless_told(tmp_path: Path) -> None:
     assert "--overwrite" in caught.value.hint
     refuse_existing(existing, overwrite=True)
     refuse_existing(tmp_path / "free", overwrite=False)
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    mine = [".a.0123abcd.tmp.gpkg", ".a.deadbeef.tmp.gpkg"]
+    others = [".a.0123abcd.tmp", ".a.0123abcd.tmp.fgb", ".ab.0123abcd.tmp.gpkg", ".a.0123abcg.tmp.gpkg"]
+    for name in (*mine, *others, "a.gpkg", "a.0123abcd.tmp.gpkg"):
+        (tmp_path / name).write_text("x")
+    remove_leftovers(tmp_path / "a.gpkg")
+    assert names_in(tmp_path) == sorted([*others, "a.gpkg", "a.0123abcd.tmp.gpkg"])
+    (tmp_path / ".b.0123abcd.tmp").mkdir()
+    (tmp_path / ".b.0123abcd.tmp" / "b.shp").write_text("x")
+    remove_leftovers(tmp_path / "b.gpkg")
+    assert (tmp_path / ".b.0123abcd.tmp").is_dir()
+    remove_leftovers(tmp_path / "b.shp")
+    assert not (tmp_path / ".b.0123abcd.tmp").exists()
+    long = "n" * 60
+    (tmp_path / f".{long[:40]}.0123abcd.tmp.gpkg").write_text("x")
+    remove_leftovers(tmp_path / f"{long}.gpkg")
+    assert (tmp_path / f".{long[:40]}.0123abcd.tmp.gpkg").is_file()
+    remove_leftovers(tmp_path / "nowhere" / "a.gpkg")

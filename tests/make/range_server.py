@@ -19,6 +19,7 @@ class Ranges:
     failures: statuses that the next requests get instead of an answer.
     after: bytes that may be given before every request fails with `failure`; None: all.
     pause: seconds before an answer.
+    heads: further headers of answers by path, as {"ETag": "..."}.
     served: bytes of files that were given.
     requests: (method, path, range header) in order of arrival.
     """
@@ -28,6 +29,7 @@ class Ranges:
     after: int | None = None
     failure: int = 404
     pause: float = 0.0
+    heads: dict[str, dict[str, str]] = field(default_factory=dict)
     served: int = 0
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -70,7 +72,8 @@ def serving() -> Iterator[Ranges]:
                 first, last = int(found[1]), min(int(found[2] or len(content)), len(content) - 1)
                 status, part = 206, content[first : last + 1]
                 headers = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
-            self._head(status, part if send else None, {**headers, "Accept-Ranges": "bytes"}, len(part))
+            headers = {**headers, **state.heads.get(path, {}), "Accept-Ranges": "bytes"}
+            self._head(status, part if send else None, headers, len(part))
 
         def _head(self, status: int, body: bytes | None, headers: dict[str, str], length: int | None = None) -> None:
             self.send_response(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from rsprompter_cli.errors import InputError, OutputError, PartlyDoneError, UsageError
 from rsprompter_cli.predict import journal as journals
+from rsprompter_cli.predict.ledger import WHOLE, Ledger
 from rsprompter_cli.predict.many import ManyPrediction, State, predict_scenes
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.structures import Detections, Target
@@ -145,7 +147,7 @@ def test_a_scene_that_fails_leaves_the_others_and_is_tried_again(
     write_scene(broken, paint(100, 150, BOXES))
     (town / "gone.tif").write_bytes(broken.read_bytes())
     loaded = blob_model()
-    again = predict_scenes(scenes, out, model=loaded, native=True, overwrite=name != "folder")
+    again = predict_scenes(scenes, out, model=loaded, native=True)
     assert states(again) == ["kept", "done", "done", "kept"]
     assert again.objects == 12
     assert isinstance(loaded.model, BlobModel)
@@ -174,6 +176,60 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(town: Path, tmp_path: Pa
         assert path.read_bytes() == (whole if out.is_file() else whole / path.name).read_bytes()
 
 
+def test_what_failed_and_fails_again_is_said_again(town: Path, tmp_path: Path) -> None:
+    scenes, out = [town / "b.tif", town / "gone.tif"], tmp_path / "all.gpkg"
+    run(scenes, out)
+    before = out.read_bytes()
+    assert states(run(scenes, out)) == ["kept", "failed"]
+    assert out.read_bytes() == before
+    out.unlink()
+    assert states(run(scenes, out)) == ["kept", "failed"]
+    assert out.read_bytes() == before
+    out.write_text("mine")
+    with pytest.raises(OutputError, match=r"all\.gpkg exists already"):
+        run(scenes, out)
+    with pytest.raises(OutputError, match="was begun by a run with score"):
+        run(scenes, out, score=0.7)
+    assert out.read_text() == "mine"
+    assert states(run(scenes, out, overwrite=True)) == ["kept", "failed"]
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("moment", ["after a scene", "after the merged file", "before the end", "in the tidying"])
+@pytest.mark.parametrize("name", ["all.geojson", "all.json", "folder"])
+def test_a_kill_between_two_steps_leaves_a_state_to_go_on_from(
+    town: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, name: str
+) -> None:
+    scenes, whole, out = [f"{town}/**/*.tif"], tmp_path / "whole" / name, tmp_path / "out" / name
+    run(scenes, whole)
+    finish = Ledger.finish
+
+    def stop_after(ledger: Ledger, scene: str, *others: Any) -> None:
+        if (scene == WHOLE) == (moment == "after the merged file"):
+            raise KeyboardInterrupt
+        finish(ledger, scene, *others)
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment.startswith("after"):
+            patch.setattr(Ledger, "finish", stop_after)
+        elif moment == "before the end":
+            patch.setattr(Ledger, "end", stop)
+        else:
+            patch.setattr(shutil, "rmtree", stop)
+        if name == "folder" and moment in ("after the merged file", "in the tidying"):
+            run(scenes, out)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                run(scenes, out)
+    assert run(scenes, out).objects == 9
+    for path in [whole] if whole.is_file() else sorted(whole.glob("*.geojson")):
+        assert (out if out.is_file() else out / path.name).read_bytes() == path.read_bytes()
+    assert hidden(out.parent) == ([".scenes.geojson.ledger"] if name == "folder" else [])
+
+
 def test_the_same_command_again_keeps_all_and_does_what_is_new(town: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run([town], out)
@@ -195,8 +251,10 @@ def test_what_this_run_did_not_make_is_not_replaced(town: Path, tmp_path: Path) 
     (out / "b.geojson").unlink()
     run([town], out)
     (out / "b.geojson").write_text("edited")
-    with pytest.raises(OutputError, match=r"b\.geojson exists already"):
-        run([town], out, score=0.7)
+    others: list[dict[str, Any]] = [{}, {"score": 0.7}]
+    for options in others:
+        with pytest.raises(OutputError, match=r"b\.geojson exists already"):
+            run([town], out, **options)
     assert (out / "b.geojson").read_text() == "edited"
 
 

@@ -15,6 +15,7 @@ from rsprompter_cli.predict import plan as plan_module
 from rsprompter_cli.predict.plan import format_gsd, format_seconds, plan_scene, scene_info
 from rsprompter_cli.predict.reading import Reading, window_size
 from tests.make.rasters import pattern, write_raster, write_sparse
+from tests.make.scenes import paint, write_scene
 
 META = CheckpointMeta(
     ("house",), (1,), 256, gsd_range=(0.4, 0.6), provenance={"seconds_per_window": 0.5, "seconds_per_window_on": "cpu"}
@@ -112,3 +113,15 @@ def test_formats():
     assert format_gsd((0.3, 0.301)) == "0.3005 m"
     assert format_gsd((0.5, 0.25)) == "0.25 x 0.5 m"
     assert [format_seconds(value) for value in (3, 600, 9000)] == ["3 s", "10 min", "2.5 h"]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "gsd", "told"),
+    [(300, 12, None, True), (1, 1, None, True), (16, 16, None, False), (60, 60, 4.0, True)],
+)
+def test_scenes_too_small_for_an_object_are_said(tmp_path, caplog, height, width, gsd, told):
+    path = write_scene(tmp_path / "small.tif", paint(height, width, {}), gsd=0.5 if gsd is None else 1.0)
+    with open_scene(path, native=gsd is None, gsd=gsd) as scene:
+        plan_scene(scene, make_grid(scene.height, scene.width, size=64), None)
+    assert ("too small to show an object" in caplog.text) == told
+    assert caplog.text.count("\n") == told

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo import guard
+from rsprompter_cli.predict import journal as journals
 from rsprompter_cli.predict.many import predict_scenes
 from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.structures import Detections, Target
 from tests.make.range_server import Ranges, serving
 from tests.make.scenes import paint, write_scene
-from tests.make.stub_model import blob_model
+from tests.make.stub_model import BlobModel, blob_model
 
 SIDE = 1536
 NAMES = count()
@@ -151,3 +154,48 @@ def test_a_connection_that_breaks_in_the_middle_keeps_what_is_done(
     assert [one.state.value for one in again.scenes] == ["done", "done"]
     first, second = (one.out.read_bytes() for one in again.scenes if one.out)
     assert first == second
+
+
+class Stopping(BlobModel):
+    """Raises in place of the fifth call."""
+
+    def forward(self, images: list[torch.Tensor], targets: list[Target] | None = None) -> list[Detections]:
+        if self.seen == 5:
+            raise KeyboardInterrupt
+        return super().forward(images, targets)
+
+
+@pytest.mark.parametrize("change", [{"ETag": "b"}, {"Last-Modified": "Thu, 22 Oct 2015 07:28:00 GMT"}])
+def test_a_file_that_changes_while_a_run_is_stopped_is_noticed(
+    server: Ranges, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    monkeypatch.setattr(journals, "_FLUSH_SECONDS", 0.0)
+    url, out = put(server, scene), tmp_path / "out.geojson"
+    path = url.removeprefix(server.url)
+    server.heads[path] = {"ETag": '"a"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    loaded = blob_model()
+    stopping = type(loaded)(Stopping(), loaded.config, loaded.meta)
+    stopping.model.__class__.__qualname__ = BlobModel.__qualname__  # to the journal it is the same model
+    with pytest.raises(KeyboardInterrupt):
+        predict_scene(url, out, model=stopping, native=True, remote=True)
+    same = server.heads[path]
+    server.heads[path] = same | change
+    with pytest.raises(OutputError, match="another input"):
+        predict_scene(url, out, model=blob_model(), native=True, remote=True)
+    server.heads[path] = same
+    predict_scene(url, out, model=loaded, native=True, remote=True)
+    assert isinstance(loaded.model, BlobModel)
+    assert loaded.model.seen == 32 * 32 - 5
+
+
+def test_of_many_files_those_that_changed_are_done_again(server: Ranges, tmp_path: Path) -> None:
+    small = write_scene(tmp_path / "small.tif", paint(100, 100, {"red": [(10, 10, 40, 40)]}))
+    urls = [put(server, small) for _ in range(3)]
+    paths = [url.removeprefix(server.url) for url in urls]
+    server.heads = {path: {"ETag": '"1"'} for path in paths}
+    states = []
+    for _ in range(2):
+        result = predict_scenes(urls, tmp_path / "out", model=blob_model(), native=True, remote=True)
+        states.append([one.state.value for one in result.scenes])
+        server.heads[paths[1]] = {"ETag": '"2"'}
+    assert states == [["done"] * 3, ["kept", "done", "kept"]]

@@ -102,6 +102,15 @@ def test_a_fault_while_writing_keeps_what_was_found(tmp_path: Path, monkeypatch:
     assert loaded.model.seen == 0
 
 
+def test_what_a_killed_run_left_of_its_output_goes(tmp_path: Path) -> None:
+    scene, out = town(tmp_path), tmp_path / "out" / "a.geojson"
+    out.parent.mkdir()
+    for name in (".a.0123abcd.tmp.geojson", ".a.geojson.lock"):
+        (out.parent / name).write_text("")
+    predict_scene(scene, out, model=blob_model(), native=True)
+    assert [path.name for path in out.parent.iterdir()] == ["a.geojson"]
+
+
 PROGRAM = """
 import os, sys, time
 from rsprompter_cli.cli import app

@@ -1,0 +1,65 @@
+"""What a server says of a file, asked without reading it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.io.remote import remote_facts
+from tests.make.range_server import Ranges, serving
+
+
+@pytest.fixture
+def server() -> Iterator[Ranges]:
+    with serving() as state:
+        state.files["/a.tif"] = bytes(5000)
+        yield state
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were slept, which take no time."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+def ask(server: Ranges, path: str = "/a.tif", retries: int = 2) -> dict[str, str]:
+    return remote_facts(server.url + path, timeout=5, retries=retries)
+
+
+def test_size_etag_and_date_of_one_byte(server: Ranges) -> None:
+    server.heads["/a.tif"] = {"ETag": '"abc"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert ask(server) == {"bytes": "5000", "etag": '"abc"', "modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    assert server.requests == [("GET", "/a.tif", "bytes=0-0")]
+
+
+def test_what_a_server_does_not_say_is_left_out(server: Ranges) -> None:
+    assert ask(server) == {"bytes": "5000"}
+    server.heads["/a.tif"] = {"Content-Range": "bytes 0-0/*"}
+    assert ask(server) == {}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_says_nothing(server: Ranges, status: int, pauses: list[float]) -> None:
+    server.failures = [status]
+    assert ask(server) == {}
+    assert pauses == [0.0]  # the server's own
+
+
+def test_a_busy_server_is_asked_again_and_then_named(server: Ranges, pauses: list[float]) -> None:
+    server.failures = [503, 429]
+    assert ask(server) == {"bytes": "5000"}
+    assert [one for one in pauses if one] == [1.0, 2.0]
+    server.failures = [503] * 9
+    with pytest.raises(InputError, match=r"/a\.tif: does not answer: HTTP 503"):
+        ask(server)
+
+
+def test_nobody_there(pauses: list[float]) -> None:
+    with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:1/x\.tif: does not answer: "):
+        remote_facts("http://127.0.0.1:1/x.tif", timeout=1, retries=1)
+    assert pauses == [1.0]
