@@ -83,7 +83,7 @@ def predict_apart(
     options: PredictOptions,
     run: RunShards,
     *,
-    workers: int,
+    workers: int | Callable[[], int],
     model: Chosen = None,
     progress: Progress | None = None,
     meter: Meter | None = None,
@@ -96,7 +96,7 @@ def predict_apart(
     Args:
         source, out, options, model, progress, meter: see `predict_scene`.
         run: makes the parts.
-        workers: how many there are.
+        workers: how many there are; a function is asked when all else is found to be in order.
 
     Raises:
         RspError: see `predict_scene`.
@@ -121,7 +121,8 @@ def predict_apart(
         folder = stack.enter_context(_parts_folder(Path(out)))
         place = str(Path(source).resolve()) if Path(source).exists() else str(source)
         job = Job(place, options, model, folder)
-        count = _count_begun(folder) or min(len(grid), SHARDS_PER_WORKER * workers)
+        hands = workers if isinstance(workers, int) else workers()
+        count = _count_begun(folder) or min(len(grid), SHARDS_PER_WORKER * hands)
         shards = [Shard(number, count) for number in range(1, count + 1)]
         run(job, shards, Tally(len(grid), meter, progress))
         parts = read_parts([job.part(shard) for shard in shards])
