@@ -220,7 +220,8 @@ def test_a_file_that_a_machine_lacks(run: Run, tmp_path: Path, monkeypatch: pyte
 
 
 def test_another_file_at_the_same_place_of_a_machine(run: Run, tmp_path: Path) -> None:
-    other = town(tmp_path / "out", side=310)
+    (tmp_path / "other").mkdir()
+    other = town(tmp_path / "other", side=310)
     refused = _refused(run, lambda job: replace(job, source=str(other)))
     assert "is another file on" in refused.message
 

@@ -196,7 +196,7 @@ def test_a_shard_that_kills_every_worker(cluster: Any, scene: Path, whole: bytes
 def test_an_error_in_an_actor_and_a_rerun(cluster: Any, scene: Path, whole: bytes, tmp_path: Path) -> None:
     out, address, meter = tmp_path / "out" / "a.geojson", cluster.address, Meter()
     with pytest.raises(ResourceError, match=r"^the model wants more memory \(buy some\)$") as failed:
-        predict_on_ray(scene, out, model=fatal_model(tmp_path, fails_after=30), native=True, address=address)
+        predict_on_ray(scene, out, model=fatal_model(tmp_path, fails_after=10), native=True, address=address)
     assert type(failed.value) is ResourceError
     assert not out.exists()
 
