@@ -34,6 +34,7 @@ from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
+from rsprompter_cli.predict.kept import give_up_parts
 from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
@@ -127,6 +128,7 @@ def predict_scene(
         score = meta.score_threshold if options.score is None else options.score
         identity = run_identity(source, scene, grid, loaded, options, score=score, area=area)
         journal = stack.enter_context(Journal(Path(out), identity, overwrite=options.overwrite))
+        give_up_parts(Path(out), overwrite=options.overwrite)
         spool = stack.enter_context(Spool(Path(out).parent))
         collect_objects(
             loaded, scene, grid, options, journal, spool, score=score, progress=progress, area=area, meter=meter
