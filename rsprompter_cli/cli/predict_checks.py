@@ -1,4 +1,4 @@
-"""What `rsp predict` refuses before torch is imported, which takes seconds: options that do not go together, and files."""
+"""What `rsp predict` refuses before torch is imported: options that do not go together, and files."""
 
 from __future__ import annotations
 

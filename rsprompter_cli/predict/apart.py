@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.io.lock import OutputLock
-from rsprompter_cli.predict.chosen import Chosen, device_type, files_of, meta_of
+from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
 from rsprompter_cli.predict.finish import chosen_labels
 from rsprompter_cli.predict.identity import scene_identity
 from rsprompter_cli.predict.journal import identity_difference, journal_identity
@@ -28,8 +28,8 @@ from rsprompter_cli.predict.merge_parts import join_and_write, parts_facts, read
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.plan import plan_scene
-from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
-from rsprompter_cli.predict.scene import ScenePrediction, area_of, check_georef, claim_outputs
+from rsprompter_cli.predict.report import heard_warnings
+from rsprompter_cli.predict.scene import ScenePrediction, area_of, check_georef, claim_outputs, report_scene
 from rsprompter_cli.predict.shards import Shard, ShardDone
 
 _log = logging.getLogger(__name__)
@@ -147,14 +147,7 @@ def predict_apart(
         parts = read_parts([job.part(Shard(number, count)) for number in range(1, count + 1)])
         join_and_write(Path(out), kind, parts, parts_facts(parts), scene, options, meter=meter)
         shutil.rmtree(folder, ignore_errors=True)
-        if options.report is not None:
-            facts = {
-                "input": str(source),
-                "output": str(out),
-                "model": ", ".join(map(str, files_of(model))) or "bundled",
-                "scene": plan.as_dict(),
-            }
-            write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
+        report_scene(source, out, model, plan, options, meter, warnings)
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -138,14 +138,7 @@ def predict_scene(
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
         write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
         journal.remove()
-        if options.report is not None:
-            facts = {
-                "input": str(source),
-                "output": str(out),
-                "model": ", ".join(map(str, files_of(model))) or "bundled",
-                "scene": plan.as_dict(),
-            }
-            write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
+        report_scene(source, out, model, plan, options, meter, warnings)
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
 
 
@@ -204,6 +197,27 @@ def write_found(
     if preview is not None and options.preview is not None:
         with meter.stage(Stage.PREVIEW):
             preview.write(options.preview, area=area, out_name=out.name)
+
+
+def report_scene(
+    source: str | Path,
+    out: str | Path,
+    model: Chosen,
+    plan: ScenePlan,
+    options: PredictOptions,
+    meter: Meter,
+    warnings: Sequence[str],
+) -> None:
+    """Write the report, if there is to be one."""
+    if options.report is None:
+        return
+    facts = {
+        "input": str(source),
+        "output": str(out),
+        "model": ", ".join(map(str, files_of(model))) or "bundled",
+        "scene": plan.as_dict(),
+    }
+    write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
 
 
 def collect_objects(
