@@ -101,7 +101,7 @@ def predict_apart(
     options: PredictOptions,
     run: RunShards,
     *,
-    workers: int,
+    workers: int | Callable[[], int],
     model: Chosen = None,
     progress: Progress | None = None,
     meter: Meter | None = None,
@@ -114,7 +114,7 @@ def predict_apart(
     Args:
         source, out, options, model, progress, meter: see `predict_scene`.
         run: makes the parts.
-        workers: how many there are.
+        workers: how many there are; a function is asked when all else is found to be in order.
 
     Raises:
         RspError: see `predict_scene`.
@@ -141,7 +141,8 @@ def predict_apart(
         tally = Tally(len(grid), meter, progress, warnings)
         folder = stack.enter_context(_parts_folder(Path(out), identity, tally, overwrite=options.overwrite))
         count = max((count for _, count in kept_parts(folder).values()), default=0)
-        count = count or min(len(grid), SHARDS_PER_WORKER * workers)
+        hands = workers if isinstance(workers, int) else workers()
+        count = count or min(len(grid), SHARDS_PER_WORKER * hands)
         job = _job(source, options, model, folder)
         _make_parts(run, job, [Shard(number, count) for number in range(1, count + 1)], tally)
         parts = read_parts([job.part(Shard(number, count)) for number in range(1, count + 1)])
