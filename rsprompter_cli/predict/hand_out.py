@@ -111,7 +111,6 @@ class _Desk:
         self._asked: dict[Any, _Worker] = {}
         self._first: Started | None = None
         self._lost: Counter[Shard | None] = Counter()
-        self._said: set[str] = set()
         self._at_work = time.monotonic()
 
     def run(self) -> None:
@@ -157,7 +156,7 @@ class _Desk:
             self._check(answer)
             return
         for level, text in answer.said:
-            self._say(level, text)
+            self._tally.say(level, text)
         shard = worker.shard
         assert shard is not None
         self._tally.note(shard, answer.windows_done, answer.counts)
@@ -185,7 +184,7 @@ class _Desk:
                 f"{self._lost[shard]} workers were lost {at}: {reason}",
                 "most often memory is short: ask for fewer workers; the same command goes on where it was",
             )
-        self._say(logging.WARNING, f"a worker was lost {at}, another one takes over: {reason}")
+        self._tally.say(logging.WARNING, f"a worker was lost {at}, another one takes over: {reason}")
         if shard is not None:
             self._left.appendleft(shard)
         self._crew.end([(worker.hand, False)])
@@ -231,13 +230,7 @@ class _Desk:
         if any(worker.ready for worker in self._workers):
             self._at_work = now
         elif now - self._at_work > _LONG:
-            self._say(logging.WARNING, f"no worker is ready after {_LONG:.0f} s: is there room (ray status)?")
-
-    def _say(self, level: int, text: str) -> None:
-        """Log what one of many workers says, once."""
-        if text not in self._said:
-            self._said.add(text)
-            _log.log(level, "%s", text)
+            self._tally.say(logging.WARNING, f"no worker is ready after {_LONG:.0f} s: is there room (ray status)?")
 
 
 def _unchanging(identity: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from rsprompter_cli.errors import DependencyError, ResourceError, RspError, UsageError
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.apart import Job, Tally, predict_apart
+from rsprompter_cli.predict.apart import PATIENCE, Job, Tally, predict_apart
 from rsprompter_cli.predict.chosen import Chosen
 from rsprompter_cli.predict.far_worker import FarWorker
 from rsprompter_cli.predict.hand_out import WorkerLostError, hand_out
@@ -31,9 +31,6 @@ _FINER = 4
 
 _KNOCK = 5.0
 """Seconds that the machine of an address has to answer."""
-
-_PATIENCE = 10.0
-"""Seconds that workers get to leave nothing behind."""
 
 _STORE = 200 << 20
 """Bytes for what is on its way between workers: pieces of parts, and a loaded model."""
@@ -87,7 +84,6 @@ def predict_on_ray(
             return make_team(_nodes(ray), workers=gpus or workers, threads=threads, on_gpu=on_gpu)
 
         def run(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
-            job = _absolute(job)
             hand_out(job, shards, tally, _RayCrew(ray, team(), job))
 
         return predict_apart(
@@ -243,16 +239,6 @@ def _nodes(ray: Any) -> list[Node]:
     return [Node(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in alive]
 
 
-def _absolute(job: Job) -> Job:
-    """The same, to be understood in another working folder."""
-    output, model = job.options.output, job.model
-    if isinstance(model, str | Path):
-        model = Path(model).absolute()
-    if output.aoi is not None:
-        output = replace(output, aoi=str(Path(output.aoi).absolute()))
-    return replace(job, model=model, options=replace(job.options, output=output))
-
-
 class _RayCrew:
     """See `Crew`: workers are actors, questions are object references."""
 
@@ -302,7 +288,7 @@ class _RayCrew:
         with suppress(errors.RayError):
             closing = [worker.close.remote() for worker, close in workers if close]
             if closing:
-                self._ray.wait(closing, num_returns=len(closing), timeout=_PATIENCE)
+                self._ray.wait(closing, num_returns=len(closing), timeout=PATIENCE)
         for worker, _ in workers:
             with suppress(errors.RayError):
                 self._ray.kill(worker)

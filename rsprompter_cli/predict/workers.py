@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -22,17 +23,13 @@ import torch
 
 from rsprompter_cli.errors import ResourceError, RspError, UsageError
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.apart import Job, Tally, predict_apart
+from rsprompter_cli.models.precision import require_gpus
+from rsprompter_cli.predict.apart import PATIENCE, Job, Tally, predict_apart
 from rsprompter_cli.predict.chosen import Chosen
 from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.scene import ScenePrediction
 from rsprompter_cli.predict.shards import Shard, ShardDone, ShardRunner
-
-_log = logging.getLogger(__name__)
-
-_PATIENCE = 10.0
-"""Seconds that workers get to bring to the disk what they have, when the run ends early."""
 
 _AGAIN = "the same command goes on where it was"
 
@@ -52,6 +49,8 @@ def predict_in_processes(
 ) -> ScenePrediction:
     """Find the objects of a scene with several processes of this machine; to the byte what `predict_scene` writes.
 
+    Python starts the processes anew: a script that calls this does so below `if __name__ == "__main__":`.
+
     Args:
         source, out, options, model, progress, meter, changes: see `predict_scene`.
         procs: processes, where `gpus` is None.
@@ -66,9 +65,12 @@ def predict_in_processes(
     if gpus is not None:
         if isinstance(model, LoadedModel):
             raise UsageError("a loaded model is on one device already", "give the folder that it was loaded from")
+        require_gpus(gpus)
         options = replace(options, device="cuda")
 
     def run(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
+        # They work in our directory, so what they say may name files as the user did.
+        job = replace(job, source=str(source), options=options, model=model)
         count = min(workers, len(shards))
         devices = [f"cuda:{number}" if gpus is not None else options.device for number in range(count)]
         _run_shards(job, shards, tally, devices, threads_each(threads, count))
@@ -107,9 +109,11 @@ class _Said:
 
 def _run_shards(job: Job, shards: Sequence[Shard], tally: Tally, devices: Sequence[str], threads: int) -> None:
     """Start a process for each device, and give each a shard whenever it has none."""
-    left, running, said = deque(shards), len(shards), set[str]()
-    workers = _start(job, devices, threads)
+    left, running = deque(shards), len(shards)
+    workers: list[_Worker] = []
     try:
+        for device in devices:
+            workers.append(_start(job, device, threads))
         lines = {worker.line: worker for worker in workers}
         while running:
             for line in wait(list(lines)):
@@ -118,9 +122,7 @@ def _run_shards(job: Job, shards: Sequence[Shard], tally: Tally, devices: Sequen
                 if isinstance(message, BaseException):
                     raise message
                 if isinstance(message, _Said):
-                    if message.text not in said:
-                        said.add(message.text)
-                        _log.log(message.level, "%s", message.text)
+                    tally.say(message.level, message.text)
                 elif isinstance(message, _Step):
                     tally.note(message.shard, message.windows_done, message.counts)
                 else:  # it is ready, or done with a shard
@@ -144,26 +146,30 @@ def _receive(worker: _Worker) -> object:
     try:
         return worker.line.recv()
     except (EOFError, OSError):
-        worker.process.join(_PATIENCE)
+        worker.process.join(PATIENCE)
         code = worker.process.exitcode
-        at = f"at shard {worker.shard}" if worker.shard is not None else "before its first shard"
+        at = f"at shard {worker.shard}" if worker.shard is not None else "with no shard at hand"
         if code is not None and code < 0:
             hint = f"most often memory is short: start fewer of them; {_AGAIN}"
             return ResourceError(f"a worker process was ended by signal {-code} {at}", hint)
         return RspError(f"a worker process ended with exit code {code} {at}", _AGAIN)
 
 
-def _start(job: Job, devices: Sequence[str], threads: int) -> list[_Worker]:
+def _start(job: Job, device: str, threads: int) -> _Worker:
     context = multiprocessing.get_context("spawn")
-    workers = []
-    with _ctrl_c_ignored():  # the processes inherit that: they end when we tell them to
-        for device in devices:
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(job, device, threads, theirs), daemon=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(job, device, threads, theirs), daemon=True)
+    try:
+        with _ctrl_c_ignored():  # which the process inherits: it ends when we tell it to
             process.start()
-            theirs.close()
-            workers.append(_Worker(process, ours))
-    return workers
+    except OSError as error:
+        ours.close()
+        raise ResourceError(
+            f"a worker process cannot be started: {error.strerror or error}", "start fewer of them"
+        ) from error
+    finally:
+        theirs.close()
+    return _Worker(process, ours)
 
 
 @contextmanager
@@ -183,7 +189,7 @@ def _end(workers: Sequence[_Worker]) -> None:
     try:
         for worker in workers:
             worker.line.close()
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + PATIENCE
         for worker in workers:
             worker.process.join(max(0.0, until - time.monotonic()))
     finally:
@@ -217,7 +223,7 @@ def _work(job: Job, device: str, threads: int, line: Connection) -> None:
                 talk.send(runner.run(shard, job.part(shard), progress=progress, meter=meter))
     except (KeyboardInterrupt, EOFError, ConnectionError):
         return  # the run is over
-    except Exception as error:
+    except Exception as error:  # of any kind: it is raised where the run was started
         talk.send_error(error)
 
 
@@ -232,10 +238,13 @@ class _Talk(logging.Handler):
         """Tell something.
 
         Raises:
-            ConnectionError: nobody listens any more.
+            KeyboardInterrupt: nobody listens any more, so the run is over.
         """
-        with self._one_at_a_time:
-            self._line.send(message)
+        try:
+            with self._one_at_a_time:
+                self._line.send(message)
+        except ConnectionError as error:
+            raise KeyboardInterrupt from error
 
     def check(self) -> None:
         """Raise KeyboardInterrupt when the run is over."""
@@ -249,17 +258,24 @@ class _Talk(logging.Handler):
 
     def send_error(self, error: Exception) -> None:
         """Tell why this worker ends."""
+        if not _travels(error):
+            reason = f"internal error: {type(error).__name__}: {error}"
+            error = RspError(reason, "run again with RSP_DEBUG=1 for the traceback")
         error.add_note("in a worker process:\n" + traceback.format_exc())
-        with suppress(ConnectionError):
-            try:
-                self.send(error)
-            except ConnectionError:
-                raise
-            except Exception:  # it does not travel between processes
-                self.send(RspError(f"internal error: {type(error).__name__}: {error}"))
+        with suppress(KeyboardInterrupt):
+            self.send(error)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a warning on; what a journal says of going on, the run says for all of them."""
         if record.name != "rsprompter_cli.predict.journal":
-            with suppress(ConnectionError):
+            with suppress(KeyboardInterrupt):
                 self.send(_Said(record.levelno, record.getMessage()))
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error can be read back at the other end of the line; some take more to be made than they keep."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  # our own, a moment old
+    except Exception:  # whatever its own code raises
+        return False
+    return True
