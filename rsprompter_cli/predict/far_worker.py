@@ -139,10 +139,9 @@ class FarWorker:
     def close(self) -> None:
         """Stop what it is at, and leave nothing behind."""
         self._over = True
-        if self._doing is not None:
-            wait([self._doing], timeout=_PATIENCE)
+        # A scene is closed by the thread that opened it, after the windows that it is at.
+        wait([self._thread.submit(self._opened.close)], timeout=_PATIENCE)
         self._thread.shutdown(wait=False)
-        self._opened.close()
 
     def _open(self) -> ShardRunner:
         runner = ShardRunner(self._job.source, self._job.options, self._job.model)

@@ -177,8 +177,9 @@ class _Desk:
         """A worker is gone: what it was at is next."""
         shard = worker.shard
         self._workers.remove(worker)
+        self._crew.end([(worker.hand, False)])
         self._lost[shard] += 1
-        at = "before its first shard" if shard is None else f"at shard {shard}"
+        at = "before any shard" if shard is None else f"at shard {shard}"
         if self._lost[shard] >= (TRIES if shard is not None else TRIES * self._crew.count):
             raise ResourceError(
                 f"{self._lost[shard]} workers were lost {at}: {reason}",
@@ -187,7 +188,6 @@ class _Desk:
         self._tally.say(logging.WARNING, f"a worker was lost {at}, another one takes over: {reason}")
         if shard is not None:
             self._left.appendleft(shard)
-        self._crew.end([(worker.hand, False)])
 
     def _check(self, started: Started) -> None:
         """What a worker predicts on and with is what the others do; the first one says what is there already."""

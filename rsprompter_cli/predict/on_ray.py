@@ -194,7 +194,7 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
     if ray.is_initialized():
         there = ray.get_runtime_context().gcs_address
         if not local and address not in ("auto", there):
-            raise UsageError(f"--ray {address}: this process is in the Ray cluster at {there} already", "leave it first")
+            raise UsageError(f"--ray {address}: this process is in the cluster at {there} already", "leave it first")
         yield
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}

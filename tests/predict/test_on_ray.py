@@ -221,7 +221,7 @@ def test_a_cluster_that_the_process_is_in_already(cluster: Any, scene: Path, who
     try:
         predict_on_ray(scene, out, model=blob_model(), native=True)
         assert ray.is_initialized()
-        with pytest.raises(UsageError, match="is in the Ray cluster at .* already"):
+        with pytest.raises(UsageError, match=r"is in the cluster at .* already"):
             predict_on_ray(scene, tmp_path / "b.gpkg", model=blob_model(), native=True, address="10.0.0.1:6379")
     finally:
         ray.shutdown()
