@@ -272,7 +272,7 @@ class _RayCrew:
             return self._ray.get(question)
         except errors.RayTaskError as error:
             cause = error.cause
-            cause.add_note(f"in a worker:\n{error.traceback_str}")
+            cause.add_note(str(error))
             if isinstance(cause, RspError):
                 raise cause from None
             if "failed to import" in str(cause):
