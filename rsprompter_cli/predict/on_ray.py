@@ -32,6 +32,15 @@ _FINER = 4
 _KNOCK = 5.0
 """Seconds that the machine of an address has to answer."""
 
+_TRIES = "2"
+"""Times that a cluster is asked whether it is one, which may take a minute each."""
+
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""How HTTP/2 begins (RFC 9113, 3.4), of which gRPC makes use: the preface and a SETTINGS frame without any."""
+
+_SETTINGS = 4
+"""The fourth byte of the frame with which a server answers."""
+
 _STORE = 200 << 20
 """Bytes for what is on its way between workers: pieces of parts, and a loaded model."""
 
@@ -175,12 +184,22 @@ def check_address(address: str) -> None:
     if found is None or not 0 < int(found[3]) < 1 << 16:
         raise UsageError(f"--ray {address}: no address of a Ray cluster", "as in HOST:6379, ray://HOST:10001 or auto")
     try:
-        socket.create_connection((found[1] or found[2], int(found[3])), timeout=_KNOCK).close()
+        with socket.create_connection((found[1] or found[2], int(found[3])), timeout=_KNOCK) as line:
+            line.sendall(_HELLO)
+            answer = b"" if _with_tls() else line.recv(4)
     except OSError as error:
         raise UsageError(
             f"--ray {address}: nobody answers there ({error.strerror or error})",
             "start Ray there (ray start --head), which says the address",
         ) from error
+    if answer[3:] != bytes([_SETTINGS]) and not _with_tls():
+        hint = "ray start --head says its address; the dashboard, on port 8265, is not it"
+        raise UsageError(f"--ray {address}: what answers there is no Ray cluster", hint)
+
+
+def _with_tls() -> bool:
+    """Whether the clusters of this user talk TLS, so that their answer to plain words says nothing."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 @contextmanager
@@ -206,7 +225,7 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
         assert address is not None
         check_address(address)
     try:
-        with _kept_sigterm():
+        with _calm_start(local=local):
             ray.init(**options)
     except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as error:
         ray.shutdown()
@@ -224,12 +243,17 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
 
 
 @contextmanager
-def _kept_sigterm() -> Iterator[None]:
-    """What SIGTERM does stays as it is; Ray would change it."""
+def _calm_start(*, local: bool) -> Iterator[None]:
+    """Ray soon gives up; what SIGTERM does, which Ray would change, stays as it is."""
+    wanted = {} if local else {"RAY_gcs_server_port_wait_time_s": _TRIES}
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
     former = signal.getsignal(signal.SIGTERM)
+    os.environ.update(added)
     try:
         yield
     finally:
+        for name in added:
+            os.environ.pop(name, None)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, former)
 

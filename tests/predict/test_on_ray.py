@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,44 @@ def test_what_is_no_address(address: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}"])
-def test_an_address_is_knocked_at(form: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as there:
-        check_address(form.format(there.getsockname()[1]))
+def test_an_address_at_which_nobody_answers(form: str) -> None:
     address = form.format(free_port())
     with pytest.raises(UsageError, match=f"--ray {address}: nobody answers there") as refused:
         check_address(address)
     assert "ray start --head" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"\0\0\x12\4\0\0\0\0\0", None),  # HTTP/2, as gRPC begins
+        (b"HTTP/1.1 400 Bad Request\r\n", "is no Ray cluster"),
+        (b"", "is no Ray cluster"),
+        (None, "nobody answers there"),
+    ],
+)
+def test_what_answers_at_an_address(answer: bytes | None, said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsprompter_cli.predict.on_ray._KNOCK", 0.3)
+    monkeypatch.delenv("RAY_USE_TLS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as there, ThreadPoolExecutor(1) as beside:
+
+        def serve() -> None:
+            line, _ = there.accept()
+            with line:
+                line.recv(100)
+                if answer is None:
+                    line.recv(100)  # until the other side hangs up
+                else:
+                    line.sendall(answer)
+
+        serving = beside.submit(serve)
+        address = f"127.0.0.1:{there.getsockname()[1]}"
+        if said is None:
+            check_address(address)
+        else:
+            with pytest.raises(UsageError, match=said):
+                check_address(address)
+        serving.result(5)
 
 
 @pytest.mark.parametrize("address", ["auto", "local"])
