@@ -69,7 +69,7 @@ def _valid_line(reader: PixelReader, rows: Span, cols: Span, *, axis: int, last:
         if not reader.may_have_data(top, left, height, width):
             continue
         valid = reader.valid(top, left, height, width, cache=reader.cache_bytes(height))
-        lines = np.ones(end - start, bool) if valid is None else valid.any(axis=1 - axis)
+        lines: np.ndarray = np.ones(end - start, bool) if valid is None else valid.any(axis=1 - axis)
         if not lines.any():
             continue
         found = end - 1 - int(lines[::-1].argmax()) if last else start + int(lines.argmax())

@@ -71,7 +71,7 @@ def test_an_error_of_a_worker_is_raised_as_its_own(
     assert "Traceback" not in capfd.readouterr().err
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """Made of two things, of which it keeps one."""
 
     def __init__(self, one: str, two: str) -> None:
@@ -81,7 +81,7 @@ class Unreadable(Exception):
 
 def test_errors_that_cannot_be_sent_are_known() -> None:
     assert workers._travels(InputError("a", "b"))
-    assert not workers._travels(Unreadable("a", "b"))
+    assert not workers._travels(UnreadableError("a", "b"))
     assert not workers._travels(ValueError(lambda: None))
 
 
