@@ -107,6 +107,7 @@ def test_gpus_that_are_not_there_and_models_that_are_somewhere_are_refused(scene
 
 
 PROGRAM = """
+import logging
 import sys
 from pathlib import Path
 from rsprompter_cli.cli import app
@@ -117,6 +118,7 @@ from tests.make.mishaps import mishap_model
 if __name__ == "__main__":
     source, out, marker, count = sys.argv[1:]
     model = mishap_model(Path(marker), at=4, what="pause")
+    logging.basicConfig()  # as the command line does, which is not asked here
     app.app = lambda *_, **__: print(predict_in_processes(source, out, procs=int(count), native=True, model=model))
     sys.exit(app.run([]))
 """
