@@ -230,7 +230,9 @@ class _Desk:
         if any(worker.ready for worker in self._workers):
             self._at_work = now
         elif now - self._at_work > _LONG:
-            self._tally.say(logging.WARNING, f"no worker is ready after {_LONG:.0f} s: is there room (ray status)?")
+            self._tally.say(
+                logging.WARNING, "no worker is ready yet: they load the model, or wait for room (ray status)"
+            )
 
 
 def _unchanging(identity: Any) -> dict[str, Any]:

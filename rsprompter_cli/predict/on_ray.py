@@ -234,7 +234,8 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
             raise ResourceError(f"Ray does not start on this machine: {lines[0]}", "predict without --ray") from error
         raise UsageError(
             f"--ray {address}: cannot be joined: {lines[0]}",
-            "this machine must be in the cluster (ray start --address HOST:6379), else take ray://HOST:10001",
+            "this machine must be in the cluster (ray start --address HOST:6379), else take ray://HOST:10001; "
+            "with RAY_AUTH_MODE=token where the cluster has a token",
         ) from error
     try:
         yield
