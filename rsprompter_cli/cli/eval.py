@@ -69,7 +69,7 @@ def eval_command(
     from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
     from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
     from rsprompter_cli.io.atomic import refuse_existing
-    from rsprompter_cli.train.launch import require_gpus
+    from rsprompter_cli.models.precision import require_gpus
     from rsprompter_cli.train.ranks import find_place, quiet_but_first
 
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():

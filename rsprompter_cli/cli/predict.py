@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,7 +37,9 @@ from rsprompter_cli.cli.options import (
     parse_names,
 )
 from rsprompter_cli.cli.output import counted_progress, print_json, scene_progress, set_threads
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.cli.predict_checks import check_many, check_one, check_options
+from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
+from rsprompter_cli.cli.processes import GpusOption, ProcsOption
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
@@ -47,32 +48,6 @@ if TYPE_CHECKING:
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.prompted import PromptPrediction
     from rsprompter_cli.predict.scene import ScenePrediction
-
-
-_NOT_WITH_PROMPTS = {
-    "regularize": "SAM's outlines are written as it draws them",
-    "everything": "prompts say what to look for: give one of the two",
-    "model": "prompts are answered by a SAM, which --sam names",
-    "classes": "what a prompt points at has no class",
-    "aoi": "give the prompts of the area alone",
-    "preview": "polygons of prompts are written alone",
-    "report": "polygons of prompts are written alone",
-    "overlap": "windows are laid around the prompts",
-    "batch": "prompts are asked window by window",
-    "max_windows": "there are never more windows than prompts",
-}
-"""Options that mean nothing beside --prompts, and why."""
-
-_NOT_WITH_SHARD = {
-    **dict.fromkeys(
-        ("classes", "crs", "regularize", "simplify", "min_area", "preview", "pixel_coords"), "give it to rsp merge"
-    ),
-    "format": "a part is of one scene",
-    "prompts": "prompts are answered by one process",
-    "report": "parts have none",
-    "dry_run": "without --shard it says how many windows there are",
-}
-"""Options that mean nothing beside --shard, and why."""
 
 
 def predict_command(
@@ -87,10 +62,7 @@ def predict_command(
         ),
     ] = None,
     format: FormatOption = None,
-    shard: Annotated[
-        str | None,
-        typer.Option("--shard", help="Predict part 3 of 8 with 3/8, and write to --out what rsp merge joins."),
-    ] = None,
+    shard: ShardOption = None,
     model: ModelOption = None,
     everything: Annotated[
         bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
@@ -153,6 +125,9 @@ def predict_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, without the model.")] = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
+    ray: RayOption = None,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -162,20 +137,19 @@ def predict_command(
     rsp predict scene.tif --out buildings.geojson
     rsp predict scenes/ --out all.gpkg
     """
-    _check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
+    where = workers.device(device)
     from rsprompter_cli.predict.scene_list import means_many
 
     # What can be refused is refused before torch is imported, which takes seconds.
     many = format is not None or means_many(sources)
     if many:
-        _check_many(sources, out, prompts, shard, format=format, allow_vrt=allow_vrt, remote=remote)
+        check_many(context, sources, out, format=format, allow_vrt=allow_vrt, remote=remote)
     else:
-        out = _check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
+        out = check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
     from rsprompter_cli.models.everything import find_everything
-    from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
-    from rsprompter_cli.predict.prompted import predict_prompts
-    from rsprompter_cli.predict.scene import predict_scene
 
     set_threads(threads)
     options = PredictOptions().changed(
@@ -198,28 +172,40 @@ def predict_command(
         max_windows=max_windows,
         allow_vrt=allow_vrt,
         remote=remote,
-        device=device.value,
+        device=where,
         precision=precision.value,
         preview=None if preview is None else str(preview),
         report=None if report is None else str(report),
         overwrite=overwrite,
         dry_run=dry_run,
     )
-    result: ScenePrediction | PromptPrediction | ManyPrediction
-    meter = Meter()
     chosen = find_everything(sam, model) if everything else model
     if many:
-        return _predict_many(sources, out, options, format=format, model=chosen, as_json=as_json)
-    source = sources[0]
-    if shard is not None and out is not None:
-        return _predict_shard(source, out, shard, options, model=chosen, as_json=as_json)
-    what, also = ("windows", meter.said) if prompts is None else ("prompts", None)
-    with counted_progress(what, also=also) as progress:
-        if prompts is None:
-            result = predict_scene(source, out, options, model=chosen, progress=progress, meter=meter)
-        else:
-            result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
-    _say(result, as_json=as_json, dry_run=dry_run)
+        _predict_many(sources, out, options, format=format, model=chosen, as_json=as_json)
+    elif shard is not None and out is not None:
+        predict_part(sources[0], out, shard, options, model=chosen, as_json=as_json)
+    elif prompts is not None:
+        _answer_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=keep_parts, as_json=as_json)
+    else:
+        _say(workers.predict(sources[0], out, options, model=chosen), as_json=as_json, dry_run=dry_run)
+
+
+def _answer_prompts(
+    source: str,
+    prompts: Path,
+    out: Path | None,
+    options: PredictOptions,
+    *,
+    sam: str | None,
+    keep_parts: bool,
+    as_json: bool,
+) -> None:
+    """Have a SAM answer prompts and say so."""
+    from rsprompter_cli.predict.prompted import predict_prompts
+
+    with counted_progress("prompts") as progress:
+        result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
+    _say(result, as_json=as_json, dry_run=options.dry_run)
 
 
 def _predict_many(
@@ -240,95 +226,8 @@ def _predict_many(
     result.check()
 
 
-def _predict_shard(
-    source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, as_json: bool
-) -> None:
-    """Write the part of one shard and say so."""
-    from rsprompter_cli.predict.meter import Meter
-    from rsprompter_cli.predict.shards import parse_shard, predict_shard
-
-    meter = Meter()
-    with counted_progress("windows", also=meter.said) as progress:
-        done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
-    facts = {"out": str(out), "shard": str(done.shard), "windows": done.windows, "instances": meter.instances}
-    if as_json:
-        print_json(facts)
-    else:
-        typer.echo(f"shard {done.shard}: {done.windows} windows -> {out}; rsp merge joins it with the others", err=True)
-
-
 def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(result.as_dict())
     else:
         typer.echo(result.summary(), err=not dry_run)
-
-
-def _check_one(
-    source: str, out: Path | None, shard: str | None, *, allow_vrt: bool, remote: bool, overwrite: bool
-) -> Path | None:
-    """Where the objects of one scene go; an error for a scene that is none, or an output that may not be written."""
-    from rsprompter_cli.geo.guard import resolve_source
-    from rsprompter_cli.predict.many_outputs import scene_file
-    from rsprompter_cli.predict.outputs import claim_output
-
-    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
-    if shard is None:
-        out = scene_file(source, out)
-        claim_output(out, [source], overwrite=overwrite)
-    return out
-
-
-def _check_many(
-    sources: list[str],
-    out: Path | None,
-    prompts: Path | None,
-    shard: str | None,
-    *,
-    format: str | None,
-    allow_vrt: bool,
-    remote: bool,
-) -> None:
-    """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be."""
-    from rsprompter_cli.predict.many_outputs import plan_outputs
-    from rsprompter_cli.predict.scene_list import list_scenes
-
-    if prompts is not None:
-        raise UsageError("--prompts takes one scene", "run it once for each")
-    if shard is not None:
-        raise UsageError("--shard is of one scene", "run it once for each")
-    scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
-    if out is not None:
-        plan_outputs(scenes, out, format)
-
-
-def _check_options(
-    context: typer.Context,
-    out: Path | None,
-    prompts: Path | None,
-    shard: str | None,
-    *,
-    everything: bool,
-    sam: str | None,
-    keep_parts: bool,
-    dry_run: bool,
-) -> None:
-    """Raise UsageError for options that do not go together."""
-    if prompts is None and keep_parts:
-        raise UsageError("--keep-parts belongs to --prompts", "objects that a model finds keep all their parts")
-    if sam is not None and not everything and prompts is None:
-        raise UsageError("--sam belongs to --everything or --prompts", "a model brings its SAM with it")
-    if out is None and not dry_run:
-        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
-    if prompts is not None:
-        _refuse_beside(context, "--prompts", _NOT_WITH_PROMPTS)
-    if shard is not None:
-        _refuse_beside(context, "--shard", _NOT_WITH_SHARD)
-
-
-def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str]) -> None:
-    """Raise UsageError for an option that was given beside one that it means nothing with."""
-    for name, reason in others.items():
-        given = context.get_parameter_source(name)
-        if given is not None and given.name == "COMMANDLINE":
-            raise UsageError(f"{option} and --{name.replace('_', '-')} exclude each other", reason)

@@ -109,8 +109,8 @@ def train_command(
         _refuse_with_dry_run(resume=resume, minutes=minutes)
     refuse_other_device(device, gpus=gpus, procs=procs)
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
+    from rsprompter_cli.models.precision import require_gpus
     from rsprompter_cli.train.folder import RANKS, config_of_run
-    from rsprompter_cli.train.launch import require_gpus
     from rsprompter_cli.train.ranks import find_place, own_talk
 
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None

@@ -69,10 +69,10 @@ def _valid_line(reader: PixelReader, rows: Span, cols: Span, *, axis: int, last:
         if not reader.may_have_data(top, left, height, width):
             continue
         valid = reader.valid(top, left, height, width, cache=reader.cache_bytes(height))
-        lines = np.ones(end - start, bool) if valid is None else valid.any(axis=1 - axis)
-        if not lines.any():
+        lines = np.arange(end - start) if valid is None else np.flatnonzero(valid.any(axis=1 - axis))
+        if not len(lines):
             continue
-        found = end - 1 - int(lines[::-1].argmax()) if last else start + int(lines.argmax())
+        found = start + int(lines[-1 if last else 0])
         best = found if best is None else (max if last else min)(best, found)
         if best == (end - 1 if last else start):  # nothing can lie further out
             break

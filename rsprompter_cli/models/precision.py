@@ -31,6 +31,16 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def require_gpus(count: int) -> None:
+    """Raise DependencyError where torch sees fewer than `count` CUDA GPUs."""
+    here = torch.cuda.device_count()
+    if here < count:
+        raise DependencyError(
+            f"--gpus {count}: torch sees {here} CUDA GPU{'' if here == 1 else 's'} here",
+            f"--gpus {here}" if here else "--procs N starts processes on the CPU",
+        )
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     """The dtype of `auto | fp32 | bf16 | fp16`; auto is bf16 where the hardware multiplies in it, else fp32.
 

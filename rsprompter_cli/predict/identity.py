@@ -37,13 +37,33 @@ def run_identity(
 ) -> dict[str, Any]:
     """JSON values by what they are of; two runs with equal ones find the same.
 
+    Args:
+        source, scene, grid, options, score, area: see `scene_identity`.
+        loaded: the model.
+    """
+    return {
+        **scene_identity(source, scene, grid, options, score=score, area=area),
+        "model": model_digest(loaded),
+    }
+
+
+def scene_identity(
+    source: str | Path,
+    scene: Scene,
+    grid: WindowGrid,
+    options: PredictOptions,
+    *,
+    score: float,
+    area: AreaOfInterest | None = None,
+) -> dict[str, Any]:
+    """The identity of a run but for its model.
+
     What only shapes the output (simplifying, the smallest area) is not in it, nor what changes a detection by
     no more than rounding (the batch, the device): a run may go on with other ones.
 
     Args:
         source: as the user named it.
         scene, grid: how it is read.
-        loaded: the model.
         options: of the run.
         score: lowest score kept.
         area: where objects are looked for, which decides what windows are read.
@@ -58,7 +78,6 @@ def run_identity(
     }
     return {
         "input": {**file_facts(source), "size": [scene.height, scene.width], "place": list(scene.georef.transform)},
-        "model": model_digest(loaded),
         "settings": settings,
         "version of rsp": __version__,
     }

@@ -194,10 +194,11 @@ def join_parts(
         InputError: one is damaged.
     """
     joiner, total = Joiner(grid), len(grid)
-    meter.windows = total
+    meter.windows, meter.instances = total, 0
     for part in parts:
         first = part.shard.windows(total).start
         for done, instances in read_windows(part.path):
+            meter.instances += len(instances)
             with meter.stage(Stage.JOINING):
                 spool.add(joiner.feed(instances, windows_done=first + done))
             if progress is not None:

@@ -116,12 +116,12 @@ class Meter:
             return {name: getattr(self, name) for name in _BEFORE_JOINING}
 
     def take(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Add what another meter, of another process, has counted and timed."""
+        """Add what another meter, of another process, has counted and timed; what is not named is nought."""
         with self._lock:
             for name in _BEFORE_JOINING:
-                setattr(self, name, getattr(self, name) + counts[name])
+                setattr(self, name, getattr(self, name) + counts.get(name, 0))
             for stage in Stage:
-                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds[stage.value]
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds.get(stage.value, 0.0)
 
     def seconds(self) -> dict[str, float]:
         """By stage, and `total` since the start. Stages of several threads overlap, so they need not add up."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
+from rsprompter_cli.predict.kept import give_up_parts
 from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
@@ -127,6 +128,7 @@ def predict_scene(
         score = meta.score_threshold if options.score is None else options.score
         identity = run_identity(source, scene, grid, loaded, options, score=score, area=area)
         journal = stack.enter_context(Journal(Path(out), identity, overwrite=options.overwrite))
+        give_up_parts(Path(out), overwrite=options.overwrite)
         spool = stack.enter_context(Spool(Path(out).parent))
         collect_objects(
             loaded, scene, grid, options, journal, spool, score=score, progress=progress, area=area, meter=meter
@@ -136,14 +138,7 @@ def predict_scene(
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
         write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
         journal.remove()
-        if options.report is not None:
-            facts = {
-                "input": str(source),
-                "output": str(out),
-                "model": ", ".join(map(str, files_of(model))) or "bundled",
-                "scene": plan.as_dict(),
-            }
-            write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
+        report_scene(source, out, model, plan, options, meter, warnings)
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
 
 
@@ -202,6 +197,27 @@ def write_found(
     if preview is not None and options.preview is not None:
         with meter.stage(Stage.PREVIEW):
             preview.write(options.preview, area=area, out_name=out.name)
+
+
+def report_scene(
+    source: str | Path,
+    out: str | Path,
+    model: Chosen,
+    plan: ScenePlan,
+    options: PredictOptions,
+    meter: Meter,
+    warnings: Sequence[str],
+) -> None:
+    """Write the report, if there is to be one."""
+    if options.report is None:
+        return
+    facts = {
+        "input": str(source),
+        "output": str(out),
+        "model": ", ".join(map(str, files_of(model))) or "bundled",
+        "scene": plan.as_dict(),
+    }
+    write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
 
 
 def collect_objects(

@@ -141,9 +141,9 @@ class ShardRunner:
         meter = meter or Meter()
         windows = shard.windows(len(self._grid))
         meter.windows = len(windows)
-        identity = self._identity_of(shard)
+        identity = self.identity_of(shard)
         inputs = [self._source, *files_of(self._model)]
-        if _is_whole(out, identity, len(windows), inputs, overwrite=self._options.overwrite):
+        if is_whole(out, identity, len(windows), inputs, overwrite=self._options.overwrite):
             meter.known = len(windows)
             return ShardDone(shard, len(windows), meter.counts(), meter.seconds())
         with Journal(out, identity, overwrite=self._options.overwrite) as journal:
@@ -190,7 +190,7 @@ class ShardRunner:
             while pending:
                 pending.popleft().result()
 
-    def _identity_of(self, shard: Shard) -> dict[str, Any]:
+    def identity_of(self, shard: Shard) -> dict[str, Any]:
         """What a part says at its head: the run, the shard, and what joining and writing need to know."""
         meta, area = self._loaded.meta, self._area
         identity = {
@@ -254,7 +254,7 @@ def check_part_name(out: str | Path) -> None:
         )
 
 
-def _is_whole(
+def is_whole(
     out: Path, identity: Mapping[str, Any], windows: int, inputs: list[str | Path], *, overwrite: bool
 ) -> bool:
     """Whether a part is there already; what else is there is refused where it may not be replaced.

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, DependencyError, ResourceError, RspError
+from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, ResourceError, RspError
 from rsprompter_cli.io.exchange import EXCHANGE, stop_file, told
 from rsprompter_cli.train.ranks import OTHER_ENDED
 
@@ -41,18 +41,6 @@ class _Failure:
         if self.line is None:
             return self.exit_code == -signal.SIGTERM
         return OTHER_ENDED in self.line
-
-
-def require_gpus(count: int) -> None:
-    """Raise DependencyError where torch sees fewer than `count` CUDA GPUs."""
-    import torch
-
-    here = torch.cuda.device_count()
-    if here < count:
-        raise DependencyError(
-            f"--gpus {count}: torch sees {here} CUDA GPU{'' if here == 1 else 's'} here",
-            f"--gpus {here}" if here else "--procs N starts processes on the CPU",
-        )
 
 
 def launch(arguments: Sequence[str], count: int) -> int:

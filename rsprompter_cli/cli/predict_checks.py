@@ -1,0 +1,113 @@
+"""What `rsp predict` refuses before torch is imported: options that do not go together, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+
+from rsprompter_cli.errors import UsageError
+
+_NOT_WITH_PROMPTS = {
+    "regularize": "SAM's outlines are written as it draws them",
+    "everything": "prompts say what to look for: give one of the two",
+    "model": "prompts are answered by a SAM, which --sam names",
+    "classes": "what a prompt points at has no class",
+    "aoi": "give the prompts of the area alone",
+    "preview": "polygons of prompts are written alone",
+    "report": "polygons of prompts are written alone",
+    "overlap": "windows are laid around the prompts",
+    "batch": "prompts are asked window by window",
+    "max_windows": "there are never more windows than prompts",
+    **dict.fromkeys(("procs", "gpus", "ray"), "prompts are answered by one process"),
+}
+"""Options that mean nothing beside --prompts, and why."""
+
+_NOT_WITH_SHARD = {
+    **dict.fromkeys(
+        ("classes", "crs", "regularize", "simplify", "min_area", "preview", "pixel_coords"), "give it to rsp merge"
+    ),
+    "format": "a part is of one scene",
+    "prompts": "prompts are answered by one process",
+    "report": "parts have none",
+    "dry_run": "without --shard it says how many windows there are",
+    **dict.fromkeys(("procs", "gpus", "ray"), "they share a scene among themselves: leave --shard out"),
+}
+"""Options that mean nothing beside --shard, and why."""
+
+
+_ONE_SCENE = ("prompts", "shard", "procs", "gpus", "ray")
+"""Options that many scenes cannot have."""
+
+
+def check_options(
+    context: typer.Context,
+    out: Path | None,
+    prompts: Path | None,
+    shard: str | None,
+    *,
+    everything: bool,
+    sam: str | None,
+    keep_parts: bool,
+    dry_run: bool,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if prompts is None and keep_parts:
+        raise UsageError("--keep-parts belongs to --prompts", "objects that a model finds keep all their parts")
+    if sam is not None and not everything and prompts is None:
+        raise UsageError("--sam belongs to --everything or --prompts", "a model brings its SAM with it")
+    if out is None and not dry_run:
+        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
+    if prompts is not None:
+        _refuse_beside(context, "--prompts", _NOT_WITH_PROMPTS)
+    if shard is not None:
+        _refuse_beside(context, "--shard", _NOT_WITH_SHARD)
+
+
+def check_one(
+    source: str, out: Path | None, shard: str | None, *, allow_vrt: bool, remote: bool, overwrite: bool
+) -> Path | None:
+    """Where the objects of one scene go; an error for a scene that is none, or an output that may not be written."""
+    from rsprompter_cli.geo.guard import resolve_source
+    from rsprompter_cli.predict.many_outputs import scene_file
+    from rsprompter_cli.predict.outputs import claim_output
+
+    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
+    if shard is None:
+        out = scene_file(source, out)
+        claim_output(out, [source], overwrite=overwrite)
+    return out
+
+
+def check_many(
+    context: typer.Context,
+    sources: list[str],
+    out: Path | None,
+    *,
+    format: str | None,
+    allow_vrt: bool,
+    remote: bool,
+) -> None:
+    """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be."""
+    from rsprompter_cli.predict.many_outputs import plan_outputs
+    from rsprompter_cli.predict.scene_list import list_scenes
+
+    for name in _ONE_SCENE:
+        if _is_given(context, name):
+            raise UsageError(f"--{name} takes one scene", "run it once for each")
+    scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
+    if out is not None:
+        plan_outputs(scenes, out, format)
+
+
+def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that was given beside one that it means nothing with."""
+    for name, reason in others.items():
+        if _is_given(context, name):
+            raise UsageError(f"{option} and --{name.replace('_', '-')} exclude each other", reason)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    given = context.get_parameter_source(name)
+    return given is not None and given.name == "COMMANDLINE"

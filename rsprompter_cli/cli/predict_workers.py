@@ -1,0 +1,108 @@
+"""How `rsp predict` shares a scene: `--procs`, `--gpus` and `--ray` do all of it, `--shard` a part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rsprompter_cli.cli.options import Device
+from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.processes import device_kind, refuse_other_device
+from rsprompter_cli.errors import DependencyError
+
+if TYPE_CHECKING:
+    from rsprompter_cli.predict.chosen import Chosen
+    from rsprompter_cli.predict.options import PredictOptions
+    from rsprompter_cli.predict.scene import ScenePrediction
+
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, or local: its CPUs and GPUs, or as many as --procs or --gpus say.",
+    ),
+]
+ShardOption = Annotated[
+    str | None, typer.Option("--shard", help="Predict part 3 of 8 with 3/8, and write to --out what rsp merge joins.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who predicts a scene: this process, where nothing is said."""
+
+    procs: int | None
+    gpus: int | None
+    ray: str | None
+    threads: int | None
+
+    def device(self, device: Device) -> str:
+        """The kind of device that the options ask for.
+
+        Raises:
+            UsageError: they contradict each other.
+            DependencyError: Ray is not there.
+        """
+        refuse_other_device(device, gpus=self.gpus, procs=self.procs)
+        if self.ray is not None and find_spec("ray") is None:
+            raise DependencyError("--ray needs the package ray", "pip install 'rsprompter_cli[ray]'")
+        return device_kind(device, gpus=self.gpus, procs=self.procs)
+
+    def predict(self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen) -> ScenePrediction:
+        """Predict a scene, with a progress bar."""
+        from rsprompter_cli.predict.meter import Meter
+
+        meter = Meter()
+        with counted_progress("windows", also=meter.said) as progress:
+            if self.ray is not None:
+                from rsprompter_cli.predict.on_ray import predict_on_ray
+
+                return predict_on_ray(
+                    source,
+                    out,
+                    options,
+                    address=self.ray,
+                    workers=self.procs,
+                    gpus=self.gpus,
+                    threads=self.threads,
+                    model=model,
+                    progress=progress,
+                    meter=meter,
+                )
+            if self.procs or self.gpus:
+                from rsprompter_cli.predict.workers import predict_in_processes
+
+                return predict_in_processes(
+                    source,
+                    out,
+                    options,
+                    procs=self.procs,
+                    gpus=self.gpus,
+                    threads=self.threads,
+                    model=model,
+                    progress=progress,
+                    meter=meter,
+                )
+            from rsprompter_cli.predict.scene import predict_scene
+
+            return predict_scene(source, out, options, model=model, progress=progress, meter=meter)
+
+
+def predict_part(source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, as_json: bool) -> None:
+    """Write the part of one shard and say so."""
+    from rsprompter_cli.predict.meter import Meter
+    from rsprompter_cli.predict.shards import parse_shard, predict_shard
+
+    meter = Meter()
+    with counted_progress("windows", also=meter.said) as progress:
+        done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
+    facts = {"out": str(out), "shard": str(done.shard), "windows": done.windows, "instances": meter.instances}
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"shard {done.shard}: {done.windows} windows -> {out}; rsp merge joins it with the others", err=True)
