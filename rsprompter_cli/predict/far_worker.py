@@ -75,6 +75,8 @@ class FarWorker:
         self._job = replace(job, options=replace(job.options, device=device))
         self._thread = ThreadPoolExecutor(1, "rsp-shard", initializer=torch.set_num_threads, initargs=(threads,))
         self._listener = _Listener()
+        self._folder = tempfile.TemporaryDirectory(prefix="rsp-parts-", ignore_cleanup_errors=True)
+        self._part = Path(self._folder.name) / "part"
         self._opened = ExitStack()
         self._doing: Future[ShardDone] | None = None
         self._over = False
@@ -105,8 +107,6 @@ class FarWorker:
         logger = logging.getLogger("rsprompter_cli")
         logger.addHandler(self._listener)
         self._opened.callback(logger.removeHandler, self._listener)
-        folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="rsp-parts-"))
-        self._part = Path(folder) / "part"
         self._runner = self._thread.submit(self._open).result()
         return Started(node, self._runner.windows, self._runner.identity_of(Shard(1, 1)))
 
@@ -142,6 +142,7 @@ class FarWorker:
         # A scene is closed by the thread that opened it, after the windows that it is at.
         wait([self._thread.submit(self._opened.close)], timeout=_PATIENCE)
         self._thread.shutdown(wait=False)
+        self._folder.cleanup()
 
     def _open(self) -> ShardRunner:
         runner = ShardRunner(self._job.source, self._job.options, self._job.model)
