@@ -98,6 +98,7 @@ def test_of_very_many_an_even_share_is_shown(monkeypatch: pytest.MonkeyPatch, sc
 def test_the_report_adds_up(tmp_path: Path) -> None:
     pixels = paint(300, 120, OBJECTS)
     pixels[:, 200:] = 0
+    pixels[:, -1, -1] = 90  # what is empty is no collar
     scene = write_scene(tmp_path / "a.tif", pixels, nodata=0)
     aoi = str(write_area(tmp_path / "aoi.gpkg", 0, 0, 120, 230))
     report = tmp_path / "report.json"

@@ -89,7 +89,8 @@ def test_a_scene_smaller_than_a_window_is_padded_not_enlarged(tmp_path: Path) ->
 
 def test_windows_without_data_never_reach_the_model_and_nothing_lies_in_nodata(tmp_path: Path) -> None:
     pixels = paint(200, 200, {"red": [(60, 20, 100, 40)]})
-    pixels[:, :, 80:] = 0  # the right part of the object and all beyond is nodata
+    pixels[:, :, 80:] = 0  # the right part of the object and all beyond is nodata,
+    pixels[:, -1, -1] = 90  # but for the last pixel, so that it is no collar
     scene = write_scene(tmp_path / "a.tif", pixels, nodata=0)
     model = blob_model()
     result = predict_scene(scene, tmp_path / "a.geojson", model=model, native=True)
