@@ -82,7 +82,8 @@ def test_no_kill_loses_a_run(tmp_path: Path, stage: int) -> None:
                 load_model(read_checkpoint(out / name).folder)
     _run_to_its_end(Job(str(data), str(out), options, {"resume": True, "minutes": 0.0}), tmp_path / "errors")
     end = load_state(out)
-    assert end.cursor.step == step + 1
+    # Killed after the last step of an epoch, it goes on with what follows the epoch, for which no time is left here.
+    assert step <= end.cursor.step <= step + 1
     seldom = options | {"save_minutes": 1000}
     # Forked as well: the same numbers may be added up otherwise in a process that is no fork.
     _run_to_its_end(Job(str(data), str(tmp_path / "whole"), seldom, stop_at=end.cursor.step), tmp_path / "errors")
