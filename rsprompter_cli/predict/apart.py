@@ -198,14 +198,15 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-        yield folder
-    except BaseException as error:
-        kept = kept_windows(folder)
-        if not kept:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif tally.begun or not isinstance(error, OutputError):
-            _log.warning("%s keeps the %d windows done so far: run the same command again to go on", folder, kept)
-        raise
+        try:
+            yield folder
+        except BaseException as error:
+            kept = kept_windows(folder)
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif tally.begun or not isinstance(error, OutputError):
+                _log.warning("%s keeps the %d windows done so far: run the same command again to go on", folder, kept)
+            raise
     finally:
         with suppress(OSError):
             folder.rmdir()  # when there is nothing in it
@@ -235,11 +236,12 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         known = {**{name: found.get(name) for name in wanted}, "settings": settings}
         if known == wanted:
             continue
-        reason = f"is of a run with {identity_difference(known, wanted)}"
-        if not overwrite:
-            way_out = "go on with the command it was begun with, or pass --overwrite to start over"
-            raise OutputError(f"{folder} {reason}", way_out)
-        _log.warning("%s %s: starting over", folder, reason)
+        if kept_windows(folder):
+            reason = f"is of a run with {identity_difference(known, wanted)}"
+            if not overwrite:
+                way_out = "go on with the command it was begun with, or pass --overwrite to start over"
+                raise OutputError(f"{folder} {reason}", way_out)
+            _log.warning("%s %s: starting over", folder, reason)
         shutil.rmtree(folder, ignore_errors=True)
         return
     if (windows := kept_windows(folder)) and not overwrite:

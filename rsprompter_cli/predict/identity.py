@@ -74,6 +74,7 @@ def scene_identity(
         "precision": options.precision,
         "window": grid.size,
         "overlap_px": grid.overlap_px,
+        "extent": list(grid.extent),
         "aoi": None if area is None else area.digest(),
     }
     return {
