@@ -27,9 +27,8 @@ from rsprompter_cli.predict.kept import give_up_journal, kept_parts, kept_window
 from rsprompter_cli.predict.merge_parts import join_and_write, parts_facts, read_parts
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.plan import plan_scene
 from rsprompter_cli.predict.report import heard_warnings
-from rsprompter_cli.predict.scene import ScenePrediction, area_of, check_georef, claim_outputs, report_scene
+from rsprompter_cli.predict.scene import ScenePrediction, claim_outputs, open_planned, report_scene
 from rsprompter_cli.predict.shards import Shard, ShardDone
 
 _log = logging.getLogger(__name__)
@@ -126,14 +125,10 @@ def predict_apart(
     with ExitStack() as stack:
         warnings = stack.enter_context(heard_warnings())
         with meter.stage(Stage.START_UP):
-            meta, output = meta_of(model), options.output
-            chosen_labels(output.classes, meta.class_names)
-            scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
-            check_georef(source, scene, kind, output)
-            grid = options.reading.windows(scene, meta)
-            area = area_of(scene, grid, output)
+            meta = meta_of(model)
+            chosen_labels(options.output.classes, meta.class_names)
             device = device_type(options.device, None)
-            plan = plan_scene(scene, grid, meta, batch=options.batch, device=device, area=area)
+            scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
         if options.dry_run or out is None or kind is None:
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score

@@ -116,13 +116,8 @@ def predict_scene(
             loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
             meta = meta_of(model) if loaded is None else loaded.meta
             labels = chosen_labels(output.classes, meta.class_names)
-            scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
-            check_georef(source, scene, kind, output)
-            grid = options.reading.windows(scene, meta)
-            area = area_of(scene, grid, output)
-            plan = plan_scene(
-                scene, grid, meta, batch=options.batch, device=device_type(options.device, loaded), area=area
-            )
+            device = device_type(options.device, loaded)
+            scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
         if loaded is None or out is None or kind is None:
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
@@ -140,6 +135,32 @@ def predict_scene(
         journal.remove()
         report_scene(source, out, model, plan, options, meter, warnings)
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
+
+
+def open_planned(
+    source: str | Path,
+    kind: OutputKind | None,
+    meta: CheckpointMeta,
+    options: PredictOptions,
+    *,
+    device: str | None,
+    stack: ExitStack,
+) -> tuple[Scene, WindowGrid, AreaOfInterest | None, ScenePlan]:
+    """The scene, which `stack` closes, its windows, the area of interest in it, and the work that it will be.
+
+    Args:
+        kind: of the output, which may need a place on the earth.
+        device: kind of device that will run the model, None when that is open.
+
+    Raises:
+        RspError: see `predict_scene`.
+    """
+    output = options.output
+    scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
+    check_georef(source, scene, kind, output)
+    grid = options.reading.windows(scene, meta)
+    area = area_of(scene, grid, output)
+    return scene, grid, area, plan_scene(scene, grid, meta, batch=options.batch, device=device, area=area)
 
 
 def claim_outputs(
