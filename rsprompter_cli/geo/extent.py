@@ -15,6 +15,9 @@ _STEP = 256
 _PIECE = 1 << 20
 """Pixels decoded at a time, where one line of blocks does not hold more."""
 
+_Span = tuple[int, int]
+"""First and one past the last row or column."""
+
 
 def valid_extent(reader: PixelReader) -> Box | None:
     """The box around the valid pixels of one level of a raster.
@@ -45,23 +48,19 @@ def valid_extent(reader: PixelReader) -> Box | None:
     return left, top, right + 1, bottom + 1
 
 
-Span = tuple[int, int]
-"""First and one past the last row or column."""
-
-
-def _spans(length: int, block: int) -> list[Span]:
+def _spans(length: int, block: int) -> list[_Span]:
     """Whole blocks of at least _STEP rows or columns."""
     step = block * -(-_STEP // block)
     return [(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def _outermost(reader: PixelReader, areas: Sequence[tuple[Span, Span]], *, axis: int, last: bool) -> int | None:
+def _outermost(reader: PixelReader, areas: Sequence[tuple[_Span, _Span]], *, axis: int, last: bool) -> int | None:
     """The first, or last, valid row (axis 0) or column (axis 1) of the first of some areas that has one."""
     found = (_valid_line(reader, rows, cols, axis=axis, last=last) for rows, cols in areas)
     return next((line for line in found if line is not None), None)
 
 
-def _valid_line(reader: PixelReader, rows: Span, cols: Span, *, axis: int, last: bool) -> int | None:
+def _valid_line(reader: PixelReader, rows: _Span, cols: _Span, *, axis: int, last: bool) -> int | None:
     """The first, or last, row (axis 0) or column (axis 1) of an area that has a valid pixel, in pixels of the level."""
     start, end = (rows, cols)[axis]
     best: int | None = None
@@ -79,7 +78,7 @@ def _valid_line(reader: PixelReader, rows: Span, cols: Span, *, axis: int, last:
     return best
 
 
-def _pieces(reader: PixelReader, rows: Span, cols: Span, axis: int) -> list[tuple[int, int, int, int]]:
+def _pieces(reader: PixelReader, rows: _Span, cols: _Span, axis: int) -> list[tuple[int, int, int, int]]:
     """(top, left, height, width) of the parts that an area is read in, one after the other across `axis`."""
     start, end = (cols, rows)[axis]
     thickness = (rows, cols)[axis][1] - (rows, cols)[axis][0]

@@ -130,7 +130,16 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
 
 
 def _remote_source(text: str, shown: str, *, remote: bool) -> Source:
-    scheme = text.partition("://")[0].lower()
+    scheme, _, rest = text.partition("://")
+    scheme = scheme.lower()
+    host = rest.partition("/")[0]
+    if "@" in host:
+        # It would stand in journals, reports and columns.
+        plain = f"{scheme}://{rest[host.rindex('@') + 1 :]}"
+        raise InputError(
+            f"{plain[:120]}: an address with a name or password",
+            "leave them out, and set GDAL_HTTP_USERPWD=NAME:PASSWORD",
+        )
     # Nobody listens between this machine and itself.
     if scheme not in ("https", "s3") and not _LOOPBACK.match(text):
         raise InputError(f"{shown}: {scheme}:// is not read", "give a local path, or https:// or s3:// with --remote")

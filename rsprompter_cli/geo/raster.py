@@ -168,13 +168,16 @@ class Scene:
             yield lambda window: self._render(reader, height, width, window)
 
     def preview(self, side: int) -> np.ndarray:
-        """The whole scene as a picture, uint8 [H, W, 3], its longer side at most `side` pixels.
+        """The whole scene as a picture, uint8 [H, W, 3], as detailed as the file, its longer side at most `side`.
+
+        It has the shape of the working grid, whose pixels are as long as they are wide where the file's are not.
 
         Raises:
             InputError: the file is damaged.
         """
-        shrink = max(1.0, max(self.height, self.width) / side)
-        height, width = max(1, round(self.height / shrink)), max(1, round(self.width / shrink))
+        detail = max(1.0, self.native_height / self.height, self.native_width / self.width)
+        factor = min(detail, side / max(self.height, self.width))
+        height, width = max(1, round(self.height * factor)), max(1, round(self.width * factor))
         with self._open_level(height, width) as reader:
             tile = self._render(reader, height, width, Window(0, 0, 0, 0, height, width))
         return np.clip(np.rint(tile.pixels), 0, 255).astype(np.uint8).transpose(1, 2, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ _LONGITUDE_FIRST = (WGS84, "OGC:CRS84")
 
 _ALONG_EDGE = 16
 """Points of each side of a scene that have to find their way into a CRS and back."""
-
-_log = logging.getLogger(__name__)
 
 
 def check_crs(text: str) -> str:
@@ -53,16 +50,20 @@ class TargetCrs:
 
     Long edges get vertices where they would leave their place by more than 2 cm; polygons over the antimeridian are
     cut there, as in GeoJSON, where they would else be torn apart.
+
+    elsewhere: of a CRS that is made for another part of the world, words that say so; else empty.
     """
 
-    def __init__(self, georef: Georef, height: int, width: int, wkt: str, *, name: str) -> None:
-        """Take the measure of a scene of height x width pixels, called `name`.
+    def __init__(
+        self, georef: Georef, height: int, width: int, wkt: str, *, name: str, called: str | None = None
+    ) -> None:
+        """Take the measure of a scene of height x width pixels, called `name`; `called` is the CRS by the user.
 
         Raises:
             UsageError: the CRS has no room for the scene.
         """
         assert georef.crs_wkt is not None
-        self.wkt, self._source = wkt, georef.crs_wkt
+        self.wkt, self._source, self.elsewhere = wkt, georef.crs_wkt, ""
         target, source = parse_crs(wkt), parse_crs(georef.crs_wkt)
         self._same = target.equals(source, ignore_axis_order=True)
         if self._same:
@@ -72,13 +73,14 @@ class TargetCrs:
         lonlat = to_lonlat([border], georef.crs_wkt)
         self._geographic, self._over_antimeridian = target.is_geographic, bool(leaves_the_map(lonlat)[0])
         (pixel,) = to_map([shapely.box(0, 0, 1, 1)], georef)
-        self._refuse_misfit(border, np.sqrt(pixel.area), target.name, name)
+        called = called or target.name
+        self._refuse_misfit(border, np.sqrt(pixel.area), called, name)
         use = target.area_of_use
         west, south, east, north = lonlat[0].bounds
         if use is not None and not self._over_antimeridian and use.west <= use.east:
             apart = west > use.east or east < use.west or south > use.north or north < use.south
             if apart:
-                _log.warning("%s: lies outside the area that --crs %s is made for: %s", name, target.name, use.name)
+                self.elsewhere = f"{name}: lies outside the area that --crs {called} is made for: {use.name}"
 
     def move(self, geometries: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Polygons [N] of the scene's CRS in the other, valid."""

@@ -7,6 +7,7 @@ import ssl
 import time
 from http.client import HTTPException, HTTPMessage
 from urllib.error import HTTPError
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from rsprompter_cli.errors import InputError
@@ -45,7 +46,7 @@ def remote_facts(url: str, *, timeout: float, retries: int) -> dict[str, str]:
                 _log.debug("%s: HTTP %d to a request for its size and date", url, error.code)
                 return {}
             reason = f"HTTP {error.code}"
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:
             cause = getattr(error, "reason", error)
             if isinstance(cause, ssl.SSLCertVerificationError):  # GDAL may know of other certificates
                 _log.debug("%s: %s", url, cause)
@@ -55,8 +56,10 @@ def remote_facts(url: str, *, timeout: float, retries: int) -> dict[str, str]:
 
 
 def _heads(url: str, timeout: float) -> HTTPMessage:
-    request = Request(url, headers={"Range": "bytes=0-0", "Accept-Encoding": "identity"})  # noqa: S310
-    # What is asked here was admitted by `geo.guard`: https, or http of this machine.
+    # Letters beyond ASCII are quoted, what is quoted already stays.
+    quoted = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
+    request = Request(quoted, headers={"Range": "bytes=0-0", "Accept-Encoding": "identity"})  # noqa: S310
+    # It was admitted by `geo.guard`: https, or http of this machine. Redirects are followed, as GDAL does.
     with urlopen(request, timeout=timeout) as answer:  # noqa: S310
         heads: HTTPMessage = answer.headers
     return heads

@@ -71,6 +71,10 @@ class Tally:
         """Whether a worker has reported anything."""
         return bool(self._done)
 
+    def started(self, seconds: float) -> None:
+        """A worker has loaded the model and opened the scene."""
+        self._meter.take({}, {Stage.START_UP.value: seconds})
+
     def note(self, shard: Shard, windows_done: int, counts: Mapping[str, int]) -> None:
         """A worker is so far with a shard."""
         before = self._counts.get(shard, {})

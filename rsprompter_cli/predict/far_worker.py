@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -39,12 +40,13 @@ class Started:
     """A worker is ready.
 
     node: the machine it is on. windows: of the whole scene.
-    identity: what the part of shard 1/1 would say at its head.
+    identity: what the part of shard 1/1 would say at its head. seconds: that starting took.
     """
 
     node: str
     windows: int
     identity: Mapping[str, Any]
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,8 +109,10 @@ class FarWorker:
         logger = logging.getLogger("rsprompter_cli")
         logger.addHandler(self._listener)
         self._opened.callback(logger.removeHandler, self._listener)
+        start = time.perf_counter()
         self._runner = self._thread.submit(self._open).result()
-        return Started(node, self._runner.windows, self._runner.identity_of(Shard(1, 1)))
+        seconds = time.perf_counter() - start
+        return Started(node, self._runner.windows, self._runner.identity_of(Shard(1, 1)), seconds)
 
     def begin(self, shard: Shard) -> News:
         """Begin a shard; what is answered is what `hear` says."""
@@ -170,5 +174,9 @@ class _Listener(logging.Handler):
 
     def heard(self) -> list[tuple[int, str]]:
         """What was said since this was last asked."""
-        said, self._said = self._said, []
+        self.acquire()
+        try:
+            said, self._said = self._said, []
+        finally:
+            self.release()
         return said

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from rsprompter_cli.io.atomic import atomic_path, hidden_beside
 from rsprompter_cli.predict.apart import Job, Tally
 from rsprompter_cli.predict.chosen import files_of
 from rsprompter_cli.predict.far_worker import News, Started
-from rsprompter_cli.predict.identity import file_facts
+from rsprompter_cli.predict.identity import file_facts, unchanging
 from rsprompter_cli.predict.journal import identity_difference
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.shards import Shard, ShardDone, is_whole
@@ -153,6 +153,7 @@ class _Desk:
         if isinstance(answer, Started):
             worker.ready = True
             self._lost[None] = 0
+            self._tally.started(answer.seconds)
             self._check(answer)
             return
         for level, text in answer.said:
@@ -192,7 +193,7 @@ class _Desk:
     def _check(self, started: Started) -> None:
         """What a worker predicts on and with is what the others do; the first one says what is there already."""
         if self._first is not None:
-            words = identity_difference(_unchanging(started.identity), _unchanging(self._first.identity))
+            words = identity_difference(_of_any_copy(started.identity), _of_any_copy(self._first.identity))
             if words:
                 raise UsageError(
                     f"{started.node} would predict with {words}, unlike {self._first.node}",
@@ -200,7 +201,7 @@ class _Desk:
                 )
             return
         self._first = started
-        facts = {name: value for name, value in file_facts(self._job.source).items() if name != "changed"}
+        facts = unchanging(file_facts(self._job.source))
         if started.identity["input"] != {**started.identity["input"], **facts}:
             raise UsageError(f"{self._job.source}: is another file on {started.node} than here", "copy it there anew")
         for shard in list(self._left):
@@ -235,6 +236,5 @@ class _Desk:
             )
 
 
-def _unchanging(identity: Any) -> dict[str, Any]:
-    """But for when the input was changed: each machine may have a copy of it."""
-    return {**identity, "input": {name: value for name, value in identity["input"].items() if name != "changed"}}
+def _of_any_copy(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**identity, "input": unchanging(identity["input"])}

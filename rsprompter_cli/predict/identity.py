@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def file_facts(source: str | Path) -> dict[str, Any]:
         file.seek(max(0, facts.st_size - _SAMPLE))
         ends.update(file.read(_SAMPLE))
     return {"bytes": facts.st_size, "changed": facts.st_mtime_ns, "ends": ends.hexdigest()}
+
+
+def unchanging(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a file but for the time it was changed: each machine may have a copy of it."""
+    return {name: value for name, value in facts.items() if name != "changed"}
 
 
 def model_digest(loaded: LoadedModel) -> str:

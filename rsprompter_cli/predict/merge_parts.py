@@ -26,12 +26,12 @@ from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.predict.area import AreaOfInterest
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
-from rsprompter_cli.predict.identity import file_facts
+from rsprompter_cli.predict.identity import file_facts, unchanging
 from rsprompter_cli.predict.journal import count_windows, identity_difference, journal_identity, read_windows
 from rsprompter_cli.predict.map_preview import claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import check_georef, write_found
 from rsprompter_cli.predict.shards import Shard, parse_shard
@@ -145,6 +145,7 @@ def merge_parts(
         placed: PlacedScene = facts.scene
         if scene is not None:
             placed = stack.enter_context(open_again(scene, parts[0], facts, reading or Reading()))
+        check_room(placed, kind, output)
         meter = meter or Meter()
         join_and_write(Path(out), kind, parts, facts, placed, options, progress=progress, meter=meter)
     return MergeResult(Path(out), len(parts), meter.written, time.perf_counter() - start)
@@ -276,7 +277,7 @@ def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Readi
     names = ("gsd", "native", "scale", "overlap")
     bands = None if settings["bands"] is None else tuple(settings["bands"])
     chosen = replace(reading, bands=bands, **{name: settings[name] for name in names})
-    if {**part.run["input"], **_unchanging(file_facts(source))} != part.run["input"]:
+    if {**part.run["input"], **unchanging(file_facts(source))} != part.run["input"]:
         raise InputError(f"--scene {source}: is not the file that {part.path} is of")
     return chosen.open(source, facts.meta, pixel_coords=True)
 
@@ -305,7 +306,7 @@ def _read_part(path: Path) -> Part:
         total = len(WindowGrid(**identity.pop("scene")["grid"]))
         done = count_windows(path)
         changed = identity["input"].get("changed")
-        identity["input"] = _unchanging(identity["input"])
+        identity["input"] = unchanging(identity["input"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, UsageError) as error:
@@ -314,11 +315,6 @@ def _read_part(path: Path) -> Part:
         raise InputError(f"{path}: holds {done} of the {wanted} windows of shard {shard}", _AGAIN)
     identity["settings"]["shards"] = shard.count
     return Part(path, shard, identity, changed)
-
-
-def _unchanging(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of an input but for the time it was changed: each machine may have a copy of it."""
-    return {name: value for name, value in facts.items() if name != "changed"}
 
 
 def _refuse_missing(parts: Sequence[Part], there: Mapping[Shard, object]) -> None:

@@ -186,10 +186,10 @@ def check_address(address: str) -> None:
     try:
         with socket.create_connection((found[1] or found[2], int(found[3])), timeout=_KNOCK) as line:
             line.sendall(_HELLO)
-            answer = b"" if _with_tls() else line.recv(4)
-    except OSError as error:
+            answer = b"" if _with_tls() else line.recv(4, socket.MSG_WAITALL)
+    except (OSError, UnicodeError) as error:  # of a name that cannot be one
         raise UsageError(
-            f"--ray {address}: nobody answers there ({error.strerror or error})",
+            f"--ray {address}: nobody answers there ({getattr(error, 'strerror', None) or error})",
             "start Ray there (ray start --head), which says the address",
         ) from error
     if answer[3:] != bytes([_SETTINGS]) and not _with_tls():
@@ -218,7 +218,6 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     if local:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cpus = max(os.cpu_count() or 1, workers or 1)
         options |= {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE}
     else:
@@ -245,8 +244,8 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
 
 @contextmanager
 def _calm_start(*, local: bool) -> Iterator[None]:
-    """Ray soon gives up; what SIGTERM does, which Ray would change, stays as it is."""
-    wanted = {} if local else {"RAY_gcs_server_port_wait_time_s": _TRIES}
+    """Ray soon gives up, and tells nobody; what SIGTERM does, which Ray would change, stays as it is."""
+    wanted = {"RAY_USAGE_STATS_ENABLED": "0"} if local else {"RAY_gcs_server_port_wait_time_s": _TRIES}
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     former = signal.getsignal(signal.SIGTERM)
     os.environ.update(added)

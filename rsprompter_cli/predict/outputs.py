@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
@@ -33,6 +34,9 @@ from rsprompter_cli.predict.finish import AT_ONCE, FoundObject, OutputOptions, i
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.place import PlacedScene
+
+
+_log = logging.getLogger(__name__)
 
 
 class OutputKind(Enum):
@@ -109,6 +113,17 @@ def check_output_crs(out: str | Path | None, kind: OutputKind | None, options: O
         )
 
 
+def check_room(scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
+    """Look, before anything is found, whether the CRS of a vector file is one for the scene; warn of a far one.
+
+    Raises:
+        UsageError: it has no room for the scene.
+    """
+    crs = output_crs(scene, options) if kind is OutputKind.VECTOR else None
+    if crs is not None and crs.elsewhere:
+        _log.warning("%s", crs.elsewhere)
+
+
 def write_output(
     out: Path,
     kind: OutputKind,
@@ -179,7 +194,7 @@ def output_crs(scene: PlacedScene, options: OutputOptions) -> TargetCrs | None:
     if not options.on_earth(scene) or georef.crs_wkt is None:
         return None
     wkt = georef.crs_wkt if options.crs is None else check_crs(options.crs)
-    return TargetCrs(georef, scene.height, scene.width, wkt, name=scene.name)
+    return TargetCrs(georef, scene.height, scene.width, wkt, name=scene.name, called=options.crs)
 
 
 def place_polygons(objects: Sequence[FoundObject], scene: PlacedScene, crs: TargetCrs | None) -> list[Geometry]:

@@ -23,7 +23,7 @@ from rsprompter_cli.models.prompted import find_prompted, knows_points, load_pro
 from rsprompter_cli.predict.answers import Answers, answer_prompts
 from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
@@ -124,6 +124,7 @@ def predict_prompts(
                 f"{source}: has no place on the earth, so prompts cannot be laid over it",
                 "pass --pixel-coords and give them in pixels of the file, or warp it first (gdalwarp)",
             )
+        check_room(scene, kind, options.output)
         asked = read_prompts(prompts, scene, pixel_coords=pixel_coords)
         _refuse_points(asked, folder)
         if out is None or kind is None or options.dry_run:

@@ -80,7 +80,8 @@ def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> i
     """Side of the windows in working-grid pixels.
 
     A picture that has no ground resolution goes through the model in one piece, resized by the
-    model as in evaluation, because there is no scale to choose; unless it would shrink too much.
+    model as in evaluation, because there is no scale to choose; unless it would shrink too much,
+    or the model knows objects by their size on the ground.
     """
     whole = goes_whole(scene, meta, native=native)
     return max(scene.height, scene.width) if whole else _model_size(meta)
@@ -88,8 +89,9 @@ def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> i
 
 def goes_whole(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
     """Whether the model gets the scene in one piece and resizes it itself; see `window_size`."""
-    longest = max(scene.height, scene.width)
-    return scene.gsd is None and not native and longest <= LARGEST_REDUCTION * _model_size(meta)
+    if native or scene.gsd is not None or (meta is not None and meta.gsd_range is not None):
+        return False
+    return max(scene.height, scene.width) <= LARGEST_REDUCTION * _model_size(meta)
 
 
 def _model_size(meta: CheckpointMeta | None) -> int:

@@ -38,7 +38,7 @@ from rsprompter_cli.predict.kept import give_up_parts
 from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, claim_output, write_output
+from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output, write_output
 from rsprompter_cli.predict.plan import ScenePlan, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
@@ -158,6 +158,7 @@ def open_planned(
     output = options.output
     scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
     check_georef(source, scene, kind, output)
+    check_room(scene, kind, output)
     grid = options.reading.windows(scene, meta)
     area = area_of(scene, grid, output)
     return scene, grid, area, plan_scene(scene, grid, meta, batch=options.batch, device=device, area=area)

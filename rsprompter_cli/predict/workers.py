@@ -53,15 +53,18 @@ def predict_in_processes(
 
     Args:
         source, out, options, model, progress, meter, changes: see `predict_scene`.
-        procs: processes, where `gpus` is None.
+        procs: processes, at least 1, where `gpus` is None.
         gpus: one process for each of so many GPUs.
         threads: CPU threads of all processes together; None: as many as the machine has.
 
     Raises:
+        UsageError: less than one of them.
         RspError: the error of the worker that failed first, and what `predict_scene` raises.
     """
     options = (options or PredictOptions()).changed(**changes)
-    workers = gpus or procs or 1
+    workers = procs if gpus is None else gpus
+    if workers is None or workers < 1:
+        raise UsageError(f"procs={procs}, gpus={gpus}: one of the two, at least 1")
     if gpus is not None:
         if isinstance(model, LoadedModel):
             raise UsageError("a loaded model is on one device already", "give the folder that it was loaded from")
@@ -92,6 +95,11 @@ class _Worker:
     process: BaseProcess
     line: Connection
     shard: Shard | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,8 @@ def _run_shards(job: Job, shards: Sequence[Shard], tally: Tally, devices: Sequen
                     if isinstance(message, ShardDone):
                         tally.finish(message)
                         running -= 1
+                    elif isinstance(message, _Ready):
+                        tally.started(message.seconds)
                     _give(lines[line], left)
     finally:
         _end(workers)
@@ -152,7 +162,8 @@ def _receive(worker: _Worker) -> object:
         if code is not None and code < 0:
             hint = f"most often memory is short: start fewer of them; {_AGAIN}"
             return ResourceError(f"a worker process was ended by signal {-code} {at}", hint)
-        return RspError(f"a worker process ended with exit code {code} {at}", _AGAIN)
+        how = "hung up and goes on" if code is None else f"ended with exit code {code}"
+        return RspError(f"a worker process {how} {at}", _AGAIN)
 
 
 def _start(job: Job, device: str, threads: int) -> _Worker:
@@ -210,8 +221,9 @@ def _work(job: Job, device: str, threads: int, line: Connection) -> None:
     try:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
+        start = time.perf_counter()
         with ShardRunner(job.source, replace(job.options, device=device), job.model) as runner:
-            talk.send(None)
+            talk.send(_Ready(time.perf_counter() - start))
             while True:
                 shard = line.recv()
                 meter = Meter()

@@ -81,6 +81,14 @@ def test_remote_files_need_the_option(path):
     assert resolve_source(path, remote=True).driver == "GTiff"
 
 
+@pytest.mark.parametrize("scheme", ["https", "s3"])
+def test_names_and_passwords_do_not_belong_in_an_address(scheme):
+    with pytest.raises(InputError, match=f"^{scheme}://example.com/x.tif: an address with a name") as caught:
+        resolve_source(f"{scheme}://me:sec@ret@example.com/x.tif", remote=True)
+    assert "GDAL_HTTP_USERPWD" in caught.value.hint
+    assert resolve_source("https://example.com/a@b.tif", remote=True).name == "https://example.com/a@b.tif"
+
+
 def test_folder_and_text_are_refused(tmp_path):
     (tmp_path / "text.tif").write_text("not a raster")
     (tmp_path / "empty.tif").write_bytes(b"")

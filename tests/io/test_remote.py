@@ -59,6 +59,11 @@ def test_a_busy_server_is_asked_again_and_then_named(server: Ranges, pauses: lis
         ask(server)
 
 
+def test_letters_beyond_ascii_are_quoted_and_what_is_quoted_stays(server: Ranges) -> None:
+    server.files["/%C3%A4%20b.tif"] = bytes(70)
+    assert ask(server, "/ä b.tif") == ask(server, "/%C3%A4%20b.tif") == {"bytes": "70"}
+
+
 def test_nobody_there(pauses: list[float]) -> None:
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:1/x\.tif: does not answer: "):
         remote_facts("http://127.0.0.1:1/x.tif", timeout=1, retries=1)

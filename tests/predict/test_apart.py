@@ -251,6 +251,9 @@ def test_what_workers_report_is_added_up_and_said_once(caplog: pytest.LogCapture
     meter, steps, said = Meter(), [], ["known"]
     tally = Tally(10, meter, lambda done, total: steps.append((done, total)), said)
     assert not tally.begun
+    tally.started(2.0)
+    tally.started(0.5)
+    assert (tally.begun, meter.seconds()["start_up"]) == (False, 2.5)
     tally.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
     tally.note(Shard(2, 2), 1, {"instances": 1})
     tally.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))

@@ -51,6 +51,12 @@ def test_an_address_at_which_nobody_answers(form: str) -> None:
     assert "ray start --head" in refused.value.hint
 
 
+@pytest.mark.parametrize("address", ["..:1", "ä..b:6379", f"{'a' * 70}:6379"])
+def test_a_name_that_no_machine_can_have(address: str) -> None:
+    with pytest.raises(UsageError, match="nobody answers there"):
+        check_address(address)
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

@@ -80,11 +80,13 @@ def test_a_picture_goes_whole_unless_it_shrinks_too_much(tmp_path):
     near = write_raster(tmp_path / "near.tif", pattern(700, 1000), crs=None, transform=None)
     far = write_raster(tmp_path / "far.tif", pattern(700, 1100), crs=None, transform=None)
     placed = write_raster(tmp_path / "placed.tif", pattern(700, 1000))
+    pictures = replace(META, gsd_range=None)
     with open_scene(near) as scene:
-        assert window_size(scene, META, native=False) == 1000
-        assert window_size(scene, META, native=True) == 256
+        assert window_size(scene, pictures, native=False) == 1000
+        assert window_size(scene, pictures, native=True) == 256
+        assert window_size(scene, META, native=False) == 256  # it knows objects by their size on the ground
     with open_scene(far) as scene:
-        assert window_size(scene, META, native=False) == 256
+        assert window_size(scene, pictures, native=False) == 256
     with open_scene(placed) as scene:
         assert window_size(scene, None, native=False) == 256
 

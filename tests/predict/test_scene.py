@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 from pyproj import Transformer
 from shapely.geometry import shape
 
@@ -317,3 +318,19 @@ def test_dry_run_reads_nothing_and_writes_nothing(tmp_path: Path) -> None:
     assert result.out is None
     assert result.plan.windows == 16
     assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_a_crs_without_room_for_the_scene_is_refused_before_the_model_runs(tmp_path: Path) -> None:
+    scene, model = write_scene(tmp_path / "a.tif", paint(100, 100, {})), blob_model()
+    with pytest.raises(UsageError, match=r"^--crs \+proj=ortho.*: has no place for"):
+        predict_scene(scene, tmp_path / "a.gpkg", model=model, native=True, crs="+proj=ortho +lat_0=-40 +lon_0=-150")
+    assert isinstance(model.model, BlobModel)
+    assert model.model.seen == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_an_overlay_is_as_detailed_as_the_file(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "a.tif", paint(120, 160, {"red": [(20, 20, 100, 80)]}))
+    predict_scene(scene, tmp_path / "a.png", model=blob_model(), gsd=1.0)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (160, 120)

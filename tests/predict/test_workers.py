@@ -98,6 +98,12 @@ def test_processes_share_the_threads(
     assert threads_each(threads, count) == each
 
 
+@pytest.mark.parametrize("counts", [{}, {"procs": 0}, {"gpus": 0}, {"procs": 2, "gpus": 0}])
+def test_at_least_one_process_is_asked_for(scene: Path, tmp_path: Path, counts: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        predict_in_processes(scene, tmp_path / "a.fgb", **counts)
+
+
 def test_gpus_that_are_not_there_and_models_that_are_somewhere_are_refused(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=f"--gpus 99: torch sees {torch.cuda.device_count()} CUDA GPU"):
         predict_in_processes(scene, tmp_path / "a.fgb", gpus=99)
