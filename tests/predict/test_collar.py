@@ -16,7 +16,7 @@ from shapely.geometry import shape
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.predict.merge_parts import merge_parts
-from rsprompter_cli.predict.plan import scene_info
+from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.shards import Shard, predict_shard
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
@@ -101,6 +101,6 @@ def test_a_picture_that_goes_through_whole_keeps_its_frame(tmp_path: Path) -> No
     path = write_scene(
         tmp_path / "a.png", np.pad(paint(40, 40, {}), ((0, 0), (20, 20), (20, 20))), crs=None, driver="PNG", nodata=0
     )
-    info = scene_info(path)
-    assert info.plan is not None
-    assert (info.plan.windows, info.plan.window_size) == (1, 80)
+    with Reading().open(path, None) as scene:
+        grid = Reading().windows(scene, None)
+    assert (len(grid), grid.size, grid.extent) == (1, 80, (0, 0, 80, 80))
