@@ -15,7 +15,8 @@ from rsprompter_cli.cli.convert_sets import (
     yolo2coco_command,
 )
 from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
 
@@ -59,9 +60,9 @@ def whu2coco_command(
     """Turn the label pictures of the WHU building set into COCO files WHU_building_{train,val,test}.json."""
     from dataclasses import asdict
 
-    from rsprompter_cli.data.convert.whu2coco import SPLITS, convert_whu
+    with show_progress("reading the labels") as display:
+        from rsprompter_cli.data.convert.whu2coco import SPLITS, convert_whu
 
-    with counted_progress("labels") as on_progress:
         report = convert_whu(
             root,
             out,
@@ -69,7 +70,7 @@ def whu2coco_command(
             workers=workers,
             skip_bad=skip_bad,
             overwrite=overwrite,
-            on_progress=on_progress,
+            on_progress=display.bar("labels"),
         )
     if as_json:
         print_json(asdict(report))
@@ -131,11 +132,11 @@ def vector2coco_command(
     """Cut GeoTIFF scenes and their footprints, in any CRS, into a COCO set of tiles."""
     from dataclasses import asdict
 
-    from rsprompter_cli.data.convert.vector2coco import convert_vectors
-
     if len(pairs) % 2:
         raise UsageError(f"{pairs[-1]}: each SCENE is followed by its LABELS, this one has none")
-    with counted_progress("tiles") as on_progress:
+    with show_progress("reading the scenes") as display:
+        from rsprompter_cli.data.convert.vector2coco import convert_vectors
+
         report = convert_vectors(
             list(zip(pairs[::2], pairs[1::2], strict=True)),
             out,
@@ -154,7 +155,7 @@ def vector2coco_command(
             bands=parse_bands(bands),
             scale=scale,
             overwrite=overwrite,
-            on_progress=on_progress,
+            on_progress=display.bar("tiles"),
         )
     if as_json:
         print_json(asdict(report))
@@ -193,9 +194,9 @@ def coco2vector_command(
     """
     from dataclasses import asdict
 
-    from rsprompter_cli.data.convert.coco2vector import convert_coco
+    with show_progress("reading the instances") as display:
+        from rsprompter_cli.data.convert.coco2vector import convert_coco
 
-    with counted_progress("instances") as on_progress:
         report = convert_coco(
             file,
             out,
@@ -203,7 +204,7 @@ def coco2vector_command(
             score=score,
             pixel_coords=pixel_coords,
             overwrite=overwrite,
-            on_progress=on_progress,
+            on_progress=display.bar("instances"),
         )
     if as_json:
         print_json(asdict(report))

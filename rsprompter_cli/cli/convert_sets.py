@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,8 @@ def coco2yolo_command(
 
     from rsprompter_cli.data.convert.coco2yolo import convert_to_yolo
 
-    with counted_progress("pictures") as on_progress:
+    with show_progress("reading the annotations") as display:
+        on_progress = display.bar("pictures")
         report = convert_to_yolo(
             source, out, image_folder=image_folder, link=link, overwrite=overwrite, on_progress=on_progress
         )
@@ -198,8 +200,8 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
     """Convert with a bar that counts `what`, and say what the set holds."""
     from dataclasses import asdict
 
-    with counted_progress(what) as on_progress:
-        report = convert(link=link, overwrite=overwrite, on_progress=on_progress)
+    with show_progress("reading the labels") as display:
+        report = convert(link=link, overwrite=overwrite, on_progress=display.bar(what))
     if as_json:
         print_json(asdict(report))
         return

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.progress import show_progress
 
 app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_help=True)
 
@@ -36,10 +37,12 @@ def check_command(
 
     Exit code 0: nothing stops training (there may be warnings). 3: there are errors.
     """
-    from rsprompter_cli.data.checks import check_set
     from rsprompter_cli.errors import InputError
 
-    with counted_progress("pictures") as on_picture:
+    with show_progress("reading the annotations") as display:
+        from rsprompter_cli.data.checks import check_set
+
+        on_picture = display.bar("pictures")
         reports = check_set(source, image_folder=image_folder, read_pictures=pictures, on_picture=on_picture)
     if as_json:
         print_json([report.as_json() for report in reports])
@@ -62,12 +65,12 @@ def show_command(
     as_json: JsonOption = False,
 ) -> None:
     """Draw the ground truth on some images, as PNG."""
-    from rsprompter_cli.data.coco import read_coco
-    from rsprompter_cli.data.images import locate
-    from rsprompter_cli.data.show import show_images
+    with show_progress("reading the annotations") as display:
+        from rsprompter_cli.data.coco import read_coco
+        from rsprompter_cli.data.images import locate
+        from rsprompter_cli.data.show import show_images
 
-    file, root = locate(source, split)
-    with counted_progress("pictures") as on_picture:
+        file, root = locate(source, split)
         written = show_images(
             read_coco(file),
             root,
@@ -75,7 +78,7 @@ def show_command(
             count=count,
             image_folder=image_folder,
             overwrite=overwrite,
-            on_picture=on_picture,
+            on_picture=display.bar("pictures"),
         )
     _print_paths(written, as_json=as_json)
 

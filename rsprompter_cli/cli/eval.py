@@ -16,7 +16,7 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -26,6 +26,7 @@ from rsprompter_cli.cli.processes import (
     share_threads,
     start_processes,
 )
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import UsageError
 
 
@@ -64,13 +65,14 @@ def eval_command(
     SLURM or deepspeed, it joins the others.
     """
     refuse_other_device(device, gpus=gpus, procs=procs)
-    from rsprompter_cli.data.images import find_annotations
-    from rsprompter_cli.evaluate.curves import save_curves
-    from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
-    from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
-    from rsprompter_cli.io.atomic import refuse_existing
-    from rsprompter_cli.models.precision import require_gpus
-    from rsprompter_cli.train.ranks import find_place, quiet_but_first
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.data.images import find_annotations
+        from rsprompter_cli.evaluate.curves import save_curves
+        from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
+        from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
+        from rsprompter_cli.io.atomic import refuse_existing
+        from rsprompter_cli.models.precision import require_gpus
+        from rsprompter_cli.train.ranks import find_place, quiet_but_first
 
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
         raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
@@ -90,10 +92,10 @@ def eval_command(
     if place is None and (gpus or procs or 1) > 1:
         start_processes(context, gpus or procs or 1)
         return
-    from rsprompter_cli.train.together import evaluate_together
+    with quiet_but_first(place), show_progress("loading PyTorch") as display:
+        from rsprompter_cli.train.together import evaluate_together
 
-    share_threads(threads, place)
-    with quiet_but_first(place), counted_progress("evaluation") as on_progress:
+        share_threads(threads, place)
         evaluation = evaluate_together(
             checkpoint,
             data,
@@ -102,7 +104,7 @@ def eval_command(
             device=device_kind(device, gpus=gpus, procs=procs),
             precision=precision.value,
             oracle=oracle,
-            on_progress=on_progress,
+            on_progress=display.bar("pictures"),
         )
     if evaluation is None:
         return  # rank 0 has it

@@ -19,13 +19,13 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
+from rsprompter_cli.cli.output import print_json, print_table, set_threads
+from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.train.defaults import FIT_MINUTES
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
+    from rsprompter_cli.cli.progress import Display
     from rsprompter_cli.train.fit import Watch
 
 
@@ -76,9 +76,6 @@ def fit_command(
     rsp fit scene.tif labels.geojson --out my-model
     """
     _refuse_contradictions(pairs or [], out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    from rsprompter_cli.train.fit import fit, plan_fit
-
-    set_threads(threads)
     given = pairs or []
     asked: dict[str, Any] = {
         "model": model,
@@ -92,11 +89,16 @@ def fit_command(
     }
     files = list(zip(given[::2], given[1::2], strict=True))
     if dry_run:
+        from rsprompter_cli.train.fit import plan_fit
+
         _print_plan(plan_fit(files, **asked), as_json=as_json)
         return
     assert out is not None
-    with progress_bar() as progress:
-        watch = _shown(progress)
+    with show_progress("loading PyTorch") as display:
+        from rsprompter_cli.train.fit import fit
+
+        set_threads(threads)
+        watch = _shown_on(display)
         result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
     if as_json:
         print_json(result.as_dict())
@@ -120,24 +122,11 @@ def _refuse_contradictions(
         raise UsageError(f"--resume goes on with a run, {other}", "give one of the two")
 
 
-def _shown(progress: Progress) -> Watch:
-    """The progress lines of a fit."""
+def _shown_on(display: Display) -> Watch:
+    """The counters of a fit."""
     from rsprompter_cli.train.fit import Watch
-    from rsprompter_cli.train.progress import StepReport
 
-    tiles = progress.add_task("tiles", total=None)
-    steps = progress.add_task("training", total=None, visible=False)
-    evaluation = progress.add_task("evaluation", total=None, visible=False)
-
-    def step(report: StepReport) -> None:
-        progress.update(evaluation, visible=False)
-        progress.update(steps, completed=report.step, total=report.steps, description=report.describe(), visible=True)
-
-    return Watch(
-        tiles=lambda done, total: progress.update(tiles, completed=done, total=total),
-        step=step,
-        evaluation=lambda done, total: progress.update(evaluation, completed=done, total=total, visible=True),
-    )
+    return Watch(tiles=display.bar("tiles"), step=count_steps(display), evaluation=display.bar("held-back tiles"))
 
 
 def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:

@@ -21,7 +21,8 @@ from rsprompter_cli.cli.options import (
     SimplifyOption,
     parse_names,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 
 
@@ -54,20 +55,20 @@ def merge_command(
 
     Parts know the place of their scene: the imagery is not read.
     """
-    from rsprompter_cli.predict.finish import OutputOptions
-    from rsprompter_cli.predict.merge_parts import merge_parts
-    from rsprompter_cli.predict.reading import Reading
+    with show_progress("loading the libraries") as display:
+        from rsprompter_cli.predict.finish import OutputOptions
+        from rsprompter_cli.predict.merge_parts import merge_parts
+        from rsprompter_cli.predict.reading import Reading
 
-    output = OutputOptions(
-        classes=parse_names(classes),
-        crs=crs,
-        pixel_coords=pixel_coords,
-        regularize=regularize,
-        simplify=simplify,
-        min_area=min_area,
-    )
-    reading = Reading(max_block=max_block << 20, allow_vrt=allow_vrt, remote=remote)
-    with counted_progress("windows") as progress:
+        output = OutputOptions(
+            classes=parse_names(classes),
+            crs=crs,
+            pixel_coords=pixel_coords,
+            regularize=regularize,
+            simplify=simplify,
+            min_area=min_area,
+        )
+        reading = Reading(max_block=max_block << 20, allow_vrt=allow_vrt, remote=remote)
         result = merge_parts(
             parts,
             out,
@@ -76,7 +77,7 @@ def merge_command(
             reading=reading,
             preview=preview,
             overwrite=overwrite,
-            progress=progress,
+            progress=display.bar("windows"),
         )
     if as_json:
         print_json(result.as_dict())

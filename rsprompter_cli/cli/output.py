@@ -1,4 +1,4 @@
-"""Data on stdout, talk on stderr."""
+"""Log records, errors and results, each on its stream."""
 
 from __future__ import annotations
 
@@ -6,23 +6,20 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rsprompter_cli.cli.console import set_quiet, without_control, write_message
 from rsprompter_cli.errors import OutputError, RspError
 from rsprompter_cli.io.exchange import tell
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 ROOT_LOGGER = "rsprompter_cli"
 
 _LOG_LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _OWN_LOG = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ rsprompter_cli[\w.]*: ")
 """How a line of `_LOG_LINE` begins."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_STYLES = {"warning": "yellow", "error": "bold red", "debug": "dim"}
 
 
 def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | None = None) -> None:
@@ -38,10 +35,9 @@ def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | No
         handler.close()
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    talk = logging.StreamHandler(sys.stderr)
-    talk.setLevel(level)
-    talk.setFormatter(_LevelFormatter())
-    logger.addHandler(talk)
+    set_quiet(quiet)
+    shown = _ConsoleHandler(level)
+    logger.addHandler(shown)
     if log_file is not None:
         try:
             _refuse_foreign_log(log_file)
@@ -65,10 +61,18 @@ def _refuse_foreign_log(path: Path) -> None:
         raise OutputError(f"--log-file {path} exists and is no log of rsp", "choose another file")
 
 
-class _LevelFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return prefix + record.getMessage()
+class _ConsoleHandler(logging.Handler):
+    """Writes records to stderr, each above the progress display where one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno == logging.INFO:
+                write_message(record.getMessage())
+            else:
+                name = record.levelname.lower()
+                write_message(record.getMessage(), label=f"{name}:", style=_STYLES.get(name, ""))
+        except Exception:  # of any kind: a message that cannot be shown stops no work
+            self.handleError(record)
 
 
 def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_code) -> int:
@@ -79,11 +83,11 @@ def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_
     """
     text = " ".join(message.split()) + (f" ({hint})" if hint else "")
     # What a file or a command line holds is shown, never obeyed by the terminal.
-    text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    text = without_control(text)
     line = f"rsp: error: {text}"
     # One process of several leaves it to the one that started it, which shows that of the first to fail.
     if not tell(text, exit_code):
-        print(line, file=sys.stderr, flush=True)
+        write_message(text, label="rsp: error:", style="bold red")
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(logging.LogRecord(ROOT_LOGGER, logging.ERROR, "", 0, line, None, None))
@@ -110,63 +114,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     widths = [max(len(cell) for cell in column) for column in zip(columns, *texts, strict=True)]
     for row in [list(columns), *texts]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A rich progress bar on stderr that is silent when stderr is not a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[also]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield progress
-
-
-@contextmanager
-def counted_progress(
-    description: str, *, also: Callable[[], str] | None = None
-) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar as a function of (done, total); `also` gives words that are shown beside it."""
-    with progress_bar() as progress:
-        task = progress.add_task(description, total=None, also="")
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, also=also() if also is not None else "")
-
-        yield update
-
-
-@contextmanager
-def scene_progress() -> Iterator[tuple[Callable[[int, int], None], Callable[[int, int, Any], None]]]:
-    """A progress bar over the windows of one scene after the other.
-
-    As functions of (windows done, windows in all), and of (place of the scene that begins, scenes, its meter).
-    """
-    said: list[Callable[[], str]] = []
-    with counted_progress("windows", also=lambda: said[-1]() if said else "") as update:
-
-        def on_scene(place: int, count: int, meter: Any) -> None:
-            said[:] = [lambda: f"scene {place} of {count}, {meter.said()}"]
-            update(0, 1)
-
-        yield update, on_scene
 
 
 def set_threads(threads: int | None) -> None:

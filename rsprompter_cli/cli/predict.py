@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     AllowVrtOption,
     BandsOption,
@@ -36,18 +38,32 @@ from rsprompter_cli.cli.options import (
     parse_bands,
     parse_names,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json, scene_progress, set_threads
+from rsprompter_cli.cli.output import print_json, set_threads
 from rsprompter_cli.cli.predict_checks import check_many, check_one, check_options
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
+    from rsprompter_cli.cli.progress import Display
     from rsprompter_cli.predict.chosen import Chosen
     from rsprompter_cli.predict.many import ManyPrediction
+    from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
-    from rsprompter_cli.predict.prompted import PromptPrediction
-    from rsprompter_cli.predict.scene import ScenePrediction
+
+
+class Prediction(Protocol):
+    """What every way of predicting returns."""
+
+    def summary(self) -> str:
+        """For people."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+
+    def check(self) -> None:
+        """Raise an error where a part of the work failed."""
 
 
 def predict_command(
@@ -140,72 +156,62 @@ def predict_command(
     check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
     where = workers.device(device)
-    from rsprompter_cli.predict.scene_list import means_many
+    with show_progress("checking the input", enabled=not dry_run) as display:
+        from rsprompter_cli.predict.scene_list import means_many
 
-    # What can be refused is refused before torch is imported, which takes seconds.
-    many = format is not None or means_many(sources)
-    if many:
-        check_many(context, sources, out, format=format, allow_vrt=allow_vrt, remote=remote)
-    else:
-        out = check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
-    from rsprompter_cli.models.everything import find_everything
-    from rsprompter_cli.predict.options import PredictOptions
+        # What can be refused is refused before torch is imported, which takes seconds.
+        many = format is not None or means_many(sources)
+        if many:
+            check_many(context, sources, out, format=format, allow_vrt=allow_vrt, remote=remote)
+        else:
+            out = check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
+        display.announce("loading PyTorch")
+        from rsprompter_cli.models.everything import find_everything
+        from rsprompter_cli.predict.options import PredictOptions
 
-    set_threads(threads)
-    options = PredictOptions().changed(
-        score=score,
-        classes=parse_names(classes),
-        aoi=None if aoi is None else str(aoi),
-        aoi_cut=aoi_cut,
-        crs=crs,
-        gsd=gsd,
-        native=native,
-        bands=parse_bands(bands),
-        scale=scale,
-        overlap=overlap,
-        batch=batch,
-        pixel_coords=pixel_coords,
-        regularize=regularize,
-        simplify=simplify,
-        min_area=min_area,
-        max_block=max_block << 20,
-        max_windows=max_windows,
-        allow_vrt=allow_vrt,
-        remote=remote,
-        device=where,
-        precision=precision.value,
-        preview=None if preview is None else str(preview),
-        report=None if report is None else str(report),
-        overwrite=overwrite,
-        dry_run=dry_run,
-    )
-    chosen = find_everything(sam, model) if everything else model
-    if many:
-        _predict_many(sources, out, options, format=format, model=chosen, as_json=as_json)
-    elif shard is not None and out is not None:
-        predict_part(sources[0], out, shard, options, model=chosen, as_json=as_json)
-    elif prompts is not None:
-        _answer_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=keep_parts, as_json=as_json)
-    else:
-        _say(workers.predict(sources[0], out, options, model=chosen), as_json=as_json, dry_run=dry_run)
+        set_threads(threads)
+        options = PredictOptions().changed(
+            score=score,
+            classes=parse_names(classes),
+            aoi=None if aoi is None else str(aoi),
+            aoi_cut=aoi_cut,
+            crs=crs,
+            gsd=gsd,
+            native=native,
+            bands=parse_bands(bands),
+            scale=scale,
+            overlap=overlap,
+            batch=batch,
+            pixel_coords=pixel_coords,
+            regularize=regularize,
+            simplify=simplify,
+            min_area=min_area,
+            max_block=max_block << 20,
+            max_windows=max_windows,
+            allow_vrt=allow_vrt,
+            remote=remote,
+            device=where,
+            precision=precision.value,
+            preview=None if preview is None else str(preview),
+            report=None if report is None else str(report),
+            overwrite=overwrite,
+            dry_run=dry_run,
+        )
+        chosen = find_everything(sam, model) if everything else model
+        result: Prediction
+        if many:
+            result = _predict_many(sources, out, options, format=format, model=chosen, display=display)
+        elif shard is not None and out is not None:
+            result = predict_part(sources[0], out, shard, options, model=chosen, display=display)
+        elif prompts is not None:
+            from rsprompter_cli.predict.prompted import predict_prompts
 
-
-def _answer_prompts(
-    source: str,
-    prompts: Path,
-    out: Path | None,
-    options: PredictOptions,
-    *,
-    sam: str | None,
-    keep_parts: bool,
-    as_json: bool,
-) -> None:
-    """Have a SAM answer prompts and say so."""
-    from rsprompter_cli.predict.prompted import predict_prompts
-
-    with counted_progress("prompts") as progress:
-        result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
-    _say(result, as_json=as_json, dry_run=options.dry_run)
+            on_prompt, parts = display.bar("prompts"), keep_parts
+            result = predict_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=parts, progress=on_prompt)
+        else:
+            result = workers.predict(sources[0], out, options, model=chosen, display=display)
+    _print_result(result, as_json=as_json, dry_run=dry_run)
+    result.check()
 
 
 def _predict_many(
@@ -215,19 +221,24 @@ def _predict_many(
     *,
     format: str | None,
     model: Chosen,
-    as_json: bool,
-) -> None:
-    """Predict scene after scene, say what became of them, and raise an error when one failed."""
+    display: Display,
+) -> ManyPrediction:
+    """Predict scene after scene; the display counts the windows of each."""
     from rsprompter_cli.predict.many import predict_scenes
 
-    with scene_progress() as (progress, on_scene):
-        result = predict_scenes(sources, out, options, format=format, model=model, progress=progress, on_scene=on_scene)
-    _say(result, as_json=as_json, dry_run=options.dry_run)
-    result.check()
+    at: list[Callable[[], str]] = []
+    windows = display.bar("windows", details=lambda: at[-1]() if at else "")
+
+    def on_scene(place: int, count: int, meter: Meter) -> None:
+        at[:] = [lambda: f"scene {place} of {count}, {meter.describe()}"]
+
+    return predict_scenes(sources, out, options, format=format, model=model, progress=windows, on_scene=on_scene)
 
 
-def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:
+def _print_result(result: Prediction, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         print_json(result.as_dict())
+    elif dry_run:
+        typer.echo(result.summary())
     else:
-        typer.echo(result.summary(), err=not dry_run)
+        print_message(result.summary())

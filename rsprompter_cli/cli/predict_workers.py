@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsprompter_cli.cli.options import Device
-from rsprompter_cli.cli.output import counted_progress, print_json
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
 from rsprompter_cli.errors import DependencyError
 
 if TYPE_CHECKING:
+    from rsprompter_cli.cli.progress import Display
     from rsprompter_cli.predict.chosen import Chosen
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.scene import ScenePrediction
+    from rsprompter_cli.predict.shards import Shard
 
 RayOption = Annotated[
     str | None,
@@ -53,56 +54,78 @@ class Workers:
             raise DependencyError("--ray needs the package ray", "pip install 'rsprompter_cli[ray]'")
         return device_kind(device, gpus=self.gpus, procs=self.procs)
 
-    def predict(self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen) -> ScenePrediction:
-        """Predict a scene, with a progress bar."""
+    def predict(
+        self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen, display: Display
+    ) -> ScenePrediction:
+        """Predict a scene; the display counts its windows."""
         from rsprompter_cli.predict.meter import Meter
 
         meter = Meter()
-        with counted_progress("windows", also=meter.said) as progress:
-            if self.ray is not None:
-                from rsprompter_cli.predict.on_ray import predict_on_ray
+        progress = display.bar("windows", details=meter.describe)
+        if self.ray is not None:
+            from rsprompter_cli.predict.on_ray import predict_on_ray
 
-                return predict_on_ray(
-                    source,
-                    out,
-                    options,
-                    address=self.ray,
-                    workers=self.procs,
-                    gpus=self.gpus,
-                    threads=self.threads,
-                    model=model,
-                    progress=progress,
-                    meter=meter,
-                )
-            if self.procs or self.gpus:
-                from rsprompter_cli.predict.workers import predict_in_processes
+            return predict_on_ray(
+                source,
+                out,
+                options,
+                address=self.ray,
+                workers=self.procs,
+                gpus=self.gpus,
+                threads=self.threads,
+                model=model,
+                progress=progress,
+                meter=meter,
+            )
+        if self.procs or self.gpus:
+            from rsprompter_cli.predict.workers import predict_in_processes
 
-                return predict_in_processes(
-                    source,
-                    out,
-                    options,
-                    procs=self.procs,
-                    gpus=self.gpus,
-                    threads=self.threads,
-                    model=model,
-                    progress=progress,
-                    meter=meter,
-                )
-            from rsprompter_cli.predict.scene import predict_scene
+            return predict_in_processes(
+                source,
+                out,
+                options,
+                procs=self.procs,
+                gpus=self.gpus,
+                threads=self.threads,
+                model=model,
+                progress=progress,
+                meter=meter,
+            )
+        from rsprompter_cli.predict.scene import predict_scene
 
-            return predict_scene(source, out, options, model=model, progress=progress, meter=meter)
+        return predict_scene(source, out, options, model=model, progress=progress, meter=meter)
 
 
-def predict_part(source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, as_json: bool) -> None:
-    """Write the part of one shard and say so."""
+@dataclass(frozen=True, slots=True)
+class PartPrediction:
+    """What `--shard` did."""
+
+    out: Path
+    shard: Shard
+    windows: int
+    instances: int
+
+    def summary(self) -> str:
+        """One line for people."""
+        return f"shard {self.shard}: {self.windows} windows -> {self.out}; rsp merge joins it with the others"
+
+    def check(self) -> None:
+        """Nothing: what fails raises at once."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Facts for `--json`."""
+        facts = {"out": str(self.out), "shard": str(self.shard)}
+        return {**facts, "windows": self.windows, "instances": self.instances}
+
+
+def predict_part(
+    source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, display: Display
+) -> PartPrediction:
+    """Write the part of one shard."""
     from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.shards import parse_shard, predict_shard
 
     meter = Meter()
-    with counted_progress("windows", also=meter.said) as progress:
-        done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
-    facts = {"out": str(out), "shard": str(done.shard), "windows": done.windows, "instances": meter.instances}
-    if as_json:
-        print_json(facts)
-    else:
-        typer.echo(f"shard {done.shard}: {done.windows} windows -> {out}; rsp merge joins it with the others", err=True)
+    progress = display.bar("windows", details=meter.describe)
+    done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
+    return PartPrediction(out, done.shard, done.windows, meter.instances)

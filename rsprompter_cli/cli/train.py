@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar
+from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -21,14 +21,14 @@ from rsprompter_cli.cli.processes import (
     share_threads,
     start_processes,
 )
+from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from torch import nn
 
     from rsprompter_cli.config import Config, ModelConfig
-    from rsprompter_cli.train.progress import StepReport, TrainResult
+    from rsprompter_cli.train.progress import TrainResult
     from rsprompter_cli.train.ranks import Place
 
 _log = logging.getLogger(__name__)
@@ -108,10 +108,11 @@ def train_command(
     if dry:
         _refuse_with_dry_run(resume=resume, minutes=minutes)
     refuse_other_device(device, gpus=gpus, procs=procs)
-    from rsprompter_cli.config import DEFAULT_PRESET, load_config
-    from rsprompter_cli.models.precision import require_gpus
-    from rsprompter_cli.train.folder import RANKS, config_of_run
-    from rsprompter_cli.train.ranks import find_place, own_talk
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.config import DEFAULT_PRESET, load_config
+        from rsprompter_cli.models.precision import require_gpus
+        from rsprompter_cli.train.folder import RANKS, config_of_run
+        from rsprompter_cli.train.ranks import find_place, own_talk
 
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
     source = own or preset or DEFAULT_PRESET
@@ -140,18 +141,17 @@ def train_command(
     if dry:
         _dry_run(config, asked, place, as_json=as_json)
         return
-    from rsprompter_cli.train.loop import train
+    with own_talk(place, folder / RANKS), show_progress("loading the libraries") as display:
+        from rsprompter_cli.train.loop import train
 
-    with own_talk(place, folder / RANKS), progress_bar() as progress:
-        shown = _Shown(progress)
         result = train(
             config,
             **asked,
             resume=resume,
             overwrite=overwrite,
             minutes=minutes,
-            on_step=shown.step,
-            on_evaluation=shown.evaluation,
+            on_step=count_steps(display),
+            on_evaluation=display.bar("validation pictures"),
         )
     if place is None or place.rank == 0:
         _print_result(result, as_json=as_json)
@@ -207,22 +207,6 @@ def _shorthands(sam: str | None, backbone_weights: str | None, wandb: str | None
     # A JSON string is a TOML string: no character of a path is mistaken for syntax.
     named = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items() if text is not None]
     return named + ([] if epochs is None else [f"train.epochs={epochs}"])
-
-
-class _Shown:
-    """The progress line of a run."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._steps = progress.add_task("training", total=None)
-        self._evaluation = progress.add_task("evaluation", total=None, visible=False)
-
-    def step(self, report: StepReport) -> None:
-        self._progress.update(self._evaluation, visible=False)
-        self._progress.update(self._steps, completed=report.step, total=report.steps, description=report.describe())
-
-    def evaluation(self, done: int, total: int) -> None:
-        self._progress.update(self._evaluation, completed=done, total=total, visible=True)
 
 
 def _print_parameters(model: nn.Module) -> None:

@@ -21,6 +21,7 @@ from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.data.rle import Rle, to_rle
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.evaluate.scores import CocoMetrics, score_results
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
@@ -105,6 +106,7 @@ def open_split(
     """A model on a device, and the pictures that it is evaluated on; arguments and errors of `evaluate_coco`."""
     if oracle:
         _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
+    announce("loading the model")
     loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(device))
     coco = read_coco(find_annotations(data, split))
     dataset = CocoDataset(
@@ -148,6 +150,7 @@ Part = Mapping[int, Sequence[Mapping[str, Any]]]
 
 def evaluate_results(dataset: CocoDataset, parts: Sequence[Part]) -> Evaluation:
     """Score what several processes found, each in its part of the batches; the order of the parts does not matter."""
+    announce("matching detections with the annotations")
     batches = {number: found for part in parts for number, found in part.items()}
     results = [result for number in sorted(batches) for result in batches[number]]
     return Evaluation(score_results(truth_of(dataset.coco), results), results, dataset)
@@ -169,6 +172,7 @@ def detect_part(
 
     The batches are those of a single process, so that their numbers are the same to the bit.
     """
+    announce("finding objects in the pictures")
     categories = {label: category for category, label in dataset.labels.items()}
     results: dict[int, list[dict[str, Any]]] = {}
     groups = {

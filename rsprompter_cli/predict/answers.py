@@ -78,6 +78,8 @@ def answer_prompts(
     waiting: dict[int, list[Prompt]] = defaultdict(list)
     for prompt in prompts:
         waiting[first_level(prompt.box, shape, size)].append(prompt)
+    if progress is not None:
+        progress(0, len(prompts))
     while waiting:
         level = min(waiting)
         asked = waiting.pop(level)

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
 from rsprompter_cli.predict.finish import chosen_labels
@@ -64,6 +65,8 @@ class Tally:
         """Nothing is done of `windows`; `said` holds what was said already, and grows."""
         self._windows, self._meter, self._progress, self._said = windows, meter, progress, said
         self._done: dict[Shard, int] = {}
+        if progress is not None:
+            progress(0, windows)
         self._counts: dict[Shard, Mapping[str, int]] = {}
 
     @property
@@ -143,7 +146,9 @@ def predict_apart(
         hands = workers if isinstance(workers, int) else workers()
         count = count or min(len(grid), SHARDS_PER_WORKER * hands)
         job = _job(source, options, model, folder)
+        announce("starting the workers")
         _make_parts(run, job, [Shard(number, count) for number in range(1, count + 1)], tally)
+        announce("joining the parts")
         parts = read_parts([job.part(Shard(number, count)) for number in range(1, count + 1)])
         join_and_write(Path(out), kind, parts, parts_facts(parts), scene, options, meter=meter)
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
 from rsprompter_cli.models.load import LoadedModel, load_model
@@ -26,6 +27,8 @@ def meta_of(model: Chosen) -> CheckpointMeta:
 
 def load_chosen(model: Chosen, device: str) -> LoadedModel:
     """The model with its weights; one that is loaded stays where it is."""
+    if not isinstance(model, LoadedModel):
+        announce("loading the model")
     if isinstance(model, SamChoice):
         return load_everything(model, resolve_device(device))
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))

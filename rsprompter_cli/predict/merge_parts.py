@@ -23,6 +23,7 @@ from rsprompter_cli.geo.merge import Joiner
 from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.predict.area import AreaOfInterest
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
@@ -138,6 +139,7 @@ def merge_parts(
     if scene is None and (preview is not None or kind is OutputKind.OVERLAY):
         what = "--preview" if preview is not None else f"--out {out}"
         raise UsageError(f"{what} needs the pixels of the scene, which parts do not hold", "name it with --scene")
+    announce("reading the parts")
     parts = read_parts(files)
     facts = parts_facts(parts)
     options = PredictOptions(output=output, preview=None if preview is None else str(preview), overwrite=overwrite)

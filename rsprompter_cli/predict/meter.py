@@ -139,10 +139,12 @@ class Meter:
             for stage, seconds in other._seconds.items():
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
-    def said(self) -> str:
-        """What a progress line says beside the windows."""
+    def describe(self) -> str:
+        """Words for a progress display, beside the windows."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        return f"{self.instances} found, {self.bytes_read / 1e6 / elapsed:.1f} MB/s"
+        noun = "detection" if self.instances == 1 else "detections"
+        speed = self.bytes_read / 1e6 / elapsed
+        return f"{self.instances} {noun} before joining" + (f", {speed:.1f} MB/s read" if speed >= 0.1 else "")
 
 
 class MeteredReader:

@@ -17,6 +17,7 @@ import numpy as np
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.merge import JoinedInstance, Key
 from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.sam_folder import SamFolder
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.prompted import find_prompted, knows_points, load_prompted, prompted_meta
@@ -67,6 +68,9 @@ class PromptPrediction:
         if self.out is None:
             return f"{self.objects} of {self.prompts} prompts to be asked in {where}"
         return f"{self.objects} polygons of {self.prompts} prompts from {where} in {self.seconds:.1f} s -> {self.out}"
+
+    def check(self) -> None:
+        """Nothing: what fails raises at once."""
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
@@ -130,9 +134,11 @@ def predict_prompts(
         if out is None or kind is None or options.dry_run:
             windows = _count_windows(asked, scene, meta.image_size)
             return _result(None, asked, asked.misses, windows, meta.image_size, start)
+        announce("loading SAM")
         model = load_prompted(folder, resolve_device(options.device))
         dtype = resolve_precision(options.precision, model.device)
         answers = answer_prompts(model, scene, asked.prompts, keep_parts=keep_parts, dtype=dtype, progress=progress)
+        announce(f"writing {Path(out).name}")
         misses = _write(Path(out), kind, answers, asked, scene, options)
     return _result(Path(out), asked, misses, answers.windows, meta.image_size, start)
 

@@ -6,6 +6,7 @@ joined over window borders -> CRS -> features`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Window, WindowGrid
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.models.forward import RatesMasks
 from rsprompter_cli.models.load import LoadedModel
@@ -44,6 +46,8 @@ from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
 from rsprompter_cli.predict.spool import Spool
 from rsprompter_cli.structures import Detections, Tile
+
+_log = logging.getLogger(__name__)
 
 _BESIDE = 2
 """Batches that may wait to be outlined and joined while the model goes on."""
@@ -70,6 +74,9 @@ class ScenePrediction:
             return self.plan.summary()
         word = "object" if self.objects == 1 else "objects"
         return f"{self.objects} {word} in {self.seconds:.1f} s -> {self.out}"
+
+    def check(self) -> None:
+        """Nothing: what fails raises at once."""
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
@@ -156,6 +163,7 @@ def open_planned(
         RspError: see `predict_scene`.
     """
     output = options.output
+    announce(f"opening {Path(source).name}")
     scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
     check_georef(source, scene, kind, output)
     check_room(scene, kind, output)
@@ -203,6 +211,7 @@ def write_found(
         if preview is not None:
             preview.on_dropped(place)
 
+    announce(f"writing {out.name}")
     found = meter.timed(Stage.FINISHING, found)
     with meter.stage(Stage.WRITING):
         meter.written = write_output(
@@ -217,6 +226,7 @@ def write_found(
             on_dropped=on_dropped,
         )
     if preview is not None and options.preview is not None:
+        announce(f"drawing the map {Path(options.preview).name}")
         with meter.stage(Stage.PREVIEW):
             preview.write(options.preview, area=area, out_name=out.name)
 
@@ -285,6 +295,12 @@ def collect_objects(
         window = block[-1].window_row * grid.cols + block[-1].window_col
         join(block, window)
     join([], journal.windows_done)
+    dtype = resolve_precision(options.precision, device_of(loaded))
+    _log.debug(
+        "model: %s, device: %s, precision: %s", loaded.config.model.kind, device_of(loaded), str(dtype).split(".")[-1]
+    )
+    if progress is not None:
+        progress(journal.windows_done, len(grid))
     batches = detect_windows(
         loaded.model,
         scene,
@@ -293,7 +309,7 @@ def collect_objects(
         score=score,
         pad=not goes_whole(scene, loaded.meta, native=options.reading.native),
         batch=options.batch,
-        dtype=resolve_precision(options.precision, device_of(loaded)),
+        dtype=dtype,
         area=area,
         meter=meter,
     )
@@ -307,6 +323,7 @@ def collect_objects(
                 progress(batch.windows_done, len(grid))
         while pending:
             pending.popleft().result()
+    announce(f"joining {meter.instances} detections over window borders")
     join([], len(grid))
 
 

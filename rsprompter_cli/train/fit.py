@@ -22,6 +22,7 @@ from rsprompter_cli.data.convert.tile_set import thin_annotations
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.coco import evaluate_coco
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import (
     META_FILE,
     Checkpoint,
@@ -222,6 +223,7 @@ def plan_fit(
 def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch) -> None:
     """Plan and tile; the record then says what the tiles are."""
     fit_config(start.config, new_classes=False)
+    announce("reading scenes and labels")
     plan = plan_scenes(record.wishes, start.meta)
     _say(plan)
     if fresh:
@@ -273,6 +275,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     """Evaluate the model that the run starts from, time a few steps, and choose the schedule."""
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
+    announce("loading the model")
     setup = prepare(config, run / TILES, load_from=record.wishes.model, random_sam=False)
     setup.model.to(where)
     # Maps that a stopped run left would make the encoder look fast.
@@ -287,6 +290,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             found.figures.ap50,
             len(setup.val_data),
         )
+    announce("timing a few training steps")
     timing = measure(setup, cache, device=where, dtype=dtype, seconds=_SHARE_TO_MEASURE * clock.left())
     schedule = choose_schedule(
         timing,
@@ -340,6 +344,7 @@ def _write(
 ) -> FitResult:
     """Write the fitted model to `out`, or the one that it began with where that is clearly better."""
     run = run_folder(out)
+    announce(f"writing {out.name}")
     best, fitted = _best(trained, run, device=device)
     labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
     held_back = labels.get("val", 0)

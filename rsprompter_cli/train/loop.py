@@ -19,6 +19,7 @@ from torch import nn
 
 from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.errors import TrainingError, UsageError
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.io.exchange import stop_file
@@ -109,6 +110,7 @@ def train(
         ranks.wait()
         seed_everything(config.train.seed)
         state = load_state(out) if resume else None
+        announce("loading the model")
         # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
         setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
         require_pictures(ranks, setup)
@@ -120,6 +122,7 @@ def train(
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
             keep_maps(setup, out, device=where, dtype=dtype)
+        announce("preparing the training")
         engine = build_engine(setup, state, ranks, device=where, dtype=dtype)
         options = setup.config.train
         loader = build_loader(setup, ranks)
@@ -270,6 +273,7 @@ def _agree(run: Run, losses: Mapping[str, float]) -> tuple[dict[str, float], boo
 
 def _finish(run: Run, cursor: Cursor) -> TrainResult:
     finished = cursor.epoch >= run.config.train.epochs
+    announce("saving the run")
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
         save(run, cursor)

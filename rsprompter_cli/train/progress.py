@@ -27,8 +27,16 @@ class StepReport:
     memory_bytes: int | None
     eta: float
 
+    def details(self) -> str:
+        """What a progress display says beside the count of steps."""
+        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
+        return (
+            f"epoch {self.epoch + 1}/{self.epochs}, loss {sum(self.losses.values()):.3f}, lr {self.rate:.1e}, "
+            f"{self.images_per_second:.2f} images/s{memory}"
+        )
+
     def describe(self) -> str:
-        """One line: where the run is, how it fares, how long it takes."""
+        """One line for the log: epoch, step, losses, learning rate, speed, time left."""
         parts = " ".join(f"{name} {value:.3f}" for name, value in main_losses(self.losses).items())
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
         return (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.cli.output import print_error, print_json, print_table, progress_bar, set_up_logging
+from rsprompter_cli.cli.output import print_error, print_json, print_table, set_up_logging
 
 Captured = pytest.CaptureFixture[str]
 LOG = logging.getLogger("rsprompter_cli.somewhere")
@@ -113,10 +113,3 @@ def test_piped_table_is_aligned_text(capsys: Captured) -> None:
 def test_empty_table_has_its_head(capsys: Captured) -> None:
     print_table(["name", "n"], [])
     assert capsys.readouterr().out == "name  n\n"
-
-
-def test_progress_bar_is_silent_when_piped(capsys: Captured) -> None:
-    with progress_bar() as progress:
-        task = progress.add_task("windows", total=3)
-        progress.update(task, advance=3)
-    assert capsys.readouterr() == ("", "")

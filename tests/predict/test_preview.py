@@ -162,4 +162,4 @@ def test_stages_within_stages_are_not_counted_twice(monkeypatch: pytest.MonkeyPa
     seconds = meter.seconds()
     assert (seconds["model"], seconds["joining"], seconds["writing"], seconds["total"]) == (30, 3, 6, 39)
     meter.instances, meter.bytes_read = 3, 78_000_000
-    assert meter.said() == "3 found, 2.0 MB/s"
+    assert meter.describe() == "3 detections before joining, 2.0 MB/s read"

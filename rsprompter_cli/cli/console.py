@@ -1,0 +1,102 @@
+"""The two streams a person reads: messages, errors and progress on stderr, results on stdout.
+
+Everything for stderr passes through `write_message`, so that a message never lands inside a progress display.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class _State:
+    """What the options before the command ask for."""
+
+    quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Keep messages and progress from stderr; errors still go there."""
+    _State.quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether `-q` was given."""
+    return _State.quiet
+
+
+@cache
+def stderr_console() -> Console:
+    """The rich console for messages, errors and progress; it follows `sys.stderr` where that is replaced."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+@cache
+def stdout_console() -> Console:
+    """The rich console for tables and help; it follows `sys.stdout` where that is replaced."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream, which may be closed or replaced, is a terminal."""
+    try:
+        return stream.isatty()
+    except (AttributeError, ValueError):
+        return False
+
+
+def is_animated() -> bool:
+    """Whether stderr is a terminal that can move its cursor, and progress is wanted there."""
+    return (
+        not _State.quiet and is_terminal(sys.stderr) and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    )
+
+
+def without_control(text: str) -> str:
+    """Text in which no terminal finds a command: control characters except newline and tab are spelled out."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def write_message(text: str, *, label: str = "", style: str = "") -> None:
+    """Write a message to stderr, above the progress display where one is shown.
+
+    Args:
+        text: one line or several.
+        label: comes first, for instance `"warning:"`.
+        style: rich's name of the label's colour, shown where the terminal has colours.
+    """
+    text = without_control(text)
+    if not is_terminal(sys.stderr) or _forked():
+        stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        print(f"{label} {text}" if label else text, file=stream, flush=True)
+        return
+    from rich.text import Text
+
+    line = Text.assemble((label, style), f" {text}") if label else Text(text)
+    stderr_console().print(line, soft_wrap=True)
+
+
+def print_message(text: str) -> None:
+    """Write what a command has to say at its end to stderr; `-q` drops it."""
+    if not _State.quiet:
+        write_message(text)
+
+
+_PID = os.getpid()
+
+
+def _forked() -> bool:
+    """Whether this is a forked child, for which the lock of the parent's console may be held for ever."""
+    return os.getpid() != _PID

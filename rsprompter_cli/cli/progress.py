@@ -1,0 +1,253 @@
+"""What a command shows while it works: in a terminal a display of two lines, elsewhere a line every 30 seconds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rsprompter_cli.cli.console import is_animated, is_quiet, stderr_console
+from rsprompter_cli.io.activity import listening
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from rsprompter_cli.train.progress import StepReport
+
+_log = logging.getLogger(__name__)
+
+PLAIN_INTERVAL = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+_FRAMES_PER_SECOND = 8
+_NARROWEST_BAR, _WIDEST_BAR = 8, 40
+_MEGABYTE = 1e6
+_MARKS = 32
+"""Updates over which the speed is measured."""
+
+
+class Bar:
+    """One piece of work whose parts are counted.
+
+    Args:
+        display: shows the bar that was updated last.
+        noun: what is counted, in the plural; "bytes" are shown in MB.
+        details: words for the second line, asked for at every frame.
+    """
+
+    def __init__(self, display: Display, noun: str, *, details: Callable[[], str] | None = None) -> None:
+        self._display = display
+        self._noun = noun
+        self._ask_details = details
+        self._details = ""
+        self._left: float | None = None
+        self._began: float | None = None
+        self._marks: deque[tuple[float, float]] = deque(maxlen=_MARKS)
+        self.done, self.total = 0.0, 0.0
+
+    def update(self, done: float, total: float | None, details: str = "", *, left: float | None = None) -> None:
+        """Count what is done.
+
+        Args:
+            done, total: parts; None while their number is unknown.
+            details: words for the second line.
+            left: seconds to the end where the caller knows better than the mean speed.
+        """
+        now = time.monotonic()
+        if self._began is None or done < self.done:  # a new scene, epoch or file
+            self._began = now
+            self._marks.clear()
+        self._marks.append((now, done))
+        self.done, self.total, self._details, self._left = done, total or 0.0, details, left
+        self._display.show_bar(self)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Count what is done, as the library's progress functions do."""
+        self.update(done, total)
+
+    @property
+    def count(self) -> str:
+        """As in "12/27"."""
+        if self._noun == "bytes":
+            whole = f"/{self.total / _MEGABYTE:.1f}" if self.total else ""
+            return f"{self.done / _MEGABYTE:.1f}{whole} MB"
+        return f"{self.done:.0f}/{self.total:.0f}" if self.total else f"{self.done:.0f}"
+
+    @property
+    def name(self) -> str:
+        """What is counted."""
+        return "download" if self._noun == "bytes" else self._noun
+
+    @property
+    def details(self) -> str:
+        """Words beside the count, possibly none."""
+        return self._ask_details() if self._ask_details is not None else self._details
+
+    @property
+    def times(self) -> str:
+        """Time elapsed and, as soon as two counts allow an estimate, time left."""
+        now = time.monotonic()
+        elapsed = clock(now - (self._began or now))
+        left = self._seconds_left(now)
+        return f"{elapsed} elapsed" + ("" if left is None else f", about {clock(left)} left")
+
+    def _seconds_left(self, now: float) -> float | None:
+        if not self.total or self.done >= self.total:
+            return None
+        if self._left is not None:
+            return max(0.0, self._left - (now - self._marks[-1][0]))
+        (first, done_before), (last, done) = self._marks[0], self._marks[-1]
+        if done <= done_before:
+            return None
+        return max(0.0, (self.total - done) * (last - first) / (done - done_before) - (now - last))
+
+
+class Display:
+    """The bar that was updated last, or the stage that was announced since.
+
+    Args:
+        status: what the command does first.
+    """
+
+    def __init__(self, status: str) -> None:
+        self._lock = threading.Lock()
+        self._status, self._since = status, time.monotonic()
+        self._bar: Bar | None = None
+        self._spinner: Any = None
+
+    def bar(self, noun: str, *, details: Callable[[], str] | None = None) -> Bar:
+        """A counter, shown from its first update on."""
+        return Bar(self, noun, details=details)
+
+    def announce(self, status: str) -> None:
+        """Show a stage that is not counted."""
+        with self._lock:
+            self._status, self._bar, self._since = status, None, time.monotonic()
+
+    def show_bar(self, bar: Bar) -> None:
+        """Show a counter."""
+        with self._lock:
+            self._bar = bar
+
+    def line(self) -> str:
+        """One line for a log."""
+        with self._lock:
+            bar, status, since = self._bar, self._status, self._since
+        if bar is None:
+            return f"{status}, {clock(time.monotonic() - since)} elapsed"
+        details = f", {bar.details}" if bar.details else ""
+        return f"{bar.name} {bar.count}{details}; {bar.times}"
+
+    def render(self) -> RenderableType:
+        """Two lines at most, no wider than the terminal."""
+        from rich.text import Text
+
+        with self._lock:
+            bar, status, since = self._bar, self._status, self._since
+        if bar is not None:
+            return _render_bar(bar)
+        from rich.spinner import Spinner
+
+        seconds = time.monotonic() - since
+        text = Text(status if seconds < 2 else f"{status}, {clock(seconds)} elapsed", no_wrap=True, overflow="ellipsis")
+        if self._spinner is None:
+            unicode = stderr_console().encoding.lower().startswith("utf")
+            self._spinner = Spinner("dots" if unicode else "line")
+        self._spinner.update(text=text)
+        return self._spinner
+
+
+def _render_bar(bar: Bar) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    times = bar.times
+    room = stderr_console().width - len(bar.name) - len(bar.count) - len(times) - 4
+    grid = Table.grid(padding=(0, 1))
+    cells: list[RenderableType] = [Text(bar.name, no_wrap=True)]
+    if room >= _NARROWEST_BAR:
+        width = min(room, _WIDEST_BAR)
+        cells.append(ProgressBar(total=bar.total or None, completed=bar.done, width=width, pulse=not bar.total))
+    cells += [Text(bar.count, no_wrap=True), Text(times, no_wrap=True, style="dim")]
+    for _ in cells:
+        grid.add_column(no_wrap=True)
+    grid.add_row(*cells)
+    details = bar.details
+    return Group(grid, Text(f"  {details}", no_wrap=True, overflow="ellipsis", style="dim")) if details else grid
+
+
+@contextmanager
+def show_progress(status: str, *, enabled: bool = True) -> Iterator[Display]:
+    """Show on stderr what the block does; nothing is left of it at the end.
+
+    In a terminal that moves its cursor it is a live display; elsewhere the log gets a line every 30 seconds of work.
+
+    Args:
+        status: what is done first, as in "loading PyTorch"; `io.activity.announce` replaces it.
+        enabled: False shows nothing, for dry runs.
+    """
+    display = Display(status)
+    with ExitStack() as stack:
+        if enabled and not is_quiet() and _speaks_for_run():
+            stack.enter_context(listening(display.announce))
+            stack.enter_context(_live(display) if is_animated() else _plain(display))
+        yield display
+
+
+def count_steps(display: Display) -> Callable[[StepReport], None]:
+    """A counter of training steps, as a function that takes the report of each."""
+    steps = display.bar("steps")
+
+    def on_step(report: StepReport) -> None:
+        steps.update(report.step, report.steps, report.details(), left=report.eta)
+
+    return on_step
+
+
+def _speaks_for_run() -> bool:
+    """Whether this process is alone or the first of those that a launcher started."""
+    names = ("RANK", "SLURM_PROCID") if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else ("RANK",)
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def _live(display: Display) -> AbstractContextManager[Any]:
+    from rich.live import Live
+
+    return Live(
+        get_renderable=display.render,
+        console=stderr_console(),
+        refresh_per_second=_FRAMES_PER_SECOND,
+        transient=True,
+        redirect_stdout=False,  # stdout is for data, whatever stderr shows
+    )
+
+
+@contextmanager
+def _plain(display: Display) -> Iterator[None]:
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(PLAIN_INTERVAL):
+            _log.info("%s", display.line())
+
+    thread = threading.Thread(target=work, name="rsp-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def clock(seconds: float) -> str:
+    """As in 0:07, 12:40 or 3:05:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
