@@ -1,0 +1,107 @@
+"""A process that has the libraries loaded and forks a child on a pseudo-terminal for each `rsp` command it is told.
+
+`python -m tests.terminal.server` reads requests, one JSON object a line, and answers each with two lines: the child's
+process id, then its exit code. Loading PyTorch for every command would take the suite a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any
+
+_NOT_LOADED = ("rsprompter_cli.__main__", "rsprompter_cli.predict.on_ray", "rsprompter_cli.predict.far_worker")
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    _load()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _be_the_command(request)
+        print(child, flush=True)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _load() -> None:
+    import rsprompter_cli
+
+    for module in walk_packages(rsprompter_cli.__path__, "rsprompter_cli."):
+        if module.name not in _NOT_LOADED:
+            import_module(module.name)
+    for name in ("geopandas", "huggingface_hub", "pyogrio", "rich.live", "rich.progress_bar",
+                 "rich.spinner", "rich.table", "torch.utils.tensorboard", "torchvision.transforms.v2",
+                 "transformers.models.sam.modeling_sam", "peft", "timm"):  # fmt: skip
+        import_module(name)
+
+
+def _be_the_command(request: dict[str, Any]) -> None:
+    """Become a session of its own on the terminal, run the command line, and exit as `rsp` does."""
+    code = 70
+    try:
+        os.setsid()
+        terminal = os.open(request["terminal"], os.O_RDWR)  # the first one that a session opens controls it
+        for number in (0, 1, 2):
+            os.dup2(terminal, number)
+        if request["stdout"] is not None:
+            os.dup2(os.open(request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        encoding = request["encoding"]
+        sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding=encoding, errors="strict", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        _slow_down(request["pause"])
+        from rsprompter_cli.cli import console
+        from rsprompter_cli.cli.app import run
+
+        console._PID = os.getpid()  # the command itself, not a worker that was forked from it
+        code = run(request["arguments"])
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                code = 70
+        os._exit(code)
+
+
+def _slow_down(pause: float) -> None:
+    """Sleep after each update of a progress bar, so that it can be seen at work."""
+    if not pause:
+        return
+    from rsprompter_cli.cli.progress import Bar
+
+    update = Bar.update
+
+    def slow(bar: Bar, *arguments: Any, **keywords: Any) -> None:
+        update(bar, *arguments, **keywords)
+        time.sleep(pause)
+
+    Bar.update = slow  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    main()
