@@ -105,7 +105,7 @@ def open_split(
     """A model on a device, and the pictures that it is evaluated on; arguments and errors of `evaluate_coco`."""
     if oracle:
         _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
-    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(device))
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=str(device))
     coco = read_coco(find_annotations(data, split))
     dataset = CocoDataset(
         coco,

@@ -19,6 +19,7 @@ from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 from rsprompter_cli.io.checkpoint import (
     Checkpoint,
     CheckpointMeta,
+    find_checkpoint,
     read_checkpoint,
     refuse_other_folder,
     write_checkpoint,
@@ -116,13 +117,13 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
     """
     if Path(out).name and Path(out).suffix not in (".pth", ".pt"):
         raise UsageError(f"{out}: the original's code reads .pth files", "name a file that ends in .pth")
-    refuse_existing(out, overwrite=overwrite, inputs=[folder])
+    refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
     if isinstance(model, SamModelConfig) and isinstance(model.sam_arch, TinyVitArch):
         raise CheckpointError(f"{folder}: its encoder is a TinyViT, which the original's code does not have")
     tensors = original_tensors(
-        _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=str(checkpoint.folder)
+        _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=checkpoint.name
     )
     meta = {"dataset_meta": {"classes": list(checkpoint.meta.class_names)}, "exported_by": "rsp checkpoint export"}
     with atomic_path(out) as temporary:
@@ -140,7 +141,7 @@ def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = F
         CheckpointError: no checkpoint folder, or a model without adapters.
         OutputError: the folder exists, or cannot be written.
     """
-    refuse_other_folder(out, overwrite=overwrite, inputs=[folder])
+    refuse_other_folder(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
     loaded = load_model(folder)
     count = merge_lora(loaded.model)
     if not count:

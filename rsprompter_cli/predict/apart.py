@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
 from rsprompter_cli.predict.finish import chosen_labels
@@ -155,7 +156,14 @@ def _job(source: str | Path, options: PredictOptions, model: Chosen, folder: Pat
     output = options.output
     if output.aoi is not None:
         options = replace(options, output=replace(output, aoi=_absolute(output.aoi)))
-    return Job(_absolute(source), options, _absolute(model) if isinstance(model, str | Path) else model, folder)
+    return Job(_absolute(source), options, _for_workers(model), folder)
+
+
+def _for_workers(model: Chosen) -> Chosen:
+    """The model as a worker in another folder, or on another machine, finds it; the bundled one is its own."""
+    if not isinstance(model, str | Path):
+        return model
+    return BUNDLED if model_name(model) == BUNDLED else _absolute(find_checkpoint(model))
 
 
 def _absolute(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rsprompter_cli.errors import InputError, ResourceError
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.checkpoint import META_FILE, CheckpointMeta, find_checkpoint, model_name, read_checkpoint
 from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class SceneInfo:
     facts: of the file, JSON values.
     plan: of predicting on it, or None when that is refused.
     refusal: why, with the way out; else None.
-    model: the checkpoint folder asked, or None when there is none.
+    model: the checkpoint folder asked, `bundled`, or None when there is none.
     score: the score below which the model's objects are dropped unless the user says another.
     """
 
@@ -212,7 +212,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
     Args:
         path: a raster or picture file.
         reading: how it would be read; None takes the defaults.
-        model: a checkpoint folder; None takes the bundled model, or does without when there is none.
+        model: a checkpoint folder or "bundled"; None takes the bundled model, or does without when there is none.
 
     Raises:
         InputError, ResourceError: the file cannot be used at all; what only this model or these
@@ -220,7 +220,9 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
     """
-    folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
+    folder = find_checkpoint(model)
+    if model is None and not (folder / META_FILE).is_file():
+        folder = None
     meta = read_checkpoint(folder).meta if folder is not None else None
 
     reading = reading or Reading()
@@ -239,7 +241,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         facts,
         plan,
         refusal,
-        str(folder) if folder is not None else None,
+        None if folder is None else model_name(folder),
         None if meta is None else meta.score_threshold,
     )
 

@@ -29,7 +29,7 @@ from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.area import AreaOfInterest, read_area
-from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of, name_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
@@ -94,7 +94,7 @@ def predict_scene(
         out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
             None plans, and finds nothing.
         options: how; None takes the defaults.
-        model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
+        model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or "bundled" or
             None for the bundled one.
         progress: called after each batch of windows with (windows done, windows in all).
         meter: told what is done and how long it takes.
@@ -236,7 +236,7 @@ def report_scene(
     facts = {
         "input": str(source),
         "output": str(out),
-        "model": ", ".join(map(str, files_of(model))) or "bundled",
+        "model": name_of(model),
         "scene": plan.as_dict(),
     }
     write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))

@@ -25,6 +25,7 @@ from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.checkpoint import (
     META_FILE,
     Checkpoint,
+    find_checkpoint,
     read_checkpoint,
     refuse_other_folder,
     write_checkpoint,
@@ -123,7 +124,7 @@ def fit(
     Args:
         pairs: scenes with their labels (any CRS); may be empty with `resume`.
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
-        model: checkpoint folder to start from; None takes the bundled model.
+        model: checkpoint folder to start from; "bundled" or None takes the bundled model.
         resume: go on with the run in `OUT-run`.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, see `Wishes`.
 
@@ -143,8 +144,8 @@ def fit(
             return result_of(record.result)
         _log.info("%s: that run has ended, and %s is written again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
-    start = read_checkpoint(record.wishes.model)
-    inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
+    start = read_checkpoint(record.wishes.start)
+    inputs = [find_checkpoint(record.wishes.start), *(path for pair in record.wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
     if not record.wishes.pairs:
         raise UsageError("no scene given", "give SCENE LABELS, one or more times")
@@ -195,7 +196,7 @@ def plan_fit(
     """
     wishes = wishes_of(pairs, model=model, **asked)
     minutes = wishes.budget
-    start = read_checkpoint(wishes.model)
+    start = read_checkpoint(wishes.start)
     fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)
     held_back = min(plan.count("val")[0], _most_held_back(start, minutes))
@@ -212,7 +213,7 @@ def plan_fit(
     )
     return {
         **plan.as_dict(),
-        "model": wishes.model,
+        "model": wishes.start,
         "budget_minutes": minutes,
         "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
         "expected_epochs": schedule.epochs,
@@ -273,12 +274,12 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     """Evaluate the model that the run starts from, time a few steps, and choose the schedule."""
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
-    setup = prepare(config, run / TILES, load_from=record.wishes.model, random_sam=False)
+    setup = prepare(config, run / TILES, load_from=record.wishes.start, random_sam=False)
     setup.model.to(where)
     # Maps that a stopped run left would make the encoder look fast.
     remove_maps(run / MAPS)
     cache = keep_maps(setup, run / MAPS, where, dtype)
-    if setup.meta.class_names == read_checkpoint(record.wishes.model).meta.class_names:
+    if setup.meta.class_names == read_checkpoint(record.wishes.start).meta.class_names:
         found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
         record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
         _log.info(
@@ -327,7 +328,7 @@ def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: 
         out=run / TRAINING,
         resume=(run / TRAINING / STATE_FILE).is_file(),
         overwrite=not (run / TRAINING / STATE_FILE).is_file(),
-        load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.model,
+        load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.start,
         device=device,
         minutes=seconds / 60,
         on_step=watch.step,
@@ -354,7 +355,7 @@ def _write(
     if threshold is None:
         threshold = meta.score_threshold
     facts = {
-        "from": record.wishes.model,
+        "from": record.wishes.start,
         "written": "fitted" if better else "start",
         "before": None if record.start is None else asdict(record.start),
         "after": asdict(fitted),

@@ -12,7 +12,7 @@ from typing import Any
 
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.io.atomic import write_text
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL
+from rsprompter_cli.io.checkpoint import find_checkpoint, model_name
 from rsprompter_cli.train.defaults import FIT_MINUTES
 from rsprompter_cli.train.fit_plan import FEW_HELD_BACK, Figures, Schedule
 
@@ -39,7 +39,8 @@ def run_folder(out: Path) -> Path:
 class Wishes:
     """The arguments of a fit; a resumed run takes them from its record.
 
-    pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from.
+    pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from, or
+        `bundled`; None: not said, the bundled model.
     class_column: column of the labels with their class; None: `class` where all label files have it.
     class_name: class of labels without such a column or value.
     complete: the labels show every object of the scenes, so ground without any is background.
@@ -50,7 +51,7 @@ class Wishes:
     """
 
     pairs: tuple[tuple[str, str], ...]
-    model: str = str(BUNDLED_MODEL)
+    model: str | None = None
     class_column: str | None = None
     class_name: str | None = None
     complete: bool = False
@@ -58,6 +59,11 @@ class Wishes:
     gsd: float | None = None
     bands: tuple[int, ...] | None = None
     scale: str | None = None
+
+    @property
+    def start(self) -> str:
+        """The checkpoint to start from: a whole path, or `bundled`."""
+        return model_name(self.model)
 
     @property
     def budget(self) -> float:
@@ -71,7 +77,7 @@ class Wishes:
             UsageError: names the option.
         """
         for one in fields(self):
-            now, then = getattr(self, one.name), getattr(began, one.name)
+            now, then = getattr(self, one.name), getattr(began, "start" if one.name == "model" else one.name)
             unsaid = now == (() if one.name == "pairs" else one.default)
             if one.name != "minutes" and not unsaid and now != then:
                 name = "SCENE LABELS" if one.name == "pairs" else f"--{one.name.replace('_', '-')}"
@@ -87,7 +93,7 @@ def wishes_of(
     """The arguments of a fit, with whole paths.
 
     Args:
-        model: None takes the bundled model.
+        model: "bundled" or None takes the bundled model.
         others: fields of `Wishes`.
 
     Raises:
@@ -95,7 +101,7 @@ def wishes_of(
     """
     wishes = Wishes(
         tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
-        str(Path(model or BUNDLED_MODEL).absolute()),
+        None if model is None else model_name(_whole(model)),
         **others,
     )
     if not 0 < wishes.budget < float("inf"):
@@ -103,6 +109,10 @@ def wishes_of(
     if wishes.class_name is not None and not wishes.class_name.strip():
         raise UsageError("--class-name is empty", "name the class")
     return wishes
+
+
+def _whole(model: str | Path) -> Path:
+    return find_checkpoint(model).absolute()
 
 
 @dataclass
