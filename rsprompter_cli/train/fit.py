@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -58,6 +58,7 @@ from rsprompter_cli.train.fit_record import (
     wishes_of,
 )
 from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
+from rsprompter_cli.train.fit_verdict import Verdict, is_complete, judge
 from rsprompter_cli.train.folder import only_run
 from rsprompter_cli.train.loop import train
 from rsprompter_cli.train.maps import remove_maps
@@ -72,6 +73,9 @@ _MOST_MAPS = 4e9
 
 _SHARE_TO_MEASURE = 0.1
 """Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
+
+_FEW_EPOCHS = 20
+"""With fewer, or with a part of the tiles, which means still fewer, more time would have trained longer."""
 
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
@@ -344,6 +348,7 @@ def _write(
     best, fitted = _best(trained, run, device=device)
     labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
     held_back = labels.get("val", 0)
+    verdict = _judge(record, fitted, trained, labels)
     better = record.start is None or fitted.holds_against(record.start, labels=held_back)
     chosen = best if better else start
     figures = fitted if better or record.start is None else record.start
@@ -360,6 +365,7 @@ def _write(
         "before": None if record.start is None else asdict(record.start),
         "after": asdict(fitted),
         "labels": labels,
+        "verdict": verdict.as_dict(),
         "chosen_on": "the held-back labels, which so have had a say in checkpoint and score threshold too",
     }
     kept = {key: start.meta.provenance[key] for key in ("credits", "licence") if key in start.meta.provenance}
@@ -384,6 +390,23 @@ def _write(
         steps=trained.steps,
         finished=trained.finished,
         minutes=round(clock.spent() / 60, 2),
+        scene=record.wishes.pairs[0][0],
+        verdict=verdict,
+    )
+
+
+def _judge(record: Record, fitted: Figures, trained: TrainResult, labels: Mapping[str, int]) -> Verdict:
+    """The verdict on a fitted model, from how the fit went."""
+    plan, schedule = record.plan, record.schedule
+    assert plan is not None
+    assert schedule is not None
+    return judge(
+        record.start,
+        fitted,
+        labels=labels,
+        short_of_time=not trained.finished or schedule.epochs < _FEW_EPOCHS,
+        complete=is_complete(plan, complete=record.wishes.complete),
+        scenes=len(record.wishes.pairs),
     )
 
 
