@@ -16,6 +16,7 @@ from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.lonlat import to_lonlat, to_map
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.io.atomic import refuse_existing, write_text
+from rsprompter_cli.models.everything import CLASS_NAME
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class MapPreview:
             about=about,
             classes=[(name, self._labels[label]) for label, name in enumerate(self._class_names)],
             area=None if area is None else area.polygon,
+            colour_each=tuple(self._class_names) == (CLASS_NAME,),
         )
         write_text(path, page)
 
