@@ -225,6 +225,7 @@ def test_objects_of_everything_have_colours_of_their_own(page: Page, tmp_path: P
     )
     path = tmp_path / "map.html"
     path.write_text(text, encoding="utf-8")
+    page.complaints.clear()
     page.open(path)
     page.settle()
     seen = set()
@@ -238,7 +239,8 @@ def test_objects_of_everything_have_colours_of_their_own(page: Page, tmp_path: P
     assert "Click an object" in page.value("document.getElementById('panel').innerText")
     page.click(*on_screen(page, 50, 200))
     assert "object" in page.value("document.querySelector('#popup table').innerText")
-    assert page.complaints == []
+    # The browser remarks that this test reads pixels back.
+    assert [one for one in page.complaints if "getImageData" not in one] == []
 
 
 def test_moving_and_zooming_by_mouse_keys_and_fingers(page: Page, tmp_path: Path) -> None:
@@ -303,6 +305,7 @@ def test_fifty_thousand_polygons(page: Page, tmp_path: Path) -> None:
     assert len(text) < 4_000_000
     path = tmp_path / "many.html"
     path.write_text(text, encoding="utf-8")
+    page.complaints.clear()
     page.open(path)
     page.settle()
     assert shown(page) == int(page.value("document.body.dataset.drawn")) == 50_000
