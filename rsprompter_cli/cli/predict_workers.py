@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 from rsprompter_cli.cli.options import Device
 from rsprompter_cli.cli.output import counted_progress, print_json
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
-from rsprompter_cli.errors import DependencyError
+from rsprompter_cli.predict.ray_package import require_ray
 
 if TYPE_CHECKING:
     from rsprompter_cli.predict.chosen import Chosen
@@ -49,8 +48,8 @@ class Workers:
             DependencyError: Ray is not there.
         """
         refuse_other_device(device, gpus=self.gpus, procs=self.procs)
-        if self.ray is not None and find_spec("ray") is None:
-            raise DependencyError("--ray needs the package ray", "pip install 'rsprompter_cli[ray]'")
+        if self.ray is not None:
+            require_ray()
         return device_kind(device, gpus=self.gpus, procs=self.procs)
 
     def predict(self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen) -> ScenePrediction:
@@ -96,7 +95,8 @@ class Workers:
 def predict_part(source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, as_json: bool) -> None:
     """Write the part of one shard and say so."""
     from rsprompter_cli.predict.meter import Meter
-    from rsprompter_cli.predict.shards import parse_shard, predict_shard
+    from rsprompter_cli.predict.shard import parse_shard
+    from rsprompter_cli.predict.shards import predict_shard
 
     meter = Meter()
     with counted_progress("windows", also=meter.said) as progress:

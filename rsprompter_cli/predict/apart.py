@@ -30,7 +30,8 @@ from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.report import heard_warnings
 from rsprompter_cli.predict.scene import ScenePrediction, claim_outputs, open_planned, report_scene
-from rsprompter_cli.predict.shards import Shard, ShardDone
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone
 
 _log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ def predict_apart(
             device = device_type(options.device, None)
             scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
         if options.dry_run or out is None or kind is None:
+            _log.info("the estimated time is that of one process; workers that share the windows take less")
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
         identity = scene_identity(source, scene, grid, options, score=score, area=area)

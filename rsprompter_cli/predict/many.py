@@ -178,7 +178,8 @@ def predict_scenes(
             outputs.out if outputs.layout is Layout.MERGED else outputs.files[0], outputs.kind, options.output
         )
         outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
-        claim_report(options.report, [*read, *scenes, *outputs.files, outputs.out], overwrite=options.overwrite)
+        named = [*read, *scenes, *outputs.files, outputs.out]
+        claim_report(options.report, named, out=outputs.out, overwrite=options.overwrite)
     if options.output.aoi is not None:
         read_footprints(options.output.aoi)
     chosen_labels(options.output.classes, meta_of(model).class_names)

@@ -34,7 +34,7 @@ from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import check_georef, write_found
-from rsprompter_cli.predict.shards import Shard, parse_shard
+from rsprompter_cli.predict.shard import Shard, parse_shard
 from rsprompter_cli.predict.spool import Spool
 
 _log = logging.getLogger(__name__)

@@ -97,6 +97,8 @@ class SceneInfo:
     refusal: why, with the way out; else None.
     model: the checkpoint folder asked, `bundled`, or None when there is none.
     score: the score below which the model's objects are dropped unless the user says another.
+    extent: (x0, y0, x1, y1) of the pixels of the working grid that windows are laid over; what lies around them is
+        an empty collar. None when prediction is refused.
     """
 
     facts: dict[str, Any]
@@ -104,11 +106,13 @@ class SceneInfo:
     refusal: str | None
     model: str | None
     score: float | None = None
+    extent: tuple[int, int, int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plan = self.plan.as_dict() if self.plan else None
-        return {**self.facts, "plan": plan, "refusal": self.refusal, "model": self.model, "score": self.score}
+        own = {name: getattr(self, name) for name in ("refusal", "model", "score", "extent")}
+        return {**self.facts, "plan": plan, **own}
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for a table."""
@@ -130,8 +134,11 @@ class SceneInfo:
             plan = self.plan
             data = f"{plan.share_with_data:.0%} with data" + ("" if plan.counted else " (estimated)")
             grid = f"{plan.width} x {plan.height} px" + (f" at {format_gsd(plan.gsd)}" if plan.gsd else "")
+            rows.append(("working grid", grid))
+            if self.extent is not None and self.extent != (0, 0, plan.width, plan.height):
+                x0, y0, x1, y1 = self.extent
+                rows.append(("empty collar", f"left out; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
-                ("working grid", grid),
                 ("windows", f"{plan.windows} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
                 ("time", plan.time()),
                 ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
@@ -226,11 +233,12 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
     meta = read_checkpoint(folder).meta if folder is not None else None
 
     reading = reading or Reading()
-    facts, plan, refusal = None, None, None
+    facts, plan, refusal, extent = None, None, None, None
     try:
         with reading.open(path, meta) as scene:
             facts = _facts(scene)
-            plan = plan_scene(scene, reading.windows(scene, meta), meta)
+            grid = reading.windows(scene, meta)
+            plan, extent = plan_scene(scene, grid, meta), grid.extent
     except (InputError, ResourceError) as error:
         refusal = str(error)
     if facts is None:
@@ -243,6 +251,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         refusal,
         None if folder is None else model_name(folder),
         None if meta is None else meta.score_threshold,
+        None if extent is None else tuple(extent),
     )
 
 

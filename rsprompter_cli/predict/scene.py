@@ -174,7 +174,7 @@ def claim_outputs(
     check_output_crs(out, kind, output)
     others = [] if out is None else [out]
     claim_preview(options.preview, [*inputs, *others], overwrite=options.overwrite)
-    claim_report(options.report, [*inputs, *others], overwrite=options.overwrite)
+    claim_report(options.report, [*inputs, *others], out=out, overwrite=options.overwrite)
     if out is not None and options.report is not None and Path(out).resolve() == Path(options.report).resolve():
         raise OutputError(f"--report {options.report} is --out", "name another file")
     return kind
