@@ -11,6 +11,7 @@ import typer
 from rsprompter_cli.cli.options import Device
 from rsprompter_cli.cli.output import counted_progress, print_json
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
+from rsprompter_cli.errors import plural
 from rsprompter_cli.predict.ray_package import require_ray
 
 if TYPE_CHECKING:
@@ -105,4 +106,7 @@ def predict_part(source: str, out: Path, shard: str, options: PredictOptions, *,
     if as_json:
         print_json(facts)
     else:
-        typer.echo(f"shard {done.shard}: {done.windows} windows -> {out}; rsp merge joins it with the others", err=True)
+        typer.echo(
+            f"shard {done.shard}: {plural(done.windows, 'window')} -> {out}; rsp merge joins it with the others",
+            err=True,
+        )

@@ -14,7 +14,7 @@ from torch import Tensor
 from rsprompter_cli.config import Config, ModelConfig, SamModelConfig, TinyVitArch, TrainedSamConfig
 from rsprompter_cli.data.class_names import unsound_name
 from rsprompter_cli.data.known_classes import classes_of_preset
-from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.errors import CheckpointError, UsageError, plural
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 from rsprompter_cli.io.checkpoint import (
     Checkpoint,
@@ -188,7 +188,9 @@ def _class_names(
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
     told = "" if known is None else f", the preset's data set has {len(known)}"
-    raise UsageError(f"{path}: holds a model of {count} classes{told}", "name them with --classes a,b,c")
+    raise UsageError(
+        f"{path}: holds a model of {plural(count, 'class', 'classes')}{told}", "name them with --classes a,b,c"
+    )
 
 
 def _check_named(names: Sequence[str], count: int, path: Path) -> None:
@@ -198,7 +200,9 @@ def _check_named(names: Sequence[str], count: int, path: Path) -> None:
     if fault is not None:
         raise UsageError(f"--classes: {fault}", hint)
     if len(names) != count:
-        raise UsageError(f"--classes names {len(names)} classes, {path} holds a model of {count}", hint)
+        raise UsageError(
+            f"--classes names {plural(len(names), 'class', 'classes')}, {path} holds a model of {count}", hint
+        )
 
 
 def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path) -> CheckpointMeta:

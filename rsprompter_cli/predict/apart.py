@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.errors import InputError, OutputError, plural
 from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
@@ -214,7 +214,9 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
             elif tally.begun or not isinstance(error, OutputError):
-                _log.warning("%s keeps the %d windows done so far: run the same command again to go on", folder, kept)
+                _log.warning(
+                    "%s keeps the %s done so far: run the same command again to go on", folder, plural(kept, "window")
+                )
             raise
     finally:
         with suppress(OSError):
@@ -254,4 +256,4 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         shutil.rmtree(folder, ignore_errors=True)
         return
     if (windows := kept_windows(folder)) and not overwrite:
-        _log.info("%s: going on after %d windows", folder, windows)
+        _log.info("%s: going on after %s", folder, plural(windows, "window"))

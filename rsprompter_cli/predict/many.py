@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli import __version__
-from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, some
+from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, plural, some
 from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, read_footprints
 from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
@@ -119,12 +119,12 @@ class ManyPrediction:
             times = [plan.est_seconds for plan in plans]
             total = sum(plan.windows for plan in plans)
             about = "" if None in times or not times else f", about {sum(t or 0.0 for t in times):.0f} s"
-            return "\n".join([*lines, f"{len(plans)} scenes: {total} windows{about}"])
+            return "\n".join([*lines, f"{plural(len(plans), 'scene')}: {plural(total, 'window')}{about}"])
         counts = {state: sum(one.state is state for one in self.scenes) for state in State}
         words = {State.KEPT: "there already", State.OUTSIDE: "outside the area", State.FAILED: "failed"}
         also = "".join(f", {counts[state]} {word}" for state, word in words.items() if counts[state])
-        done = f"{counts[State.DONE]} of {len(self.scenes)} scenes"
-        return f"{done}{also}: {self.objects} objects in {self.seconds:.1f} s -> {self.out}"
+        done = f"{counts[State.DONE]} of {plural(len(self.scenes), 'scene')}"
+        return f"{done}{also}: {plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import InputError, ResourceError
+from rsprompter_cli.errors import InputError, ResourceError, plural
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.checkpoint import META_FILE, CheckpointMeta, find_checkpoint, model_name, read_checkpoint
@@ -83,7 +83,7 @@ class ScenePlan:
         inside = "" if self.windows_in_area is None else f"{about}{self.windows_in_area} in the area, "
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
-            f"{self.width} x {self.height} px{metres}: {self.windows} windows of {self.window_size} px, "
+            f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
             f"{inside}{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
         )
 
@@ -139,7 +139,7 @@ class SceneInfo:
                 x0, y0, x1, y1 = self.extent
                 rows.append(("empty collar", f"left out; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
-                ("windows", f"{plan.windows} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
+                ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
                 ("time", plan.time()),
                 ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
             ]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.errors import InputError, OutputError, UsageError, plural
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
@@ -68,8 +68,7 @@ class ScenePrediction:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        word = "object" if self.objects == 1 else "objects"
-        return f"{self.objects} {word} in {self.seconds:.1f} s -> {self.out}"
+        return f"{plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

@@ -20,7 +20,7 @@ from rsprompter_cli.config import Config
 from rsprompter_cli.data.convert.areas2coco import tile_areas
 from rsprompter_cli.data.convert.tile_set import thin_annotations
 from rsprompter_cli.data.images import find_annotations
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.checkpoint import (
     META_FILE,
@@ -257,9 +257,9 @@ def _say(plan: FitPlan) -> None:
     for one in plan.scenes:
         gsd = " and ".join(f"{value:.3g}" for value in one.gsd)
         _log.info(
-            "%s: %d labels, %d held back, at %s m per pixel",
+            "%s: %s, %d held back, at %s m per pixel",
             one.scene,
-            sum(one.labels.values()),
+            plural(sum(one.labels.values()), "label"),
             one.labels.get("val", 0),
             gsd,
         )
@@ -287,10 +287,10 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
         found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
         record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
         _log.info(
-            "before: F1 %.3f, AP50 %.3f on %d held-back tiles",
+            "before: F1 %.3f, AP50 %.3f on %s",
             found.figures.f1,
             found.figures.ap50,
-            len(setup.val_data),
+            plural(len(setup.val_data), "held-back tile"),
         )
     timing = measure(setup, cache, device=where, dtype=dtype, seconds=_SHARE_TO_MEASURE * clock.left())
     schedule = choose_schedule(
@@ -307,9 +307,9 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             len(setup.train_data),
         )
     _log.info(
-        "%d epochs of %d tiles, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
-        schedule.epochs,
-        schedule.tiles,
+        "%s of %s, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
+        plural(schedule.epochs, "epoch"),
+        plural(schedule.tiles, "tile"),
         schedule.seconds / 60,
         timing.step,
         timing.encode,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.train.fit_plan import FEW_HELD_BACK, Figures
 
 _ENOUGH_LABELS = 200
@@ -45,7 +46,7 @@ class Verdict:
 
     def sentence(self) -> str:
         """The outcome, the figures and how far they can be trusted."""
-        labels = f"{self.labels_held_back} held-back label{'' if self.labels_held_back == 1 else 's'}"
+        labels = plural(self.labels_held_back, "held-back label")
         doubt = "; so few labels mean little" if self.labels_held_back < FEW_HELD_BACK else ""
         if self.outcome is Outcome.NOTHING_FOUND:
             return f"{self.outcome}: no model finds any of the {labels}{doubt}"
