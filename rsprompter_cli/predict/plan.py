@@ -227,8 +227,8 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
     """
-    folder = find_checkpoint(model)
-    if model is None and not (folder / META_FILE).is_file():
+    folder: Path | None = find_checkpoint(model)
+    if model is None and not (find_checkpoint(model) / META_FILE).is_file():
         folder = None
     meta = read_checkpoint(folder).meta if folder is not None else None
 
@@ -251,7 +251,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         refusal,
         None if folder is None else model_name(folder),
         None if meta is None else meta.score_threshold,
-        None if extent is None else tuple(extent),
+        extent,
     )
 
 
