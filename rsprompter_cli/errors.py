@@ -5,7 +5,8 @@ line prints `message` (and `hint`) on stderr and exits with `exit_code`; the tab
 docs/exit-codes.md is generated from this module.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 SHOWN = 4
 """Words of a long list that a message names."""
@@ -98,6 +99,37 @@ def some(words: Iterable[str], count: int = SHOWN) -> str:
     listed = list(words)
     shown = ", ".join(shorten(word) for word in listed[:count])
     return shown if len(listed) <= count else f"{shown} and {len(listed) - count} more"
+
+
+def plural(count: int, singular: str, many: str = "") -> str:
+    """A count with its noun: `1 window`, `2 windows`, `1,204 windows`.
+
+    Args:
+        many: the plural where it is not the singular with an s.
+    """
+    return f"{count:,} {singular if count == 1 else many or singular + 's'}"
+
+
+def length_words(metres: float) -> str:
+    """A length for people, to three digits: `0.25 m`, `850 m`, `3.29 km`, `3,290 km`."""
+    return _with_unit(metres, ((1000.0, "km"), (1.0, "m")))
+
+
+def area_words(square_metres: float) -> str:
+    """An area for people, to three digits: `85.5 m2`, `3.29 ha`, `12.5 km2`."""
+    return _with_unit(square_metres, ((1e6, "km2"), (1e4, "ha"), (1.0, "m2")))
+
+
+def _with_unit(value: float, units: Sequence[tuple[float, str]]) -> str:
+    """A value in the first of some descending units that makes it at least 1, else in the last; to three digits."""
+    if not math.isfinite(value):
+        return f"{value} {units[-1][1]}"
+    # Rounded first, so that 999.6 m is 1 km and not 1000 m.
+    value = float(f"{value:.3g}")
+    size, unit = next((one for one in units if abs(value) >= one[0]), units[-1])
+    scaled = value / size
+    shown = f"{scaled:,.0f}" if abs(scaled) >= 100 else f"{scaled:.3g}"
+    return f"{shown} {unit}"
 
 
 def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from rsprompter_cli.errors import InputError, OutputError, RspError, UsageError, did_you_mean, some
+from rsprompter_cli.errors import (
+    InputError,
+    OutputError,
+    RspError,
+    UsageError,
+    area_words,
+    did_you_mean,
+    length_words,
+    plural,
+    some,
+)
 
 
 def test_message_and_hint_are_one_line_each() -> None:
@@ -41,3 +51,36 @@ def test_many_words_are_a_few_and_a_number() -> None:
     assert some(["a", "b"]) == "a, b"
     assert some("abcdef") == "a, b, c, d and 2 more"
     assert some(["x" * 500]) == "x" * 117 + "..."
+
+
+@pytest.mark.parametrize(
+    ("count", "words", "shown"),
+    [
+        (0, ("window",), "0 windows"),
+        (1, ("window",), "1 window"),
+        (2, ("window",), "2 windows"),
+        (1204, ("window",), "1,204 windows"),
+        (1, ("class", "classes"), "1 class"),
+        (3, ("class", "classes"), "3 classes"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(count: int, words: tuple[str, ...], shown: str) -> None:
+    assert plural(count, *words) == shown
+
+
+@pytest.mark.parametrize(
+    ("metres", "shown"),
+    [
+        (0.25, "0.25 m"), (1, "1 m"), (850.4, "850 m"), (999.6, "1 km"), (3290, "3.29 km"), (3.29e6, "3,290 km"),
+        (12_345_678, "12,300 km"), (0, "0 m"), (float("inf"), "inf m"),
+    ],
+)  # fmt: skip
+def test_lengths_have_a_fitting_unit(metres: float, shown: str) -> None:
+    assert length_words(metres) == shown
+
+
+@pytest.mark.parametrize(
+    ("area", "shown"), [(85.54, "85.5 m2"), (32_900, "3.29 ha"), (999_900, "1 km2"), (12.5e6, "12.5 km2")]
+)
+def test_areas_have_a_fitting_unit(area: float, shown: str) -> None:
+    assert area_words(area) == shown

@@ -12,7 +12,7 @@ from rsprompter_cli.cli.output import print_json, print_table
 
 app = typer.Typer(help="Import, export, show and merge checkpoints.", no_args_is_help=True)
 
-FolderArgument = Annotated[Path, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best.")]
+FolderArgument = Annotated[str, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best, or bundled.")]
 
 
 @app.command("import")
@@ -89,7 +89,8 @@ def export_command(
 @app.command("show")
 def show_command(
     folder: Annotated[
-        Path | None, typer.Argument(help="Checkpoint folder; default: the bundled building model.")
+        str | None,
+        typer.Argument(help="Checkpoint folder; default: bundled, the building model of rsp."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,7 +18,7 @@ from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption,
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from rsprompter_cli.data.convert.vector2coco import VectorReport
@@ -77,7 +77,13 @@ def whu2coco_command(
         return
     for file in report.files:
         typer.echo(f"{report.outcome}: {file}", err=True)
-    found = f"{report.images} images, {report.instances} buildings, {report.skipped} files that are no pictures"
+    found = ", ".join(
+        (
+            plural(report.images, "image"),
+            plural(report.instances, "building"),
+            plural(report.skipped, "file that is no picture", "files that are no pictures"),
+        )
+    )
     typer.echo(found, err=True)
 
 
@@ -170,7 +176,7 @@ def _print_set(report: VectorReport) -> None:
     rows = [{key: value for key, value in asdict(scene).items() if key != "labels"} for scene in report.scenes]
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     for name, (images, instances) in report.splits.items():
-        typer.echo(f"{name}: {images} tiles, {instances} instances", err=True)
+        typer.echo(f"{name}: {plural(images, 'tile')}, {plural(instances, 'instance')}", err=True)
     typer.echo(f"{report.outcome}: {report.out}", err=True)
 
 
@@ -209,4 +215,7 @@ def coco2vector_command(
     if as_json:
         print_json(asdict(report))
     else:
-        typer.echo(f"{report.outcome}: {report.out}, {report.features} features, {report.left_out} left out", err=True)
+        typer.echo(
+            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out} left out",
+            err=True,
+        )

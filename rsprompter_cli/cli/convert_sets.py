@@ -12,6 +12,7 @@ import typer
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.errors import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +138,7 @@ def coco2yolo_command(
         return
     _print_counts(report.splits, report.left_out)
     if report.joined:
-        typer.echo(f"{report.joined} objects with holes or several parts, joined by channels", err=True)
+        typer.echo(f"{plural(report.joined, 'object')} with holes or several parts, joined by channels", err=True)
     typer.echo(f"{report.outcome}: {report.out / 'data.yaml'}", err=True)
 
 
@@ -207,13 +208,15 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
         return
     _print_counts(report.splits, report.left_out)
     if report.skipped:
-        typer.echo(f"{report.skipped} files that are no pictures or labels", err=True)
+        typer.echo(
+            plural(report.skipped, "file that is no picture or label", "files that are no pictures or labels"), err=True
+        )
     typer.echo(f"classes: {', '.join(report.classes)}", err=True)
     typer.echo(f"{report.outcome}: {report.out}", err=True)
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
-        typer.echo(f"{name}: {images} images, {instances} instances", err=True)
+        typer.echo(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}", err=True)
     for reason, names in left_out.items():
         typer.echo(f"left out: {len(names)} {reason}", err=True)

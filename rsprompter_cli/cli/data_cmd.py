@@ -10,6 +10,7 @@ import typer
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.errors import plural
 
 app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_help=True)
 
@@ -48,7 +49,7 @@ def check_command(
         print_json([report.as_json() for report in reports])
     for report in () if as_json else reports:
         found = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
-        typer.echo(f"{report.file}: {report.images} images, {report.objects} objects, {found}")
+        typer.echo(f"{report.file}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}, {found}")
         typer.echo("".join(f"  {line}\n" for line in report.lines()), nl=False)
     if any(report.errors for report in reports):
         raise typer.Exit(InputError.exit_code)
@@ -99,9 +100,9 @@ def stats_command(source: SourceArgument, as_json: JsonOption = False) -> None:
         spread, sizes = one["objects_per_image"], one["objects_per_size"]
         typer.echo(
             f"{one['file']}\n"
-            f"  {one['images']} images ({one['images_without_objects']} without objects), "
+            f"  {plural(one['images'], 'image')} ({one['images_without_objects']} without objects), "
             f"{widths[0]}-{widths[1]} x {heights[0]}-{heights[1]} px\n"
-            f"  {one['objects']} objects, {one['crowds']} crowds; per image "
+            f"  {plural(one['objects'], 'object')}, {plural(one['crowds'], 'crowd')}; per image "
             f"{spread['min']} to {spread['max']}, median {spread['median']:g}, mean {spread['mean']:g}\n"
             f"  small (< 32 x 32 px) {sizes['small']}, medium {sizes['medium']}, "
             f"large (>= 96 x 96 px) {sizes['large']}\n"

@@ -32,7 +32,7 @@ from rsprompter_cli.errors import UsageError
 
 def eval_command(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best, or bundled.")],
     data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
     split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
@@ -71,6 +71,7 @@ def eval_command(
         from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
         from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
         from rsprompter_cli.io.atomic import refuse_existing
+        from rsprompter_cli.io.checkpoint import find_checkpoint
         from rsprompter_cli.models.precision import require_gpus
         from rsprompter_cli.train.ranks import find_place, quiet_but_first
 
@@ -80,7 +81,7 @@ def eval_command(
         raise UsageError(f"--pr-curve {pr_curve}: is drawn as PNG", "name a file that ends in .png")
     outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
     for path in outputs:
-        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[checkpoint])
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
     if show_dir is not None:
         require_replaceable(show_dir)
     annotations = find_annotations(data, split)

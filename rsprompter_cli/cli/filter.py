@@ -9,6 +9,7 @@ import typer
 
 from rsprompter_cli.cli.options import ClassesOption, JsonOption, OverwriteOption, parse_names
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.errors import plural
 
 
 def filter_command(
@@ -43,6 +44,7 @@ def filter_command(
         return
     reasons = ", ".join(f"{count} by {reason}" for reason, count in report.dropped.items())
     typer.echo(
-        f"{report.kept} of {report.read} features -> {report.out}" + (f"; dropped: {reasons}" if reasons else ""),
+        f"{report.kept} of {plural(report.read, 'feature')} -> {report.out}"
+        + (f"; dropped: {reasons}" if reasons else ""),
         err=True,
     )

@@ -21,7 +21,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json, print_table, set_threads
 from rsprompter_cli.cli.progress import count_steps, show_progress
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.train.defaults import FIT_MINUTES
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _refuse_contradictions(
     if not pairs and not resume:
         raise UsageError("no scene given", "give SCENE LABELS, one or more times")
     if len(pairs) % 2:
-        raise UsageError(f"{len(pairs)} files: each SCENE is followed by its LABELS, the last has none")
+        raise UsageError(f"{plural(len(pairs), 'file')}: each SCENE is followed by its LABELS, the last has none")
     if resume and (overwrite or dry_run):
         other = "--overwrite removes it" if overwrite else "--dry-run does nothing"
         raise UsageError(f"--resume goes on with a run, {other}", "give one of the two")
@@ -148,7 +148,7 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     ]
     print_table(columns, rows)
     print_table(["class", "labels"], list(plan["classes"].items()))
+    epochs = plural(plan["expected_epochs"], "epoch")
     typer.echo(
-        f"about {plan['expected_epochs']} epochs, {plan['expected_minutes']:g} of {plan['budget_minutes']:g} minutes, "
-        f"from {plan['model']}"
+        f"about {epochs}, {plan['expected_minutes']:g} of {plan['budget_minutes']:g} minutes, from {plan['model']}"
     )

@@ -13,7 +13,8 @@ from rsprompter_cli.cli.output import print_json, print_table
 
 def models_command(
     folders: Annotated[
-        list[Path] | None, typer.Argument(help="Where to look for checkpoint folders; default: runs.")
+        list[str] | None,
+        typer.Argument(help="Where to look for checkpoint folders; default: runs."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -23,7 +24,7 @@ def models_command(
     from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
 
     runs = Path("runs")
-    models = find_models(folders or ([runs] if runs.is_dir() else []))
+    models = find_models(folders or ([str(runs)] if runs.is_dir() else []))
     variants, sams = list_variants(), find_sams()
     if as_json:
         print_json(

@@ -53,8 +53,10 @@ FormatOption = Annotated[
     str | None,
     typer.Option("--format", help="With --out FOLDER: one file a scene, of this extension; default: geojson."),
 ]
+# A str, since a Path forgets the ./ by which a folder called "bundled" is told from the model of that name.
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Checkpoint folder; default: the bundled building model.")
+    str | None,
+    typer.Option("--model", help="Checkpoint folder; default: bundled, the building model of rsp."),
 ]
 GsdOption = Annotated[
     float | None,

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.predict.shard import parse_shard
 
 _NOT_WITH_PROMPTS = {
     "regularize": "SAM's outlines are written as it draws them",
@@ -63,6 +64,7 @@ def check_options(
         _refuse_beside(context, "--prompts", _NOT_WITH_PROMPTS)
     if shard is not None:
         _refuse_beside(context, "--shard", _NOT_WITH_SHARD)
+        parse_shard(shard)
 
 
 def check_one(

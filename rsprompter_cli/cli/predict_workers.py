@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +10,15 @@ import typer
 
 from rsprompter_cli.cli.options import Device
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
-from rsprompter_cli.errors import DependencyError
+from rsprompter_cli.errors import plural
+from rsprompter_cli.predict.ray_package import require_ray
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
     from rsprompter_cli.predict.chosen import Chosen
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.scene import ScenePrediction
-    from rsprompter_cli.predict.shards import Shard
+    from rsprompter_cli.predict.shard import Shard
 
 RayOption = Annotated[
     str | None,
@@ -50,8 +50,8 @@ class Workers:
             DependencyError: Ray is not there.
         """
         refuse_other_device(device, gpus=self.gpus, procs=self.procs)
-        if self.ray is not None and find_spec("ray") is None:
-            raise DependencyError("--ray needs the package ray", "pip install 'rsprompter_cli[ray]'")
+        if self.ray is not None:
+            require_ray()
         return device_kind(device, gpus=self.gpus, procs=self.procs)
 
     def predict(
@@ -107,7 +107,7 @@ class PartPrediction:
 
     def summary(self) -> str:
         """One line for people."""
-        return f"shard {self.shard}: {self.windows} windows -> {self.out}; rsp merge joins it with the others"
+        return f"shard {self.shard}: {plural(self.windows, 'window')} -> {self.out}; rsp merge joins it with the others"
 
     def check(self) -> None:
         """Nothing: what fails raises at once."""
@@ -123,7 +123,8 @@ def predict_part(
 ) -> PartPrediction:
     """Write the part of one shard."""
     from rsprompter_cli.predict.meter import Meter
-    from rsprompter_cli.predict.shards import parse_shard, predict_shard
+    from rsprompter_cli.predict.shard import parse_shard
+    from rsprompter_cli.predict.shards import predict_shard
 
     meter = Meter()
     progress = display.bar("windows", details=meter.describe)

@@ -50,7 +50,8 @@ def train_command(
     overrides: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
     load_from: Annotated[
-        Path | None, typer.Option("--load-from", help="Checkpoint folder whose weights to start from.")
+        str | None,
+        typer.Option("--load-from", help="Checkpoint folder whose weights to start from, or bundled."),
     ] = None,
     sam: Annotated[
         str | None, typer.Option("--sam", help="SAM weights: a name or a folder; short for --set model.sam=...")
@@ -160,7 +161,7 @@ def train_command(
 
 
 def _refuse_contradictions(
-    *, resume: bool, overwrite: bool, load_from: Path | None, random_sam: bool, backbone_weights: str | None
+    *, resume: bool, overwrite: bool, load_from: str | None, random_sam: bool, backbone_weights: str | None
 ) -> None:
     """Raise UsageError for options of which one would be ignored."""
     if resume and overwrite:

@@ -21,7 +21,7 @@ from rsprompter_cli.data.rle import (
     parse_segmentation,
     to_rle,
 )
-from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.errors import InputError, plural, shorten
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,9 @@ def require_usable(coco: CocoFile) -> None:
             if coco_mask.area(rle.as_dict()) > 0:
                 return
     crowds = sum(annotation.iscrowd for annotation in coco.annotations)
-    found = f"{len(coco.images)} images, {len(coco.annotations)} annotations, {crowds} of them crowds"
+    found = (
+        f"{plural(len(coco.images), 'image')}, {plural(len(coco.annotations), 'annotation')}, {crowds} of them crowds"
+    )
     raise InputError(
         f"{coco.path}: no usable object to train on ({found})",
         f"rsp data check {coco.path} says what is wrong with each",

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from rsprompter_cli.data.coco import CocoFile, CocoImage
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.draw.overlays import draw_instances
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.errors import OutputError, plural
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 
 
@@ -42,7 +42,7 @@ def show_images(
     for index, (image, file) in enumerate(zip(chosen, files, strict=True)):
         pixels, target, _ = dataset[index]
         crowds = sum(annotation.iscrowd for annotation in part.by_image[image.id])
-        title = f"{image.file_name}  {image.width} x {image.height}  {len(target.labels)} objects"
+        title = f"{image.file_name}  {image.width} x {image.height}  {plural(len(target.labels), 'object')}"
         picture = draw_instances(
             pixels.permute(1, 2, 0).numpy(),
             list(target.masks),

@@ -31,6 +31,9 @@ _PARTS = Path(__file__).with_name("map")
 _COLOURS = ("#ffd60a", "#00c2ff", "#ff5fb0", "#6dff4a", "#ff8c1a", "#b794ff", "#00e5b0", "#ff5c5c")
 """Those of the first classes: bright, since most ground is dull."""
 
+_MOST_TONES = 24
+"""Colours of objects: more can hardly be told apart, so an object among so many neighbours shares one."""
+
 _QUALITIES = (85, 75, 65, 50)
 
 
@@ -81,6 +84,7 @@ def map_page(
     about: str,
     classes: Sequence[tuple[str, int]],
     area: Any = None,
+    colour_each: bool = False,
 ) -> str:
     """The page.
 
@@ -88,7 +92,9 @@ def map_page(
         title: of the page. about: a line below it.
         classes: name and number of objects of each class, by label.
         area: a polygon or multipolygon in pixels, drawn as a dashed line; None for none.
+        colour_each: objects have colours of their own, which differ between neighbours, instead of their class's.
     """
+    tones = object_tones(objects.polygons) if colour_each else None
     data = {
         "title": title,
         "about": about,
@@ -104,7 +110,8 @@ def map_page(
             **{name: getattr(picture, name) for name in ("x", "y", "width", "height")},
         },
         **encode_polygons(objects.polygons),
-        "columns": _columns(objects),
+        "columns": _columns(objects) | ({} if tones is None else {"tone": varints(tones)}),
+        "tones": None if tones is None else [_colour(tone) for tone in range(int(tones.max(initial=0)) + 1)],
     }
     style, script = (_part(f"page.{kind}") for kind in ("css", "js"))
     parts = {
@@ -119,6 +126,35 @@ def map_page(
     pieces = page.split("@")
     # Names stand between at signs; what is put in is not looked at again.
     return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+
+
+def object_tones(polygons: np.ndarray) -> np.ndarray:
+    """int64 [N], small numbers from 0, such that polygons [N] whose bounds meet have different ones.
+
+    The first number that no earlier neighbour has, searched from one that the place decides, so that all tones are
+    used; the same polygons in the same order have the same tones.
+    """
+    tones = np.zeros(len(polygons), dtype=np.int64)
+    if not len(polygons):
+        return tones
+    bounds = shapely.bounds(polygons)
+    size = np.median(bounds[:, 2:] - bounds[:, :2])
+    boxes = shapely.box(*(bounds + np.array([-1, -1, 1, 1]) * size / 4).T)
+    one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+    earlier = other < one
+    order = np.argsort(one[earlier], kind="stable")
+    near, starts = other[earlier][order], np.searchsorted(one[earlier][order], np.arange(len(polygons) + 1))
+    centres = np.rint(bounds[:, :2] + bounds[:, 2:]).astype(np.int64)
+    # Knuth's multiplicative hash, so that objects in a regular pattern start at all tones.
+    mixed = (centres[:, 0] + 31 * centres[:, 1]) * 2654435761 % 2**32
+    wished = (mixed >> 16) % len(_COLOURS)
+    for i in range(len(polygons)):
+        taken = set(tones[near[starts[i] : starts[i + 1]]].tolist())
+        around = [(wished[i] + step) % len(_COLOURS) for step in range(len(_COLOURS))]
+        tones[i] = next(
+            (tone for tone in [*around, *range(len(_COLOURS), _MOST_TONES)] if tone not in taken), wished[i]
+        )
+    return tones
 
 
 def fewer_vertices(polygon: Any) -> Any:

@@ -107,7 +107,7 @@ def open_split(
     if oracle:
         _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
     announce("loading the model")
-    loaded = model if isinstance(model, LoadedModel) else load_model(Path(model), device=str(device))
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=str(device))
     coco = read_coco(find_annotations(data, split))
     dataset = CocoDataset(
         coco,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, length_words
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
 from rsprompter_cli.geo.layers import WGS84, open_layer
@@ -326,8 +326,8 @@ def _warn_of_distance(found: PolygonSet, true: PolygonSet, border: Any) -> None:
         return
     boxes = [shapely.box(*shapely.total_bounds(one.polygons)) for one in (found, true)]
     if not shapely.intersects(*boxes):
-        apart = shapely.distance(*boxes) / 1000
-        _log.warning("predictions and truth lie %.3g km apart: one may name a wrong CRS", apart)
+        apart = shapely.distance(*boxes)
+        _log.warning("predictions and truth lie %s apart: one may name a wrong CRS", length_words(apart))
 
 
 def _facts(path: str | Path, layer: Footprints, rows: np.ndarray, below: int) -> LayerFacts:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.evaluate.scores import CocoMetrics
 
 Table = tuple[list[str], list[list[str]]]
@@ -34,7 +35,7 @@ def summary_rows(metrics: CocoMetrics) -> Table:
     threshold = "-" if metrics.score_threshold is None else f"{metrics.score_threshold:.3f}"
     rows.append(["best F1 (IoU .5)", _percent(metrics.f1), "-"])
     rows.append(["at score", threshold, "-"])
-    return [f"{metrics.images} images, {metrics.objects} objects", "mask", "box"], rows
+    return [f"{plural(metrics.images, 'image')}, {plural(metrics.objects, 'object')}", "mask", "box"], rows
 
 
 def class_rows(metrics: CocoMetrics) -> Table:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsprompter_cli.errors import ResourceError, UsageError
+from rsprompter_cli.errors import ResourceError, UsageError, plural
 from rsprompter_cli.geo.defaults import MAX_WINDOWS, OVERLAP
 
 MAX_OVERLAP = 0.5
@@ -93,7 +93,7 @@ class WindowGrid:
         """Raise ResourceError when there are more than `max_windows` windows."""
         if len(self) > max_windows:
             raise ResourceError(
-                f"a scene of {self.width} x {self.height} px has {len(self)} windows of {self.size} px, "
+                f"a scene of {self.width} x {self.height} px has {plural(len(self), 'window')} of {self.size} px, "
                 f"over the limit of {max_windows}",
                 "choose a coarser --gsd, or raise --max-windows",
             )

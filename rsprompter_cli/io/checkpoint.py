@@ -7,28 +7,36 @@ is never seen under its name.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.config import Config, dump_config, parse_config
-from rsprompter_cli.errors import CheckpointError, OutputError
+from rsprompter_cli.config import KNOWN_SAM, Config, dump_config, list_presets, parse_config
+from rsprompter_cli.errors import CheckpointError, OutputError, some
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder, refuse_existing
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.toml"
 META_FILE = "meta.json"
 FORMAT_VERSION = 1
 
+BUNDLED = "bundled"
+"""The name of the model that is installed with the package; a folder of that name is given as `./bundled`."""
+
 BUNDLED_MODEL = Path(__file__).parents[1] / "weights"
-"""The checkpoint folder that is used when none is named."""
+"""Its checkpoint folder."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,11 @@ class Checkpoint:
     folder: Path
     config: Config
     meta: CheckpointMeta
+
+    @property
+    def name(self) -> str:
+        """The folder for messages and records, or `bundled`."""
+        return model_name(self.folder)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by key, on the CPU, in their stored precision."""
@@ -119,13 +132,51 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
         (temporary / META_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def find_checkpoint(model: str | Path | None) -> Path:
+    """The checkpoint folder that a model is named by.
+
+    Args:
+        model: a folder; the word `bundled`, or None, is the bundled model. A `Path` is always a folder, so a folder
+            called `bundled` is `Path("bundled")` or `"./bundled"`.
+    """
+    if model is None:
+        return BUNDLED_MODEL
+    if isinstance(model, str) and model == BUNDLED:
+        if os.path.isdir(BUNDLED):
+            _warn_of_namesake(os.getcwd())
+        return BUNDLED_MODEL
+    return Path(model)
+
+
+def model_name(model: str | Path | None) -> str:
+    """What a model is called in messages and records: its folder as given, or `bundled`; see `model_argument`."""
+    folder = find_checkpoint(model)
+    return BUNDLED if folder.absolute() == BUNDLED_MODEL.absolute() else model_argument(folder)
+
+
+def model_argument(folder: str | Path) -> str:
+    """A checkpoint folder as it is typed after `--model`, where the bare word `bundled` names another model."""
+    return f"./{folder}" if str(folder) == BUNDLED else str(folder)
+
+
+@cache
+def _warn_of_namesake(working_folder: str) -> None:
+    """Warn, once, that the working folder holds a folder of the bundled model's name."""
+    namesake = Path(working_folder) / BUNDLED
+    _log.warning("%s names the model that comes with rsp; the folder %s is ./%s", BUNDLED, namesake, BUNDLED)
+
+
+def read_checkpoint(folder: str | Path | None) -> Checkpoint:
     """Read config and meta of a checkpoint folder.
+
+    Args:
+        folder: also the name `bundled`, see `find_checkpoint`.
 
     Raises:
         CheckpointError: not a checkpoint folder, or a file of it is missing or damaged.
     """
-    folder = complete_folder(folder)
+    named = find_checkpoint(folder)
+    folder = complete_folder(named)
     if os.path.isfile(folder):
         inside = folder.name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE)
         raise CheckpointError(
@@ -133,10 +184,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             f"give {folder.parent}" if inside else "rsp checkpoint import makes a folder of the original's weights",
         )
     if not os.path.isdir(folder):
-        raise CheckpointError(f"{folder}: no such checkpoint folder")
+        raise CheckpointError(f"{model_argument(named)}: no such checkpoint folder", _nearest(named))
     missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE) if not (folder / name).is_file()]
     if missing:
-        raise CheckpointError(f"{folder}: not a checkpoint folder, it lacks {', '.join(missing)}")
+        within = _checkpoints_within(folder)
+        hint = f"give {some(map(str, within))}" if within else ""
+        raise CheckpointError(f"{model_argument(folder)}: not a checkpoint folder, it lacks {', '.join(missing)}", hint)
     try:
         tree = tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         fields = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
@@ -144,6 +197,36 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{folder}: damaged {CONFIG_FILE} or {META_FILE}: {error}") from error
     return Checkpoint(folder, parse_config(tree, origin=str(folder / CONFIG_FILE)), meta)
+
+
+def _nearest(folder: Path) -> str:
+    """A hint for the name of a model that does not exist: what it resembles, or which models there are."""
+    word = str(folder)
+    if word == BUNDLED:
+        return f"without ./ {BUNDLED} names the model that comes with rsp"
+    if word in list_presets():
+        return f"{word} is a preset, which has no weights: rsp train {word} trains one, rsp checkpoint import takes one"
+    if word in KNOWN_SAM:
+        return f"{word} is a SAM, which detects no classes: it goes with --sam, and --everything or --prompts"
+    around = folder.parent
+    nearby = [str(path) for path in _checkpoints_within(around) if not path.name.startswith(".")]
+    # A short name is looked for among the runs, too.
+    runs = [str(path) for path in _checkpoints_within(Path("runs"))] if around == Path() else []
+    known = [BUNDLED, *dict.fromkeys(nearby + runs)]
+    folded = {name.casefold(): name for name in reversed(known)}
+    near = get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {folded[near[0]]!r}?"
+    return f"models here: {some(known)}; rsp models lists them"
+
+
+def _checkpoints_within(folder: Path) -> list[Path]:
+    """Checkpoint folders one and two levels below a folder, sorted."""
+    try:
+        found = {path.parent for depth in ("*/", "*/*/") for path in folder.glob(depth + META_FILE)}
+    except OSError:
+        return []
+    return sorted(found)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -20,7 +20,15 @@ from rsprompter_cli.config import (
 )
 from rsprompter_cli.errors import InputError, RspError
 from rsprompter_cli.io.atomic import complete_folder
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, WEIGHTS_FILE, Checkpoint, read_checkpoint
+from rsprompter_cli.io.checkpoint import (
+    BUNDLED,
+    BUNDLED_MODEL,
+    META_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    find_checkpoint,
+    read_checkpoint,
+)
 from rsprompter_cli.io.hub import cache_folder, sam_folder_for
 from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE, SAM_WEIGHTS_FILE, read_sam_folder
 
@@ -66,7 +74,7 @@ def describe_checkpoint(folder: str | Path | None = None) -> dict[str, Any]:
     """All that a checkpoint folder tells, its weights compared with what its configuration builds.
 
     Args:
-        folder: None takes the bundled model.
+        folder: `"bundled"` or None is the bundled model.
 
     Raises:
         CheckpointError: no such folder, damaged, or weights that do not fit.
@@ -74,11 +82,12 @@ def describe_checkpoint(folder: str | Path | None = None) -> dict[str, Any]:
     from rsprompter_cli.models.load import outline_of
     from rsprompter_cli.models.trainable import trainable_table
 
-    checkpoint = read_checkpoint(BUNDLED_MODEL if folder is None else folder)
+    checkpoint = read_checkpoint(folder)
     blocks = trainable_table(outline_of(checkpoint))
     model = checkpoint.config.model
     facts = asdict(checkpoint.meta)
     return {
+        "name": checkpoint.name,
         "folder": str(checkpoint.folder),
         "variant": model.kind,
         "preset": checkpoint.config.name,
@@ -104,14 +113,16 @@ def list_variants() -> list[Variant]:
     ]
 
 
-def find_models(folders: Iterable[Path]) -> list[FoundModel]:
+def find_models(folders: Iterable[str | Path]) -> list[FoundModel]:
     """The bundled model and the checkpoint folders at or below some folders, sorted by path.
 
     Raises:
         InputError: one of the folders is not there, or is a file.
     """
-    found = [_found("bundled", BUNDLED_MODEL)]
-    for folder in folders:
+    found = [_found(BUNDLED, BUNDLED_MODEL)]
+    for folder in map(find_checkpoint, folders):
+        if folder == BUNDLED_MODEL:
+            continue
         if not os.path.isdir(complete_folder(folder)):
             told = "a file, not a folder" if os.path.exists(folder) else "no such folder"
             raise InputError(f"{folder}: {told}", "name a checkpoint folder, or one that holds runs")
@@ -175,7 +186,7 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     metrics = {name: value for name, value in facts["metrics"].items() if value is not None}
     shown = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "f1")
     rows = [
-        ("folder", facts["folder"]),
+        ("model", facts["name"]),
         ("variant", facts["variant"] + (f", encoder {facts['encoder']}" if facts["encoder"] else "")),
         ("preset", facts["preset"]),
         ("weights", f"{facts['size'] / 1e6:.1f} MB"),

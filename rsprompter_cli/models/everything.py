@@ -80,8 +80,8 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
 
     Args:
         sam: as `rsp download-sam` names it, or a folder.
-        model: instead, a checkpoint folder, whose SAM is taken as it was trained. Where it does not hold all
-            that automatic masks need, it is said and the SAM that it was trained from is taken.
+        model: instead, a checkpoint folder or "bundled", whose SAM is taken as it was trained. Where it does not
+            hold all that automatic masks need, a warning says so and the SAM that it was trained from is taken.
 
     Raises:
         CheckpointError: it is not on this machine, or damaged.
@@ -106,13 +106,13 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
 def _choose_within(checkpoint: Checkpoint) -> SamChoice:
     config = complete_config(checkpoint.config.model)
     if not isinstance(config, SamModelConfig):
-        raise UsageError(f"{checkpoint.folder}: a {config.kind} has no SAM", "name one with --sam instead of --model")
+        raise UsageError(f"{checkpoint.name}: a {config.kind} has no SAM", "name one with --sam instead of --model")
     lacking = _lacking(checkpoint, config)
     if lacking is None:
         return SamChoice(checkpoint)
     _log.warning(
         "%s: a %s holds no %s; everything is found with the SAM %s, as it was before training",
-        checkpoint.folder,
+        checkpoint.name,
         config.kind,
         lacking,
         config.sam,

@@ -14,11 +14,12 @@ from torch import Tensor
 from rsprompter_cli.config import Config, ModelConfig, SamModelConfig, TinyVitArch, TrainedSamConfig
 from rsprompter_cli.data.class_names import unsound_name
 from rsprompter_cli.data.known_classes import classes_of_preset
-from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.errors import CheckpointError, UsageError, plural
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 from rsprompter_cli.io.checkpoint import (
     Checkpoint,
     CheckpointMeta,
+    find_checkpoint,
     read_checkpoint,
     refuse_other_folder,
     write_checkpoint,
@@ -116,13 +117,13 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
     """
     if Path(out).name and Path(out).suffix not in (".pth", ".pt"):
         raise UsageError(f"{out}: the original's code reads .pth files", "name a file that ends in .pth")
-    refuse_existing(out, overwrite=overwrite, inputs=[folder])
+    refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
     if isinstance(model, SamModelConfig) and isinstance(model.sam_arch, TinyVitArch):
         raise CheckpointError(f"{folder}: its encoder is a TinyViT, which the original's code does not have")
     tensors = original_tensors(
-        _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=str(checkpoint.folder)
+        _whole(checkpoint), kind=model.kind, spelling=_spelling(checkpoint), origin=checkpoint.name
     )
     meta = {"dataset_meta": {"classes": list(checkpoint.meta.class_names)}, "exported_by": "rsp checkpoint export"}
     with atomic_path(out) as temporary:
@@ -140,7 +141,7 @@ def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = F
         CheckpointError: no checkpoint folder, or a model without adapters.
         OutputError: the folder exists, or cannot be written.
     """
-    refuse_other_folder(out, overwrite=overwrite, inputs=[folder])
+    refuse_other_folder(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
     loaded = load_model(folder)
     count = merge_lora(loaded.model)
     if not count:
@@ -187,7 +188,9 @@ def _class_names(
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
     told = "" if known is None else f", the preset's data set has {len(known)}"
-    raise UsageError(f"{path}: holds a model of {count} classes{told}", "name them with --classes a,b,c")
+    raise UsageError(
+        f"{path}: holds a model of {plural(count, 'class', 'classes')}{told}", "name them with --classes a,b,c"
+    )
 
 
 def _check_named(names: Sequence[str], count: int, path: Path) -> None:
@@ -197,7 +200,9 @@ def _check_named(names: Sequence[str], count: int, path: Path) -> None:
     if fault is not None:
         raise UsageError(f"--classes: {fault}", hint)
     if len(names) != count:
-        raise UsageError(f"--classes names {len(names)} classes, {path} holds a model of {count}", hint)
+        raise UsageError(
+            f"--classes names {plural(len(names), 'class', 'classes')}, {path} holds a model of {count}", hint
+        )
 
 
 def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path) -> CheckpointMeta:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import Config
-from rsprompter_cli.errors import CheckpointError
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
+from rsprompter_cli.errors import CheckpointError, plural
+from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
 
@@ -28,13 +28,13 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
     """Read a checkpoint folder into a model in evaluation mode.
 
     Args:
-        folder: written by training or import; None takes the bundled model.
+        folder: written by training or import; `"bundled"` or None is the bundled model, see `find_checkpoint`.
         device: where the model goes.
 
     Raises:
         CheckpointError: no such folder, damaged, or weights that do not fit; all differences are listed.
     """
-    checkpoint = read_checkpoint(BUNDLED_MODEL if folder is None else folder)
+    checkpoint = read_checkpoint(folder)
     outline_of(checkpoint)
     model = build_model(checkpoint.config.model, num_classes=len(checkpoint.meta.class_names))
     tensors = {
@@ -66,7 +66,7 @@ def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None
     rows = stored.get(CLASS_ROWS.get(checkpoint.config.model.kind, ""))
     if rows is not None and rows[0] != num_classes + 1:
         raise CheckpointError(
-            f"{checkpoint.folder}: {WEIGHTS_FILE} holds a model of {rows[0] - 1} classes, "
+            f"{checkpoint.name}: {WEIGHTS_FILE} holds a model of {plural(rows[0] - 1, 'class', 'classes')}, "
             f"meta.json names {num_classes}",
             "class_names in meta.json must be those the model was trained with",
         )

@@ -17,8 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.errors import InputError, OutputError, plural
 from rsprompter_cli.io.activity import announce
+from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
 from rsprompter_cli.predict.finish import chosen_labels
@@ -30,7 +31,8 @@ from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.report import heard_warnings
 from rsprompter_cli.predict.scene import ScenePrediction, claim_outputs, open_planned, report_scene
-from rsprompter_cli.predict.shards import Shard, ShardDone
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone
 
 _log = logging.getLogger(__name__)
 
@@ -137,6 +139,7 @@ def predict_apart(
             device = device_type(options.device, None)
             scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
         if options.dry_run or out is None or kind is None:
+            _log.info("the estimated time is that of one process; workers that share the windows take less")
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
         identity = scene_identity(source, scene, grid, options, score=score, area=area)
@@ -160,7 +163,14 @@ def _job(source: str | Path, options: PredictOptions, model: Chosen, folder: Pat
     output = options.output
     if output.aoi is not None:
         options = replace(options, output=replace(output, aoi=_absolute(output.aoi)))
-    return Job(_absolute(source), options, _absolute(model) if isinstance(model, str | Path) else model, folder)
+    return Job(_absolute(source), options, _for_workers(model), folder)
+
+
+def _for_workers(model: Chosen) -> Chosen:
+    """The model as a worker in another folder, or on another machine, finds it; the bundled one is its own."""
+    if not isinstance(model, str | Path):
+        return model
+    return BUNDLED if model_name(model) == BUNDLED else _absolute(find_checkpoint(model))
 
 
 def _absolute(path: str | Path) -> str:
@@ -209,7 +219,9 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
             elif tally.begun or not isinstance(error, OutputError):
-                _log.warning("%s keeps the %d windows done so far: run the same command again to go on", folder, kept)
+                _log.warning(
+                    "%s keeps the %s done so far: run the same command again to go on", folder, plural(kept, "window")
+                )
             raise
     finally:
         with suppress(OSError):
@@ -249,4 +261,4 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         shutil.rmtree(folder, ignore_errors=True)
         return
     if (windows := kept_windows(folder)) and not overwrite:
-        _log.info("%s: going on after %d windows", folder, windows)
+        _log.info("%s: going on after %s", folder, plural(windows, "window"))

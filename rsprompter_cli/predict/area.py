@@ -133,7 +133,9 @@ def read_area(
     whole = shapely.union_all([place for place in there if place is not None])
     polygon = polygon_parts(shapely.intersection(whole, frame))
     if polygon is None or polygon.area < _SLIVER:
-        raise _off_the_scene(path, polygons, given.crs_wkt, scene, pixel_coords=pixel_coords)
+        raise off_the_scene(
+            f"--aoi {path}", path, polygons, given.crs_wkt, scene, what="area", pixel_coords=pixel_coords
+        )
     return AreaOfInterest(polygon, grid, cut=cut)
 
 
@@ -167,18 +169,26 @@ def _bounds_in(crs: str, scene: Scene) -> Any:
     return shapely.box(west - margin, south - margin, east + margin, north + margin)
 
 
-def _off_the_scene(
-    path: Path, polygons: np.ndarray, crs: str | None, scene: Scene, *, pixel_coords: bool
+def off_the_scene(
+    option: str, path: Path, given: np.ndarray, crs: str | None, scene: Scene, *, what: str, pixel_coords: bool
 ) -> OffTheSceneError:
-    message = f"--aoi {path}: does not lie on {scene.path}"
+    """The error for a file of which nothing lies on a scene; it says where both lie.
+
+    Args:
+        option: the option with its file, which begins the message.
+        given: object [N], geometries in the file's CRS, None among them.
+        what: the geometries are, in a word.
+        pixel_coords: they are in pixels of the scene's file.
+    """
+    message = f"{option}: does not lie on {scene.path}"
     if pixel_coords:
-        x0, y0, x1, y1 = shapely.total_bounds(polygons)
+        x0, y0, x1, y1 = shapely.total_bounds(given)
         size = f"{scene.native_width} x {scene.native_height} px"
         return OffTheSceneError(
             f"{message}: pixels {x0:g} to {x1:g} and {y0:g} to {y1:g} of {size}", "count from its top left"
         )
-    places = [place for place in lay_over(path, polygons, crs, scene) if place is not None]
+    places = [place for place in lay_over(path, given, crs, scene) if place is not None]
     if not places:
         return OffTheSceneError(message, "the file may name a wrong coordinate reference system")
-    where, hint = extents_apart(scene, list(to_map(places, scene.georef)), "area")
+    where, hint = extents_apart(scene, list(to_map(places, scene.georef)), what)
     return OffTheSceneError(f"{message}: {where}", hint)

@@ -7,13 +7,19 @@ from pathlib import Path
 import torch
 
 from rsprompter_cli.io.activity import announce
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.checkpoint import (
+    BUNDLED,
+    CheckpointMeta,
+    find_checkpoint,
+    model_name,
+    read_checkpoint,
+)
 from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device
 
 Chosen = str | Path | LoadedModel | SamChoice | None
-"""A checkpoint folder, a loaded model, a SAM to find everything with, or None for the bundled model."""
+"""A checkpoint folder, a loaded model, a SAM to find everything with, or `"bundled"` or None for the bundled model."""
 
 
 def meta_of(model: Chosen) -> CheckpointMeta:
@@ -22,7 +28,7 @@ def meta_of(model: Chosen) -> CheckpointMeta:
         return everything_meta(model)
     if isinstance(model, LoadedModel):
         return model.meta
-    return read_checkpoint(BUNDLED_MODEL if model is None else model).meta
+    return read_checkpoint(model).meta
 
 
 def load_chosen(model: Chosen, device: str) -> LoadedModel:
@@ -36,9 +42,17 @@ def load_chosen(model: Chosen, device: str) -> LoadedModel:
 
 def files_of(model: Chosen) -> list[str | Path]:
     """The folder that its weights are read from, as the user named it; none for the bundled and for loaded ones."""
-    if isinstance(model, SamChoice):
-        return [model.path]
-    return [model] if isinstance(model, str | Path) else []
+    if isinstance(model, LoadedModel):
+        return []
+    folder = model.path if isinstance(model, SamChoice) else find_checkpoint(model)
+    return [] if model_name(folder) == BUNDLED else [folder]
+
+
+def name_of(model: Chosen) -> str:
+    """What a report calls a model: the folder of its weights, or `bundled`; a loaded one has no name."""
+    if isinstance(model, LoadedModel):
+        return "loaded"
+    return model_name(model.path if isinstance(model, SamChoice) else model)
 
 
 def device_of(loaded: LoadedModel) -> torch.device:

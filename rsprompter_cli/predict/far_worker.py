@@ -23,7 +23,8 @@ from rsprompter_cli import __version__
 from rsprompter_cli.errors import DependencyError, UsageError
 from rsprompter_cli.predict.apart import Job
 from rsprompter_cli.predict.meter import Meter
-from rsprompter_cli.predict.shards import Shard, ShardDone, ShardRunner
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone, ShardRunner
 
 PIECE = 8 << 20
 """Bytes of a part that are handed over at once."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
 from rsprompter_cli.geo.layers import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -104,7 +104,7 @@ def filter_features(
     if too_fine:
         rules.dropped["too_fine"] = len(too_fine)
     if rules.unmeasured:
-        _log.warning("%s: %d features without %s are kept", path, rules.unmeasured, AREA)
+        _log.warning("%s: %s without %s kept", path, plural(rules.unmeasured, "feature"), AREA)
     if rules.classes is not None and rules.read:
         for name in sorted(rules.classes - rules.seen_classes):
             _log.warning("%s: no feature has the class %r: %s", path, name, did_you_mean(name, rules.seen_classes))

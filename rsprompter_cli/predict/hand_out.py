@@ -20,7 +20,8 @@ from rsprompter_cli.predict.far_worker import News, Started
 from rsprompter_cli.predict.identity import file_facts, unchanging
 from rsprompter_cli.predict.journal import identity_difference
 from rsprompter_cli.predict.meter import Meter, Stage
-from rsprompter_cli.predict.shards import Shard, ShardDone, is_whole
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone, is_whole
 
 _log = logging.getLogger(__name__)
 

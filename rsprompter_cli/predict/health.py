@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.health import projection_findings, raster_findings, vector_findings, write_test_scene
 from rsprompter_cli.io.health import (
     Finding,
@@ -133,9 +134,11 @@ def self_test_findings() -> Iterator[Finding]:
         found = result.objects
         back = len(read_footprints(out, class_attribute="class"))
     took = f"{time.perf_counter() - loaded:.1f} s, and {loaded - start:.1f} s to load the libraries"
-    text = f"{found} polygons found in a drawn scene, written and read back in {took}"
+    text = f"{plural(found, 'polygon')} found in a drawn scene, written and read back in {took}"
     if back != found:
-        yield Finding("self-test", "prediction", State.PROBLEM, f"{found} polygons written, {back} read back", _FRESH)
+        yield Finding(
+            "self-test", "prediction", State.PROBLEM, f"{plural(found, 'polygon')} written, {back} read back", _FRESH
+        )
     elif not found:
         way_out = "the model computes wrongly here: try --device cpu, --precision fp32"
         yield Finding("self-test", "prediction", State.PROBLEM, text, way_out)

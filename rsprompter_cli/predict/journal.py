@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, OutputError, shorten
+from rsprompter_cli.errors import InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.instances import Instance
 from rsprompter_cli.io.atomic import flush_folder, hidden_beside
 from rsprompter_cli.io.lock import OutputLock
@@ -94,8 +94,8 @@ class Journal:
             if error is not None and (self._file is not None or kind is KeyboardInterrupt):
                 self.flush()
             if error is not None and self.windows_done and self.path.exists():
-                text = "%s keeps the %d windows done so far: run the same command again to go on"
-                _log.warning(text, self.path, self.windows_done)
+                text = "%s keeps the %s done so far: run the same command again to go on"
+                _log.warning(text, self.path, plural(self.windows_done, "window"))
         finally:
             if self._file is not None:
                 self._file.close()
@@ -198,7 +198,7 @@ class Journal:
                 self.windows_done, _ = record
                 end = file.tell()
         if self.windows_done:
-            _log.info("%s: going on after %d windows", self.path, self.windows_done)
+            _log.info("%s: going on after %s", self.path, plural(self.windows_done, "window"))
         return end
 
     def _open(self) -> IO[bytes]:

@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.errors import OutputError, plural
 from rsprompter_cli.io.atomic import hidden_beside
 from rsprompter_cli.predict.journal import count_windows, journal_identity, journal_path
 
@@ -67,8 +67,8 @@ def give_up_journal(out: Path, *, overwrite: bool) -> None:
 def _give_up(path: Path, windows: int, how: str, way: str, *, overwrite: bool) -> None:
     if windows and not overwrite:
         raise OutputError(
-            f"{path} keeps {windows} windows that a run {how} has done",
+            f"{path} keeps {plural(windows, 'window')} that a run {how} has done",
             f"go on with {way}, or pass --overwrite to start over",
         )
     if windows:
-        _log.warning("%s keeps %d windows that a run %s has done: starting over", path, windows, how)
+        _log.warning("%s keeps %s that a run %s has done: starting over", path, plural(windows, "window"), how)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli import __version__
-from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, some
+from rsprompter_cli.errors import InputError, PartlyDoneError, ResourceError, UsageError, plural, some
 from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, read_footprints
 from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import OffTheSceneError
-from rsprompter_cli.predict.chosen import Chosen, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.chosen import Chosen, files_of, load_chosen, meta_of, name_of
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels
 from rsprompter_cli.predict.identity import file_facts, model_digest
 from rsprompter_cli.predict.ledger import WHOLE, Ledger
@@ -119,12 +119,12 @@ class ManyPrediction:
             times = [plan.est_seconds for plan in plans]
             total = sum(plan.windows for plan in plans)
             about = "" if None in times or not times else f", about {sum(t or 0.0 for t in times):.0f} s"
-            return "\n".join([*lines, f"{len(plans)} scenes: {total} windows{about}"])
+            return "\n".join([*lines, f"{plural(len(plans), 'scene')}: {plural(total, 'window')}{about}"])
         counts = {state: sum(one.state is state for one in self.scenes) for state in State}
         words = {State.KEPT: "there already", State.OUTSIDE: "outside the area", State.FAILED: "failed"}
         also = "".join(f", {counts[state]} {word}" for state, word in words.items() if counts[state])
-        done = f"{counts[State.DONE]} of {len(self.scenes)} scenes"
-        return f"{done}{also}: {self.objects} objects in {self.seconds:.1f} s -> {self.out}"
+        done = f"{counts[State.DONE]} of {plural(len(self.scenes), 'scene')}"
+        return f"{done}{also}: {plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
@@ -178,7 +178,8 @@ def predict_scenes(
             outputs.out if outputs.layout is Layout.MERGED else outputs.files[0], outputs.kind, options.output
         )
         outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
-        claim_report(options.report, [*read, *scenes, *outputs.files, outputs.out], overwrite=options.overwrite)
+        named = [*read, *scenes, *outputs.files, outputs.out]
+        claim_report(options.report, named, out=outputs.out, overwrite=options.overwrite)
     if options.output.aoi is not None:
         read_footprints(options.output.aoi)
     chosen_labels(options.output.classes, meta_of(model).class_names)
@@ -330,7 +331,7 @@ class _Run:
         facts = {
             "inputs": len(result.scenes),
             "output": str(result.out),
-            "model": ", ".join(map(str, files_of(self.model))) or "bundled",
+            "model": name_of(self.model),
             "scenes": [one.as_dict() for one in result.scenes],
         }
         write_report(self.options.report, report_document(self.meter, self.options, facts=facts, warnings=warnings))

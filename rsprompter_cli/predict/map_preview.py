@@ -12,10 +12,11 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.draw.preview import MapColumns, MapPicture, fewer_vertices, map_page
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.geo.lonlat import to_lonlat, to_map
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.io.atomic import refuse_existing, write_text
+from rsprompter_cli.models.everything import CLASS_NAME
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class MapPreview:
         total = sum(self._labels.values()) - len(gone)
         if self._stride == 1:
             self._labels = Counter(found.label for found in kept)
-        about = f"{total:,} object{'' if total == 1 else 's'}, in {out_name}"
+        about = f"{plural(total, 'object')}, in {out_name}"
         if self._stride > 1:
             about += f"; one of {self._stride} is shown here"
         page = map_page(
@@ -100,6 +101,7 @@ class MapPreview:
             about=about,
             classes=[(name, self._labels[label]) for label, name in enumerate(self._class_names)],
             area=None if area is None else area.polygon,
+            colour_each=tuple(self._class_names) == (CLASS_NAME,),
         )
         write_text(path, page)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import shapely
 
-from rsprompter_cli.errors import InputError, UsageError, some
+from rsprompter_cli.errors import InputError, UsageError, plural, some
 from rsprompter_cli.geo.merge import Joiner
 from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
 from rsprompter_cli.geo.raster import Scene
@@ -35,7 +35,7 @@ from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import check_georef, write_found
-from rsprompter_cli.predict.shards import Shard, parse_shard
+from rsprompter_cli.predict.shard import Shard, parse_shard
 from rsprompter_cli.predict.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -85,8 +85,8 @@ class MergeResult:
 
     def summary(self) -> str:
         """One line for people."""
-        word = "object" if self.objects == 1 else "objects"
-        return f"{self.objects} {word} of {self.parts} parts in {self.seconds:.1f} s -> {self.out}"
+        objects, parts = plural(self.objects, "object"), plural(self.parts, "part")
+        return f"{objects} of {parts} in {self.seconds:.1f} s -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

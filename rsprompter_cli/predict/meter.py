@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from rsprompter_cli.errors import plural
+
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
     from rsprompter_cli.geo.windows import Window
@@ -142,9 +144,9 @@ class Meter:
     def describe(self) -> str:
         """Words for a progress display, beside the windows."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)
-        noun = "detection" if self.instances == 1 else "detections"
         speed = self.bytes_read / 1e6 / elapsed
-        return f"{self.instances} {noun} before joining" + (f", {speed:.1f} MB/s read" if speed >= 0.1 else "")
+        found = f"{plural(self.instances, 'detection')} before joining"
+        return f"{found}, {speed:.1f} MB/s read" if speed >= 0.1 else found
 
 
 class MeteredReader:

@@ -23,8 +23,9 @@ from rsprompter_cli.predict.far_worker import FarWorker
 from rsprompter_cli.predict.hand_out import WorkerLostError, hand_out
 from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.ray_package import import_ray
 from rsprompter_cli.predict.scene import ScenePrediction
-from rsprompter_cli.predict.shards import Shard
+from rsprompter_cli.predict.shard import Shard
 
 _FINER = 4
 """So many times more shards than for processes of one machine: what is lost with a machine is done anew."""
@@ -105,23 +106,6 @@ def predict_on_ray(
             progress=progress,
             meter=meter,
         )
-
-
-def import_ray() -> Any:
-    """The package.
-
-    Raises:
-        DependencyError: it is not installed, or does not load.
-    """
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError as error:
-        raise DependencyError(
-            f"--ray: the package ray cannot be loaded ({error})",
-            "pip install 'rsprompter_cli[ray]', or predict without --ray",
-        ) from error
-    return ray
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import InputError, ResourceError
+from rsprompter_cli.errors import InputError, ResourceError, plural
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, META_FILE, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.checkpoint import META_FILE, CheckpointMeta, find_checkpoint, model_name, read_checkpoint
 from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ScenePlan:
         inside = "" if self.windows_in_area is None else f"{about}{self.windows_in_area} in the area, "
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
-            f"{self.width} x {self.height} px{metres}: {self.windows} windows of {self.window_size} px, "
+            f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
             f"{inside}{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
         )
 
@@ -95,8 +95,10 @@ class SceneInfo:
     facts: of the file, JSON values.
     plan: of predicting on it, or None when that is refused.
     refusal: why, with the way out; else None.
-    model: the checkpoint folder asked, or None when there is none.
+    model: the checkpoint folder asked, `bundled`, or None when there is none.
     score: the score below which the model's objects are dropped unless the user says another.
+    extent: (x0, y0, x1, y1) of the pixels of the working grid that windows are laid over; what lies around them is
+        an empty collar. None when prediction is refused.
     """
 
     facts: dict[str, Any]
@@ -104,11 +106,13 @@ class SceneInfo:
     refusal: str | None
     model: str | None
     score: float | None = None
+    extent: tuple[int, int, int, int] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plan = self.plan.as_dict() if self.plan else None
-        return {**self.facts, "plan": plan, "refusal": self.refusal, "model": self.model, "score": self.score}
+        own = {name: getattr(self, name) for name in ("refusal", "model", "score", "extent")}
+        return {**self.facts, "plan": plan, **own}
 
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) for a table."""
@@ -130,9 +134,12 @@ class SceneInfo:
             plan = self.plan
             data = f"{plan.share_with_data:.0%} with data" + ("" if plan.counted else " (estimated)")
             grid = f"{plan.width} x {plan.height} px" + (f" at {format_gsd(plan.gsd)}" if plan.gsd else "")
+            rows.append(("working grid", grid))
+            if self.extent is not None and self.extent != (0, 0, plan.width, plan.height):
+                x0, y0, x1, y1 = self.extent
+                rows.append(("empty collar", f"left out; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
-                ("working grid", grid),
-                ("windows", f"{plan.windows} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
+                ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
                 ("time", plan.time()),
                 ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
             ]
@@ -212,7 +219,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
     Args:
         path: a raster or picture file.
         reading: how it would be read; None takes the defaults.
-        model: a checkpoint folder; None takes the bundled model, or does without when there is none.
+        model: a checkpoint folder or "bundled"; None takes the bundled model, or does without when there is none.
 
     Raises:
         InputError, ResourceError: the file cannot be used at all; what only this model or these
@@ -220,15 +227,18 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
     """
-    folder = Path(model) if model is not None else BUNDLED_MODEL if (BUNDLED_MODEL / META_FILE).is_file() else None
+    folder: Path | None = find_checkpoint(model)
+    if model is None and not (find_checkpoint(model) / META_FILE).is_file():
+        folder = None
     meta = read_checkpoint(folder).meta if folder is not None else None
 
     reading = reading or Reading()
-    facts, plan, refusal = None, None, None
+    facts, plan, refusal, extent = None, None, None, None
     try:
         with reading.open(path, meta) as scene:
             facts = _facts(scene)
-            plan = plan_scene(scene, reading.windows(scene, meta), meta)
+            grid = reading.windows(scene, meta)
+            plan, extent = plan_scene(scene, grid, meta), grid.extent
     except (InputError, ResourceError) as error:
         refusal = str(error)
     if facts is None:
@@ -239,8 +249,9 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         facts,
         plan,
         refusal,
-        str(folder) if folder is not None else None,
+        None if folder is None else model_name(folder),
         None if meta is None else meta.score_threshold,
+        extent,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.lonlat import to_map
+from rsprompter_cli.predict.area import off_the_scene
 from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
 from rsprompter_cli.predict.prompts import Miss, Prompt, make_prompt
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,6 +53,7 @@ def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> Promp
 
     Raises:
         InputError: missing, damaged or foreign file; no CRS; coordinates that do not fit the CRS.
+        OffTheSceneError: no point or box lies on the scene.
     """
     layer = open_layer(path)
     with warnings.catch_warnings():
@@ -72,7 +69,13 @@ def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> Promp
     if pixel_coords:
         places = from_file_pixels(geometries, scene)
     else:
-        places = _on_scene(layer.path, geometries, layer.crs_wkt, scene)
+        places = lay_over(layer.path, geometries, layer.crs_wkt, scene)
+    frame = shapely.box(0, 0, scene.width, scene.height)
+    if any(geometry is not None for geometry in geometries) and not shapely.intersects(places, frame).any():
+        crs = layer.crs_wkt
+        raise off_the_scene(
+            f"--prompts {path}", layer.path, geometries, crs, scene, what="prompts", pixel_coords=pixel_coords
+        )
     prompts: list[Prompt] = []
     misses: dict[int, Miss] = {}
     for row, (geometry, place) in enumerate(zip(geometries, places, strict=True)):
@@ -109,14 +112,3 @@ def _usable(geometry: Any) -> Any:
     if geometry is None or geometry.is_empty or not np.isfinite(shapely.get_coordinates(geometry)).all():
         return None
     return geometry
-
-
-def _on_scene(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene) -> np.ndarray:
-    """Geometries (or None) in pixels of the working grid; a warning where none lies on the scene."""
-    places = lay_over(path, geometries, crs, scene)
-    there = [geometry for geometry in places if geometry is not None]
-    frame = shapely.box(0, 0, scene.width, scene.height)
-    if there and not shapely.intersects(places, frame).any():
-        where, hint = extents_apart(scene, list(to_map(there, scene.georef)), "prompts")
-        _log.warning("%s: none of its prompts lies on %s: %s (%s)", path, scene.path, where, hint)
-    return places

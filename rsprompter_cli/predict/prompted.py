@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.merge import JoinedInstance, Key
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.io.activity import announce
@@ -64,10 +64,12 @@ class PromptPrediction:
 
     def summary(self) -> str:
         """One line for people."""
-        where = f"{self.windows} windows of {self.window_size} px"
+        where = f"{plural(self.windows, 'window')} of {self.window_size} px"
+        prompts = plural(self.prompts, "prompt")
         if self.out is None:
-            return f"{self.objects} of {self.prompts} prompts to be asked in {where}"
-        return f"{self.objects} polygons of {self.prompts} prompts from {where} in {self.seconds:.1f} s -> {self.out}"
+            return f"{self.objects} of {prompts} to be asked in {where}"
+        polygons = plural(self.objects, "polygon")
+        return f"{polygons} of {prompts} from {where} in {self.seconds:.1f} s -> {self.out}"
 
     def check(self) -> None:
         """Nothing: what fails raises at once."""

@@ -31,13 +31,32 @@ _MOST_WARNINGS = 1000
 _PACKAGE_LOGGER = "rsprompter_cli"
 
 
-def claim_report(path: str | Path | None, inputs: Sequence[str | Path], *, overwrite: bool) -> None:
-    """Raise an error for a report that has another extension than .json, or that may not be written."""
+def claim_report(
+    path: str | Path | None, inputs: Sequence[str | Path], *, out: str | Path | None, overwrite: bool
+) -> None:
+    """Raise an error for a report that has another extension than .json, or that may not be written.
+
+    A report of an earlier run with the same output may be replaced: a run that was stopped, or that failed for some
+    scenes, is taken up by the same command.
+    """
     if path is None:
         return
     if Path(path).suffix.lower() != ".json":
         raise UsageError(f"--report {path}: a JSON file", "as in --report report.json")
-    refuse_existing(path, overwrite=overwrite, inputs=inputs)
+    refuse_existing(path, overwrite=overwrite or _reports_on(Path(path), out), inputs=inputs)
+
+
+def _reports_on(path: Path, out: str | Path | None) -> bool:
+    """Whether a file is a report of a prediction with this output."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(document, dict)
+        and {"format", "settings", "counts"} <= set(document)
+        and (out is not None and document.get("output") == str(out))
+    )
 
 
 @contextmanager

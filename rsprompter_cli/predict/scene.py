@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.errors import InputError, OutputError, UsageError, plural
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
@@ -31,7 +31,7 @@ from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.area import AreaOfInterest, read_area
-from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of, name_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
@@ -72,8 +72,7 @@ class ScenePrediction:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        word = "object" if self.objects == 1 else "objects"
-        return f"{self.objects} {word} in {self.seconds:.1f} s -> {self.out}"
+        return f"{plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
 
     def check(self) -> None:
         """Nothing: what fails raises at once."""
@@ -101,7 +100,7 @@ def predict_scene(
         out: the output; its extension chooses GeoJSON, GPKG, ..., COCO json or an overlay PNG.
             None plans, and finds nothing.
         options: how; None takes the defaults.
-        model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or
+        model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or "bundled" or
             None for the bundled one.
         progress: called after each batch of windows with (windows done, windows in all).
         meter: told what is done and how long it takes.
@@ -182,7 +181,7 @@ def claim_outputs(
     check_output_crs(out, kind, output)
     others = [] if out is None else [out]
     claim_preview(options.preview, [*inputs, *others], overwrite=options.overwrite)
-    claim_report(options.report, [*inputs, *others], overwrite=options.overwrite)
+    claim_report(options.report, [*inputs, *others], out=out, overwrite=options.overwrite)
     if out is not None and options.report is not None and Path(out).resolve() == Path(options.report).resolve():
         raise OutputError(f"--report {options.report} is --out", "name another file")
     return kind
@@ -246,7 +245,7 @@ def report_scene(
     facts = {
         "input": str(source),
         "output": str(out),
-        "model": ", ".join(map(str, files_of(model))) or "bundled",
+        "model": name_of(model),
         "scene": plan.as_dict(),
     }
     write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))

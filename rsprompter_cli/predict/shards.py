@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,43 +33,12 @@ from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import KNOWN_SUFFIXES
 from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.scene import DetectedBatch, area_of, detect_windows
+from rsprompter_cli.predict.shard import Shard
 
 _log = logging.getLogger(__name__)
 
 _BESIDE = 2
 """Batches that may wait to be outlined while the model goes on."""
-
-MOST_SHARDS = 1_000_000
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Shard:
-    """number: from 1 to count."""
-
-    number: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
-
-    def windows(self, total: int) -> range:
-        """Its positions in the row-major order of `total` windows; shards differ by one window at most."""
-        return range((self.number - 1) * total // self.count, self.number * total // self.count)
-
-
-def parse_shard(text: str) -> Shard:
-    """`"3/8"`.
-
-    Raises:
-        UsageError: something else.
-    """
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), flags=re.ASCII)
-    if found is None:
-        raise UsageError(f"--shard {text}: a number of how many, as in 3/8")
-    shard = Shard(int(found[1]), int(found[2]))
-    if not 1 <= shard.number <= shard.count <= MOST_SHARDS:
-        raise UsageError(f"--shard {text}: shards of {shard.count} are counted from 1", "as #SBATCH --array=1-8 does")
-    return shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from rsprompter_cli.predict.chosen import Chosen
 from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.scene import ScenePrediction
-from rsprompter_cli.predict.shards import Shard, ShardDone, ShardRunner
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone, ShardRunner
 
 _AGAIN = "the same command goes on where it was"
 

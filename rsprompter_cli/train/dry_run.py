@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from rsprompter_cli.config import Config
+from rsprompter_cli.errors import plural
 from rsprompter_cli.evaluate.coco import detect_part
 from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
@@ -77,7 +78,7 @@ class DryRun:
 
     def rows(self) -> list[tuple[str, str]]:
         """All of it as a table for people."""
-        step = f"{self.seconds_per_step:.2f} s, {self.step_images} pictures"
+        step = f"{self.seconds_per_step:.2f} s, {plural(self.step_images, 'picture')}"
         if self.seconds_per_step_with_maps is not None:
             step += f"; {self.seconds_per_step_with_maps:.2f} s where SAM's answers are on the disk"
         first = _duration(self.seconds_per_evaluation)
@@ -89,8 +90,12 @@ class DryRun:
             ("trainable", f"{self.trainable:,}"),
             ("peak memory", memory + whole),
             ("step", step),
-            ("steps", f"{self.steps:,} = {self.epochs} epochs x {self.steps_per_epoch} ({self.train_images} pictures)"),
-            ("evaluations", f"{self.evaluations} of {self.val_images} pictures, the first {first}"),
+            (
+                "steps",
+                f"{self.steps:,} = {plural(self.epochs, 'epoch')} x {self.steps_per_epoch} "
+                f"({plural(self.train_images, 'picture')})",
+            ),
+            ("evaluations", f"{self.evaluations} of {plural(self.val_images, 'picture')}, the first {first}"),
             ("whole run", f"about {_duration(self.seconds)}"),
         ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +20,13 @@ from rsprompter_cli.config import Config
 from rsprompter_cli.data.convert.areas2coco import tile_areas
 from rsprompter_cli.data.convert.tile_set import thin_annotations
 from rsprompter_cli.data.images import find_annotations
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import (
     META_FILE,
     Checkpoint,
+    find_checkpoint,
     read_checkpoint,
     refuse_other_folder,
     write_checkpoint,
@@ -58,6 +59,7 @@ from rsprompter_cli.train.fit_record import (
     wishes_of,
 )
 from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
+from rsprompter_cli.train.fit_verdict import Verdict, is_complete, judge
 from rsprompter_cli.train.folder import only_run
 from rsprompter_cli.train.loop import train
 from rsprompter_cli.train.maps import remove_maps
@@ -72,6 +74,9 @@ _MOST_MAPS = 4e9
 
 _SHARE_TO_MEASURE = 0.1
 """Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
+
+_FEW_EPOCHS = 20
+"""With fewer, or with a part of the tiles, which means still fewer, more time would have trained longer."""
 
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
@@ -124,7 +129,7 @@ def fit(
     Args:
         pairs: scenes with their labels (any CRS); may be empty with `resume`.
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
-        model: checkpoint folder to start from; None takes the bundled model.
+        model: checkpoint folder to start from; "bundled" or None takes the bundled model.
         resume: go on with the run in `OUT-run`.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, see `Wishes`.
 
@@ -144,8 +149,11 @@ def fit(
             return result_of(record.result)
         _log.info("%s: that run has ended, and %s is written again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
-    start = read_checkpoint(record.wishes.model)
-    inputs = [record.wishes.model, *(path for pair in record.wishes.pairs for path in pair)]
+    start = read_checkpoint(record.wishes.start)
+    inputs: list[str | Path] = [
+        find_checkpoint(record.wishes.start),
+        *(path for pair in record.wishes.pairs for path in pair),
+    ]
     refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
     if not record.wishes.pairs:
         raise UsageError("no scene given", "give SCENE LABELS, one or more times")
@@ -196,7 +204,7 @@ def plan_fit(
     """
     wishes = wishes_of(pairs, model=model, **asked)
     minutes = wishes.budget
-    start = read_checkpoint(wishes.model)
+    start = read_checkpoint(wishes.start)
     fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)
     held_back = min(plan.count("val")[0], _most_held_back(start, minutes))
@@ -213,7 +221,7 @@ def plan_fit(
     )
     return {
         **plan.as_dict(),
-        "model": wishes.model,
+        "model": wishes.start,
         "budget_minutes": minutes,
         "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
         "expected_epochs": schedule.epochs,
@@ -254,9 +262,9 @@ def _say(plan: FitPlan) -> None:
     for one in plan.scenes:
         gsd = " and ".join(f"{value:.3g}" for value in one.gsd)
         _log.info(
-            "%s: %d labels, %d held back, at %s m per pixel",
+            "%s: %s, %d held back, at %s m per pixel",
             one.scene,
-            sum(one.labels.values()),
+            plural(sum(one.labels.values()), "label"),
             one.labels.get("val", 0),
             gsd,
         )
@@ -276,19 +284,19 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
     announce("loading the model")
-    setup = prepare(config, run / TILES, load_from=record.wishes.model, random_sam=False)
+    setup = prepare(config, run / TILES, load_from=record.wishes.start, random_sam=False)
     setup.model.to(where)
     # Maps that a stopped run left would make the encoder look fast.
     remove_maps(run / MAPS)
     cache = keep_maps(setup, run / MAPS, where, dtype)
-    if setup.meta.class_names == read_checkpoint(record.wishes.model).meta.class_names:
+    if setup.meta.class_names == read_checkpoint(record.wishes.start).meta.class_names:
         found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
         record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
         _log.info(
-            "before: F1 %.3f, AP50 %.3f on %d held-back tiles",
+            "before: F1 %.3f, AP50 %.3f on %s",
             found.figures.f1,
             found.figures.ap50,
-            len(setup.val_data),
+            plural(len(setup.val_data), "held-back tile"),
         )
     announce("timing a few training steps")
     timing = measure(setup, cache, device=where, dtype=dtype, seconds=_SHARE_TO_MEASURE * clock.left())
@@ -306,9 +314,9 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             len(setup.train_data),
         )
     _log.info(
-        "%d epochs of %d tiles, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
-        schedule.epochs,
-        schedule.tiles,
+        "%s of %s, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
+        plural(schedule.epochs, "epoch"),
+        plural(schedule.tiles, "tile"),
         schedule.seconds / 60,
         timing.step,
         timing.encode,
@@ -331,7 +339,7 @@ def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: 
         out=run / TRAINING,
         resume=(run / TRAINING / STATE_FILE).is_file(),
         overwrite=not (run / TRAINING / STATE_FILE).is_file(),
-        load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.model,
+        load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.start,
         device=device,
         minutes=seconds / 60,
         on_step=watch.step,
@@ -348,6 +356,7 @@ def _write(
     best, fitted = _best(trained, run, device=device)
     labels = {split: record.plan[split]["labels"] for split in ("train", "val")} if record.plan else {}
     held_back = labels.get("val", 0)
+    verdict = _judge(record, fitted, trained, labels)
     better = record.start is None or fitted.holds_against(record.start, labels=held_back)
     chosen = best if better else start
     figures = fitted if better or record.start is None else record.start
@@ -359,11 +368,12 @@ def _write(
     if threshold is None:
         threshold = meta.score_threshold
     facts = {
-        "from": record.wishes.model,
+        "from": record.wishes.start,
         "written": "fitted" if better else "start",
         "before": None if record.start is None else asdict(record.start),
         "after": asdict(fitted),
         "labels": labels,
+        "verdict": verdict.as_dict(),
         "chosen_on": "the held-back labels, which so have had a say in checkpoint and score threshold too",
     }
     kept = {key: start.meta.provenance[key] for key in ("credits", "licence") if key in start.meta.provenance}
@@ -388,6 +398,23 @@ def _write(
         steps=trained.steps,
         finished=trained.finished,
         minutes=round(clock.spent() / 60, 2),
+        scene=record.wishes.pairs[0][0],
+        verdict=verdict,
+    )
+
+
+def _judge(record: Record, fitted: Figures, trained: TrainResult, labels: Mapping[str, int]) -> Verdict:
+    """The verdict on a fitted model, from how the fit went."""
+    plan, schedule = record.plan, record.schedule
+    assert plan is not None
+    assert schedule is not None
+    return judge(
+        record.start,
+        fitted,
+        labels=labels,
+        short_of_time=not trained.finished or schedule.epochs < _FEW_EPOCHS,
+        complete=is_complete(plan, complete=record.wishes.complete),
+        scenes=len(record.wishes.pairs),
     )
 
 

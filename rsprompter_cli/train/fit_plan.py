@@ -72,8 +72,11 @@ class Figures:
         Args:
             labels: held back, on which both were measured.
         """
-        error = math.sqrt(start.f1 * (1 - start.f1) / max(labels, 1))
-        return self.f1 > 0 and self.f1 >= start.f1 - error
+        return self.f1 > 0 and self.f1 >= start.f1 - start.standard_error(labels)
+
+    def standard_error(self, labels: int) -> float:
+        """Of F1, taken as a share of so many labels."""
+        return math.sqrt(self.f1 * (1 - self.f1) / max(labels, 1))
 
 
 def choose_threshold(found: float | None, own: float | None, *, labels: int) -> float | None:

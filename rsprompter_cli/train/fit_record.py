@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,9 +13,10 @@ from typing import Any
 
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.io.atomic import write_text
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL
+from rsprompter_cli.io.checkpoint import find_checkpoint, model_argument, model_name
 from rsprompter_cli.train.defaults import FIT_MINUTES
-from rsprompter_cli.train.fit_plan import FEW_HELD_BACK, Figures, Schedule
+from rsprompter_cli.train.fit_plan import Figures, Schedule
+from rsprompter_cli.train.fit_verdict import Verdict, read_verdict
 
 RECORD_FILE = "fit.json"
 TILES = "tiles"
@@ -39,7 +41,8 @@ def run_folder(out: Path) -> Path:
 class Wishes:
     """The arguments of a fit; a resumed run takes them from its record.
 
-    pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from.
+    pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from, or
+        `bundled`; None: not said, the bundled model.
     class_column: column of the labels with their class; None: `class` where all label files have it.
     class_name: class of labels without such a column or value.
     complete: the labels show every object of the scenes, so ground without any is background.
@@ -50,7 +53,7 @@ class Wishes:
     """
 
     pairs: tuple[tuple[str, str], ...]
-    model: str = str(BUNDLED_MODEL)
+    model: str | None = None
     class_column: str | None = None
     class_name: str | None = None
     complete: bool = False
@@ -58,6 +61,11 @@ class Wishes:
     gsd: float | None = None
     bands: tuple[int, ...] | None = None
     scale: str | None = None
+
+    @property
+    def start(self) -> str:
+        """The checkpoint to start from: a whole path, or `bundled`."""
+        return model_name(self.model)
 
     @property
     def budget(self) -> float:
@@ -71,7 +79,7 @@ class Wishes:
             UsageError: names the option.
         """
         for one in fields(self):
-            now, then = getattr(self, one.name), getattr(began, one.name)
+            now, then = getattr(self, one.name), getattr(began, "start" if one.name == "model" else one.name)
             unsaid = now == (() if one.name == "pairs" else one.default)
             if one.name != "minutes" and not unsaid and now != then:
                 name = "SCENE LABELS" if one.name == "pairs" else f"--{one.name.replace('_', '-')}"
@@ -87,7 +95,7 @@ def wishes_of(
     """The arguments of a fit, with whole paths.
 
     Args:
-        model: None takes the bundled model.
+        model: "bundled" or None takes the bundled model.
         others: fields of `Wishes`.
 
     Raises:
@@ -95,7 +103,7 @@ def wishes_of(
     """
     wishes = Wishes(
         tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
-        str(Path(model or BUNDLED_MODEL).absolute()),
+        None if model is None else model_name(_whole(model)),
         **others,
     )
     if not 0 < wishes.budget < float("inf"):
@@ -103,6 +111,10 @@ def wishes_of(
     if wishes.class_name is not None and not wishes.class_name.strip():
         raise UsageError("--class-name is empty", "name the class")
     return wishes
+
+
+def _whole(model: str | Path) -> Path:
+    return find_checkpoint(model).absolute()
 
 
 @dataclass
@@ -150,6 +162,8 @@ def read_record(run: Path) -> Record:
         content["wishes"] = Wishes(**wishes)
         content["start"] = None if content["start"] is None else Figures(**content["start"])
         content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
+        if content["result"] is not None and "verdict" not in content["result"]:
+            content["result"] = None  # of a version that gave none: the end of the run is done again
         return Record(**content)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         raise TrainingError(f"{path}: cannot be read: {error}", "start anew with --overwrite") from error
@@ -193,6 +207,7 @@ class FitResult:
         began with is clearly better on the held-back tiles.
     labels, tiles: by split. start: None when that model has other classes. score_threshold: chosen for `written`.
     finished: False when the time was up before the last epoch.
+    scene: whole path of the first one. verdict: on the fitted model.
     """
 
     out: Path
@@ -209,10 +224,13 @@ class FitResult:
     steps: int
     finished: bool
     minutes: float
+    scene: str
+    verdict: Verdict
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        return {**plain, "verdict": self.verdict.as_dict(), "next": self.next_command()}
 
     def rows(self) -> list[list[str]]:
         """F1, AP50, AP and score threshold of both models on the held-back tiles, for a table."""
@@ -220,25 +238,32 @@ class FitResult:
         return [[name, *_cells(figures), "written" if name == self.written else ""] for name, figures in both]
 
     def summary(self) -> str:
-        """What was written and what to do with it."""
-        scene, held_back = "rsp predict SCENE --model", self.labels.get("val", 0)
-        doubt = f"; on {held_back} held-back labels that means little" if 0 < held_back < FEW_HELD_BACK else ""
-        if not self.fitted.f1 and not (self.start and self.start.f1):
-            return (
-                f"{self.out}: neither model finds anything on the held-back ground, and this one, the "
-                f"{'fitted' if self.written == 'fitted' else 'first'}, is of little use: more labels, or more --minutes"
-            )
+        """The verdict, what was written, the next command, and what would help; a line each."""
         if self.written == "fitted":
-            return f"{self.out}: the fitted model; use it: {scene} {self.out} --out polygons.geojson{doubt}"
-        return (
-            f"{self.out}: the model it began with, at a score threshold for this imagery, since fitting made it "
-            f"worse here (more labels or --minutes may help){doubt}; the fitted one lies in {self.run / TRAINING}"
-        )
+            written = f"{self.out}, the fitted model"
+        else:
+            threshold = f"{self.score_threshold:.2f}"
+            written = f"{self.out}, the starting model with a score threshold for this imagery ({threshold})"
+            written += f"; the fitted model is kept in {self.run / TRAINING}"
+        lines = [f"verdict: {self.verdict.sentence()}", f"written: {written}", f"next: {self.next_command()}"]
+        if self.verdict.would_help:
+            lines.append(f"would help: {'; '.join(self.verdict.would_help)}")
+        return "\n".join(lines)
+
+    def next_command(self) -> str:
+        """The prediction with the model that was written, as it is typed in the working folder."""
+        scene = Path(self.scene)
+        if scene.is_relative_to(Path.cwd()):
+            scene = scene.relative_to(Path.cwd())
+        words = ["rsp", "predict", str(scene), "--model", model_argument(self.out), "--out", "polygons.geojson"]
+        return shlex.join(words)
 
 
 def result_of(fields_of: Mapping[str, Any]) -> FitResult:
     """The inverse of `FitResult.as_dict`."""
     values = dict(fields_of)
+    values.pop("next", None)
+    values["verdict"] = read_verdict(values["verdict"])
     values["out"], values["run"] = Path(values["out"]), Path(values["run"])
     values["classes"] = tuple(values["classes"])
     for name in ("start", "fitted"):

@@ -80,7 +80,7 @@ def train(
         data: folder with `annotations/*{train,val}.json` and the pictures.
         out: run folder.
         resume: go on from the state in `out`, exactly as if never stopped.
-        load_from: checkpoint folder whose weights to start from.
+        load_from: checkpoint folder whose weights to start from, or "bundled".
         random_sam: start SAM from random weights instead of downloaded ones.
         minutes: time budget; the run then saves its state and ends.
         on_model: shown the model before the first step; on_step, on_evaluation: progress.

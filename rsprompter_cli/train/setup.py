@@ -136,7 +136,7 @@ def _provenance(config: Config, start: Start, train_file: CocoFile, val_file: Co
         "val": _data_facts(val_file),
     }
     if start.checkpoint is not None:
-        facts["load_from"] = str(start.checkpoint.folder)
+        facts["load_from"] = start.checkpoint.name
     if start.backbone is not None:
         facts["backbone"] = start.backbone.facts()
     return facts

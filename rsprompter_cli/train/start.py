@@ -86,7 +86,7 @@ def _fitted(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     former = checkpoint.config.model
     if former.kind != model.kind:
         raise CheckpointError(
-            f"{checkpoint.folder}: holds a {former.kind}, the configuration is a {model.kind}",
+            f"{checkpoint.name}: holds a {former.kind}, the configuration is a {model.kind}",
             f"take a preset of {former.kind}, or another checkpoint",
         )
     outline_of(checkpoint)
@@ -97,7 +97,7 @@ def _fitted(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     complete = complete_config(model.model_copy(update={"sam_arch": model.sam_arch or known}))
     if complete.sam_arch != complete_config(former).sam_arch:  # type: ignore[union-attr]
         raise CheckpointError(
-            f"{checkpoint.folder}: its SAM, {former.sam}, has other sizes than that of the configuration, {model.sam}",
+            f"{checkpoint.name}: its SAM, {former.sam}, has other sizes than that of the configuration, {model.sam}",
             f"--sam {former.sam}" if model.sam != former.sam else "leave model.sam_arch out",
         )
     return complete

@@ -328,3 +328,65 @@ def test_import_refuses_what_deepspeed_wrote_and_names_its_script(tmp_path: Path
         assert f"{given}: " in error
         assert "zero_to_fp32.py" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_the_bundled_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["checkpoint", "show", "bundled"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[1].split() == ["model", "bundled"]
+    assert str(BUNDLED_MODEL) not in shown
+    assert run(["checkpoint", "show", "bundled", "--json"]) == 0
+    named = capsys.readouterr().out
+    assert run(["checkpoint", "show", "--json"]) == 0
+    assert capsys.readouterr().out == named
+    assert run(["models", "bundled", "--json"]) == 0
+    assert [one["name"] for one in json.loads(capsys.readouterr().out)["models"]] == ["bundled"]
+    assert "bundled: its encoder is a TinyViT" in error_of(
+        ["checkpoint", "export", "bundled", "--out", "bundled.pth"], 4, capsys
+    )
+    assert "bundled: has no adapters" in error_of(["checkpoint", "merge-lora", "bundled", "--out", "m"], 4, capsys)
+    for split in ("train", "val"):
+        make_set(tmp_path / "set", split=split)
+    assert "bundled: holds a rsprompter-anchor" in error_of(
+        ["train", "samseg-maskrcnn-whu", "--data", "set", "--load-from", "bundled"],
+        4,
+        capsys,
+    )
+
+
+def test_a_folder_called_bundled_is_told_from_the_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "without ./ bundled names the model" in error_of(["checkpoint", "show", "./bundled"], 4, capsys)
+    shutil.copytree(folder / "model", "bundled")
+    assert run(["checkpoint", "show", "./bundled", "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert (own["name"], own["class_names"][0]) == ("./bundled", "class0")
+    assert run(["checkpoint", "show", "bundled", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["class_names"] == ["building"]
+    assert "bundled is ./bundled" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("bundeld", "did you mean 'bundled'?"),
+        ("BUNDLED", "did you mean 'bundled'?"),
+        ("my-modle", "did you mean 'my-model'?"),
+        ("runs/town/bset", "did you mean 'runs/town/best'?"),
+        ("elsewhere", "models here: bundled, my-model, runs/town/best; rsp models lists them"),
+        ("base", "base is a SAM"),
+        ("rsprompter-anchor-whu", "is a preset, which has no weights"),
+        ("runs/town", "give runs/town/best"),
+    ],
+)
+def test_an_unknown_model_is_answered_with_those_there_are(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, name: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder / "model", "my-model")
+    shutil.copytree(folder / "model", "runs/town/best")
+    assert hint in error_of(["checkpoint", "show", name], 4, capsys)

@@ -27,8 +27,8 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     assert run(arguments) == 0
     said = capsys.readouterr()
     assert said.err.splitlines()[-5:] == [
-        "train: 1 images, 6 instances",
-        "val: 1 images, 6 instances",
+        "train: 1 image, 6 instances",
+        "val: 1 image, 6 instances",
         "left out: 1 pictures without a mask",
         "classes: building",
         f"written: {out}",

@@ -36,7 +36,11 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert [row[0] for row in rows[1:]] == ["start", "fitted"]
     assert sum("written" in row for row in rows) == 1
     assert "40 labels, 10 held back, at 0.5 and 0.625 m per pixel" in captured.err
-    assert captured.err.splitlines()[-1].startswith("mine: ")
+    last = captured.err.splitlines()[-4:]
+    assert [line.split(":")[0] for line in last] == ["verdict", "written", "next", "would help"]
+    assert "10 held-back labels" in last[0]
+    assert last[1].startswith("written: mine, ")
+    assert last[2] == f"next: rsp predict {given[0]} --model mine --out polygons.geojson"
     assert run(["predict", given[0], "--model", "mine", "--out", "found.geojson", "--device", "cpu"]) == 0
     assert run(["checkpoint", "show", "mine"]) == 0
     capsys.readouterr()
@@ -45,7 +49,11 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert "mine exists already" in capsys.readouterr().err
     assert run(["fit", "--resume", "--out", "mine", "--json"]) == 0
     first = capsys.readouterr()
-    assert json.loads(first.out)["out"] == "mine"
+    told = json.loads(first.out)
+    assert (told["out"], told["next"]) == ("mine", last[2].removeprefix("next: "))
+    assert last[0] == f"verdict: {told['verdict']['sentence']}"
+    assert run(["fit", "--resume", "--out", "mine"]) == 0
+    assert capsys.readouterr().err.splitlines()[-4:] == last
     # Its checkpoint was removed: the run has what it takes to write it again.
     weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
     shutil.rmtree("mine")

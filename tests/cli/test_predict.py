@@ -188,7 +188,7 @@ def test_many_scenes_say_what_failed_and_end_with_10(
     assert captured.err.strip().split("\n")[-1].startswith("rsp: error: 1 of 2 scenes failed: gone.tif")
     assert run(["predict", "scene.tif", "--out", "each", "--format", "fgb", *options]) == 0
     assert (tmp_path / "each" / "scene.fgb").is_file()
-    assert "1 of 1 scenes" in capsys.readouterr().err
+    assert "1 of 1 scene" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

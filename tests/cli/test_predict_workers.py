@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from rsprompter_cli.cli import predict_workers
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.predict import ray_package
 from rsprompter_cli.predict import workers as processes
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.scenes import paint, write_scene
@@ -99,7 +100,7 @@ def test_the_options_reach_the_processes(
 def test_ray_is_asked_with_the_same_words(model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = ModuleType("rsprompter_cli.predict.on_ray")
     monkeypatch.setitem(sys.modules, "rsprompter_cli.predict.on_ray", ray)
-    monkeypatch.setattr(predict_workers, "find_spec", lambda _name: object())
+    monkeypatch.setattr(ray_package, "find_spec", lambda _name: object())
     calls = asked(monkeypatch, ray, "predict_on_ray")
     words = ["predict", "scene.tif", "--dry-run", "--model", str(model), "--native"]
     assert run([*words, "--ray", "local"]) == 0
@@ -117,10 +118,13 @@ def test_ray_is_asked_with_the_same_words(model: Path, scene: Path, monkeypatch:
 def test_without_ray_the_extra_is_named(
     scene: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predict_workers, "find_spec", lambda _name: None)
+    monkeypatch.setattr(ray_package, "find_spec", lambda _name: None)
     assert run(["predict", "scene.tif", "--out", "a.fgb", "--ray", "local"]) == 5
     error = capsys.readouterr().err
-    assert error == "rsp: error: --ray needs the package ray (pip install 'rsprompter_cli[ray]')\n"
+    assert error == (
+        "rsp: error: --ray: the package ray is not installed (pip install 'rsprompter_cli[ray]', or predict "
+        "without --ray)\n"
+    )
 
 
 def test_a_dry_run_says_the_plan(model: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,3 +183,12 @@ def test_options_are_refused_before_torch_is_imported(scene: Path) -> None:
     command = [sys.executable, "-c", REFUSED_EARLY, "scene.tif", *mistakes]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("shard", ["3/2", "0/2", "3", "a/b"])
+def test_a_bad_shard_is_refused_before_torch_is_loaded(tmp_path: Path, shard: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "rsprompter_cli", "predict", "a.tif", "--shard", shard]
+    ended = subprocess.run([*command, "--out", "a.part"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"rsp: error: --shard {shard}: " in ended.stderr
+    assert not re.search(r"\| +torch$", ended.stderr, flags=re.MULTILINE)

@@ -142,3 +142,19 @@ def test_files_that_are_no_prompts(capsys: pytest.CaptureFixture[str]) -> None:
         assert error.count("\n") == 1
         assert name in error
         assert said in error
+
+
+@pytest.mark.parametrize("option", ["--prompts", "--aoi"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_prompts_beside_the_scene_end_as_an_area_does(
+    option: str, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _sam()
+    make_labelled_scene(Path(), "far", [shapely.box(5000, 5000, 5020, 5020)], label_suffix=".geojson", classes=[None])
+    capsys.readouterr()
+    assert run(["predict", "scene.tif", option, "far.geojson", "--out", "x.geojson", *more]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"rsp: error: {option} far.geojson: does not lie on scene.tif: " in captured.err
+    assert captured.err.splitlines()[-1].startswith("rsp: error: ")
+    assert not Path("x.geojson").exists()

@@ -25,6 +25,7 @@ from rsprompter_cli.draw.preview import (
     encode_polygons,
     fewer_vertices,
     map_page,
+    object_tones,
     varints,
 )
 from tests.make.browser import Page, browser
@@ -136,6 +137,26 @@ def test_the_picture_stays_small() -> None:
     assert len(page) < LARGEST_PICTURE * 4 / 3 + 40_000
 
 
+@settings(max_examples=50, deadline=None)
+@given(corners=st.lists(corner, max_size=12))
+def test_neighbours_have_different_tones(corners: list[Any]) -> None:
+    shapes = np.empty(len(corners), dtype=object)
+    shapes[:] = [shapely.box(x, y, x + width, y + height) for x, y, width, height in corners]
+    tones = object_tones(shapes)
+    for i in range(len(shapes)):
+        for j in range(i):
+            assert tones[i] != tones[j] or not shapes[i].intersects(shapes[j])
+    assert (object_tones(shapes) == tones).all()
+
+
+def test_a_row_of_equal_objects_uses_several_tones() -> None:
+    shapes = np.empty(40, dtype=object)
+    shapes[:] = [shapely.box(20 * i, 0, 20 * i + 18, 18) for i in range(40)]
+    tones = object_tones(shapes)
+    assert (np.diff(tones) != 0).all()
+    assert 4 <= len(set(tones.tolist())) <= 8
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with browser(tmp_path_factory.mktemp("chromium")) as opened:
@@ -188,6 +209,38 @@ def test_click_legend_and_slider(page: Page, tmp_path: Path) -> None:
     assert page.value("document.getElementById('popup').hidden")
     assert page.value("document.querySelectorAll('img, iframe').length") == 0
     assert page.complaints == []
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_objects_of_everything_have_colours_of_their_own(page: Page, tmp_path: Path, each: bool) -> None:
+    squares = [shapely.box(x, 100, x + 90, 300) for x in (0, 100, 200, 300)]
+    picture = MapPicture(np.full((SIDE, SIDE, 3), 90, np.uint8), 0, 0, SIDE, SIDE)
+    text = map_page(
+        columns(squares, [0] * 4, [0.9] * 4),
+        picture,
+        title="a",
+        about="",
+        classes=[("object", 4)],
+        colour_each=each,
+    )
+    path = tmp_path / "map.html"
+    path.write_text(text, encoding="utf-8")
+    page.complaints.clear()
+    page.open(path)
+    page.settle()
+    seen = set()
+    for square in squares:
+        x, y = on_screen(page, *square.centroid.coords[0])
+        seen.add(
+            tuple(page.value(f"[...document.getElementById('map').getContext('2d').getImageData({x}, {y}, 1, 1).data]"))
+        )
+    assert len(seen) == (4 if each else 1)
+    assert page.value("document.querySelectorAll('#classes li').length") == 1
+    assert "Click an object" in page.value("document.getElementById('panel').innerText")
+    page.click(*on_screen(page, 50, 200))
+    assert "object" in page.value("document.querySelector('#popup table').innerText")
+    # The browser remarks that this test reads pixels back.
+    assert [one for one in page.complaints if "getImageData" not in one] == []
 
 
 def test_moving_and_zooming_by_mouse_keys_and_fingers(page: Page, tmp_path: Path) -> None:
@@ -252,6 +305,7 @@ def test_fifty_thousand_polygons(page: Page, tmp_path: Path) -> None:
     assert len(text) < 4_000_000
     path = tmp_path / "many.html"
     path.write_text(text, encoding="utf-8")
+    page.complaints.clear()
     page.open(path)
     page.settle()
     assert shown(page) == int(page.value("document.body.dataset.drawn")) == 50_000

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsprompter_cli.errors import CheckpointError, UsageError
+from rsprompter_cli.io import checkpoint
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, write_checkpoint
 from rsprompter_cli.models import load
 from rsprompter_cli.models.build import build_model, complete_config
@@ -94,8 +95,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_is_the_default(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "BUNDLED_MODEL", folder)
+    monkeypatch.setattr(checkpoint, "BUNDLED_MODEL", folder)
     assert load_model().meta.class_names == ("class0", "class1", "class2")
+    assert load_model("bundled").meta.class_names == ("class0", "class1", "class2")
+    with pytest.raises(CheckpointError, match=r"\./bundled: no such checkpoint folder"):
+        load_model(Path("bundled"))
 
 
 def test_building_leaves_no_question_open() -> None:

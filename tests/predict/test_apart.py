@@ -23,7 +23,8 @@ from rsprompter_cli.predict.kept import kept_windows, shards_folder
 from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.shards import Shard, ShardDone, ShardRunner
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone, ShardRunner
 from tests.make.layers import house, write_layer
 from tests.make.stub_model import BlobModel, blob_model
 from tests.predict.test_resume import stopped_at, town

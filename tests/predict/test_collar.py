@@ -16,9 +16,11 @@ from shapely.geometry import shape
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.predict.merge_parts import merge_parts
+from rsprompter_cli.predict.plan import scene_info
 from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.shards import Shard, predict_shard
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import predict_shard
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
 from tests.make.stub_model import blob_model
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
@@ -104,3 +106,12 @@ def test_a_picture_that_goes_through_whole_keeps_its_frame(tmp_path: Path) -> No
     with Reading().open(path, None) as scene:
         grid = Reading().windows(scene, None)
     assert (len(grid), grid.size, grid.extent) == (1, 80, (0, 0, 80, 80))
+
+
+def test_info_says_that_a_collar_is_left_out(tmp_path: Path) -> None:
+    framed = scene_info(write_framed(tmp_path / "b.tif", 40), Reading(native=True))
+    assert framed.as_dict()["extent"] == (40, 40, 190, 190)
+    assert dict(framed.rows())["empty collar"] == "left out; windows cover the 150 x 150 px with data"
+    plain = scene_info(write_framed(tmp_path / "a.tif", 0), Reading(native=True))
+    assert plain.as_dict()["extent"] == (0, 0, 150, 150)
+    assert "empty collar" not in dict(plain.rows())

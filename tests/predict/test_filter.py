@@ -169,7 +169,7 @@ def test_gaps_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
         report = filter_features(path, tmp_path / "out.gpkg", score=0.5, min_area=50)
     assert report.dropped == {"no_score": 1, "min_area": 1}
     assert (report.kept, report.unmeasured) == (2, 1)
-    assert "1 features without area_m2 are kept" in caplog.text
+    assert "1 feature without area_m2 kept" in caplog.text
 
 
 def test_what_is_no_polygon_is_dropped_and_what_is_invalid_repaired(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from rsprompter_cli.predict.many import predict_scenes
-from rsprompter_cli.predict.shards import Shard, predict_shard
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import predict_shard
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import blob_model
 

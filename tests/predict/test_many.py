@@ -147,9 +147,16 @@ def test_a_scene_that_fails_leaves_the_others_and_is_tried_again(
     write_scene(broken, paint(100, 150, BOXES))
     (town / "gone.tif").write_bytes(broken.read_bytes())
     loaded = blob_model()
-    again = predict_scenes(scenes, out, model=loaded, native=True)
+    # The report of the run that is taken up is replaced, as no other file is.
+    again = predict_scenes(scenes, out, model=loaded, native=True, report=str(tmp_path / "report.json"))
     assert states(again) == ["kept", "done", "done", "kept"]
     assert again.objects == 12
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [one["state"] for one in report["scenes"]] == states(again)
+    (tmp_path / "report.json").write_text(json.dumps({**report, "output": "other"}))
+    with pytest.raises(OutputError, match=r"report.json exists already"):
+        predict_scenes(scenes, out, model=loaded, native=True, report=str(tmp_path / "report.json"))
+    (tmp_path / "report.json").unlink()
     assert isinstance(loaded.model, BlobModel)
     assert loaded.model.seen == 2 * again.scenes[1].windows
     if name != "folder":

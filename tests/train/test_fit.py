@@ -63,6 +63,8 @@ def test_a_model_comes_out_that_predicts(town: Pair, start: Path, tmp_path: Path
     facts = mine.meta.provenance["fit"]
     assert (facts["from"], facts["written"], facts["labels"]) == (str(start), "fitted", {"train": 30, "val": 10})
     assert facts["before"]["f1"] == 0.0
+    assert facts["verdict"] == result.as_dict()["verdict"]
+    assert "labels from other regions" in facts["verdict"]["would_help"]
     assert mine.meta.provenance["seconds_per_window"] > 0
     predict_scene(town[0], tmp_path / "found.geojson", model=tmp_path / "mine", score=0.0, device="cpu")
     assert (tmp_path / "found.geojson").is_file()
@@ -89,7 +91,7 @@ def test_held_back_ground_is_shown_to_no_training(town: Pair, start: Path, tmp_p
 def test_the_model_it_began_with_is_written_where_fitting_is_no_better(town: Pair, start: Path, tmp_path: Path) -> None:
     result = _fit([town], tmp_path / "mine", start)
     assert result.written == "start"
-    assert "neither model finds anything" in result.summary()
+    assert "verdict: nothing found: no model finds any of the 10 held-back labels" in result.summary()
     mine, first = read_checkpoint(tmp_path / "mine"), read_checkpoint(start)
     assert all((mine.tensors()[key] == value).all() for key, value in first.tensors().items())
     assert mine.meta.gsd_range == first.meta.gsd_range

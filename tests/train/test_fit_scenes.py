@@ -16,6 +16,7 @@ from rsprompter_cli.train.fit import plan_fit
 from rsprompter_cli.train.fit_plan import Figures
 from rsprompter_cli.train.fit_record import FitResult, Record, Wishes, read_record, wishes_of
 from rsprompter_cli.train.fit_scenes import plan_scenes
+from rsprompter_cli.train.fit_verdict import judge
 from tests.make.fits import make_start, make_town, squares
 from tests.make.labelled import rectangle
 
@@ -124,7 +125,24 @@ def test_the_default_said_aloud_is_no_silence(
 
 def test_the_last_word_doubts_figures_on_few_labels(tmp_path: Path) -> None:
     figures = Figures(1.0, 1.0, 1.0, 0.5)
+    labels = {"train": 10, "val": 2}
+    verdict = judge(figures, figures, labels=labels)
     result = FitResult(
-        tmp_path, tmp_path, "start", ("a",), {"train": 10, "val": 2}, {}, None, figures, figures, 0.5, 1, 1, True, 1.0
+        tmp_path,
+        tmp_path,
+        "start",
+        ("a",),
+        labels,
+        {},
+        None,
+        figures,
+        figures,
+        0.5,
+        1,
+        1,
+        True,
+        1.0,
+        scene="a.tif",
+        verdict=verdict,
     )
-    assert "on 2 held-back labels that means little" in result.summary()
+    assert "the noise of 2 held-back labels (standard error 0.000); so few labels mean little" in result.summary()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.errors import plural
 
 TAKEN = ("polygon", "rectangle", "circle")
 """Types of shapes that have an area; labelme's lines, points and bitmaps are none of these."""
@@ -37,7 +38,7 @@ def ring_of(shape_type: str, points: object) -> np.ndarray:
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     if shape_type == "circle" and len(ring) == 2:
         return _circle(ring[0], float(np.hypot(*(ring[1] - ring[0]))))
-    raise EntryError("points", f"a {shape_type} of {len(ring)} points")
+    raise EntryError("points", f"a {shape_type} of {plural(len(ring), 'point')}")
 
 
 def _circle(centre: np.ndarray, radius: float) -> np.ndarray:

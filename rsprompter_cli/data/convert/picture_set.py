@@ -15,7 +15,7 @@ from typing import Any
 
 from rsprompter_cli.data.convert.outputs import Outcome, fill_folder
 from rsprompter_cli.data.convert.tile_set import SplitDocument, write_documents
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def write_picture_set(
         OutputError: `out` holds another set and `overwrite` is not given, or cannot be written.
     """
     if not any(picture.objects for picture in pictures):
-        raise InputError(f"{len(pictures)} pictures and no object: there is nothing to learn from")
+        raise InputError(f"{plural(len(pictures), 'picture')} and no object: there is nothing to learn from")
     documents: dict[str, SplitDocument] = {}
     with fill_folder(out, overwrite=overwrite) as filling:
         for done, picture in enumerate(sorted(pictures, key=lambda picture: picture.name), start=1):

@@ -59,10 +59,14 @@
   const bucketOf = (value) => high > low ? Math.min(BUCKETS - 1, Math.floor(BUCKETS * (value - low) / (high - low))) : BUCKETS - 1;
   // Groups of one class and about one score are drawn in one go, the surest last.
   const groups = [];
+  // Where objects have colours of their own, groups are of one colour besides.
+  const tones = data.tones || [null], tone = column.tone || new Uint8Array(n), kinds = data.classes.length * tones.length;
   for (let bucket = 0; bucket < BUCKETS; bucket++) {
-    for (let kind = 0; kind < data.classes.length; kind++) groups.push({ bucket, kind, members: [] });
+    for (let kind = 0; kind < data.classes.length; kind++) {
+      for (const own of tones) groups.push({ bucket, kind, colour: own || data.classes[kind].colour, members: [] });
+    }
   }
-  for (let i = 0; i < n; i++) groups[bucketOf(score[i]) * data.classes.length + label[i]].members.push(i);
+  for (let i = 0; i < n; i++) groups[bucketOf(score[i]) * kinds + label[i] * tones.length + tone[i]].members.push(i);
 
   const state = { x: 0, y: 0, k: 1, from: low, on: data.classes.map(() => true), fill: true, picture: true, chosen: -1 };
   const picture = new Image();
@@ -92,9 +96,9 @@
   }
 
   // The surer an object, the more of its colour.
-  function paint(kind, bucket) {
+  function paint(colour, bucket) {
     const strength = (bucket + 1) / BUCKETS;
-    pen.fillStyle = pen.strokeStyle = data.classes[kind].colour;
+    pen.fillStyle = pen.strokeStyle = colour;
     if (state.fill) {
       pen.globalAlpha = 0.06 + 0.3 * strength;
       pen.fill("nonzero");
@@ -117,7 +121,7 @@
     pen.lineJoin = "round";
     const right = x + width / k, bottom = y + height / k;
     let count = 0;
-    for (const { bucket, kind, members } of groups) {
+    for (const { bucket, kind, colour, members } of groups) {
       if (!state.on[kind]) continue;
       let traced = 0;
       pen.beginPath();
@@ -127,11 +131,11 @@
         count++;
         // A path of very many pieces takes longer than several of few.
         if (++traced % TOGETHER === 0) {
-          paint(kind, bucket);
+          paint(colour, bucket);
           pen.beginPath();
         }
       }
-      if (traced % TOGETHER) paint(kind, bucket);
+      if (traced % TOGETHER) paint(colour, bucket);
     }
     drawArea();
     if (state.chosen >= 0 && isShown(state.chosen)) {
@@ -323,6 +327,7 @@
     let count = 0;
     for (let i = 0; i < n; i++) count += isShown(i);
     byId("from").textContent = state.from.toFixed(2);
+    byId("hint").hidden = !n;
     byId("shown").textContent = n ? `${count.toLocaleString("en")} of ${n.toLocaleString("en")} shown` : "Nothing was found.";
     document.body.dataset.shown = count;
     if (state.chosen >= 0 && !isShown(state.chosen)) choose(-1);
@@ -336,7 +341,8 @@
       const row = document.createElement("li"), line = document.createElement("label");
       const tick = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
       const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
-      swatch.style.background = one.colour;
+      // No colour stands for a class whose objects have colours of their own.
+      swatch.style.background = data.tones ? `conic-gradient(${data.tones.slice(0, 8).join(", ")}, ${data.tones[0]})` : one.colour;
       const name = Object.assign(document.createElement("span"), { className: "name", textContent: one.name });
       const count = Object.assign(document.createElement("span"), { className: "count", textContent: one.count.toLocaleString("en") });
       tick.addEventListener("change", () => {

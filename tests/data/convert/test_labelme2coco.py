@@ -95,7 +95,7 @@ def test_order_of_classes(tmp_path: Path) -> None:
     [
         (shape([[0, 0], [5, 5]]), r"\(house\): a polygon of 2 points"),
         (shape([[0, 0], [5, 5], [6, 6]], "rectangle"), "a rectangle of 3 points"),
-        (shape([[5, 5]], "circle"), "a circle of 1 points"),
+        (shape([[5, 5]], "circle"), "a circle of 1 point"),
         (shape([[5, 5], [5, 5]], "circle"), "a circle with a radius of 0 px"),
         (shape([[0, 0], [math.nan, 5], [9, 0]]), "not pairs of finite numbers"),
         (shape([[0, 0], [math.inf, 5], [9, 0]]), "not pairs of finite numbers"),

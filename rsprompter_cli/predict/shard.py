@@ -1,0 +1,40 @@
+"""Which part of a scene's windows a process works on; knows no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rsprompter_cli.errors import UsageError
+
+MOST_SHARDS = 1_000_000
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Shard:
+    """number: from 1 to count."""
+
+    number: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def windows(self, total: int) -> range:
+        """Its positions in the row-major order of `total` windows; shards differ by one window at most."""
+        return range((self.number - 1) * total // self.count, self.number * total // self.count)
+
+
+def parse_shard(text: str) -> Shard:
+    """`"3/8"`.
+
+    Raises:
+        UsageError: something else.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), flags=re.ASCII)
+    if found is None:
+        raise UsageError(f"--shard {text}: a number of how many, as in 3/8")
+    shard = Shard(int(found[1]), int(found[2]))
+    if not 1 <= shard.number <= shard.count <= MOST_SHARDS:
+        raise UsageError(f"--shard {text}: the number is from 1 to the count of shards", "as in 3/8")
+    return shard
