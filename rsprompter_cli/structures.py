@@ -21,7 +21,8 @@ Size = tuple[int, int]
 class Target:
     """The ground truth of one image.
 
-    boxes: float32 [N, 4] xyxy pixels, equal to the bounds of the masks (last pixel + 1).
+    boxes: float32 [N, 4] xyxy pixels: the bounds of the masks (last pixel + 1), or the boxes of the annotation file
+        where a run trains on those (train.boxes).
     labels: int64 [N], 0-based index into the class names.
     masks: bool [N, H, W], H and W those of the image.
     """

@@ -55,6 +55,11 @@ class RpnConfig(Frozen):
     max_proposals: PositiveInt = 1000
     nms_iou: float = Field(0.7, gt=0, le=1)
     samples: PositiveInt = 256
+    anchor_area: Literal["square", "original"] = Field(
+        "square",
+        description="anchors that training sees: of the whole padded square; original: where a batch fills the square, "
+        "of each picture only, its size rounded up to multiples of 32",
+    )
 
 
 class OneScaleRpnConfig(RpnConfig):

@@ -35,6 +35,9 @@ class AugmentConfig(Frozen):
     coarsen: float = Field(
         1.0, ge=1, le=8, description="half the pictures lose detail, as of pixels up to so many times larger; 1: none"
     )
+    eight_bit: bool = Field(
+        False, description="round augmented pictures to 8 bits, as samdet's were trained; false: they stay float32"
+    )
 
 
 class TrainConfig(Frozen):
@@ -68,6 +71,10 @@ class TrainConfig(Frozen):
         0, ge=0, description="frozen encoder: augmented views per picture whose encoder maps are kept on disk; 0: none"
     )
     cache_folder: str | None = Field(None, description="where those maps lie; None: in the run folder")
+    boxes: Literal["masks", "annotations"] = Field(
+        "masks",
+        description="boxes to train on: the bounds of the augmented masks, or the boxes of the annotation file",
+    )
     augment: AugmentConfig = AugmentConfig()
 
 

@@ -84,6 +84,43 @@ def check_coco(
     )
 
 
+def require_boxes(coco: CocoFile) -> str | None:
+    """Refuse annotated boxes that cannot be trained on; `read_coco` has refused those absent, empty or outside.
+
+    Returns:
+        a warning when some boxes lie elsewhere than their masks, else None.
+
+    Raises:
+        InputError: most boxes are x1, y1, x2, y2.
+    """
+    fits = [_fit(annotation) for annotation in coco.annotations if not annotation.iscrowd]
+    if text := _most_are_corners(sum(corners for _, corners in fits), len(fits)):
+        raise InputError(f"{coco.path}: {text}", "convert the boxes, or pass --set train.boxes=masks")
+    apart = sum(iou < _SAME_OBJECT_IOU for iou, _ in fits)
+    if not apart:
+        return None
+    boxes = "1 box" if apart == 1 else f"{apart} boxes"
+    disagree = "disagrees with its mask" if apart == 1 else "disagree with their masks"
+    return (
+        f"{coco.path}: {boxes} of {len(fits)} {disagree} (IoU below {_SAME_OBJECT_IOU:g}), and train.boxes=annotations "
+        f"trains on boxes; rsp data check {coco.path} lists them"
+    )
+
+
+def _fit(annotation: CocoAnnotation) -> tuple[float, bool]:
+    """IoU of an object's box and its mask's bounds, and whether the box would fit them as x1, y1, x2, y2 only."""
+    x, y, w, h = annotation.bbox
+    outline = bounds(annotation.segmentation)
+    iou = _iou((x, y, x + w, y + h), outline)
+    return iou, iou < _SAME_OBJECT_IOU < _iou(annotation.bbox, outline)
+
+
+def _most_are_corners(corners: int, count: int) -> str | None:
+    if corners <= count / 2:
+        return None
+    return f"{corners} of {count} boxes fit their masks only as x1, y1, x2, y2; COCO boxes are x, y, width, height"
+
+
 def _check_objects(coco: CocoFile) -> list[Problem]:
     """Boxes and masks that are sound alone and doubtful together."""
     images = {image.id: image for image in coco.images}
@@ -94,9 +131,8 @@ def _check_objects(coco: CocoFile) -> list[Problem]:
         found, corners = _check_object(annotation, image)
         problems += found
         as_corners += corners
-    if as_corners > len(coco.annotations) / 2:
-        text = f"{as_corners} of {len(coco.annotations)} boxes fit their masks only as x1, y1, x2, y2"
-        problems.append(Problem("error", "bbox-corners", text + "; COCO boxes are x, y, width, height"))
+    if text := _most_are_corners(as_corners, len(coco.annotations)):
+        problems.append(Problem("error", "bbox-corners", text))
     return problems
 
 
@@ -112,8 +148,7 @@ def _check_object(annotation: CocoAnnotation, image: CocoImage) -> tuple[list[Pr
     from pycocotools import mask as coco_mask
 
     pixels = int(coco_mask.area(to_rle(annotation.segmentation, image.height, image.width).as_dict()))
-    fits = _iou(box, outline)
-    corners = fits < _SAME_OBJECT_IOU < _iou(annotation.bbox, outline)
+    fits, corners = _fit(annotation)
     if pixels == 0:
         found.append(("no-pixel", "mask is too small to cover a pixel; it is no training target"))
     elif fits < _SAME_OBJECT_IOU:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from rsprompter_cli.geo.raster import read_picture
 from rsprompter_cli.structures import Target
 
 Item = tuple[Tensor, Target, int]
-"""uint8 [3, H, W] RGB, its ground truth, the image id of the COCO file."""
+"""[3, H, W] RGB, uint8 or (augmented) float32 on the 0..255 scale; its ground truth; the image id of the COCO file."""
 
 
 class CocoDataset(Dataset[Item]):
@@ -37,6 +38,7 @@ class CocoDataset(Dataset[Item]):
         transform: training augmentation, or None for pictures as they are.
         seed: first part of what chance is drawn from.
         labels: category id to label, when a model's classes rule (`labels_for`); None: the file's own.
+        boxes: what the boxes of the ground truth are: the bounds of the masks, or what the file states.
 
     Raises:
         InputError: a picture that is missing, found twice or outside the root.
@@ -52,12 +54,14 @@ class CocoDataset(Dataset[Item]):
         transform: TrainTransform | None = None,
         seed: int = 0,
         labels: Mapping[int, int] | None = None,
+        boxes: Literal["masks", "annotations"] = "masks",
     ) -> None:
         folders = image_folders(split or split_of(coco.path), image_folder)
         self.coco = coco
         self.paths = [str(find_image(root, image.file_name, folders)) for image in coco.images]
         self.transform = transform
         self.seed = seed
+        self.boxes = boxes
         self.labels = dict(coco.labels if labels is None else labels)
         self._objects = [_targets_of(coco.by_image[image.id]) for image in coco.images]
         # In shared memory, so that workers that outlive an epoch hear of the next one.
@@ -77,26 +81,30 @@ class CocoDataset(Dataset[Item]):
             float32 [N, 4] xyxy pixels of the picture as it is, and int64 [N].
         """
         objects = self._objects[index]
-        boxes = torch.tensor([one.bbox for one in objects], dtype=torch.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]  # x, y, width, height to corners
+        boxes = torch.from_numpy(_corners(objects).astype(np.float32))
         return boxes, torch.tensor([self.labels[one.category_id] for one in objects], dtype=torch.int64)
 
     def __getitem__(self, index: int) -> Item:
-        """One image; crowds and objects that cover no pixel are no targets.
+        """One image; crowds and objects that cover no pixel, or whose box is cropped away, are no targets.
 
         Raises:
             InputError: a picture that cannot be read or whose size is not what the file says.
         """
         image, objects = self.coco.images[index], self._objects[index]
         pixels = read_sized_picture(self.paths[index], image)
-        decoded = [(decode(o.segmentation, image.height, image.width), self.labels[o.category_id]) for o in objects]
-        patches = [patch for patch, _ in decoded if patch is not None]
-        labels = [label for patch, label in decoded if patch is not None]
+        decoded = [(decode(one.segmentation, image.height, image.width), one) for one in objects]
+        seen = [(patch, one) for patch, one in decoded if patch is not None]
+        patches, labels = [patch for patch, _ in seen], [self.labels[one.category_id] for _, one in seen]
+        boxes = _corners(one for _, one in seen) if self.boxes == "annotations" else None
         if self.transform is None:
-            return pixels, draw_target(patches, labels, image.height, image.width), image.id
+            boxes = boxes if boxes is None else _cut(boxes, image)
+            return pixels, draw_target(patches, labels, image.height, image.width, boxes), image.id
         rng = np.random.default_rng([self.seed % 2**63, int(self._epoch), index])
-        pixels, moved = self.transform(pixels, patches, rng)
-        return pixels, draw_target(moved, labels, pixels.shape[1], pixels.shape[2]), image.id
+        if boxes is None:
+            pixels, moved = self.transform(pixels, patches, rng)
+        else:
+            pixels, moved, boxes = self.transform.with_boxes(pixels, patches, boxes, rng)
+        return pixels, draw_target(moved, labels, pixels.shape[1], pixels.shape[2], boxes), image.id
 
 
 def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
@@ -116,3 +124,15 @@ def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
 
 def _targets_of(annotations: Sequence[CocoAnnotation]) -> tuple[CocoAnnotation, ...]:
     return tuple(annotation for annotation in annotations if not annotation.iscrowd)
+
+
+def _corners(annotations: Iterable[CocoAnnotation]) -> np.ndarray:
+    """The annotated boxes, x, y, width, height in the file, as float64 [N, 4] xyxy."""
+    boxes = np.array([one.bbox for one in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
+def _cut(boxes: np.ndarray, image: CocoImage) -> np.ndarray:
+    """The boxes cut to the image."""
+    return np.clip(boxes, 0, np.array([image.width, image.height] * 2))

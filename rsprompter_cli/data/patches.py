@@ -80,15 +80,34 @@ def transpose(patch: Patch) -> Patch:
     return Patch(patch.left, patch.top, patch.mask.T)
 
 
-def draw_target(patches: Sequence[Patch | None], labels: Sequence[int], height: int, width: int) -> Target:
-    """The ground truth of an image of height x width; objects whose patch is None are left out."""
-    kept = [(patch, label) for patch, label in zip(patches, labels, strict=True) if patch is not None]
+def draw_target(
+    patches: Sequence[Patch | None],
+    labels: Sequence[int],
+    height: int,
+    width: int,
+    boxes: np.ndarray | None = None,
+) -> Target:
+    """The ground truth of an image of height x width.
+
+    Args:
+        patches: of each object; one whose patch is None is left out.
+        labels: of each object.
+        boxes: float64 [N, 4] xyxy pixels of the image, where they are not the bounds of the masks; an
+            object whose box has no area is left out.
+    """
+    if boxes is None:
+        boxes = np.array([(0, 0, 0, 0) if patch is None else patch.box for patch in patches], dtype=np.float64)
+    kept = [
+        (patch, label, box)
+        for patch, label, box in zip(patches, labels, boxes.astype(np.float32).reshape(-1, 4), strict=True)
+        if patch is not None and box[2] > box[0] and box[3] > box[1]
+    ]
     masks = np.zeros((len(kept), height, width), dtype=bool)
-    for canvas, (patch, _) in zip(masks, kept, strict=True):
+    for canvas, (patch, _, _) in zip(masks, kept, strict=True):
         x0, y0, x1, y1 = patch.box
         canvas[y0:y1, x0:x1] = patch.mask
     return Target(
-        boxes=torch.tensor([patch.box for patch, _ in kept], dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor([label for _, label in kept], dtype=torch.int64),
+        boxes=torch.from_numpy(np.array([box for *_, box in kept], dtype=np.float32).reshape(-1, 4)),
+        labels=torch.tensor([label for _, label, _ in kept], dtype=torch.int64),
         masks=torch.from_numpy(masks),
     )

@@ -3,7 +3,8 @@
 Every geometric step (flips, quarter turns, resize, crop) maps an output row to a source row and
 an output column to a source column, after at most one transposition. So the steps are first
 composed into two lists of sampling positions, and picture and masks are then read at the same
-positions, once: bilinear and nearest. Boxes are the bounds of the masks that come out.
+positions, once: bilinear and nearest. Boxes are the bounds of the masks that come out, or the
+annotated boxes, moved by the same steps.
 
 The order is the original's training pipeline: flip, large-scale jitter, random crop; vertical
 flip and quarter turns join the flip, colours and detail change last.
@@ -28,11 +29,14 @@ class _Axis:
 
     positions: float64 [K] ascending, 0 = centre of the first source pixel.
     length: source pixels. mirrored: positions count from the far end.
+    scale: new pixels per source pixel. start: first pixel of the crop in the resized picture.
     """
 
     positions: np.ndarray
     length: int
     mirrored: bool
+    scale: float = 1.0
+    start: int = 0
 
     def nearest(self) -> np.ndarray:
         """Source pixels, int64 [K]."""
@@ -49,6 +53,13 @@ class _Axis:
             before, after = self.length - 1 - before, self.length - 1 - after
         return torch.from_numpy(before), torch.from_numpy(after), weight
 
+    def move(self, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Intervals of the source in new pixels, cut to the crop; float64 [N] each, 0 = edge of the first pixel."""
+        if self.mirrored:
+            low, high = self.length - high, self.length - low
+        ends = (np.clip(end * self.scale - self.start, 0, len(self.positions)) for end in (low, high))
+        return next(ends), next(ends)
+
 
 @dataclass(frozen=True)
 class TrainTransform:
@@ -64,36 +75,50 @@ class TrainTransform:
     saturation: float
     hue: float
     coarsen: float
+    eight_bit: bool
 
     def __call__(
         self, image: Tensor, patches: Sequence[Patch], rng: np.random.Generator
     ) -> tuple[Tensor, list[Patch | None]]:
+        """Draw one variant; see `with_boxes`."""
+        moved_image, moved, _ = self.with_boxes(image, patches, np.zeros((0, 4)), rng)
+        return moved_image, moved
+
+    def with_boxes(
+        self, image: Tensor, patches: Sequence[Patch], boxes: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, list[Patch | None], np.ndarray]:
         """Draw one variant.
 
         Args:
             image: uint8 [3, H, W].
             patches: the objects, in pixels of the image.
+            boxes: float64 [N, 4] xyxy pixels of the image, of the objects or of none.
             rng: the only source of chance.
 
         Returns:
-            uint8 [3, h, w] with h and w at most `image_size`, and for each object its patch in the
-            new image, None when no pixel of it is left.
+            uint8 where `eight_bit`, else float32 on the 0..255 scale, [3, h, w] with h and w at most
+            `image_size`; for each object its patch in the new image, None when no pixel of it is left;
+            the boxes in pixels of the new image, cut to it, so that one outside of it has no area.
         """
-        image, patches, flip_rows, flip_columns = self._turn(image, patches, rng)
+        turned, flip_rows, flip_columns = self._draw_turn(rng)
+        if turned:
+            image, patches = image.transpose(1, 2), [transpose(patch) for patch in patches]
+            boxes = boxes[:, [1, 0, 3, 2]]
         height, width = image.shape[1:]
         target = max(1, int(self.image_size * rng.uniform(*self.scale)))
         ratio = target / max(height, width)
-        rows = _Axis(self._crop_positions(height, ratio, rng), height, flip_rows)
-        columns = _Axis(self._crop_positions(width, ratio, rng), width, flip_columns)
+        rows = self._draw_axis(height, ratio, rng, mirrored=flip_rows)
+        columns = self._draw_axis(width, ratio, rng, mirrored=flip_columns)
         near_rows, near_columns = rows.nearest(), columns.nearest()
         moved = [pick(patch, near_rows, near_columns) for patch in patches]
-        recoloured = self._recolour(_bilinear(image, rows, columns), rng)
-        return self._coarsen(recoloured, rng), moved
+        left, right = columns.move(boxes[:, 0], boxes[:, 2])
+        top, bottom = rows.move(boxes[:, 1], boxes[:, 3])
+        resized = _bilinear(image, rows, columns)
+        recoloured = self._recolour(_to_eight_bit(resized) if self.eight_bit else resized, rng)
+        return self._coarsen(recoloured, rng), moved, np.stack([left, top, right, bottom], axis=1)
 
-    def _turn(
-        self, image: Tensor, patches: Sequence[Patch], rng: np.random.Generator
-    ) -> tuple[Tensor, Sequence[Patch], bool, bool]:
-        """The picture, transposed or not, and whether its rows and its columns are then reversed.
+    def _draw_turn(self, rng: np.random.Generator) -> tuple[bool, bool, bool]:
+        """Whether the picture is transposed, and whether its rows and its columns are then reversed.
 
         The draws are made whatever their probability, so that switching one off leaves the others.
         """
@@ -101,33 +126,34 @@ class TrainTransform:
         flip_rows = bool(rng.random() < self.vertical_flip)
         drawn = int(rng.integers(4))
         turns = drawn if self.rotate90 else 0
-        if turns % 2:
-            # A quarter turn is a transposition and one reversal, a half turn is two reversals.
-            image, patches = image.transpose(1, 2), [transpose(patch) for patch in patches]
-        return image, patches, flip_rows ^ (turns in (2, 3)), flip_columns ^ (turns in (1, 2))
+        # A quarter turn is a transposition and one reversal, a half turn is two reversals.
+        return turns % 2 == 1, flip_rows ^ (turns in (2, 3)), flip_columns ^ (turns in (1, 2))
 
-    def _crop_positions(self, length: int, ratio: float, rng: np.random.Generator) -> np.ndarray:
-        """Where the crop of one resized axis reads the source, float64 [at most image_size]."""
+    def _draw_axis(self, length: int, ratio: float, rng: np.random.Generator, *, mirrored: bool) -> _Axis:
+        """One axis resized by `ratio` and cropped at a random place to at most `image_size`."""
         resized = max(1, int(length * ratio + 0.5))
         start = int(rng.integers(max(resized - self.image_size, 0) + 1))
         taken = np.arange(start, min(start + self.image_size, resized))
         # Centre of resized pixel i lies at (i + .5) * old / new - .5, as bilinear resizing has it.
-        return (taken + 0.5) * (length / resized) - 0.5
+        return _Axis((taken + 0.5) * (length / resized) - 0.5, length, mirrored, resized / length, start)
 
     def _recolour(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Brightness, contrast, saturation and hue by a random amount each; uint8 [3, H, W]."""
+        """Brightness, contrast, saturation and hue by a random amount each; [3, H, W] of the image's dtype."""
         brightness, contrast, saturation, hue = rng.uniform(-1, 1, size=4)
         if not (self.brightness or self.contrast or self.saturation or self.hue):
             return image
         from torchvision.transforms.v2 import functional
 
+        # torchvision takes floats on the 0..1 scale, and cuts them off there.
+        image = image / 255 if image.is_floating_point() else image
         image = functional.adjust_brightness(image, 1 + self.brightness * brightness)
         image = functional.adjust_contrast(image, 1 + self.contrast * contrast)
         image = functional.adjust_saturation(image, 1 + self.saturation * saturation)
-        return functional.adjust_hue(image, self.hue * hue) if self.hue else image
+        image = functional.adjust_hue(image, self.hue * hue) if self.hue else image
+        return image * 255 if image.is_floating_point() else image
 
     def _coarsen(self, image: Tensor, rng: np.random.Generator) -> Tensor:
-        """Half the pictures as a sensor with larger pixels would have seen them, at the same size; uint8 [3, H, W]."""
+        """Half the pictures as a sensor with larger pixels would have seen them; size and dtype stay."""
         wanted, drawn = rng.random() < 0.5, rng.random()
         factor = 1 + (self.coarsen - 1) * drawn
         if not wanted or factor == 1:
@@ -136,7 +162,7 @@ class TrainTransform:
         size = (max(1, round(height / factor)), max(1, round(width / factor)))
         small = F.interpolate(image[None].float(), size, mode="bilinear", align_corners=False, antialias=True)
         large = F.interpolate(small, (height, width), mode="bilinear", align_corners=False)[0]
-        return large.round_().clamp_(0, 255).to(torch.uint8)
+        return large if image.is_floating_point() else _to_eight_bit(large)
 
 
 def train_transform(
@@ -151,6 +177,7 @@ def train_transform(
     saturation: float,
     hue: float,
     coarsen: float,
+    eight_bit: bool,
 ) -> TrainTransform:
     """The training augmentation; the keywords after `image_size` are those of the configuration.
 
@@ -171,11 +198,12 @@ def train_transform(
         saturation=saturation,
         hue=hue,
         coarsen=coarsen,
+        eight_bit=eight_bit,
     )
 
 
 def _bilinear(image: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """The picture at the given positions, uint8 [3, K rows, K columns]."""
+    """A uint8 picture at the given positions, float32 [3, K rows, K columns] on the 0..255 scale, not rounded."""
     above, below, row_weight = rows.neighbours()
     left, right, column_weight = columns.neighbours()
     # Only the part that the crop reads is turned into floats. A turned picture is laid out anew, bytes being small.
@@ -186,5 +214,9 @@ def _bilinear(image: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
     # Within rows gather takes a tenth of index_select's time.
     shape = (*strip.shape[:2], len(column_weight))
     before, after = (strip.gather(2, (column - first).expand(shape)) for column in (left, right))
-    crop = torch.lerp(before, after, column_weight)  # [3, h, w]
-    return crop.round_().clamp_(0, 255).to(torch.uint8)
+    return torch.lerp(before, after, column_weight)  # [3, h, w]
+
+
+def _to_eight_bit(image: Tensor) -> Tensor:
+    """Rounded to uint8, halves up as OpenCV and the evaluation pipeline round; [3, H, W]."""
+    return (image + 0.5).floor_().clamp_(0, 255).to(torch.uint8)

@@ -61,6 +61,7 @@ def build_rpn(config: RpnConfig, channels: int) -> RegionProposals:
         nms_pre_train=config.nms_pre_train,
         nms_pre_test=config.nms_pre_test,
         max_proposals=config.max_proposals,
+        anchor_area=config.anchor_area,
         nms_iou=config.nms_iou,
         samples=config.samples,
     )

@@ -12,6 +12,8 @@ from torch import Tensor
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.structures import MaskFrame, Size
 
+_PAD_MULTIPLE = 32
+
 
 class ImageMeta(NamedTuple):
     """How one image was laid into the square input.
@@ -102,6 +104,30 @@ def pad_batch(
         batch[index, :, :height, :width] = normalise(pixels, mean, std)
         sizes.append((height, width))
     return batch, sizes
+
+
+def anchor_areas(sizes: Sequence[Size], side: int) -> list[Size]:
+    """How far the anchors of each training image reach into its padding, as the original's `pad_shape` tells it.
+
+    Pictures are first padded to multiples of 32, and together to the largest height and the largest width of the
+    batch. While those leave room in the square, every picture's anchors cover the whole of it. Where they fill it,
+    even by two pictures of which one is high and one wide, each picture's anchors end with its own multiples of 32.
+
+    Args:
+        sizes: (rows, columns) of each image of the batch before padding.
+        side: of the square, pixels.
+
+    Returns:
+        per image (rows, columns), at most `side` each.
+    """
+    padded = [(_padded(rows), _padded(columns)) for rows, columns in sizes]
+    if max(rows for rows, _ in padded) < side or max(columns for _, columns in padded) < side:
+        return [(side, side)] * len(padded)
+    return [(min(rows, side), min(columns, side)) for rows, columns in padded]
+
+
+def _padded(length: int) -> int:
+    return -(-length // _PAD_MULTIPLE) * _PAD_MULTIPLE
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -5,8 +5,9 @@ Source: Faster R-CNN as in MMDetection's RPNHead, with its normalisers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torchvision.ops import batched_nms
 from rsprompter_cli.models.anchors import anchors_per_cell, grid_anchors
 from rsprompter_cli.models.boxes import RPN_SCALE, decode_boxes, encode_boxes
 from rsprompter_cli.models.losses import smooth_l1_sum
-from rsprompter_cli.models.matcher import RPN_RULE, match, sample
+from rsprompter_cli.models.matcher import IGNORED, RPN_RULE, match, sample
 from rsprompter_cli.models.neck import PYRAMID_STRIDES
 from rsprompter_cli.models.step import rank_mean
 from rsprompter_cli.structures import Size
@@ -50,6 +51,8 @@ class RegionProposals(nn.Module):
         max_proposals: boxes kept per image.
         nms_iou: overlap above which the weaker box of a level goes.
         samples: anchors per image that the loss sees, half of them positive at most.
+        anchor_area: which anchors the loss may see: "square" all of the padded input, "original" those that
+            `anchor_areas` tells.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class RegionProposals(nn.Module):
         max_proposals: int,
         nms_iou: float,
         samples: int,
+        anchor_area: Literal["square", "original"] = "square",
     ) -> None:
         super().__init__()
         self.anchor_scales = tuple(anchor_scales)
@@ -70,6 +74,7 @@ class RegionProposals(nn.Module):
         self.max_proposals = max_proposals
         self.nms_iou = nms_iou
         self.samples = samples
+        self.anchor_area = anchor_area
         anchors = anchors_per_cell(self.anchor_scales)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.objectness = nn.Conv2d(channels, anchors, 1)
@@ -116,12 +121,16 @@ class RegionProposals(nn.Module):
         keep = batched_nms(box, score, level_of, self.nms_iou)[: self.max_proposals]
         return Proposals(box[keep], score[keep])
 
-    def losses(self, output: RpnOutput, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, output: RpnOutput, boxes: Sequence[Tensor], areas: Sequence[Size] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Objectness and box loss by pyramid level.
 
         Args:
             output: of `forward`.
             boxes: per image the ground truth float32 [G, 4] xyxy in input pixels; G may be 0.
+            areas: per image the (rows, columns) of the input whose cells have anchors, see `anchor_areas`;
+                None: the whole input.
 
         Returns:
             two float32 tensors [levels]; both are divided by the number of sampled anchors of the batch.
@@ -136,7 +145,7 @@ class RegionProposals(nn.Module):
         sampled = 0
         level_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(anchors.device)
         for index, objects in enumerate(boxes):
-            matched = match(anchors, objects, RPN_RULE)
+            matched = self._match(anchors, objects, output, None if areas is None else areas[index])
             positive, negative = sample(matched, self.samples, 0.5, image=index)
             sampled += max(positive.numel(), 1) + max(negative.numel(), 1)
             chosen = torch.cat([positive, negative])
@@ -156,6 +165,22 @@ class RegionProposals(nn.Module):
             )
         normaliser = rank_mean(sampled, logits)
         return object_loss / normaliser, box_loss / normaliser
+
+    def _match(self, anchors: Tensor, objects: Tensor, output: RpnOutput, area: Size | None) -> Tensor:
+        """See `match`; anchors of cells beyond (rows, columns) of the input are ignored, None: there are none."""
+        if area is None:
+            return match(anchors, objects, RPN_RULE)
+        inside = []
+        for logits, stride in zip(output.logits, PYRAMID_STRIDES, strict=True):
+            per_cell, rows, columns = logits.shape[1:]
+            cells = torch.zeros((rows, columns, per_cell), dtype=torch.bool)
+            cells[: math.ceil(area[0] / stride), : math.ceil(area[1] / stride)] = True
+            inside.append(cells.flatten())
+        here = torch.cat(inside).nonzero().squeeze(1).to(anchors.device)
+        matched = torch.full((anchors.shape[0],), IGNORED, dtype=torch.int64, device=anchors.device)
+        # An object's best anchors, too, are sought within the area only.
+        matched[here] = match(anchors[here], objects, RPN_RULE)
+        return matched
 
     def _anchors(self, output: RpnOutput) -> list[Tensor]:
         return [

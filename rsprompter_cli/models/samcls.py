@@ -28,7 +28,8 @@ from rsprompter_cli.structures import Detections, MaskPatches, Target
 _CROPS_AT_ONCE = 64
 
 CropTransform = Callable[[Tensor, Sequence[Any], np.random.Generator], tuple[Tensor, list[Any]]]
-"""Augmentation of one crop, uint8 [3, S, S], as `data.transforms.train_transform` makes them."""
+"""Augmentation of one crop, uint8 [3, S, S], to uint8 or to float32 on the same scale, as
+`data.transforms.train_transform` makes them."""
 
 
 class SamCls(nn.Module):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from rsprompter_cli.models.matcher import MatchRule
+from rsprompter_cli.models.neck import PYRAMID_STRIDES
+from rsprompter_cli.models.preprocess import anchor_areas
 from rsprompter_cli.models.roi import BOX_SIZE, BoxDetections, BoxHead, RoiSamples, roi_features, sample_rois
 from rsprompter_cli.models.rpn import RegionProposals
 from rsprompter_cli.structures import Size, Target
@@ -32,7 +34,8 @@ def box_losses(
         rpn, box_head: the two stages.
         levels: pyramid that the proposals read, five levels [B, C, h, w].
         region_levels: pyramid that the box head reads.
-        sizes: (rows, columns) of each image before padding; proposals are cut to them.
+        sizes: (rows, columns) of each image before padding; proposals are cut to them, and they decide which
+            anchors the proposals' losses see.
         targets: B ground truths.
         rule: overlaps that decide which proposal answers for which object.
         samples: proposals per image that the box head's losses see.
@@ -42,7 +45,10 @@ def box_losses(
     """
     boxes = [target.boxes.float() for target in targets]
     output = rpn(levels)
-    object_loss, offset_loss = rpn.losses(output, boxes)
+    areas = None
+    if rpn.anchor_area == "original":
+        areas = anchor_areas(sizes, levels[0].shape[2] * PYRAMID_STRIDES[0])
+    object_loss, offset_loss = rpn.losses(output, boxes, areas)
     drawn = [
         sample_rois(proposal.boxes, truth, rule, samples, image=index)
         for index, (proposal, truth) in enumerate(zip(rpn.propose(output, sizes), boxes, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import Config, SamclsConfig
+from rsprompter_cli.data.checks import require_boxes
 from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
 from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
 from rsprompter_cli.data.dataset import CocoDataset
@@ -26,6 +28,8 @@ from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.train.start import Start, choose_start, load_start
+
+_log = logging.getLogger(__name__)
 
 _FREE_KEYS = (
     "name",
@@ -80,6 +84,8 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
     """
     train_file = read_coco(find_annotations(data, "train"))
     require_usable(train_file)
+    if config.train.boxes == "annotations" and (warning := require_boxes(train_file)):
+        _log.warning("%s", warning)
     val_file = read_coco(find_annotations(data, config.data.val_split))
     names = train_file.class_names
     val_labels = match_classes(val_file, names)
@@ -91,7 +97,15 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
     # SAM-cls keeps the masks of pictures as they are, and augments the crops it makes of them.
     whole = isinstance(start.model, SamclsConfig)
     transform = None if whole else train_transform(image_size=image_size, **config.train.augment.model_dump())
-    train_data = CocoDataset(train_file, data, image_folder=folder, split="train", transform=transform, seed=seed)
+    train_data = CocoDataset(
+        train_file,
+        data,
+        image_folder=folder,
+        split="train",
+        transform=transform,
+        seed=seed,
+        boxes=config.train.boxes,
+    )
     val_data = CocoDataset(val_file, data, image_folder=folder, split=config.data.val_split, labels=val_labels)
     model = build_model(start.model, num_classes=len(names))
     load_start(model, start, names)

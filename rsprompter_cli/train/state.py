@@ -16,6 +16,9 @@ from rsprompter_cli.io.atomic import atomic_path
 STATE_FILE = Path("state") / "resume.pt"
 _FORMAT_VERSION = 2
 
+_BEFORE = {"train.boxes": "'masks'", "train.augment.eight_bit": "True", "model.rpn.anchor_area": "'square'"}
+"""How runs were trained whose state was saved before these settings existed."""
+
 
 @dataclass(frozen=True)
 class Cursor:
@@ -101,7 +104,8 @@ def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]
     Raises:
         TrainingError: names what differs.
     """
-    saved, given = state.identity, identity
+    given = identity
+    saved = {key: value for key, value in _BEFORE.items() if key in given} | state.identity
     changed = sorted(key for key in saved.keys() | given.keys() if saved.get(key) != given.get(key))
     if changed:
         shown = "; ".join(f"{key} was {saved.get(key)}, is {given.get(key)}" for key in changed[:SHOWN])

@@ -63,6 +63,44 @@ def test_crowds_and_specks_are_no_targets(tmp_path: Path) -> None:
     assert [len(dataset[index][1].labels) for index in range(4)] == [1, 3, 3, 0]
 
 
+def _with_boxes(root: Path, boxes: list[list[float]]) -> CocoDataset:
+    """One picture of 64 x 48 whose objects are stated to have other boxes than their masks."""
+    make_set(root)
+    document = read_document(root)
+    first = [one for one in document["annotations"] if one["image_id"] == document["images"][0]["id"]]
+    assert len(first) >= len(boxes)
+    for one, box in zip(first, boxes, strict=False):
+        one["bbox"] = box
+    document["annotations"] = first[: len(boxes)]
+    return CocoDataset(read_coco(write_document(root, document)), root, boxes="annotations")
+
+
+def test_annotated_boxes_are_targets_where_asked_for(tmp_path: Path) -> None:
+    dataset = _with_boxes(tmp_path, [[1.25, 2.5, 10, 20.5], [-1, 40, 30, 9.5]])
+    # The second leaves the picture by a pixel to the left and by one and a half below: it is cut off there.
+    assert dataset[0][1].boxes.tolist() == [[1.25, 2.5, 11.25, 23], [0, 40, 29, 48]]
+    bounds = CocoDataset(dataset.coco, tmp_path)[0][1]
+    assert torch.equal(bounds.masks, dataset[0][1].masks)
+    assert not torch.equal(bounds.boxes, dataset[0][1].boxes)
+    dataset.transform = transform_with(image_size=128, flip=1.0)
+    assert dataset[0][1].boxes.tolist() == [[105.5, 5, 125.5, 46], [70, 80, 128, 96]]
+
+
+def test_an_object_stays_while_its_mask_has_a_pixel_and_its_box_an_area(tmp_path: Path) -> None:
+    dataset = _with_boxes(tmp_path, [[0, 0, 2, 2], [0, 0, 64, 48], [-1.5, 3, 1, 1]])
+    assert len(dataset[0][1].labels) == 2
+    dataset.transform = transform_with(image_size=16, scale=(4, 4))
+    kept = set()
+    for epoch in range(60):
+        dataset.set_epoch(epoch)
+        target = dataset[0][1]
+        assert len(target.boxes) == len(target.labels) == len(target.masks)
+        assert bool((target.boxes[:, 2:] > target.boxes[:, :2]).all())
+        assert bool(target.masks.flatten(1).any(dim=1).all())
+        kept.add(len(target.labels))
+    assert {0, 1} <= kept
+
+
 def test_a_models_classes_rule(tmp_path: Path) -> None:
     dataset = CocoDataset(read_coco(make_set(tmp_path)), tmp_path, labels={10: 5, 20: 2})
     assert dataset[0][1].labels.tolist() == [5, 2, 5]

@@ -47,6 +47,7 @@ def _transforms(draw: st.DrawFn) -> TrainTransform:
         saturation=draw(st.sampled_from([0, 0.3])),
         hue=draw(st.sampled_from([0, 0.1])),
         coarsen=draw(st.sampled_from([1, 3])),
+        eight_bit=draw(st.booleans()),
     )
 
 
@@ -58,7 +59,9 @@ def test_boxes_are_the_bounds_of_masks(
     image, patches = _blobs(np.random.default_rng(seed), height, width, count)
     moved_image, moved = transform(image, patches, np.random.default_rng(seed))
     rows, columns = moved_image.shape[1:]
-    assert moved_image.dtype == torch.uint8
+    assert moved_image.dtype == (torch.uint8 if transform.eight_bit else torch.float32)
+    assert moved_image.min() >= 0
+    assert moved_image.max() <= 255.01
     assert 1 <= rows <= transform.image_size
     assert 1 <= columns <= transform.image_size
     target = draw_target(moved, list(range(count)), rows, columns)
@@ -88,7 +91,8 @@ def _reference(
     moved = F.interpolate(both[1], size, mode="nearest-exact") if masks.numel() else masks.new_zeros(1, 0, *size)
     top, left = (int(rng.integers(max(side - transform.image_size, 0) + 1)) for side in size)
     window = (..., slice(top, top + transform.image_size), slice(left, left + transform.image_size))
-    return picture[window][0].round().clamp(0, 255).to(torch.uint8), moved[window][0].bool()
+    picture = picture[window][0]
+    return ((picture + 0.5).floor().to(torch.uint8) if transform.eight_bit else picture), moved[window][0].bool()
 
 
 @given(_transforms(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
@@ -100,8 +104,9 @@ def test_it_equals_the_steps_one_by_one(transform: TrainTransform, seed: int, he
     masks = draw_target(patches, [0, 1], height, width).masks
     picture, moved = geometry(image, patches, np.random.default_rng(seed))
     expected_picture, expected_masks = _reference(image, masks, geometry, np.random.default_rng(seed))
+    assert picture.dtype == expected_picture.dtype
     # The reference computes positions in float32, so a value may fall on the other side of a half.
-    assert (picture.int() - expected_picture.int()).abs().max() <= 1
+    assert (picture.float() - expected_picture.float()).abs().max() <= (1 if geometry.eight_bit else 0.05)
     rows, columns = picture.shape[1:]
     drawn = torch.stack([draw_target([patch], [0], rows, columns).masks.any(0) for patch in moved])
     differing = (drawn != expected_masks).any(0)
@@ -126,7 +131,7 @@ def test_a_picture_is_read_bit_for_bit_as_the_formula_says(
         axes.append(transforms._Axis(positions, length, bool(rng.integers(2))))
     (above, below, down), (left, right, across) = (axis.neighbours() for axis in axes)
     whole = torch.lerp(image[:, above].float(), image[:, below].float(), down[:, None])
-    expected = torch.lerp(whole[:, :, left], whole[:, :, right], across).round().clamp(0, 255).to(torch.uint8)
+    expected = torch.lerp(whole[:, :, left], whole[:, :, right], across)
     assert torch.equal(transforms._bilinear(image, *axes), expected)
 
 
@@ -209,6 +214,79 @@ def test_colours_change_and_masks_do_not(name: str) -> None:
         assert a is not None
         assert b is not None
         assert a.box == b.box
+
+
+@given(_transforms(), st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=200, deadline=None)
+def test_annotated_boxes_follow_every_step(transform: TrainTransform, seed: int, height: int, width: int) -> None:
+    numbers = np.random.default_rng(seed)
+    image, patches = _blobs(numbers, height, width, 2)
+    boxes = np.sort(numbers.uniform(-2, max(height, width) + 2, (4, 2, 2)), axis=1).reshape(4, 4)  # x0, y0, x1, y1
+    picture, _, moved = transform.with_boxes(image, patches, boxes, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    flip, vertical = rng.random() < transform.flip, rng.random() < transform.vertical_flip
+    turns = int(rng.integers(4)) * transform.rotate90
+    corners, rows, columns = boxes.reshape(4, 2, 2), height, width
+    for _ in range(turns):  # a quarter turn clockwise: (x, y) goes to (rows - y, x)
+        corners = np.stack([rows - corners[..., 1], corners[..., 0]], axis=-1)
+        rows, columns = columns, rows
+    if flip:
+        corners = corners * [-1, 1] + [columns, 0]
+    if vertical:
+        corners = corners * [1, -1] + [0, rows]
+    target = max(1, int(transform.image_size * rng.uniform(*transform.scale)))
+    new_rows, new_columns = (max(1, int(side * (target / max(rows, columns)) + 0.5)) for side in (rows, columns))
+    top, left = (int(rng.integers(max(side - transform.image_size, 0) + 1)) for side in (new_rows, new_columns))
+    corners = corners * [new_columns / columns, new_rows / rows] - [left, top]
+    expected = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    np.testing.assert_allclose(moved, np.clip(expected, 0, list(picture.shape[:0:-1]) * 2), atol=1e-9)
+    again, _ = transform(image, patches, np.random.default_rng(seed))
+    assert torch.equal(again, picture)
+
+
+def test_boxes_of_bounds_stay_around_the_masks_that_the_picture_shows() -> None:
+    image, patch = torch.zeros(3, 60, 80, dtype=torch.uint8), Patch(20, 30, np.ones((20, 30), dtype=bool))
+    transform = transform_with(image_size=64, flip=0.5, vertical_flip=0.5, rotate90=True, scale=(0.3, 2.0))
+    for seed in range(60):
+        _, (moved,), (box,) = transform.with_boxes(image, [patch], np.array([patch.box]), np.random.default_rng(seed))
+        if moved is not None:
+            # A mask is read at pixel centres: its bounds are those of the box, rounded.
+            assert np.abs(box - moved.box).max() <= 0.5 + 1e-6
+
+
+def _fixed_point(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Bilinear resizing of bytes in whole numbers: weights of 11 bits, sums of 22, halves rounded up."""
+    weighted = image.astype(np.int64)
+    for axis, new in ((1, rows), (2, columns)):
+        old = image.shape[axis]
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        first = np.minimum(at.astype(np.int64), max(old - 2, 0))
+        weight = np.round((at - first) * 2048).astype(np.int64)
+        shape = [-1 if place == axis else 1 for place in range(3)]
+        before, after = (np.take(weighted, np.minimum(first + k, old - 1), axis) for k in (0, 1))
+        weighted = before * (2048 - weight).reshape(shape) + after * weight.reshape(shape)
+    return (weighted + (1 << 21)) >> 22
+
+
+@pytest.mark.parametrize("size", [(40, 30), (75, 100), (333, 217)])
+def test_pictures_of_eight_bits_are_resized_as_in_whole_numbers(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (3, *size), dtype=np.uint8)
+    picture, _ = transform_with(image_size=128, eight_bit=True)(torch.from_numpy(image), [], np.random.default_rng(0))
+    difference = picture.numpy().astype(int) - _fixed_point(image, *picture.shape[1:])
+    assert np.abs(difference).max() <= 1
+    assert (difference != 0).mean() < 0.02
+
+
+def test_pictures_keep_their_fractions_unless_asked_for_eight_bits() -> None:
+    image = torch.from_numpy(np.random.default_rng(2).integers(0, 256, (3, 20, 30), dtype=np.uint8))
+    enlarged = {"image_size": 47, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1, "coarsen": 3}
+    for changes in ({"image_size": 47}, enlarged):
+        exact, _ = transform_with(**changes)(image, [], np.random.default_rng(4))
+        rounded, _ = transform_with(**changes, eight_bit=True)(image, [], np.random.default_rng(4))
+        assert (exact.dtype, rounded.dtype) == (torch.float32, torch.uint8)
+        assert (exact != exact.round()).float().mean() > 0.5
+        # Each step of colour rounds or cuts off once more, and a change of hue enlarges that.
+        assert (exact - rounded.float()).abs().max() <= (0.501 if changes is not enlarged else 10)
 
 
 def test_half_the_pictures_lose_detail_and_masks_stay() -> None:

@@ -16,6 +16,7 @@ NOTHING: dict[str, Any] = {
     "saturation": 0.0,
     "hue": 0.0,
     "coarsen": 1.0,
+    "eight_bit": False,
 }
 
 

@@ -67,6 +67,12 @@ def test_a_preset_has_the_numbers_of_the_original(name: str) -> None:
     assert getattr(model, "image_size", None) == (512 if lora else 1024)
     assert getattr(model, "encoder", "frozen") == ("lora" if lora else "frozen")
     assert getattr(model, "sam", None) == "base"
+    if rpn := getattr(model, "rpn", None):
+        assert rpn.anchor_area == "original"
+    samdet = name.startswith("samdet")
+    assert train.boxes == ("annotations" if samdet else "masks")
+    assert (train.augment.eight_bit, train.augment.flip) == (samdet, 0.5)
+    assert train.augment.scale == ((1.0, 1.0) if samdet else (0.1, 2.0))
 
 
 def test_every_data_set_has_its_classifier() -> None:

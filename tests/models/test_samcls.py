@@ -189,6 +189,7 @@ def test_what_is_augmented_is_the_finished_crop() -> None:
         "saturation": 0.0,
         "hue": 0.0,
         "coarsen": 1.0,
+        "eight_bit": False,
     }
     model.crop_transform = train_transform(image_size=64, flip=1.0, scale=(1, 1), **still)  # type: ignore[arg-type]
     torch.testing.assert_close(model._augmented(crop, 0), crop.round().flip(2))

@@ -18,6 +18,7 @@ from rsprompter_cli.models.load import load_model
 from rsprompter_cli.train import loop, start, validate
 from rsprompter_cli.train.setup import prepare
 from rsprompter_cli.train.start import class_keys
+from rsprompter_cli.train.state import Cursor, RunState, require_same_run
 from rsprompter_cli.train.track import Speed, read_log
 from tests.make.coco_sets import CLASSES, make_set, read_document, write_document
 from tests.make.tiny_models import TINY_VIT, tiny_config, tiny_meta, tiny_model, tiny_model_config
@@ -208,3 +209,77 @@ def test_speed_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] += 1
     speed.count(3)
     assert speed.images_per_second() == 3
+
+
+def _annotated(data: Path, **train: Any) -> Any:
+    config = tiny_config(train={"boxes": "annotations", **train})
+    return prepare(config, data, load_from=None, random_sam=True)
+
+
+def test_a_run_trains_on_the_boxes_that_its_configuration_names(data: Path) -> None:
+    document = read_document(data)
+    for one in document["annotations"]:
+        one["bbox"][0] += 0.5
+    write_document(data, document)
+    still = {"augment": {"flip": 0.0, "scale": [1.0, 1.0]}}
+    bounds = prepare(tiny_config(train=still), data, load_from=None, random_sam=True).train_data[0][1].boxes
+    boxes = _annotated(data, **still).train_data[0][1].boxes
+    assert bounds.shape == boxes.shape
+    assert bool((bounds == bounds.round()).all())
+    assert bool((boxes[:, 0] != boxes[:, 0].round()).any())
+
+
+def test_boxes_that_are_corners_are_refused_where_they_are_trained_on(data: Path) -> None:
+    document = read_document(data)
+    for one in document["annotations"]:
+        x, y, w, h = one["bbox"]
+        # Wide masks near the corner, so that no box leaves the picture.
+        one["segmentation"] = [[x + 9, y + 9, x + 9 + w, y + 9, x + 9 + w, y + 9 + h, x + 9, y + 9 + h]]
+        one["bbox"] = [x + 9, y + 9, x + 9 + w, y + 9 + h]
+    for image in document["images"]:
+        image["width"] *= 4
+        image["height"] *= 4
+    write_document(data, document)
+    with pytest.raises(InputError, match=r"fit their masks only as x1, y1, x2, y2") as caught:
+        _annotated(data)
+    assert "train.boxes=masks" in caught.value.hint
+
+
+def test_boxes_apart_from_their_masks_are_counted(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = read_document(data)
+    document["annotations"][0]["bbox"] = [0, 0, 3, 3]
+    write_document(data, document)
+    with caplog.at_level("WARNING"):
+        _annotated(data)
+    assert f"1 box of {len(document['annotations'])} disagrees with its mask" in caplog.text
+    caplog.clear()
+    document["annotations"][1]["bbox"] = [0, 0, 3, 3]
+    write_document(data, document)
+    with caplog.at_level("WARNING"):
+        _annotated(data)
+        assert f"2 boxes of {len(document['annotations'])} disagree with their masks" in caplog.text
+        caplog.clear()
+        prepare(tiny_config(), data, load_from=None, random_sam=True)
+    assert "disagree" not in caplog.text
+
+
+@pytest.mark.parametrize("bbox", [None, [1, 1, 0, 5], [1, 1, 5, -2], [500, 1, 5, 5]])
+def test_broken_boxes_are_refused_before_a_model_is_built(data: Path, bbox: list[int] | None) -> None:
+    document = read_document(data)
+    if bbox is None:
+        del document["annotations"][0]["bbox"]
+    else:
+        document["annotations"][0]["bbox"] = bbox
+    write_document(data, document)
+    with pytest.raises(InputError, match=r"annotation 1 .*bbox"):
+        _annotated(data)
+
+
+def test_a_state_from_before_the_settings_says_what_they_were(tmp_path: Path) -> None:
+    given = {"train.boxes": "'masks'", "train.augment.eight_bit": "True", "train.lr": "0.1"}
+    state = RunState(Cursor(), {"train.lr": "0.1"}, {}, [])
+    require_same_run(tmp_path, state, given)
+    with pytest.raises(TrainingError, match=r"train\.augment\.eight_bit was True, is False"):
+        require_same_run(tmp_path, state, given | {"train.augment.eight_bit": "False"})
+    with pytest.raises(TrainingError, match=r"model\.rpn\.anchor_area was 'square', is 'original'"):
+        require_same_run(tmp_path, state, given | {"model.rpn.anchor_area": "'original'"})
