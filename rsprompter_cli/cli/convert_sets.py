@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import CrowdsOption, ImageFolderOption, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import counted_progress, print_json
 
 if TYPE_CHECKING:
@@ -109,10 +109,8 @@ def coco2yolo_command(
         typer.Argument(metavar="DIR|FILE", help="A data folder with annotations/*{train,val,test}.json, or a file."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/, labels/ and data.yaml.")],
-    image_folder: Annotated[
-        str | None,
-        typer.Option("--image-folder", help="Where the pictures lie below the data folder; may contain {split}."),
-    ] = None,
+    image_folder: ImageFolderOption = None,
+    crowds_are_objects: CrowdsOption = False,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -128,7 +126,13 @@ def coco2yolo_command(
 
     with counted_progress("pictures") as on_progress:
         report = convert_to_yolo(
-            source, out, image_folder=image_folder, link=link, overwrite=overwrite, on_progress=on_progress
+            source,
+            out,
+            image_folder=image_folder,
+            crowds_are_objects=crowds_are_objects,
+            link=link,
+            overwrite=overwrite,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(asdict(report))
