@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rsprompter_cli.data.coco import CocoFile, crowd_problems, parse_coco, require_usable
 from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
-from rsprompter_cli.data.images import annotation_files, root_of
+from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.problems import Problem, Report
 from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
@@ -201,7 +201,8 @@ def _check_pictures(
                 read_sized_picture(path, image)
         except InputError as error:
             text = f"image {image.id} ({shorten(image.file_name)}): {error.message}"
-            problems.append(Problem("error", "picture", text, image_id=image.id))
+            kind = "picture" if unsafe_reason(image.file_name) is None else "file-name"
+            problems.append(Problem("error", kind, text, image_id=image.id))
         if on_picture:
             on_picture(done, len(coco.images))
     finder.announce()

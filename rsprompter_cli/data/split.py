@@ -58,11 +58,13 @@ def split_file(
     files = {side: Path(out) / "annotations" / f"instances_{side}.json" for side in ("train", "val")}
     for side, file in files.items():
         others = [other for other in sorted(file.parent.glob(f"*{side}.json")) if other != file]
-        if any(other.resolve() == path.resolve() for other in (file, *others)):
-            raise OutputError(f"{path}: its name is that of the {side} part", how_to_cut(path))
+        if file.resolve() == path.resolve():
+            raise OutputError(f"{path}: the {side} part would replace the file that is cut", how_to_cut(path))
         refuse_existing(file, overwrite=overwrite)
         if others:
-            raise OutputError(f"{others[0]} also ends in {side}.json", "choose another --out, or move that file away")
+            is_input = others[0].resolve() == path.resolve()
+            way_out = how_to_cut(path) if is_input else "choose another --out, or move that file away"
+            raise OutputError(f"{others[0]} also ends in {side}.json", way_out)
     _place_pictures(document["images"], path, Path(out))
     if crowds_are_objects:
         document["annotations"] = [{**raw, "iscrowd": 0} for raw in document["annotations"]]
