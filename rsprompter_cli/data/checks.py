@@ -200,7 +200,7 @@ def _check_pictures(
             if read_pictures:
                 read_sized_picture(path, image)
         except InputError as error:
-            text = f"image {image.id} ({shorten(image.file_name)}): {error.message}"
+            text = f"image {image.id} ({shorten(image.file_name)}): {error}"
             kind = "picture" if unsafe_reason(image.file_name) is None else "file-name"
             problems.append(Problem("error", kind, text, image_id=image.id))
         if on_picture:

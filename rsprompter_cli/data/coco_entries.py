@@ -138,7 +138,6 @@ class EntryReader:
             text = f"{have} {REPAIRS[kind]}; the first is {first.message}"
             self.problems.append(Problem("warning", kind, text, first.annotation_id, first.image_id))
         self._repaired.clear()
-        self._finder.announce()
         return self.problems
 
     def _note(self, kinds: list[str], entry: Problem, noun: str) -> None:
@@ -183,7 +182,8 @@ class EntryReader:
         for name in names:
             reason = refused_reason(name)
             if reason:
-                raise EntryError("file-name", f"has a file_name that {reason}: {shorten(name)!r}")
+                text = f"has a file_name that {reason}: {shorten(name)!r}; name it from its image folder on"
+                raise EntryError("file-name", text)
         if raw.get("height") in (None, "") or raw.get("width") in (None, ""):
             height, width = self._size_of_picture(names)
             note("image-size-missing")

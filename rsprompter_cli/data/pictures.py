@@ -153,7 +153,7 @@ class PictureFinder:
         ((real, path),) = paths.items()
         require_inside(self.root, path, real)
         by_path = max(lengths) > 1 or len(parts) == 1
-        self._count("by the end of their paths" if by_path else "by their base names", name, path)
+        self._count("by the end of the path" if by_path else "by the base name", name, path)
         return path
 
     def _count(self, how: str, name: str, path: Path) -> None:
@@ -170,8 +170,7 @@ class PictureFinder:
 
     def _claim(self, found: Path, name: str, *, exact: bool) -> None:
         """Refuse that two entries of different names share a picture, of which one was found by its end only."""
-        real = found.resolve()
-        other, other_exact = self._owners.setdefault(real, (name, exact))
+        other, other_exact = self._owners.setdefault(found, (name, exact))
         if other != name and not (exact and other_exact):
             raise InputError(
                 f"pictures {shorten(other)!r} and {shorten(name)!r} would both be {found}",

@@ -48,7 +48,8 @@ def to_whole(raw: Mapping[str, Any], key: str, note: Note) -> int:
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         note("text-number")
         return int(value.strip().partition(".")[0])
-    raise EntryError("not-an-integer", f"has {key} {value!r}, not a whole number" if key in raw else f"has no {key}")
+    told = f"has {key} {value!r}, not a whole number" if key in raw else f"has no {key}"
+    raise EntryError("not-an-integer", f"{told}; number the entries from 1" if key == "id" else told)
 
 
 def whole_or_none(raw: object, key: str) -> int | None:

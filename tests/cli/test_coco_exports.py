@@ -249,7 +249,7 @@ def test_names_of_pictures_are_told_and_never_lead_out(tmp_path: Path, capsys: C
     assert run(["data", "check", str(tmp_path / "set")]) == 0
     captured = capsys.readouterr()
     assert "0 errors, 0 warnings" in captured.out
-    assert "4 pictures were found by the end of their paths" in captured.err
+    assert "4 pictures were found by the end of the path" in captured.err
     out = tmp_path / "yolo"
     assert run(["convert", "coco2yolo", str(tmp_path / "set"), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.glob("images/train/*")) == [f"train_{index}.png" for index in range(4)]
@@ -266,6 +266,7 @@ def test_image_folder_is_the_way_out_of_two_matches(tmp_path: Path, capsys: Capt
     assert run(["data", "check", str(tmp_path / "set")]) == 3
     out = capsys.readouterr().out
     assert "could be any of 2 files" in out
+    assert "--image-folder" in out
     assert run(["data", "check", str(tmp_path / "set"), "--image-folder", "copies"]) == 0
 
 

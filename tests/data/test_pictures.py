@@ -201,5 +201,5 @@ def test_it_is_told_how_pictures_were_found(tmp_path: Path, caplog: pytest.LogCa
         finder.announce()
         finder.announce()
     assert [record.getMessage() for record in caplog.records] == [
-        f"2 pictures were found by the end of their paths: '/x/images/0.png' is {tmp_path / 'images' / '0.png'}"
+        f"2 pictures were found by the end of the path: '/x/images/0.png' is {tmp_path / 'images' / '0.png'}"
     ]
