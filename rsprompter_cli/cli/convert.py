@@ -14,7 +14,7 @@ from rsprompter_cli.cli.convert_sets import (
     mask2coco_command,
     yolo2coco_command,
 )
-from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
+from rsprompter_cli.cli.options import BandsOption, CrowdsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
@@ -191,6 +191,7 @@ def coco2vector_command(
     pixel_coords: Annotated[
         bool, typer.Option("--pixel-coords", help="Write pixels of each image; needs no georeference.")
     ] = False,
+    crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -209,6 +210,7 @@ def coco2vector_command(
             images=images,
             score=score,
             pixel_coords=pixel_coords,
+            crowds_are_objects=crowds_are_objects,
             overwrite=overwrite,
             on_progress=display.bar("instances"),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import CrowdsOption, ImageFolderOption, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import plural
@@ -111,10 +111,8 @@ def coco2yolo_command(
         typer.Argument(metavar="DIR|FILE", help="A data folder with annotations/*{train,val,test}.json, or a file."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/, labels/ and data.yaml.")],
-    image_folder: Annotated[
-        str | None,
-        typer.Option("--image-folder", help="Where the pictures lie below the data folder; may contain {split}."),
-    ] = None,
+    image_folder: ImageFolderOption = None,
+    crowds_are_objects: CrowdsOption = False,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -131,7 +129,13 @@ def coco2yolo_command(
     with show_progress("reading the annotations") as display:
         on_progress = display.bar("pictures")
         report = convert_to_yolo(
-            source, out, image_folder=image_folder, link=link, overwrite=overwrite, on_progress=on_progress
+            source,
+            out,
+            image_folder=image_folder,
+            crowds_are_objects=crowds_are_objects,
+            link=link,
+            overwrite=overwrite,
+            on_progress=on_progress,
         )
     if as_json:
         print_json(asdict(report))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import CrowdsOption, ImageFolderOption, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import plural
@@ -16,11 +16,11 @@ app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_hel
 
 SourceArgument = Annotated[
     Path,
-    typer.Argument(metavar="DIR|FILE", help="A data folder with annotations/*{train,val,test}.json, or one COCO file."),
-]
-ImageFolderOption = Annotated[
-    str | None,
-    typer.Option("--image-folder", help="Where the pictures lie below the data folder; may contain {split}."),
+    typer.Argument(
+        metavar="DIR|FILE",
+        help="A data folder with annotations/*{train,val,test}.json or another layout of docs/coco-sets.md, or one "
+        "COCO file.",
+    ),
 ]
 SplitOption = Annotated[str, typer.Option("--split", help="Which split of a data folder.")]
 
@@ -32,6 +32,7 @@ def check_command(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Also decode every picture and compare its size.")
     ] = True,
+    crowds_are_objects: CrowdsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name every fault of a COCO set, by annotation or image id.
@@ -43,13 +44,20 @@ def check_command(
     with show_progress("reading the annotations") as display:
         from rsprompter_cli.data.checks import check_set
 
-        on_picture = display.bar("pictures")
-        reports = check_set(source, image_folder=image_folder, read_pictures=pictures, on_picture=on_picture)
+        reports = check_set(
+            source,
+            image_folder=image_folder,
+            read_pictures=pictures,
+            crowds_are_objects=crowds_are_objects,
+            on_picture=display.bar("pictures"),
+        )
     if as_json:
         print_json([report.as_json() for report in reports])
     for report in () if as_json else reports:
-        found = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
-        typer.echo(f"{report.file}: {plural(report.images, 'image')}, {plural(report.objects, 'object')}, {found}")
+        counts = [plural(report.images, "image"), plural(report.objects, "object")]
+        counts += [plural(report.crowds, "crowd")] if report.crowds else []
+        counts += [plural(len(report.errors), "error"), plural(len(report.warnings), "warning")]
+        typer.echo(f"{report.file}: {', '.join(counts)}")
         typer.echo("".join(f"  {line}\n" for line in report.lines()), nl=False)
     if any(report.errors for report in reports):
         raise typer.Exit(InputError.exit_code)
@@ -62,6 +70,7 @@ def show_command(
     split: SplitOption = "train",
     count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 8,
     image_folder: ImageFolderOption = None,
+    crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -73,7 +82,7 @@ def show_command(
 
         file, root = locate(source, split)
         written = show_images(
-            read_coco(file),
+            read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder),
             root,
             out,
             count=count,
@@ -85,13 +94,23 @@ def show_command(
 
 
 @app.command("stats")
-def stats_command(source: SourceArgument, as_json: JsonOption = False) -> None:
+def stats_command(
+    source: SourceArgument,
+    image_folder: ImageFolderOption = None,
+    crowds_are_objects: CrowdsOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Count images and objects by class and size."""
-    from rsprompter_cli.data.coco import read_coco
+    from rsprompter_cli.data.coco import read_coco, warn_of_crowds
     from rsprompter_cli.data.images import annotation_files
     from rsprompter_cli.data.stats import coco_stats
 
-    counts = [coco_stats(read_coco(file)) for file in annotation_files(source)]
+    root = source if source.is_dir() else None
+    counts = []
+    for file in annotation_files(source):
+        coco = read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder)
+        warn_of_crowds(coco)
+        counts.append(coco_stats(coco))
     if as_json:
         print_json(counts)
         return
@@ -113,27 +132,36 @@ def stats_command(source: SourceArgument, as_json: JsonOption = False) -> None:
 
 @app.command("split")
 def split_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO file.")],
+    file: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A COCO file, or a data folder with only one.")],
     val: Annotated[
         float, typer.Option("--val", min=0.001, max=0.999, help="Share of the images to validate on.")
     ] = 0.2,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Data folder to write annotations/ in; default: the file's own.")
+        Path | None, typer.Option("--out", help="Data folder to write annotations/ in; default: that of the file.")
     ] = None,
     group_by: Annotated[
         str | None,
         typer.Option("--group-by", help="Key of the image entries; images that share its value stay together."),
     ] = None,
+    crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Cut a COCO file into train and val by image, each class on both sides where it can be."""
     from rsprompter_cli.data.images import root_of
-    from rsprompter_cli.data.split import split_file
+    from rsprompter_cli.data.split import one_file, split_file
 
-    folder = root_of(file) if out is None else out
-    written = split_file(file, folder, val=val, seed=seed, group_by=group_by, overwrite=overwrite)
+    file = one_file(file)
+    written = split_file(
+        file,
+        root_of(file) if out is None else out,
+        val=val,
+        seed=seed,
+        group_by=group_by,
+        crowds_are_objects=crowds_are_objects,
+        overwrite=overwrite,
+    )
     _print_paths(list(written.values()), as_json=as_json)
 
 

@@ -10,11 +10,13 @@ import typer
 from rsprompter_cli.cli.options import (
     Device,
     DeviceOption,
+    ImageFolderOption,
     JsonOption,
     OverwriteOption,
     Precision,
     PrecisionOption,
     ThreadsOption,
+    TrainedCrowdsOption,
 )
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.processes import (
@@ -35,6 +37,8 @@ def eval_command(
     checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best, or bundled.")],
     data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
     split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
+    image_folder: ImageFolderOption = None,
+    crowds_are_objects: TrainedCrowdsOption = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
     oracle: Annotated[
         bool,
@@ -105,6 +109,8 @@ def eval_command(
             device=device_kind(device, gpus=gpus, procs=procs),
             precision=precision.value,
             oracle=oracle,
+            image_folder=image_folder,
+            crowds_are_objects=crowds_are_objects,
             on_progress=display.bar("pictures"),
         )
     if evaluation is None:

@@ -37,6 +37,26 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+CrowdsOption = Annotated[
+    bool,
+    typer.Option(
+        "--crowds-are-objects",
+        help="Annotations with iscrowd 1 are single objects, as CVAT writes masks drawn with its brush.",
+    ),
+]
+TrainedCrowdsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--crowds-are-objects/--no-crowds-are-objects",
+        help="Whether annotations with iscrowd 1 are single objects, as CVAT writes masks drawn with its brush; "
+        "default: as data.crowds_are_objects of the configuration says.",
+        show_default=False,
+    ),
+]
+ImageFolderOption = Annotated[
+    str | None,
+    typer.Option("--image-folder", help="Where the pictures lie below the data folder; may contain {split}."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; may be repeated."),

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
+from rsprompter_cli.cli.options import (
+    Device,
+    DeviceOption,
+    ImageFolderOption,
+    JsonOption,
+    OverwriteOption,
+    SetOption,
+    ThreadsOption,
+    TrainedCrowdsOption,
+)
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.processes import (
     GpusOption,
@@ -46,6 +55,8 @@ def train_command(
         Path | None,
         typer.Option("--data", help="COCO set: annotations/*{train,val}.json and pictures; default: the preset's."),
     ] = None,
+    image_folder: ImageFolderOption = None,
+    crowds_are_objects: TrainedCrowdsOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/PRESET.")] = None,
     overrides: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
@@ -120,7 +131,8 @@ def train_command(
     _refuse_misplaced(
         load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
     )
-    config = load_config(source, [*(overrides or ()), *_shorthands(sam, backbone_weights, wandb, epochs)])
+    shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
+    config = load_config(source, [*(overrides or ()), *shorthands])
     if deepspeed and not config.train.zero_stage:
         config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
     place = find_place()
@@ -203,11 +215,24 @@ def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, 
             )
 
 
-def _shorthands(sam: str | None, backbone_weights: str | None, wandb: str | None, epochs: int | None) -> list[str]:
-    texts = {"model.sam": sam, "model.backbone_weights": backbone_weights, "train.wandb": wandb}
+def _shorthands(
+    sam: str | None,
+    backbone_weights: str | None,
+    wandb: str | None,
+    epochs: int | None,
+    image_folder: str | None,
+    crowds_are_objects: bool | None,
+) -> list[str]:
+    texts = {
+        "model.sam": sam,
+        "model.backbone_weights": backbone_weights,
+        "train.wandb": wandb,
+        "data.image_folder": image_folder,
+    }
     # A JSON string is a TOML string: no character of a path is mistaken for syntax.
     named = [f"{key}={json.dumps(text, ensure_ascii=False)}" for key, text in texts.items() if text is not None]
-    return named + ([] if epochs is None else [f"train.epochs={epochs}"])
+    numbers = {"train.epochs": epochs, "data.crowds_are_objects": crowds_are_objects}
+    return named + [f"{key}={json.dumps(value)}" for key, value in numbers.items() if value is not None]
 
 
 def _print_parameters(model: nn.Module) -> None:

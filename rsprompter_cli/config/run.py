@@ -19,6 +19,9 @@ class DataConfig(Frozen):
         None, description="image folder below the root, may contain {split}; None: images, imgs, imgs/{split}/image"
     )
     val_split: str = "val"
+    crowds_are_objects: bool = Field(
+        False, description="annotations with iscrowd 1 are objects like the others, as some labelling tools write them"
+    )
 
 
 class AugmentConfig(Frozen):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage, parse_coco, require_usable
-from rsprompter_cli.data.images import annotation_files, find_image, image_folders, root_of, split_of
+from rsprompter_cli.data.coco import CocoFile, crowd_problems, parse_coco, require_usable
+from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
+from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
+from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.problems import Problem, Report
 from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
 from rsprompter_cli.errors import InputError, shorten
@@ -29,16 +32,26 @@ def check_set(
     *,
     image_folder: str | None = None,
     read_pictures: bool = True,
+    crowds_are_objects: bool = False,
     on_picture: Progress | None = None,
 ) -> list[Report]:
     """Check a data folder (each split that it has, and the splits against each other) or one COCO file.
+
+    Args: as of `check_coco`.
 
     Raises:
         InputError: no annotation file, or one that cannot be read as COCO at all.
     """
     root = Path(source) if os.path.isdir(source) else None
     reports = [
-        check_coco(file, root=root, image_folder=image_folder, read_pictures=read_pictures, on_picture=on_picture)
+        check_coco(
+            file,
+            root=root,
+            image_folder=image_folder,
+            read_pictures=read_pictures,
+            crowds_are_objects=crowds_are_objects,
+            on_picture=on_picture,
+        )
         for file in annotation_files(source)
     ]
     for other in range(1, len(reports)):
@@ -52,6 +65,7 @@ def check_coco(
     root: str | Path | None = None,
     image_folder: str | None = None,
     read_pictures: bool = True,
+    crowds_are_objects: bool = False,
     on_picture: Progress | None = None,
 ) -> Report:
     """Check one COCO file and its pictures.
@@ -61,26 +75,29 @@ def check_coco(
         root: the data folder; None: the one that the file lies in.
         image_folder: the preset's image folder, may contain {split}.
         read_pictures: also decode each picture, which finds damaged ones and wrong sizes.
+        crowds_are_objects: annotations with iscrowd 1 are objects like the others.
         on_picture: progress.
 
     Raises:
         InputError: the file cannot be read as COCO at all.
     """
-    coco, problems = parse_coco(path)
+    folder = root_of(path) if root is None else Path(root)
+    coco, problems = parse_coco(path, crowds_are_objects=crowds_are_objects, root=folder, image_folder=image_folder)
+    problems += crowd_problems(coco)
     problems += _check_objects(coco)
     problems += _check_copies(coco)
     problems += _check_categories(coco)
     problems += _check_usable(coco)
-    folder = root_of(path) if root is None else Path(root)
-    problems += _check_pictures(
-        coco, folder, image_folders(split_of(path), image_folder), read_pictures=read_pictures, on_picture=on_picture
-    )
+    finder = PictureFinder(folder, path, image_folder=image_folder)
+    problems += _check_pictures(coco, finder, read_pictures=read_pictures, on_picture=on_picture)
+    crowds = sum(annotation.iscrowd for annotation in coco.annotations)
     return Report(
         file=str(path),
         problems=tuple(problems),
         images=len(coco.images),
-        objects=len(coco.annotations),
+        objects=len(coco.annotations) - crowds,
         classes=coco.class_names,
+        crowds=crowds,
     )
 
 
@@ -204,7 +221,7 @@ def _check_usable(coco: CocoFile) -> list[Problem]:
 
 
 def _check_pictures(
-    coco: CocoFile, root: Path, folders: tuple[str, ...], *, read_pictures: bool, on_picture: Progress | None
+    coco: CocoFile, finder: PictureFinder, *, read_pictures: bool, on_picture: Progress | None
 ) -> list[Problem]:
     """Pictures that are missing, doubled, outside the root, damaged or of another size."""
     from rsprompter_cli.data.dataset import read_sized_picture
@@ -214,14 +231,16 @@ def _check_pictures(
     for done, image in enumerate(coco.images, start=1):
         entries[image.file_name].append(image.id)
         try:
-            path = find_image(root, image.file_name, folders)
+            path = finder.find(image.names)
             if read_pictures:
                 read_sized_picture(path, image)
         except InputError as error:
-            text = f"image {image.id} ({shorten(image.file_name)}): {error.message}"
-            problems.append(Problem("error", "picture", text, image_id=image.id))
+            text = f"image {image.id} ({shorten(image.file_name)}): {error}"
+            kind = "picture" if unsafe_reason(image.file_name) is None else "file-name"
+            problems.append(Problem("error", kind, text, image_id=image.id))
         if on_picture:
             on_picture(done, len(coco.images))
+    finder.announce()
     for file_name, ids in entries.items():
         if len(ids) > 1:
             text = f"images {', '.join(map(str, ids))} are all the picture {file_name}"
@@ -236,7 +255,7 @@ def _with_foreign_classes(first: Report, other: Report) -> Report:
         Problem("error", "class-foreign", f"class {name!r} is not in {first.file}, so no model will know it")
         for name in strangers
     ]
-    return Report(other.file, other.problems + tuple(problems), other.images, other.objects, other.classes)
+    return replace(other, problems=other.problems + tuple(problems))
 
 
 def _iou(a: Box, b: Box) -> float:

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
 
-from rsprompter_cli.data.images import unsafe_reason
-from rsprompter_cli.data.problems import EntryError, Problem
+from rsprompter_cli.data.categories import grouping_ids, owned_ids
+from rsprompter_cli.data.coco_document import read_document
+from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoCategory, CocoImage, EntryReader
+from rsprompter_cli.data.pictures import PictureFinder
+from rsprompter_cli.data.problems import Problem
 from rsprompter_cli.data.rle import (
-    MAX_PIXELS,
-    Segmentation,
-    allowed_overshoot,
-    overshoot,
-    parse_segmentation,
     to_rle,
 )
-from rsprompter_cli.errors import InputError, plural, shorten
+from rsprompter_cli.errors import InputError, plural
 
-
-@dataclass(frozen=True, slots=True)
-class CocoImage:
-    """One entry of `images`; sizes in pixels, `extra` holds the keys that are not ours."""
-
-    id: int
-    file_name: str
-    height: int
-    width: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class CocoAnnotation:
-    """One object.
-
-    id: as in the file; may be 0, so metrics must number anew.
-    bbox: x, y, width, height in pixels, as in the file.
-    area: pixels, from the file, or of the mask where the file says none.
-    iscrowd: a group that is no training target and that evaluation ignores.
-    """
-
-    id: int
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, float, float]
-    area: float
-    iscrowd: bool
-    segmentation: Segmentation
-
-
-@dataclass(frozen=True, slots=True)
-class CocoCategory:
-    """One class."""
-
-    id: int
-    name: str
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,75 +53,106 @@ class CocoFile:
         return {image_id: tuple(group) for image_id, group in groups.items()}
 
 
-def read_coco(path: str | Path) -> CocoFile:
-    """Read a COCO instance file, refusing one with any fault.
+def read_coco(
+    path: str | Path,
+    *,
+    crowds_are_objects: bool = False,
+    known_classes: Collection[str] = (),
+    root: str | Path | None = None,
+    image_folder: str | None = None,
+) -> CocoFile:
+    """Read a COCO instance file, refusing one with any fault; what was read in a tolerant way is logged.
+
+    Args:
+        path: the annotation file.
+        crowds_are_objects: annotations with iscrowd 1 are objects like the others.
+        known_classes: of a model; a category of such a name is never taken for the name of a group.
+        root, image_folder: where the pictures lie, see `PictureFinder`; only looked for to learn sizes that the
+            file does not state.
 
     Raises:
         InputError: unreadable, not JSON, not COCO, or faulty; the message has the first fault
             and the number of the others.
     """
-    coco, problems = parse_coco(path)
+    coco, problems = parse_coco(
+        path, crowds_are_objects=crowds_are_objects, known_classes=known_classes, root=root, image_folder=image_folder
+    )
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise InputError(f"{path}: {errors[0].message}{more}", f"rsp data check {path} lists every problem")
+    for problem in problems:
+        logger.warning("%s: %s", path, problem.message)
     return coco
 
 
-def parse_coco(path: str | Path) -> tuple[CocoFile, list[Problem]]:
-    """The sound part of a COCO file, and a problem for each entry that was left out.
+def parse_coco(
+    path: str | Path,
+    *,
+    crowds_are_objects: bool = False,
+    known_classes: Collection[str] = (),
+    root: str | Path | None = None,
+    image_folder: str | None = None,
+) -> tuple[CocoFile, list[Problem]]:
+    """The sound part of a COCO file, an error for each entry that was left out and a warning for each tolerance.
+
+    Args: as of `read_coco`.
 
     Raises:
         InputError: unreadable, not JSON, or without the lists that make a COCO file.
     """
     document = read_document(path)
-    problems: list[Problem] = []
-    categories = _unique(document["categories"], _parse_category, "category", problems)
+    groups = grouping_ids(document, Path(path), known_classes)
+    reader = EntryReader(PictureFinder(root, path, image_folder=image_folder), crowds_are_objects=crowds_are_objects)
+    categories = reader.categories(document["categories"], groups)
+    used = owned_ids(document)
     names: dict[str, int] = {}
     for category in categories.values():
-        if names.setdefault(category.name, category.id) != category.id:
-            text = f"categories {names[category.name]} and {category.id} are both named {category.name!r}"
-            problems.append(Problem("error", "category-name-twice", text))
-    images = _unique(document["images"], _parse_image, "image", problems)
-    if not document["images"]:
-        problems.append(Problem("error", "no-images", "the list of images is empty"))
-    annotations = _parse_annotations(document, images, categories, problems)
+        first = names.setdefault(category.name, category.id)
+        if first != category.id:
+            text = f"categories {first} and {category.id} are both named {category.name!r}; rename one of them"
+            unused = [one for one in (first, category.id) if one not in used]
+            if unused:
+                text = f"{text}, or remove category {unused[0]}, which has no annotation"
+            reader.problems.append(Problem("error", "category-name-twice", text))
+    images = reader.images(document["images"])
+    annotations = reader.annotations(document, images, categories)
     coco = CocoFile(
         path=Path(path),
         images=tuple(images.values()),
         annotations=annotations,
         categories=tuple(sorted(categories.values(), key=lambda category: category.id)),
     )
-    return coco, problems
+    return coco, reader.finish()
 
 
-_COCO_WAY_OUT = "give a COCO file or its data folder; rsp convert makes them"
+def crowd_problems(coco: CocoFile) -> list[Problem]:
+    """Warnings for annotations that are crowds and for classes that have nothing else."""
+    crowds = Counter(annotation.category_id for annotation in coco.annotations if annotation.iscrowd)
+    if not crowds:
+        return []
+    objects = Counter(annotation.category_id for annotation in coco.annotations if not annotation.iscrowd)
+    count, total = sum(crowds.values()), len(coco.annotations)
+    noun, verb = ("annotation", "is") if total == 1 else ("annotations", "are" if count > 1 else "is")
+    what = "a crowd (iscrowd 1) and no training target" if count == 1 else "crowds (iscrowd 1) and no training targets"
+    text = (
+        f"{count} of {total} {noun} {verb} {what}; if they are single objects, as CVAT writes masks drawn with its "
+        "brush, pass --crowds-are-objects"
+    )
+    problems = [Problem("warning", "crowds", text)]
+    for category in coco.categories:
+        if crowds[category.id] and not objects[category.id]:
+            number = crowds[category.id]
+            many = f"{number} crowd" if number == 1 else f"{number} crowds"
+            told = f"category {category.id} ({category.name!r}) has {many} and no object"
+            problems.append(Problem("warning", "category-only-crowds", told))
+    return problems
 
 
-def read_document(path: str | Path) -> dict[str, Any]:
-    """The JSON of a COCO file with its three lists present, their entries not yet looked at.
-
-    Raises:
-        InputError: unreadable, empty, not JSON, or a list is missing.
-    """
-    if os.path.isdir(path):
-        raise InputError(f"{path}: cannot be read: a folder", "name one of the .json files in its annotations/")
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", _COCO_WAY_OUT) from error
-    if not content.strip():
-        raise InputError(f"{path}: the file is empty", "a COCO file is a JSON object with images and annotations")
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}", "a COCO file is a JSON object") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path}: holds a JSON {type(document).__name__}, not a COCO object")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise InputError(f"{path}: has no list {key!r}", "is it a COCO instance file?")
-    return document
+def warn_of_crowds(coco: CocoFile) -> None:
+    """Log what `crowd_problems` finds."""
+    for problem in crowd_problems(coco):
+        logger.warning("%s: %s", coco.path, problem.message)
 
 
 def require_usable(coco: CocoFile) -> None:
@@ -179,13 +170,12 @@ def require_usable(coco: CocoFile) -> None:
             if coco_mask.area(rle.as_dict()) > 0:
                 return
     crowds = sum(annotation.iscrowd for annotation in coco.annotations)
-    found = (
-        f"{plural(len(coco.images), 'image')}, {plural(len(coco.annotations), 'annotation')}, {crowds} of them crowds"
-    )
-    raise InputError(
-        f"{coco.path}: no usable object to train on ({found})",
-        f"rsp data check {coco.path} says what is wrong with each",
-    )
+    way_out = f"rsp data check {coco.path} says what is wrong with each"
+    if crowds:
+        way_out = f"pass --crowds-are-objects if the crowds are single objects; {way_out}"
+    images, annotations = plural(len(coco.images), "image"), plural(len(coco.annotations), "annotation")
+    found = f"{images}, {annotations}, {crowds} of them crowds"
+    raise InputError(f"{coco.path}: no usable object to train on ({found})", way_out)
 
 
 def labels_for(coco: CocoFile, class_names: tuple[str, ...] | list[str]) -> dict[int, int]:
@@ -203,157 +193,3 @@ def labels_for(coco: CocoFile, class_names: tuple[str, ...] | list[str]) -> dict
             f"it knows {list(class_names)}; rename the categories of the file",
         )
     return {category.id: known[category.name] for category in coco.categories if category.name in known}
-
-
-_Entry = TypeVar("_Entry", CocoImage, CocoCategory)
-
-
-def _unique(
-    entries: list[Any], parse: Callable[[Mapping[str, Any]], _Entry], noun: str, problems: list[Problem]
-) -> dict[int, _Entry]:
-    """Entries by id in file order; each faulty or repeated one becomes a problem."""
-    parsed: dict[int, _Entry] = {}
-    for place, raw in enumerate(entries):
-        shown = raw.get("id") if isinstance(raw, dict) else None
-        name = f"{noun} {shown!r}" if shown is not None else f"{noun} at place {place}"
-        try:
-            entry = parse(_object(raw))
-            if entry.id in parsed:
-                raise EntryError(f"{noun}-id-twice", "has an id that is used twice")
-        except EntryError as fault:
-            image_id = shown if noun == "image" and type(shown) is int else None
-            problems.append(Problem("error", fault.kind, f"{name} {fault.text}", image_id=image_id))
-        else:
-            parsed[entry.id] = entry
-    return parsed
-
-
-def _parse_category(raw: Mapping[str, Any]) -> CocoCategory:
-    name = raw.get("name")
-    if not isinstance(name, str) or not name.strip():
-        raise EntryError("category-name", "has no name")
-    return CocoCategory(id=_integer(raw, "id"), name=name.strip())
-
-
-def _parse_image(raw: Mapping[str, Any]) -> CocoImage:
-    file_name = raw.get("file_name")
-    if not isinstance(file_name, str):
-        raise EntryError("file-name", "has no file_name")
-    reason = unsafe_reason(file_name)
-    if reason:
-        raise EntryError("file-name", f"has a file_name that {reason}: {shorten(file_name)!r}")
-    height, width = _integer(raw, "height"), _integer(raw, "width")
-    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-        raise EntryError("image-size", f"({file_name}) has the impossible size {width} x {height}")
-    extra = {key: value for key, value in raw.items() if key not in ("id", "file_name", "height", "width")}
-    return CocoImage(_integer(raw, "id"), file_name, height, width, extra)
-
-
-def _parse_annotations(
-    document: Mapping[str, Any],
-    images: Mapping[int, CocoImage],
-    categories: Mapping[int, CocoCategory],
-    problems: list[Problem],
-) -> tuple[CocoAnnotation, ...]:
-    # An object on a faulty image is left out without a word: the image has its own.
-    faulty_images = {raw.get("id") for raw in document["images"] if _has_plain_id(raw)} - images.keys()
-    parsed: dict[int, CocoAnnotation] = {}
-    for place, raw in enumerate(document["annotations"]):
-        shown = raw.get("id") if isinstance(raw, dict) else None
-        if isinstance(raw, dict) and _has_plain_id({"id": raw.get("image_id")}) and raw["image_id"] in faulty_images:
-            continue
-        try:
-            annotation = _parse_annotation(_object(raw), images, categories)
-            if annotation.id in parsed:
-                raise EntryError("annotation-id-twice", "has an id that is used twice")
-        except EntryError as fault:
-            problems.append(_annotation_problem("error", fault, shown, place, raw, images))
-        else:
-            parsed[annotation.id] = annotation
-    return tuple(parsed.values())
-
-
-def _parse_annotation(
-    raw: Mapping[str, Any], images: Mapping[int, CocoImage], categories: Mapping[int, CocoCategory]
-) -> CocoAnnotation:
-    annotation_id, image_id, category_id = (_integer(raw, key) for key in ("id", "image_id", "category_id"))
-    if image_id not in images:
-        raise EntryError("image-unknown", f"refers to image {image_id}, which is not in the file")
-    if category_id not in categories:
-        raise EntryError("category-unknown", f"refers to category {category_id}, which is not in the file")
-    image = images[image_id]
-    if raw.get("iscrowd", 0) not in (0, 1):
-        raise EntryError("iscrowd", f"has iscrowd {raw.get('iscrowd')!r}, neither 0 nor 1")
-    bbox = _parse_bbox(raw.get("bbox"), image)
-    segmentation = parse_segmentation(raw.get("segmentation"), image.height, image.width)
-    return CocoAnnotation(
-        id=annotation_id,
-        image_id=image_id,
-        category_id=category_id,
-        bbox=bbox,
-        area=_parse_area(raw.get("area"), segmentation, image),
-        iscrowd=bool(raw.get("iscrowd", 0)),
-        segmentation=segmentation,
-    )
-
-
-def _parse_bbox(value: object, image: CocoImage) -> tuple[float, float, float, float]:
-    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(number) for number in value):
-        raise EntryError("bbox", "has no bbox of four finite numbers x, y, width, height")
-    x, y, w, h = (float(number) for number in value)
-    if w <= 0 or h <= 0:
-        raise EntryError("bbox-empty", f"has a bbox of width {w:g} and height {h:g}")
-    excess = overshoot((x, y, x + w, y + h), image.height, image.width)
-    if excess > allowed_overshoot(image.height, image.width):
-        text = f"has a bbox that leaves the {image.width} x {image.height} image by {excess:.6g} pixels: {value}"
-        raise EntryError("bbox-outside", text + " (x, y, width, height?)")
-    return x, y, w, h
-
-
-def _parse_area(value: object, segmentation: Segmentation, image: CocoImage) -> float:
-    if value is None:
-        from pycocotools import mask as coco_mask
-
-        return float(coco_mask.area(to_rle(segmentation, image.height, image.width).as_dict()))
-    if not _is_number(value) or value < 0:
-        raise EntryError("area", f"has the impossible area {value!r}")
-    return float(value)
-
-
-def _annotation_problem(
-    severity: Any, fault: EntryError, shown: Any, place: int, raw: Any, images: Mapping[int, CocoImage]
-) -> Problem:
-    name = f"annotation {shown!r}" if shown is not None else f"annotation at place {place}"
-    image_id = raw.get("image_id") if isinstance(raw, dict) else None
-    image_id = image_id if type(image_id) is int else None
-    image = None if image_id is None else images.get(image_id)
-    where = "" if image is None else f" (image {image.id}, {image.file_name})"
-    plain = shown if type(shown) is int else None
-    return Problem(severity, fault.kind, f"{name}{where}: {fault.text}", plain, image_id)
-
-
-def _object(raw: object) -> Mapping[str, Any]:
-    if not isinstance(raw, dict):
-        raise EntryError("entry-type", f"is a {type(raw).__name__}, not an object")
-    return raw
-
-
-def _integer(raw: Mapping[str, Any], key: str) -> int:
-    value = raw.get(key)
-    # Tables exported from data frames write whole numbers as 512.0.
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
-        return int(value)
-    if type(value) is not int:
-        raise EntryError(
-            "not-an-integer", f"has {key} {value!r}, not a whole number" if key in raw else f"has no {key}"
-        )
-    return value
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    # bool is an int to Python, NaN compares false, and a whole number may be too large for a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _has_plain_id(raw: object) -> bool:
-    return isinstance(raw, dict) and type(raw.get("id")) in (int, float)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rsprompter_cli.data.coco import CocoAnnotation, CocoFile, CocoImage
-from rsprompter_cli.data.images import find_image, image_folders, split_of
+from rsprompter_cli.data.coco import CocoFile
+from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
 from rsprompter_cli.data.patches import decode, draw_target
+from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.transforms import TrainTransform
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.raster import read_picture
@@ -56,9 +57,10 @@ class CocoDataset(Dataset[Item]):
         labels: Mapping[int, int] | None = None,
         boxes: Literal["masks", "annotations"] = "masks",
     ) -> None:
-        folders = image_folders(split or split_of(coco.path), image_folder)
+        finder = PictureFinder(root, coco.path, split=split, image_folder=image_folder)
         self.coco = coco
-        self.paths = [str(find_image(root, image.file_name, folders)) for image in coco.images]
+        self.paths = [str(finder.find(image.names)) for image in coco.images]
+        finder.announce()
         self.transform = transform
         self.seed = seed
         self.boxes = boxes

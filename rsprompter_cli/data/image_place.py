@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.data.coco import CocoImage
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.structures import Georef
 

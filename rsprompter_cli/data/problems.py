@@ -45,7 +45,7 @@ class Problem:
 class Report:
     """Everything found in one COCO file.
 
-    images, objects, classes: what was read without fault.
+    images, objects, crowds, classes: what was read without fault; a crowd is no object.
     """
 
     file: str
@@ -53,6 +53,7 @@ class Report:
     images: int = 0
     objects: int = 0
     classes: tuple[str, ...] = field(default=())
+    crowds: int = 0
 
     @property
     def errors(self) -> tuple[Problem, ...]:
@@ -70,6 +71,7 @@ class Report:
             "file": self.file,
             "images": self.images,
             "objects": self.objects,
+            "crowds": self.crowds,
             "classes": list(self.classes),
             "errors": [_as_json(problem) for problem in self.errors],
             "warnings": [_as_json(problem) for problem in self.warnings],

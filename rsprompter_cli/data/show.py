@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePath
+from pathlib import Path
 
-from rsprompter_cli.data.coco import CocoFile, CocoImage
+from rsprompter_cli.data.coco import CocoFile
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import OutputError, plural
@@ -35,10 +36,11 @@ def show_images(
         raise OutputError(f"{out} is a file", "--out names a folder")
     chosen = spread(coco, count)
     part = CocoFile(coco.path, chosen, tuple(a for i in chosen for a in coco.by_image[i.id]), coco.categories)
-    files = [Path(out) / f"{image.id}_{PurePath(image.file_name).stem}.png" for image in chosen]
+    dataset = CocoDataset(part, root, image_folder=image_folder)
+    pictures = zip(chosen, dataset.paths, strict=True)
+    files = [Path(out) / f"{image.id}_{Path(picture).stem}.png" for image, picture in pictures]
     for file in files:
         refuse_existing(file, overwrite=overwrite)
-    dataset = CocoDataset(part, root, image_folder=image_folder)
     for index, (image, file) in enumerate(zip(chosen, files, strict=True)):
         pixels, target, _ = dataset[index]
         crowds = sum(annotation.iscrowd for annotation in part.by_image[image.id])

@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.data.coco import CocoFile, read_coco, read_document
-from rsprompter_cli.errors import OutputError, UsageError
+from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.coco_document import read_document
+from rsprompter_cli.data.images import annotation_files, how_to_cut, root_of
+from rsprompter_cli.data.spellings import whole_or_none
+from rsprompter_cli.errors import OutputError, UsageError, some
 from rsprompter_cli.io.atomic import refuse_existing, write_text
 
 logger = logging.getLogger(__name__)
@@ -24,42 +27,77 @@ def split_file(
     val: float = 0.2,
     seed: int = 0,
     group_by: str | None = None,
+    crowds_are_objects: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write `out/annotations/instances_{train,val}.json`, every key of every entry kept.
 
+    The names of pictures that lie beside the file in a folder of the set (`train/`) get that folder's name before them.
+
     Args:
-        path: a COCO file.
+        path: a COCO file, or a data folder with one.
         out: the data folder; pictures are not copied.
         val: share of the images that goes to validation.
         seed: chooses among the splits that are equally good.
         group_by: a key of the image entries; images with the same value stay on one side. Images
             of one file_name always do.
+        crowds_are_objects: annotations with iscrowd 1 are objects, and are written with iscrowd 0.
         overwrite: replace files that exist.
 
     Returns:
         The two files by split name.
 
     Raises:
-        InputError: a faulty file. UsageError: fewer than two groups of images, or an unknown
-            `group_by`. OutputError: a file exists, or another file of the folder ends in
-            train.json or val.json, so that `--data` could not tell them apart.
+        InputError: a faulty file. UsageError: fewer than two groups of images, an unknown `group_by`, or a folder
+            with several files. OutputError: a file exists or is the one to cut, or another file of the folder ends
+            in train.json or val.json, so that `--data` could not tell them apart.
     """
-    coco, document = read_coco(path), read_document(path)
+    path = one_file(path)
+    coco, document = read_coco(path, crowds_are_objects=crowds_are_objects), read_document(path)
     in_val = choose_val(coco, val=val, seed=seed, group_by=group_by)
     files = {side: Path(out) / "annotations" / f"instances_{side}.json" for side in ("train", "val")}
     for side, file in files.items():
-        refuse_existing(file, overwrite=overwrite)
         others = [other for other in sorted(file.parent.glob(f"*{side}.json")) if other != file]
+        if file.resolve() == path.resolve():
+            raise OutputError(f"{path}: the {side} part would replace the file that is cut", how_to_cut(path))
+        refuse_existing(file, overwrite=overwrite)
         if others:
-            raise OutputError(f"{others[0]} also ends in {side}.json", "choose another --out, or move that file away")
+            is_input = others[0].resolve() == path.resolve()
+            way_out = how_to_cut(path) if is_input else "choose another --out, or move that file away"
+            raise OutputError(f"{others[0]} also ends in {side}.json", way_out)
+    _place_pictures(document["images"], path, Path(out))
+    if crowds_are_objects:
+        document["annotations"] = [{**raw, "iscrowd": 0} for raw in document["annotations"]]
     for side, file in files.items():
         part = dict(document)
-        part["images"] = [raw for raw in document["images"] if (raw["id"] in in_val) == (side == "val")]
-        part["annotations"] = [raw for raw in document["annotations"] if (raw["image_id"] in in_val) == (side == "val")]
+        for key, id_key in (("images", "id"), ("annotations", "image_id")):
+            part[key] = [raw for raw in document[key] if (whole_or_none(raw, id_key) in in_val) == (side == "val")]
         write_text(file, json.dumps(part))
     _say_lonely_classes(coco, in_val)
     return files
+
+
+def one_file(source: str | Path) -> Path:
+    """The COCO file that is named, or the only one of a data folder.
+
+    Raises:
+        InputError: none in the folder. UsageError: several.
+    """
+    files = annotation_files(source)
+    if len(files) > 1:
+        raise UsageError(f"{source}: has {len(files)} annotation files already: {some(map(str, files))}", "name a file")
+    return files[0]
+
+
+def _place_pictures(images: list[dict[str, Any]], path: Path, out: Path) -> None:
+    """Name pictures from the data folder that lie in the file's own folder, which the parts do not lie in."""
+    folder, root = path.resolve().parent, root_of(path)
+    if folder in (root, root / "annotations") or out.resolve() != root:
+        return
+    for raw in images:
+        name = raw.get("file_name")
+        if isinstance(name, str) and (folder / name).is_file():
+            raw["file_name"] = (folder.relative_to(root) / name).as_posix()
 
 
 def choose_val(coco: CocoFile, *, val: float, seed: int, group_by: str | None = None) -> frozenset[int]:
@@ -76,7 +114,7 @@ def choose_val(coco: CocoFile, *, val: float, seed: int, group_by: str | None = 
         raise UsageError(f"{coco.path}: {len(groups)} group of images cannot be cut in two")
     order = sorted(groups)
     random.Random(seed).shuffle(order)  # noqa: S311 -- a repeatable choice, no secret
-    classes = {name: {a.category_id for i in groups[name] for a in coco.by_image[i]} for name in order}
+    classes = {name: {a.category_id for i in groups[name] for a in coco.by_image[i] if not a.iscrowd} for name in order}
     members: dict[int, list[str]] = defaultdict(list)
     for name in order:
         for category_id in classes[name]:
@@ -114,7 +152,7 @@ def _groups(coco: CocoFile, group_by: str | None) -> Mapping[str, list[int]]:
 
 def _say_lonely_classes(coco: CocoFile, in_val: frozenset[int]) -> None:
     for category in coco.categories:
-        sides = {a.image_id in in_val for a in coco.annotations if a.category_id == category.id}
+        sides = {a.image_id in in_val for a in coco.annotations if a.category_id == category.id and not a.iscrowd}
         if len(sides) == 1:
             logger.warning(
                 "class %r is only in %s: too few images show it", category.name, ["train", "val"][sides.pop()]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.config import Config, SamdetConfig
-from rsprompter_cli.data.coco import CocoFile, labels_for, read_coco
+from rsprompter_cli.data.coco import CocoFile, labels_for, read_coco, warn_of_crowds
 from rsprompter_cli.data.dataset import CocoDataset, Item
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.data.rle import Rle, to_rle
@@ -64,6 +64,7 @@ def evaluate_coco(
     device: str = "auto",
     precision: str = "auto",
     image_folder: str | None = None,
+    crowds_are_objects: bool | None = None,
     oracle: bool = False,
     on_progress: Progress | None = None,
 ) -> Evaluation:
@@ -74,6 +75,7 @@ def evaluate_coco(
         batch: pictures per forward pass.
         image_folder: where the pictures lie below `data`; None: as the checkpoint's configuration
             says, then the usual places.
+        crowds_are_objects: annotations with iscrowd 1 are objects like the others; None: as in the training.
         oracle: masks from the true boxes instead of the model's own; SAMDet only.
 
     Raises:
@@ -82,7 +84,15 @@ def evaluate_coco(
         CheckpointError: the model cannot be read.
     """
     where = resolve_device(device)
-    loaded, dataset = open_split(model, data, split, device=where, image_folder=image_folder, oracle=oracle)
+    loaded, dataset = open_split(
+        model,
+        data,
+        split,
+        device=where,
+        image_folder=image_folder,
+        crowds_are_objects=crowds_are_objects,
+        oracle=oracle,
+    )
     return evaluate_model(
         loaded.model,
         dataset,
@@ -101,6 +111,7 @@ def open_split(
     *,
     device: torch.device,
     image_folder: str | None = None,
+    crowds_are_objects: bool | None = None,
     oracle: bool = False,
 ) -> tuple[LoadedModel, CocoDataset]:
     """A model on a device, and the pictures that it is evaluated on; arguments and errors of `evaluate_coco`."""
@@ -108,11 +119,20 @@ def open_split(
         _require_oracle(model.config if isinstance(model, LoadedModel) else read_checkpoint(model).config)
     announce("loading the model")
     loaded = model if isinstance(model, LoadedModel) else load_model(model, device=str(device))
-    coco = read_coco(find_annotations(data, split))
+    trained = loaded.config.data
+    folder = image_folder or trained.image_folder
+    coco = read_coco(
+        find_annotations(data, split),
+        crowds_are_objects=trained.crowds_are_objects if crowds_are_objects is None else crowds_are_objects,
+        known_classes=loaded.meta.class_names,
+        root=data,
+        image_folder=folder,
+    )
+    warn_of_crowds(coco)
     dataset = CocoDataset(
         coco,
         data,
-        image_folder=image_folder or loaded.config.data.image_folder,
+        image_folder=folder,
         split=split,
         labels=match_classes(coco, loaded.meta.class_names),
     )

@@ -73,7 +73,7 @@ def _draw(evaluation: Evaluation, image_id: int, f1: float) -> tuple[Image.Image
     """Truth and detections of one picture side by side, and the stem of its file name."""
     dataset = evaluation.dataset
     index = next(i for i, image in enumerate(dataset.coco.images) if image.id == image_id)
-    return draw_beside_truth(evaluation, index, words=f"F1 {f1:.2f}"), Path(dataset.coco.images[index].file_name).stem
+    return draw_beside_truth(evaluation, index, words=f"F1 {f1:.2f}"), Path(dataset.paths[index]).stem
 
 
 def draw_beside_truth(

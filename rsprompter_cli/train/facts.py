@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from rsprompter_cli.data.coco import CocoImage
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.evaluate.scores import CocoMetrics
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.models.automask_cache import AutomaskCache

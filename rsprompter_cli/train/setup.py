@@ -17,7 +17,8 @@ from torch import nn
 
 from rsprompter_cli.config import Config, SamclsConfig
 from rsprompter_cli.data.checks import require_boxes
-from rsprompter_cli.data.coco import CocoFile, read_coco, read_document, require_usable
+from rsprompter_cli.data.coco import CocoFile, read_coco, require_usable, warn_of_crowds
+from rsprompter_cli.data.coco_document import read_document
 from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.images import find_annotations
@@ -46,6 +47,9 @@ _FREE_KEYS = (
     "train.zero_stage",
 )
 """Settings that a resumed run may change: its numbers do not come from them (the arithmetic is compared itself)."""
+
+_LATER_DEFAULTS = (("data.crowds_are_objects", False),)
+"""Settings that runs of earlier versions did not have, with the value that stands for how those ran."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +86,7 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
         CheckpointError: SAM's or the ResNet's weights or `load_from` are missing or do not fit.
         DownloadError: the ResNet's weights cannot be fetched.
     """
-    train_file = read_coco(find_annotations(data, "train"))
-    require_usable(train_file)
-    if config.train.boxes == "annotations" and (warning := require_boxes(train_file)):
-        _log.warning("%s", warning)
-    val_file = read_coco(find_annotations(data, config.data.val_split))
+    train_file, val_file = read_splits(config, data)
     names = train_file.class_names
     val_labels = match_classes(val_file, names)
     checkpoint = None if load_from is None else read_checkpoint(load_from)
@@ -126,10 +126,34 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
     return Setup(config, model, train_data, val_data, meta)
 
 
+def read_splits(config: Config, data: str | Path) -> tuple[CocoFile, CocoFile]:
+    """The training and the validation file of a set; crowds are warned of.
+
+    Raises:
+        InputError: a faulty file, or nothing to train on.
+    """
+    options: dict[str, Any] = {
+        "crowds_are_objects": config.data.crowds_are_objects,
+        "root": data,
+        "image_folder": config.data.image_folder,
+    }
+    train_file = read_coco(find_annotations(data, "train"), **options)
+    require_usable(train_file)
+    if config.train.boxes == "annotations" and (warning := require_boxes(train_file)):
+        _log.warning("%s", warning)
+    val_path = find_annotations(data, config.data.val_split)
+    val_file = read_coco(val_path, known_classes=train_file.class_names, **options)
+    for file in (train_file, val_file):
+        warn_of_crowds(file)
+    return train_file, val_file
+
+
 def run_identity(setup: Setup, dtype: torch.dtype) -> dict[str, str]:
     """The facts that decide a run's numbers, by name: settings, data, arithmetic."""
     flat = {
-        key: repr(value) for key, value in _flatten(setup.config.model_dump(mode="json"), "") if key not in _FREE_KEYS
+        key: repr(value)
+        for key, value in _flatten(setup.config.model_dump(mode="json"), "")
+        if key not in _FREE_KEYS and (key, value) not in _LATER_DEFAULTS
     }
     path = setup.train_data.coco.path
     return flat | {"training annotations": f"sha256 {_sha256(path)[:12]}", "arithmetic": str(dtype)}

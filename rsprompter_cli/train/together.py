@@ -22,6 +22,8 @@ def evaluate_together(
     device: str = "auto",
     precision: str = "auto",
     oracle: bool = False,
+    image_folder: str | None = None,
+    crowds_are_objects: bool | None = None,
     on_progress: Progress = lambda _done, _all: None,
 ) -> Evaluation | None:
     """As `evaluate_coco`; each process takes a part of the batches, rank 0 scores what all of them found.
@@ -43,7 +45,15 @@ def evaluate_together(
     place = find_place()
     with joined(place, kind) as ranks:
         where = ranks.device(kind)
-        loaded, dataset = open_split(checkpoint, data, split, device=where, oracle=oracle)
+        loaded, dataset = open_split(
+            checkpoint,
+            data,
+            split,
+            device=where,
+            image_folder=image_folder,
+            crowds_are_objects=crowds_are_objects,
+            oracle=oracle,
+        )
         # A process alone ends at a signal at once.
         with nullcontext() if place is None else StopRequest(file=stop_file()) as stop:
             found: Part = detect_part(

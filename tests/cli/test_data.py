@@ -141,7 +141,9 @@ def test_check_takes_ids_from_zero_gaps_and_crowds(tmp_path: Path, capsys: Captu
     document["annotations"][0]["iscrowd"] = 1
     write_document(tmp_path, document)
     assert run(["data", "check", str(tmp_path)]) == 0
-    assert "0 errors, 0 warnings" in capsys.readouterr().out
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith("4 images, 8 objects, 1 crowd, 0 errors, 1 warning")
+    assert "1 of 9 annotations is a crowd (iscrowd 1)" in others[0]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/passwd", "C:\\secret.png"])

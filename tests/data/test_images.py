@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 from rsprompter_cli.data.images import (
     annotation_files,
     find_annotations,
-    find_image,
     image_folders,
     locate,
+    other_splits,
     root_of,
     split_of,
     unsafe_reason,
@@ -55,46 +54,16 @@ def test_the_folder_of_a_file(tmp_path: Path) -> None:
     assert root_of(tmp_path / "a.json") == tmp_path.resolve()
 
 
-@pytest.mark.parametrize("folder", ["pictures", "images", "imgs", "imgs/val/image"])
-def test_every_usual_folder_is_tried(tmp_path: Path, folder: str) -> None:
-    picture = _touch(tmp_path / folder / "sub" / "a.png")
-    assert find_image(tmp_path, "sub/a.png", image_folders("val", "pictures")) == picture
-
-
 def test_the_presets_folder_may_name_the_split() -> None:
     assert image_folders("val", "{split}/img")[0] == "val/img"
     assert image_folders("val", "images") == ("images", "imgs", "imgs/val/image")
 
 
-def test_a_missing_picture_lists_what_was_tried(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'a\.png' was not found") as caught:
-        find_image(tmp_path, "a.png", image_folders("val", "pictures"))
-    for folder in ("pictures", "images", "imgs", "imgs/val/image"):
-        assert str(tmp_path / folder / "a.png") in caught.value.message
-
-
-def test_a_picture_in_two_folders_is_refused(tmp_path: Path) -> None:
-    first, second = _touch(tmp_path / "images" / "a.png"), _touch(tmp_path / "imgs" / "a.png")
-    with pytest.raises(InputError, match="in 2 folders") as caught:
-        find_image(tmp_path, "a.png", image_folders("val"))
-    assert str(first) in caught.value.message
-    assert str(second) in caught.value.message
-
-
 @pytest.mark.parametrize(
     "name", ["../a.png", "x/../../a.png", "/a.png", "C:a.png", "..\\a.png", "\\a.png", " ", "a\0b", "a" * 5000]
 )
-def test_unsafe_names(tmp_path: Path, name: str) -> None:
-    _touch(tmp_path / "a.png")
+def test_unsafe_names(name: str) -> None:
     assert unsafe_reason(name)
-    with pytest.raises(InputError, match="file_name"):
-        find_image(tmp_path / "data", name, image_folders("val"))
-
-
-def test_a_name_no_file_can_have_is_no_picture(tmp_path: Path) -> None:
-    _touch(tmp_path / "images/a.png")
-    with pytest.raises(InputError, match="cannot be looked for"):
-        find_image(tmp_path, "a" * 500, image_folders("val"))
 
 
 @pytest.mark.parametrize("name", ["a.png", "sub/a..b.png", "...png", "ä ö.png"])
@@ -102,17 +71,82 @@ def test_safe_names(name: str) -> None:
     assert unsafe_reason(name) is None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_links_may_not_leave_the_data_folder(tmp_path: Path) -> None:
-    secret = _touch(tmp_path / "secret.png")
-    root = tmp_path / "data"
-    inside = _touch(root / "store" / "b.png")
-    (root / "images").mkdir()
-    (root / "images" / "a.png").symlink_to(secret)
-    (root / "images" / "b.png").symlink_to(inside)
-    with pytest.raises(InputError, match="outside"):
-        find_image(root, "a.png", image_folders("val"))
-    assert find_image(root, "b.png", image_folders("val")) == root / "images" / "b.png"
-    (root / "imgs").symlink_to(tmp_path, target_is_directory=True)
-    with pytest.raises(InputError, match="outside"):
-        find_image(root, "secret.png", image_folders("val"))
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            ("train/_annotations.coco.json", "valid/_annotations.coco.json", "test/_annotations.coco.json"),
+            ("train/_annotations.coco.json", "valid/_annotations.coco.json", "test/_annotations.coco.json"),
+        ),
+        (
+            ("annotations/instances_train2017.json", "annotations/instances_val2017.json",
+             "annotations/captions_train2017.json", "annotations/person_keypoints_val2017.json"),
+            ("annotations/instances_train2017.json", "annotations/instances_val2017.json"),
+        ),
+        (
+            ("annotations/instances_Train.json", "annotations/instances_Validation.json"),
+            ("annotations/instances_Train.json", "annotations/instances_Validation.json"),
+        ),
+        (("train.json", "valid.json"), ("train.json", "valid.json")),
+        (("train/annotations/instances_default.json", "val/result.json"),
+         ("train/annotations/instances_default.json", "val/result.json")),
+        (("annotations/instances_default.json",), ("annotations/instances_default.json",)),
+        (("result.json",), ("result.json",)),
+        (("result.json", "notes.json"), ("result.json",)),
+        (("via_export_coco.json", "images/a.json"), ("via_export_coco.json",)),
+        (("train/_annotations.coco.json", "annotations/instances_train.json"), ("annotations/instances_train.json",)),
+        (("train/_annotations.coco.json", "train/0.json", "train/1.json"), ("train/_annotations.coco.json",)),
+        (("annotations/._instances_train.json", "annotations/instances_train.json"),
+         ("annotations/instances_train.json",)),
+    ],
+)  # fmt: skip
+def test_layouts_of_exporters(tmp_path: Path, files: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    for file in files:
+        _touch(tmp_path / file)
+    assert [path.relative_to(tmp_path).as_posix() for path in annotation_files(tmp_path)] == list(expected)
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation"])
+def test_valid_is_val(tmp_path: Path, word: str) -> None:
+    file = _touch(tmp_path / "valid" / "_annotations.coco.json")
+    assert find_annotations(tmp_path, word) == file
+    assert locate(tmp_path, word) == (file, tmp_path)
+    assert (split_of(file), root_of(file)) == ("val", tmp_path.resolve())
+
+
+def test_a_set_without_val_says_how_to_make_one(tmp_path: Path) -> None:
+    lone = _touch(tmp_path / "a" / "result.json")
+    with pytest.raises(InputError, match="only annotation file") as caught:
+        find_annotations(tmp_path / "a", "val")
+    assert f"rsp data split {lone}" in caught.value.hint
+    part = _touch(tmp_path / "b" / "train" / "_annotations.coco.json")
+    with pytest.raises(InputError, match=r"found train/_annotations\.coco\.json") as caught:
+        find_annotations(tmp_path / "b", "val")
+    assert f"rsp data split {part}" in caught.value.hint
+    named = _touch(tmp_path / "c" / "annotations" / "instances_train.json")
+    with pytest.raises(InputError, match=r"found instances_train\.json") as caught:
+        find_annotations(tmp_path / "c", "val")
+    assert f"rename {named} to instances_all.json" in caught.value.hint
+
+
+def test_several_files_of_which_none_names_a_split(tmp_path: Path) -> None:
+    for name in ("north.json", "south.json"):
+        _touch(tmp_path / name)
+    with pytest.raises(InputError, match=r"found north\.json, south\.json") as caught:
+        annotation_files(tmp_path)
+    assert "name one of the files" in caught.value.hint
+
+
+def test_the_folder_of_annotations_is_no_data_folder(tmp_path: Path) -> None:
+    _touch(tmp_path / "annotations" / "instances_train.json")
+    with pytest.raises(InputError, match=r"train\.json") as caught:
+        annotation_files(tmp_path / "annotations")
+    assert str(tmp_path) in caught.value.hint
+
+
+def test_other_splits_are_those_of_the_same_set(tmp_path: Path) -> None:
+    train = _touch(tmp_path / "train" / "_annotations.coco.json")
+    valid = _touch(tmp_path / "valid" / "_annotations.coco.json")
+    stray = _touch(tmp_path / "stray.json")
+    assert other_splits(train) == [valid]
+    assert other_splits(stray) == []

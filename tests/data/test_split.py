@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsprompter_cli.data.coco import CocoCategory, CocoFile, CocoImage, parse_coco, read_coco
+from rsprompter_cli.data.coco import CocoFile, parse_coco, read_coco
+from rsprompter_cli.data.coco_entries import CocoCategory, CocoImage
 from rsprompter_cli.data.split import choose_val, split_file
 from rsprompter_cli.data.stats import coco_stats
 from rsprompter_cli.errors import OutputError, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rsprompter_cli.data.coco import CocoImage
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.train import facts
 from rsprompter_cli.train.facts import WindowClock

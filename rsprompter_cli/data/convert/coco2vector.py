@@ -16,11 +16,13 @@ from typing import Any
 import shapely
 from pycocotools import mask as coco_mask
 
-from rsprompter_cli.data.coco import CocoFile, CocoImage, read_coco
+from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.convert.outputs import Outcome, write_by_path
 from rsprompter_cli.data.image_place import read_place
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
+from rsprompter_cli.data.spellings import whole_or_none
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
 from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
@@ -64,6 +66,7 @@ def convert_coco(
     images: str | Path | None = None,
     score: float = 0.0,
     pixel_coords: bool = False,
+    crowds_are_objects: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Coco2VectorReport:
@@ -78,6 +81,7 @@ def convert_coco(
         images: the COCO file whose images and categories a results list refers to.
         score: instances with a lower score are left out; those without a score stay.
         pixel_coords: write pixels of each image (y down) instead of map coordinates.
+        crowds_are_objects: annotations with iscrowd 1 are written like the others.
         on_progress: called with (instances done, instances in all).
 
     Raises:
@@ -89,7 +93,9 @@ def convert_coco(
     check_writable(out)
     if not 0 <= score <= 1:
         raise UsageError(f"--score {score}: from 0 to 1")
-    instances, crowds = _read_instances(Path(path), None if images is None else Path(images))
+    instances, crowds = _read_instances(
+        Path(path), None if images is None else Path(images), crowds_are_objects=crowds_are_objects
+    )
     kept = [i for i in instances if i.score is None or i.score >= score]
     georefs: dict[int, Georef] = {}
     if not pixel_coords:
@@ -113,7 +119,7 @@ def convert_coco(
     return Coco2VectorReport(out, outcome, written, len(instances) + crowds - written)
 
 
-def _read_instances(path: Path, images: Path | None) -> tuple[list[_Instance], int]:
+def _read_instances(path: Path, images: Path | None, *, crowds_are_objects: bool) -> tuple[list[_Instance], int]:
     """The instances of either kind of file and the number of crowds, which are no objects."""
     document = _read_json(path)
     if isinstance(document, list):
@@ -122,8 +128,8 @@ def _read_instances(path: Path, images: Path | None) -> tuple[list[_Instance], i
         return _read_results(document, path, read_coco(images)), 0
     if images is not None:
         raise UsageError(f"{path} has its own images", "leave --images away")
-    coco = read_coco(path)
-    raw_scores = {raw["id"]: raw.get("score") for raw in document["annotations"]}
+    coco = read_coco(path, crowds_are_objects=crowds_are_objects)
+    raw_scores = {whole_or_none(raw, "id"): raw.get("score") for raw in document["annotations"]}
     by_id = {image.id: image for image in coco.images}
     names = {category.id: category.name for category in coco.categories}
     objects = [annotation for annotation in coco.annotations if not annotation.iscrowd]

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.data.coco import CocoFile, CocoImage, read_coco
+from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.convert.outputs import DERIVED, Outcome, check_apart, fill_folder
 from rsprompter_cli.data.convert.picture_files import place_picture
 from rsprompter_cli.data.convert.picture_set import Findings, Progress
 from rsprompter_cli.data.convert.rings import clip, lies_inside, ring_polygon, rle_polygon
 from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
-from rsprompter_cli.data.images import SPLITS, annotation_files, find_image, image_folders, root_of, split_of
+from rsprompter_cli.data.images import SPLITS, annotation_files, root_of, split_of, split_word, unsafe_reason
+from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.rle import Rle, Segmentation
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.one_ring import count_rings, to_one_ring
@@ -64,6 +66,7 @@ def convert_to_yolo(
     out: str | Path,
     *,
     image_folder: str | None = None,
+    crowds_are_objects: bool = False,
     link: bool = False,
     overwrite: bool = False,
     on_progress: Progress | None = None,
@@ -74,6 +77,7 @@ def convert_to_yolo(
         source: a data folder with its splits, or one COCO file, which trains unless its name ends in a split.
         out: folder to write; an existing one is replaced only when it holds nothing but such a set.
         image_folder: where the pictures lie below the data folder, may contain {split}.
+        crowds_are_objects: annotations with iscrowd 1 are objects like the others.
         link: pictures get a second name in the set instead of a copy.
         overwrite: another set in `out` may be replaced.
         on_progress: called with (pictures done, pictures in all).
@@ -84,24 +88,28 @@ def convert_to_yolo(
         OutputError: `out` holds something else, or another set and `overwrite` is not given.
     """
     out, files = Path(out), annotation_files(source)
-    cocos = [read_coco(file) for file in files]
     root = Path(source) if Path(source).is_dir() else root_of(files[0])
-    check_apart(out, [root / folder for coco in cocos for folder in ("annotations", *_folders(coco, image_folder))])
+    cocos = [
+        read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder) for file in files
+    ]
+    finders = [PictureFinder(root, coco.path, image_folder=image_folder) for coco in cocos]
+    check_apart(out, [root / folder for finder in finders for folder in ("annotations", *finder.folders)])
     _check_owned(out)
     classes = list(dict.fromkeys(name for coco in cocos for name in coco.class_names))
     findings = Findings()
     entries: dict[str, list[_Entry]] = {}
     joined, done, total = 0, 0, sum(len(coco.images) for coco in cocos)
-    for coco in cocos:
+    for coco, finder in zip(cocos, finders, strict=True):
         split, found = _split(coco), []
         for image in coco.images:
-            path = find_image(root, image.file_name, _folders(coco, image_folder))
+            path = finder.find(image.names)
             _check_size(path, image)
             lines, bridged = _lines(coco, image, classes, findings)
-            found.append(_Entry(path, _name(image.file_name, split), lines))
+            found.append(_Entry(path, _name(_below(root, path, image.file_name), split), lines))
             joined, done = joined + bridged, done + 1
             if on_progress is not None:
                 on_progress(done, total)
+        finder.announce()
         _check_names(coco, found)
         entries[split] = found
     findings.settle()
@@ -174,8 +182,10 @@ def _split(coco: CocoFile) -> str:
     return split if split in SPLITS else "train"
 
 
-def _folders(coco: CocoFile, image_folder: str | None) -> tuple[str, ...]:
-    return image_folders(split_of(coco.path), image_folder)
+def _below(root: Path, path: Path, file_name: str) -> str:
+    """The name of a picture: as the set's file has it, or its path below the data folder where that is no such name."""
+    plain = unsafe_reason(file_name) is None and path.as_posix().endswith(f"/{PurePosixPath(file_name)}")
+    return file_name if plain else path.relative_to(root).as_posix()
 
 
 def _name(file_name: str, split: str) -> PurePosixPath:
@@ -184,7 +194,7 @@ def _name(file_name: str, split: str) -> PurePosixPath:
     Labels are looked for by putting `labels` in the place of the last `images` of a path.
     """
     *above, name = PurePosixPath(file_name).parts
-    above = above[1:] if above[:1] == [split] else above
+    above = above[1:] if above and split_word(above[0]) == split else above
     return PurePosixPath(*[part for part in above if part != "images"], name)
 
 

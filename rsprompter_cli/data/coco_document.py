@@ -1,0 +1,62 @@
+"""The JSON of a COCO file, before its entries are looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.errors import InputError
+
+_WAY_OUT = "give a COCO file or its data folder; rsp convert makes them"
+_EXPORT = "export it as COCO in the labelling tool"
+
+
+def read_document(path: str | Path) -> dict[str, Any]:
+    """The JSON of a COCO file with its three lists present, their entries not yet looked at.
+
+    Raises:
+        InputError: unreadable, empty, not JSON, or a list is missing.
+    """
+    if os.path.isdir(path):
+        raise InputError(f"{path}: cannot be read: a folder", "name one of the .json files in its annotations/")
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}", _WAY_OUT) from error
+    if not content.strip():
+        raise InputError(f"{path}: the file is empty", "a COCO file is a JSON object with images and annotations")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}", "a COCO file is a JSON object in UTF-8") from error
+    if not isinstance(document, dict):
+        _refuse_list(document, path)
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise InputError(f"{path}: has no list {key!r}", _other_format(document) or "is it a COCO instance file?")
+    return dict(document)
+
+
+def _refuse_list(document: object, path: str | Path) -> None:
+    hint = ""
+    if isinstance(document, list) and document and isinstance(document[0], dict):
+        if "image_id" in document[0]:
+            hint = "a list of detections has no images; give the COCO file that they were made for"
+        elif "data" in document[0]:
+            hint = f"this is Label Studio's own format; {_EXPORT}"
+    raise InputError(f"{path}: holds a JSON {type(document).__name__}, not a COCO object", hint)
+
+
+def _other_format(document: Mapping[str, Any]) -> str:
+    """The way out for a file that another format is recognised in, else nothing."""
+    if document.get("type") == "FeatureCollection":
+        return "this is GeoJSON; rsp convert vector2coco makes a COCO set of it and its scene"
+    if isinstance(document.get("shapes"), list):
+        return "this is a labelme or X-AnyLabeling file; rsp convert labelme2coco makes a COCO set of a folder of them"
+    regions = any(isinstance(value, Mapping) and "regions" in value for value in document.values())
+    if regions or "_via_img_metadata" in document:
+        return f"this is a project of VIA; {_EXPORT}"
+    return ""
