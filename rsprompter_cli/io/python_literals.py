@@ -252,7 +252,8 @@ class _Reader:
         for sequence in (str, list, tuple):
             if kind is ast.Add and isinstance(left, sequence) and isinstance(right, sequence):
                 self._charge(len(left) + len(right))
-                return left + right
+                joined: Any = left
+                return joined + right
         if kind is ast.Mult and isinstance(left, list | tuple) and type(right) is int:
             self._charge(len(left) * max(right, 0))
             return left * right
