@@ -33,14 +33,21 @@ def import_command(
 ) -> None:
     """Turn a weights file of the original RSPrompter code into a checkpoint folder.
 
-    Sizes are read off its tensors. Nothing in the file is executed, and every key must have its place.
+    Sizes are read off its tensors, other settings from the configuration that its training stored in it; --set
+    comes before both. What neither tells is the preset's and is listed as assumed. Nothing in the file is executed.
     """
     from rsprompter_cli.config import load_config
     from rsprompter_cli.models.import_checkpoint import import_checkpoint
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     done = import_checkpoint(
-        file, out, load_config(preset, overrides or ()), class_names=names, ema=ema, overwrite=overwrite
+        file,
+        out,
+        load_config(preset, overrides or ()),
+        chosen=[text.partition("=")[0].strip() for text in overrides or ()],
+        class_names=names,
+        ema=ema,
+        overwrite=overwrite,
     )
     if as_json:
         print_json(
@@ -53,6 +60,7 @@ def import_command(
                 "classes_from": done.classes_from,
                 "image_size": done.meta.image_size,
                 "changes": list(done.changes),
+                **done.report.as_json(),
             }
         )
         return
@@ -64,7 +72,7 @@ def import_command(
             ("variant", done.config.model.kind),
             ("weights", done.weights + unused),
             ("classes", f"{', '.join(done.meta.class_names)} (from {done.classes_from})"),
-            *(("read off", change) for change in done.changes),
+            *done.report.rows(),
         ],
     )
 

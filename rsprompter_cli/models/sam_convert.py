@@ -137,6 +137,8 @@ def check_tensors(found: Mapping[str, Tensor], arch: VitArch | TinyVitArch, orig
         del expected[TIED_KEY]
     check_keys(shapes_of(expected), shapes_of(found), origin)
     check_values(expected, found, origin, hint="a SAM with such weights sees nothing: get the file again, or another")
+    if TIED_KEY in found and not torch.equal(found[TIED_KEY], found[TIED_TO]):
+        raise CheckpointError(f"{origin}: {TIED_KEY} differs from {TIED_TO}, which is the same matrix in a SAM")
 
 
 def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...], origin: str) -> dict[str, Tensor]:

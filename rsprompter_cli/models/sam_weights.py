@@ -13,7 +13,7 @@ from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import UsageError, did_you_mean
 from rsprompter_cli.io.checkpoint import read_safetensors
 from rsprompter_cli.io.sam_folder import SAM_WEIGHTS_FILE, read_sam_folder
-from rsprompter_cli.models.keys import check_keys, shapes_of
+from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 
 _ENCODER = "vision_encoder."
 _DECODER = "mask_decoder.decoder."
@@ -65,7 +65,7 @@ def load_sam_weights(model: nn.Module, folder: str | Path, *, decoder: bool = Tr
             of its prompts are put in all the same.
 
     Raises:
-        CheckpointError: missing or damaged file, or weights that do not fit.
+        CheckpointError: missing or damaged file, or weights that do not fit or are no numbers.
     """
     path = Path(folder) / SAM_WEIGHTS_FILE
     stored = read_safetensors(path)
@@ -83,6 +83,12 @@ def load_sam_weights(model: nn.Module, folder: str | Path, *, decoder: bool = Tr
         key: _resized(key, value, own[wanted[key]]) if key in wanted else value for key, value in tensors.items()
     }
     check_keys({plain: tuple(own[key].shape) for plain, key in wanted.items()}, shapes_of(tensors), str(path))
+    check_values(
+        {plain: own[key] for plain, key in wanted.items()},
+        tensors,
+        str(path),
+        hint="a SAM with such weights sees nothing: get the folder again, or name another",
+    )
     model.load_state_dict(
         {wanted[key]: value.to(own[wanted[key]].dtype) for key, value in tensors.items()}, strict=False
     )

@@ -34,6 +34,8 @@ from rsprompter_cli.models.sam_weights import load_sam_weights
 
 _log = logging.getLogger(__name__)
 
+_OTHER_SAM = "give another with --sam: " + ", ".join(KNOWN_SAM) + ", or a folder that rsp download-sam printed"
+
 
 @dataclass(frozen=True, eq=False)
 class Start:
@@ -107,7 +109,8 @@ def _find_sam(model: SamModelConfig) -> SamFolder:
     try:
         folder = read_sam_folder(find_sam(model.sam))
     except CheckpointError as error:
-        raise CheckpointError(error.message, error.hint or f"run: rsp download-sam {model.sam}") from error
+        way_out = f"run: rsp download-sam {model.sam} --overwrite" if model.sam in KNOWN_SAM else _OTHER_SAM
+        raise CheckpointError(error.message, error.hint or way_out) from error
     if model.sam_arch is not None and model.sam_arch != folder.arch:
         raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "leave model.sam_arch out")
     return folder

@@ -13,6 +13,7 @@ from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, dump_config
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, write_checkpoint
 from tests.make.coco_sets import CLASSES, make_set
+from tests.make.original_configs import Expression, changed, config_tree, pretty_text, without
 from tests.make.original_files import save_like_mmengine
 from tests.make.tiny_models import TINY_VIT, tiny_config, tiny_meta, tiny_model, tiny_samseg_maskrcnn_config
 
@@ -62,6 +63,63 @@ def test_import_says_what_it_took(folder: Path, tmp_path: Path, capsys: Captured
     text = capsys.readouterr().out
     assert "a, b, c (from --classes)" in text
     assert "roi.fc_channels = 32 (preset: 64)" in text
+
+
+def test_import_lists_what_it_took_from_the_configuration_and_what_it_assumed(
+    folder: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    state = torch.load(folder / "model.pth", weights_only=True)["state_dict"]
+    tree = config_tree(tiny_config(encoder="lora", image_size=64).model)
+    changed(tree, "model.backbone.peft_config.lora_alpha", 8)
+    changed(tree, "model.roi_head.bbox_head.loss_cls.loss_weight", 3.0)
+    changed(tree, "model.test_cfg.rcnn.score_thr", Expression("float('0.3')"))
+    without(tree, "model.rpn_head.anchor_generator.scales")
+    save_like_mmengine(tmp_path / "epoch_1.pth", state, classes=("x", "y", "z"), cfg=pretty_text(tree))
+    words = ["checkpoint", "import", str(tmp_path / "epoch_1.pth"), "--preset", str(folder / "preset.toml")]
+    words += ["--out", str(tmp_path / "out"), "--overwrite"]
+    assert run([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["configuration"] == {"found_in": "meta.cfg", "problem": None}
+    settings = {setting["key"]: setting for setting in told["settings"]}
+    assert settings["model.lora.alpha"] == {
+        "key": "model.lora.alpha",
+        "value": 8,
+        "source": "configuration",
+        "entry": "model.backbone.peft_config.lora_alpha",
+        "preset": 32,
+    }
+    assert settings["model.lora.r"]["source"] == settings["model.image_size"]["source"] == "tensors"
+    assert told["assumed"] == ["model.rpn.anchor_scales", "model.roi.score_threshold"]
+    assert told["not_understood"] == ["model.test_cfg.rcnn.score_thr"]
+    assert told["training_differences"] == {"model.roi_head.bbox_head.loss_cls.loss_weight": "3.0, rsp trains with 1.0"}
+    assert run(words) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    for line in (
+        "configuration meta.cfg",
+        "taken lora.alpha = 8 (preset: 32)",
+        "assumed rpn.anchor_scales = [4.0, 8.0]",
+        "assumed roi.score_threshold = 0.01",
+        "not understood test_cfg.rcnn.score_thr",
+        "trained with roi_head.bbox_head.loss_cls.loss_weight = 3.0, rsp trains with 1.0",
+    ):
+        assert line in lines
+    more = ["--set", "model.lora.alpha=16", "--set", "model.rpn.anchor_scales=[3.0, 9.0]", "--json"]
+    assert run([*words, *more]) == 0
+    told = json.loads(capsys.readouterr().out)
+    settings = {setting["key"]: setting for setting in told["settings"]}
+    assert (settings["model.lora.alpha"]["value"], settings["model.lora.alpha"]["source"]) == (16, "--set")
+    assert told["assumed"] == ["model.roi.score_threshold"]
+    # Without a configuration all of it is assumed, and said.
+    assert run(import_words(folder, "model.pth", "--out", str(tmp_path / "out"), "--overwrite")) == 0
+    out = capsys.readouterr().out
+    assert "none in the file" in out
+    assert "lora.alpha = 32" in out
+    assert "pixel mean" in out
+    assert run(["checkpoint", "show", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["provenance"]["assumed_settings"]["lora.alpha"] == 32
+    changed(tree, "model.backbone.peft_config.r", 4)
+    save_like_mmengine(tmp_path / "epoch_1.pth", state, classes=("x", "y", "z"), cfg=pretty_text(tree))
+    assert "tensors have adapters (LoRA) of rank 16" in error_of(words, 4, capsys)
 
 
 def test_import_ends_in_one_line_with_its_exit_code(folder: Path, tmp_path: Path, capsys: Captured) -> None:

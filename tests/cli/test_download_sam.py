@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,13 @@ import torch
 from transformers import SamModel
 
 from rsprompter_cli.cli.app import run
+from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io import download as download_module
-from rsprompter_cli.io.hub import sam_folder_for
+from rsprompter_cli.io.hub import find_sam, sam_folder_for
 from rsprompter_cli.io.sam_folder import read_sam_folder
 from rsprompter_cli.models.obtain_sam import obtain_sam
+from rsprompter_cli.models.sam_weights import load_sam_weights
+from rsprompter_cli.train.start import choose_start
 from tests.make.hub_server import COMMIT, Hub, serve
 from tests.make.sam_files import (
     SMALL_SAM,
@@ -27,8 +31,10 @@ from tests.make.sam_files import (
     original_keys,
     pickle_bytes,
     safetensors_bytes,
+    save_hugging_face,
     small_sam_tensors,
 )
+from tests.make.tiny_models import build_seeded, tiny_model_config, tiny_samdet_config
 
 BASE = "facebook/sam-vit-base"
 WEIGHTS = f"{BASE}/model.safetensors"
@@ -262,9 +268,177 @@ def test_other_weights_are_replaced_only_when_told(hub: Hub, tmp_path: Path, cap
     assert (out / "model.safetensors").read_bytes() == hub.files["owner/sam/model.safetensors"]
 
 
+KINDS = ["model.safetensors", "pytorch_model.bin", "safetensors shards", "pickled shards"]
+
+
+def _saved(folder: Path, kind: str, seed: int = 3) -> dict[str, torch.Tensor]:
+    """A folder as Hugging Face's libraries save it; the tensors in it."""
+    tensors = small_sam_tensors(seed)
+    save_hugging_face(folder, tensors, kind)
+    return tensors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_becomes_a_sam_folder(
+    kind: str, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    tensors = _saved(tmp_path / "mine", kind)
+    code, out, err = _run([str(tmp_path / "mine"), "--json"], capsys)
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert (answer["fetched"], answer["origin"]) == (True, "mine")
+    assert answer["folder"] == str(tmp_path / "cache" / "sam" / "mine")
+    read = read_sam_folder(answer["folder"])
+    assert read.arch == SMALL_SAM
+    assert all(torch.equal(value, tensors[key]) for key, value in read.tensors().items())
+    # The same once more is kept, other weights under the name are not mixed up with it.
+    assert json.loads(_run([f"{tmp_path / 'mine'}/", "--json"], capsys)[1])["fetched"] is False
+    _saved(tmp_path / "other" / "mine", kind, seed=4)
+    told = _error([str(tmp_path / "other" / "mine")], capsys, 7)
+    assert "was made of another mine" in told
+    assert _run([str(tmp_path / "other" / "mine"), "--overwrite"], capsys)[0] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_with_a_number_that_is_none_is_refused(
+    kind: str, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    tensors = small_sam_tensors()
+    tensors["vision_encoder.layers.1.attn.qkv.bias"][5] = torch.nan
+    save_hugging_face(tmp_path / "mine", tensors, kind)
+    told = _error([str(tmp_path / "mine")], capsys, 4)
+    assert "tensors hold NaN or infinity: vision_encoder.layers.1.attn.qkv.bias" in told
+    assert not (tmp_path / "cache" / "sam" / "mine").exists()
+
+
+def test_faults_of_a_saved_model_are_one_line(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    mine = tmp_path / "mine"
+    tensors = _saved(mine, "pickled shards")
+    index = mine / "pytorch_model.bin.index.json"
+    whole = json.loads(index.read_text())
+    first, second = sorted(set(whole["weight_map"].values()))
+    faults: dict[str, Any] = {
+        "names no files of weights": {"weight_map": {}},
+        "damaged or not JSON": "[" * 100_000,
+        "not a JSON object": [],
+        "is not a .bin file beside it": {"weight_map": {"a": "../other/pytorch_model.bin"}},
+        f"lacks {first}.bin": {"weight_map": {"a": f"{first}.bin"}},
+        "its tensors are not those": {"weight_map": dict.fromkeys(whole["weight_map"], first)},
+    }
+    for told, content in faults.items():
+        index.write_text(content if isinstance(content, str) else json.dumps(content))
+        assert told in _error([str(mine)], capsys, 4)
+    index.write_text(json.dumps(whole))
+    marker = tmp_path / "ran"
+    (mine / second).write_bytes(pickle_bytes({"a": torch.zeros(1), "b": _Marker(marker)}))
+    assert "system" in _error([str(mine)], capsys, 4)
+    assert not marker.exists()
+    (mine / second).unlink()
+    assert f"lacks {second}" in _error([str(mine)], capsys, 4)
+    (mine / "config.json").unlink()
+    assert "it lacks config.json" in _error([str(mine)], capsys, 4)
+    tensors["prompt_encoder.shared_embedding.positional_embedding"] = torch.zeros(2, 16)
+    save_hugging_face(tmp_path / "untied", tensors, "pytorch_model.bin")
+    assert "the same matrix" in _error([str(tmp_path / "untied")], capsys, 4)
+    assert "--revision" in _error([str(tmp_path / "untied"), "--revision", "main"], capsys, 2)
+    assert _left(tmp_path) == []
+
+
+def test_a_folder_is_not_written_into_itself_or_over_a_known_name(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    mine = tmp_path / "cache" / "sam" / "mine"
+    _saved(mine, "pytorch_model.bin")
+    assert "is the input" in _error([str(mine)], capsys, 7)
+    assert "is the input" in _error([str(mine), "--out", str(mine), "--overwrite"], capsys, 7)
+    assert "holds the input" in _error([str(mine), "--out", str(mine.parent), "--overwrite"], capsys, 7)
+    _saved(tmp_path / "huge", "pytorch_model.bin")
+    told = _error([str(tmp_path / "huge")], capsys, 2)
+    assert "would take the place of the SAM that huge names" in told
+    assert _run([str(tmp_path / "huge"), "--out", str(tmp_path / "out")], capsys)[0] == 0
+    assert (mine / "pytorch_model.bin").is_file()
+
+
+def _hinted(text: str) -> list[str]:
+    """The words of the download-sam command in a hint."""
+    match = re.search(r"rsp download-sam((?: --?\w[\w-]*| [\w./-]+)*)", text)
+    assert match, text
+    words = match[1].split()
+    # Prose may follow a command's last word.
+    known = [place for place, word in enumerate(words) if word in ("converts", "and")]
+    return words[: known[0]] if known else words
+
+
+def test_hints_about_sam_folders_lead_out(hub: Hub, tmp_path: Path, capsys: Output) -> None:
+    saved, file, nested = tmp_path / "saved", tmp_path / "sam_vit_b.pth", tmp_path / "loose"
+    _saved(saved, "pytorch_model.bin")
+    file.write_bytes(pickle_bytes(original_keys(small_sam_tensors())))
+    nested.mkdir()
+    (nested / "sam_vit_x.pth").write_bytes(file.read_bytes())
+    cached = tmp_path / "models--owner--sam"
+    _saved(cached / "snapshots" / COMMIT, "pytorch_model.bin")
+    for sam in (str(saved), str(file), str(nested), str(cached), str(tmp_path / "none"), "base"):
+        followed = 0
+        while True:
+            try:
+                read_sam_folder(find_sam(sam))
+                break
+            except CheckpointError as error:
+                words = _hinted(error.hint)
+            code, out, err = _run(words, capsys)
+            if code:
+                code, out, err = _run(_hinted(err), capsys)
+            assert code == 0, err
+            sam = out.strip()
+            followed += 1
+            assert followed < 2, sam
+        assert followed == 1
+
+
+def test_the_hint_for_a_damaged_sam_folder_makes_it_again(hub: Hub, tmp_path: Path, capsys: Output) -> None:
+    hub.files["owner/sam/config.json"] = config_bytes()
+    hub.files["owner/sam/model.safetensors"] = hub.files[WEIGHTS]
+    out = tmp_path / "place"
+    assert _run(["owner/sam", "--out", str(out)], capsys)[0] == 0
+    (out / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError) as caught:
+        read_sam_folder(out)
+    assert _run(_hinted(caught.value.hint), capsys)[0] == 0
+    read_sam_folder(out)
+
+
+def test_training_names_the_way_from_a_saved_model(hub: Hub, tmp_path: Path, capsys: Output) -> None:
+    _saved(tmp_path / "saved", "pytorch_model.bin")
+    with pytest.raises(CheckpointError) as caught:
+        choose_start(tiny_model_config(sam=str(tmp_path / "saved"), sam_arch=None), checkpoint=None, random_sam=False)
+    code, out, _ = _run(_hinted(caught.value.hint), capsys)
+    assert code == 0
+    start = choose_start(tiny_model_config(sam=out.strip(), sam_arch=None), checkpoint=None, random_sam=False)
+    assert start.sam_folder is not None
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "bert" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="bert") as caught:
+        choose_start(tiny_model_config(sam=str(tmp_path / "bert"), sam_arch=None), checkpoint=None, random_sam=False)
+    assert "give another with --sam" in caught.value.hint
+    assert "download-sam " + str(tmp_path) not in caught.value.hint
+
+
+def test_a_saved_model_named_as_it_is_must_hold_numbers(tmp_path: Path) -> None:
+    tensors = small_sam_tensors()
+    tensors["vision_encoder.neck.conv1.weight"][0] = torch.inf
+    save_hugging_face(tmp_path / "sam", tensors, "model.safetensors")
+    model = build_seeded(tiny_samdet_config(sam_arch=SMALL_SAM, image_size=64))
+    with pytest.raises(CheckpointError, match=r"NaN or infinity: encoder\.vit\.neck\.conv1\.weight"):
+        load_sam_weights(model, tmp_path / "sam")
+
+
 def test_names_that_mean_nothing_get_the_nearest(tmp_path: Path, capsys: Output) -> None:
     assert "did you mean 'base'" in _error(["bse"], capsys, 2)
-    assert "is a folder" in _error([str(tmp_path)], capsys, 2)
 
 
 def test_tiny_vit_without_its_package_names_the_extra(

@@ -65,9 +65,14 @@ def _pretended_modules() -> Iterator[None]:
 
 
 def save_like_mmengine(
-    path: Path, tensors: Mapping[str, Tensor], *, classes: Sequence[str] | None = None, **more: Any
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    *,
+    classes: Sequence[str] | None = None,
+    cfg: str | Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Path:
-    """A whole training checkpoint; keyword arguments are further entries of it."""
+    """A whole training checkpoint; `cfg` is its configuration, keyword arguments are further entries of it."""
     with _pretended_modules():
         dataset: Any = _ConfigDict(palette=[(0, 255, 0)])
         if classes is not None:
@@ -76,7 +81,7 @@ def save_like_mmengine(
             "meta": {
                 "epoch": 12,
                 "iter": 3400,
-                "cfg": "model = dict(type='RSPrompterAnchor')\n",
+                "cfg": "max_epochs = 12\n" if cfg is None else cfg,
                 "seed": 7,
                 "experiment_name": "epoch_12",
                 "time": "20240110_200348",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -51,6 +52,32 @@ def pickle_bytes(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
+
+
+def save_hugging_face(folder: Path, tensors: dict[str, Tensor], kind: str) -> None:
+    """A folder as Hugging Face's libraries save a model.
+
+    Args:
+        folder: to make.
+        tensors: by Hugging Face's keys.
+        kind: model.safetensors, pytorch_model.bin, safetensors shards, or pickled shards.
+    """
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(config_bytes())
+    pickled = "pickle" in kind or kind.endswith(".bin")
+    write = pickle_bytes if pickled else safetensors_bytes
+    name, suffix = ("pytorch_model", ".bin") if pickled else ("model", ".safetensors")
+    if "shards" not in kind:
+        (folder / f"{name}{suffix}").write_bytes(write(dict(tensors)))
+        return
+    keys = sorted(tensors.keys() - {TIED_KEY})
+    places = {}
+    for number, part in enumerate((keys[::2], keys[1::2]), 1):
+        shard = f"{name}-{number:05}-of-00002{suffix}"
+        (folder / shard).write_bytes(write({key: tensors[key] for key in part}))
+        places |= dict.fromkeys(part, shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / f"{name}{suffix}.index.json").write_text(json.dumps(index))
 
 
 def config_bytes() -> bytes:
