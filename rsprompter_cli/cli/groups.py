@@ -1,4 +1,4 @@
-"""Groups of commands that answer `--help` before they load what the commands need.
+"""Commands and groups with the help pages of `rsp`; groups answer `--help` before they load what commands need.
 
 Changed behaviour goes through the class that Typer takes as `cls`, its documented way in.
 """
@@ -7,11 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+from rsprompter_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rsprompter_cli.cli.help import Row
+
+
+class _Paged:
+    """What commands and groups have in common: the pages of cli/help.py, which is imported when one is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        from rsprompter_cli.cli.help import help_page
+
+        formatter.write(help_page(self, ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """The words of the usage line after the name of the program."""
+        from rsprompter_cli.cli.help import usage_pieces
+
+        return usage_pieces(self, ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words of the command; an error knows the command, whose help page it names."""
+        try:
+            return super().parse_args(ctx, args)  # type: ignore[misc]  # that of the class it is mixed into
+        except typer.exceptions.TyperException as error:
+            if getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+
+
+class Command(_Paged, TyperCommand):
+    """A command with a help page in panels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +55,7 @@ class Entry:
 
     target: str  # "module:name" below rsprompter_cli.cli; the name is a function or, for a group, a Typer
     summary: str
+    panel: str  # the panel of the list of commands it stands in
 
     def load(self, name: str) -> Any:
         """Import the module and build the command called `name`."""
@@ -27,9 +63,11 @@ class Entry:
         found = getattr(import_module(f"rsprompter_cli.cli.{module}"), attribute)
         holder = typer.Typer(add_completion=False, rich_markup_mode=None)
         if isinstance(found, typer.Typer):
+            for info in found.registered_commands:
+                info.cls = Command
             holder.add_typer(found, name=name, cls=Group)
             return typer.main.get_group(holder).commands[name]
-        holder.command(name)(found)
+        holder.command(name, cls=Command)(found)
         return typer.main.get_command(holder)
 
 
@@ -52,7 +90,7 @@ class _Commands(Mapping[str, Any]):
         return len(self._entries)
 
 
-class Group(TyperGroup):
+class Group(_Paged, TyperGroup):
     """A group that shows its help on stderr when no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -70,14 +108,30 @@ class Group(TyperGroup):
                 command.make_context(name, rest, parent=ctx)
         return super().parse_args(ctx, args)
 
-    def summaries(self) -> list[tuple[str, str]]:
-        """Each command with the first sentence of its help, however long."""
-        return [(name, command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find the command that is named.
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the table of commands: long summaries are wrapped, not cut as Typer's own table does."""
-        with formatter.section("Commands"):
-            formatter.write_dl(self.summaries())
+        Raises:
+            UsageError: there is none of this name.
+        """
+        name = args[0]
+        if name in self.commands or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        path = ctx.command_path
+        near = " or ".join(f"{path} {other}" for other in self.nearest(name))
+        hint = f"did you mean {near}? " if near else ""
+        raise UsageError(f"{path}: there is no command {name!r}", f"{hint}{path} --help lists all commands")
+
+    def nearest(self, name: str) -> list[str]:
+        """The commands whose names are most like `name`, the nearest first."""
+        return get_close_matches(name, self.commands, n=2)
+
+    def command_panels(self) -> dict[str, list[Row]]:
+        """Each command with the first sentence of its help, in panels."""
+        from rsprompter_cli.cli.help import Row
+
+        rows = [Row(name, text=command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
+        return {"Commands": rows}
 
 
 class LazyGroup(Group):
@@ -89,6 +143,16 @@ class LazyGroup(Group):
         super().__init__(**settings)
         self.commands = _Commands(self.entries)  # type: ignore[assignment]  # read only, never added to
 
-    def summaries(self) -> list[tuple[str, str]]:
-        """Each command with what the table says of it."""
-        return [(name, entry.summary) for name, entry in self.entries.items()]
+    def nearest(self, name: str) -> list[str]:
+        """The commands most like `name`; those inside the groups too, where that is the name of one."""
+        inside = [f"{entry} {name}" for entry in self.entries if name in getattr(self.commands[entry], "commands", {})]
+        return inside or super().nearest(name)
+
+    def command_panels(self) -> dict[str, list[Row]]:
+        """Each command with what the table says of it, in the panels it names."""
+        from rsprompter_cli.cli.help import Row
+
+        panels: dict[str, list[Row]] = {}
+        for name, entry in self.entries.items():
+            panels.setdefault(entry.panel, []).append(Row(name, text=entry.summary))
+        return panels
