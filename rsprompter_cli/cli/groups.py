@@ -5,11 +5,12 @@ Changed behaviour goes through the class that Typer takes as `cls`, its document
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -57,24 +58,56 @@ class Entry:
     summary: str
     panel: str  # the panel of the list of commands it stands in
 
+    @property
+    def is_group(self) -> bool:
+        """Whether it holds commands itself; it is asked before the module is imported."""
+        return self.target.endswith(":app")
+
     def load(self, name: str) -> Any:
         """Import the module and build the command called `name`."""
         module, _, attribute = self.target.partition(":")
         found = getattr(import_module(f"rsprompter_cli.cli.{module}"), attribute)
-        holder = typer.Typer(add_completion=False, rich_markup_mode=None)
-        if isinstance(found, typer.Typer):
-            for info in found.registered_commands:
-                info.cls = Command
-            holder.add_typer(found, name=name, cls=Group)
-            return typer.main.get_group(holder).commands[name]
-        holder.command(name, cls=Command)(found)
-        return typer.main.get_command(holder)
+        return _group(found, name) if isinstance(found, typer.Typer) else _command(found, name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A command of a group, whose function is imported but whose options are not yet looked at: that takes longer."""
+
+    function: Callable[..., Any]
+    panel: str = "Commands"
+
+    @property
+    def summary(self) -> str:
+        return (self.function.__doc__ or "").partition("\n\n")[0].strip()
+
+    def load(self, name: str) -> Any:
+        return _command(self.function, name)
+
+
+def _command(function: Callable[..., Any], name: str) -> Any:
+    """The command that a function is."""
+    holder = typer.Typer(add_completion=False, rich_markup_mode=None)
+    holder.command(name, cls=Command)(function)
+    return typer.main.get_command(holder)
+
+
+def _group(commands: typer.Typer, name: str) -> Any:
+    """A group of the commands that are registered with a Typer."""
+    holder = typer.Typer(add_completion=False, rich_markup_mode=None)
+    holder.add_typer(typer.Typer(help=commands.info.help, no_args_is_help=True), name=name, cls=LazyGroup)
+    group = typer.main.get_group(holder).commands[name]
+    members = {
+        info.name: _Member(info.callback) for info in commands.registered_commands if info.name and info.callback
+    }
+    group.hold(members)
+    return group
 
 
 class _Commands(Mapping[str, Any]):
-    """The commands by name, each imported when it is first looked at."""
+    """The commands by name, each built when it is first looked at."""
 
-    def __init__(self, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, entries: Mapping[str, Entry | _Member]) -> None:
         self._entries = entries
         self._loaded: dict[str, Any] = {}
 
@@ -83,6 +116,9 @@ class _Commands(Mapping[str, Any]):
             self._loaded[name] = self._entries[name].load(name)
         return self._loaded[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries  # without building it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -90,8 +126,19 @@ class _Commands(Mapping[str, Any]):
         return len(self._entries)
 
 
-class Group(_Paged, TyperGroup):
-    """A group that shows its help on stderr when no command is named."""
+class LazyGroup(_Paged, TyperGroup):
+    """A group that builds only the command that is called, and shows its help on stderr when none is named."""
+
+    entries: Mapping[str, Entry | _Member] = MappingProxyType({})
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.hold(self.entries)
+
+    def hold(self, entries: Mapping[str, Entry | _Member]) -> None:
+        """Have these commands."""
+        self.entries = entries
+        self.commands = _Commands(entries)  # type: ignore[assignment]  # read only, never added to
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the group's own options, or leave at once where help is all that is wanted."""
@@ -123,30 +170,13 @@ class Group(_Paged, TyperGroup):
         raise UsageError(f"{path}: there is no command {name!r}", f"{hint}{path} --help lists all commands")
 
     def nearest(self, name: str) -> list[str]:
-        """The commands whose names are most like `name`, the nearest first."""
-        return get_close_matches(name, self.commands, n=2)
-
-    def command_panels(self) -> dict[str, list[Row]]:
-        """Each command with the first sentence of its help, in panels."""
-        from rsprompter_cli.cli.help import Row
-
-        rows = [Row(name, text=command.get_short_help_str(limit=1000)) for name, command in self.commands.items()]
-        return {"Commands": rows}
-
-
-class LazyGroup(Group):
-    """A group that lists its commands from a table and imports only the one that is called."""
-
-    entries: ClassVar[Mapping[str, Entry]]
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = _Commands(self.entries)  # type: ignore[assignment]  # read only, never added to
-
-    def nearest(self, name: str) -> list[str]:
-        """The commands most like `name`; those inside the groups too, where that is the name of one."""
-        inside = [f"{entry} {name}" for entry in self.entries if name in getattr(self.commands[entry], "commands", {})]
-        return inside or super().nearest(name)
+        """The commands most like `name`; before them those of this name inside other groups."""
+        inside = [
+            f"{group} {name}"
+            for group, entry in self.entries.items()
+            if isinstance(entry, Entry) and entry.is_group and name in self.commands[group].commands
+        ]
+        return [*inside, *get_close_matches(name, self.commands, n=2)][:3]
 
     def command_panels(self) -> dict[str, list[Row]]:
         """Each command with what the table says of it, in the panels it names."""
