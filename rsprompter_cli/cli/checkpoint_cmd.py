@@ -65,7 +65,7 @@ def import_command(
     Sizes are read from the tensors. Nothing in the file is executed, and every key must belong to the model.
 
     Examples:
-        rsp checkpoint import epoch_24.pth --preset rsprompter-anchor-whu --out my-model
+        rsp checkpoint import whu.pth --preset rsprompter-anchor-whu --out whu
     """
     from rsprompter_cli.config import load_config
     from rsprompter_cli.models.import_checkpoint import import_checkpoint
@@ -132,7 +132,9 @@ def show_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the variant, parameters, classes, resolution, metrics and origin of a checkpoint.
+    """Show what a checkpoint contains.
+
+    Prints its variant, parameters, classes, resolution, metrics and origin.
 
     Examples:
         rsp checkpoint show

@@ -141,7 +141,7 @@ def whu2coco_command(
 def vector2coco_command(
     pairs: Annotated[
         list[Path],
-        typer.Argument(metavar="SCENE LABELS [SCENE LABELS ...]", help="Scenes, each followed by its footprints."),
+        typer.Argument(metavar="SCENE LABELS ...", help="Scenes, each followed by its footprints."),
     ],
     out: SetOutOption,
     tile: Annotated[
@@ -244,7 +244,7 @@ def vector2coco_command(
 
     Examples:
         rsp convert vector2coco scene.tif footprints.gpkg --out data/town
-        rsp convert vector2coco a.tif a.gpkg b.tif b.gpkg --val-scene b --out data/town
+        rsp convert vector2coco a.tif a.gpkg b.tif b.gpkg --val-scene b --out data/ab
     """
     from dataclasses import asdict
 
@@ -334,7 +334,7 @@ def coco2vector_command(
 
     Examples:
         rsp convert coco2vector data/town/annotations/val.json --out val.gpkg
-        rsp convert coco2vector results.json --images val.json --score 0.5 --out results.gpkg
+        rsp convert coco2vector found.json --images val.json --out found.gpkg
     """
     from dataclasses import asdict
 

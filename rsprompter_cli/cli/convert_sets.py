@@ -137,7 +137,7 @@ def mask2coco_command(
 
     Examples:
         rsp convert mask2coco images masks --out data/town
-        rsp convert mask2coco images masks --classes building,road --split val --out data/town
+        rsp convert mask2coco images masks --classes building,road --out data/town
     """
     from rsprompter_cli.data.convert.mask2coco import convert_masks
 

@@ -18,7 +18,7 @@ def eval_polygons_command(
         Path,
         typer.Argument(metavar="PREDICTED", help="Predicted polygons in any CRS: .geojson .gpkg .shp .fgb .parquet."),
     ],
-    truth: Annotated[Path, typer.Argument(metavar="TRUE", help="True polygons, in any of these formats and any CRS.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in any of these formats and any CRS.")],
     iou: Annotated[
         float,
         typer.Option(

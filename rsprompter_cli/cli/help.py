@@ -179,6 +179,7 @@ def _print_panels(console: Console, panels: dict[str, list[Row]]) -> None:
     """Draw the panels, whose first columns have one width."""
     from rich import box
     from rich.panel import Panel
+    from rich.text import Text
 
     longest = max((len(row.title) for rows in panels.values() for row in rows), default=0)
     # A legacy code page has no rounded corners, and a line that it cannot write is an error.
@@ -187,7 +188,7 @@ def _print_panels(console: Console, panels: dict[str, list[Row]]) -> None:
         console.print(
             Panel(
                 _table(rows, min(longest, console.width // 2)),
-                title=title,
+                title=Text(title, style="bold not dim"),
                 title_align="left",
                 box=frame,
                 border_style="dim",

@@ -20,6 +20,9 @@ def explain(error: Any) -> UsageError:
     if hasattr(error, "param_type") and error.param is not None:
         return _missing(error.param, context, page)
     message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    option = _find_option(getattr(error, "option_name", ""), context)
+    if option is not None and not option.is_flag:
+        page = f"as in {option.opts[0]} {option.metavar}; {page}"
     if message.startswith("Got unexpected extra"):
         page = f"it is used as {context.command_path} {' '.join(context.command.collect_usage_pieces(context))}; {page}"
     return UsageError(f"{context.command_path}: {message[:1].lower()}{message[1:]}", page)
@@ -48,6 +51,11 @@ def _nearest_option(name: str, names: list[str]) -> str:
     word = name.lstrip("-").partition("=")[0]
     near = get_close_matches(word, words, n=1) or [each for each in words if each.startswith(word)]
     return words[near[0]] if len(near) == 1 else ""
+
+
+def _find_option(name: str, context: Any) -> Any:
+    """The option of a command that has this spelling, or None."""
+    return next((item for item in context.command.get_params(context) if name in item.opts), None)
 
 
 def _option_names(context: Any) -> list[str]:
