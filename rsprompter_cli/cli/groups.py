@@ -96,7 +96,7 @@ def _group(commands: typer.Typer, name: str) -> Any:
     """A group of the commands that are registered with a Typer."""
     holder = typer.Typer(add_completion=False, rich_markup_mode=None)
     holder.add_typer(typer.Typer(help=commands.info.help, no_args_is_help=True), name=name, cls=LazyGroup)
-    group = typer.main.get_group(holder).commands[name]
+    group: Any = typer.main.get_group(holder).commands[name]
     members = {
         info.name: _Member(info.callback) for info in commands.registered_commands if info.name and info.callback
     }
@@ -171,11 +171,8 @@ class LazyGroup(_Paged, TyperGroup):
 
     def nearest(self, name: str) -> list[str]:
         """The commands most like `name`; before them those of this name inside other groups."""
-        inside = [
-            f"{group} {name}"
-            for group, entry in self.entries.items()
-            if isinstance(entry, Entry) and entry.is_group and name in self.commands[group].commands
-        ]
+        groups = [group for group, entry in self.entries.items() if isinstance(entry, Entry) and entry.is_group]
+        inside = [f"{group} {name}" for group in groups if name in getattr(self.commands[group], "commands", ())]
         return [*inside, *get_close_matches(name, self.commands, n=2)][:3]
 
     def command_panels(self) -> dict[str, list[Row]]:

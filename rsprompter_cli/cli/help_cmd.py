@@ -7,11 +7,23 @@ from typing import Annotated
 import typer
 
 
+def _complete(incomplete: str) -> list[str]:
+    """Names of commands, for the completion of a shell."""
+    from rsprompter_cli.cli.app import COMMANDS
+
+    return [name for name in COMMANDS if name.startswith(incomplete)]
+
+
 def help_command(
     context: typer.Context,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="A command, or a group and one of its commands.", show_default=False),
+        typer.Argument(
+            metavar="COMMAND...",
+            help="A command, or a group and one of its commands.",
+            show_default=False,
+            autocompletion=_complete,
+        ),
     ] = None,
 ) -> None:
     """Show the help of rsp or of one of its commands.

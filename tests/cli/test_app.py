@@ -51,7 +51,13 @@ def test_shell_completion_is_offered(capsys: Captured) -> None:
 
 def test_a_tab_completes_commands_and_their_options(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     monkeypatch.setenv("_RSP_COMPLETE", "complete_bash")
-    for line, offered in (("rsp pre", "predict"), ("rsp config sch", "schema"), ("rsp predict --nat", "--native")):
+    lines = (
+        ("rsp pre", "predict"),
+        ("rsp help mer", "merge"),
+        ("rsp config sch", "schema"),
+        ("rsp predict --nat", "--native"),
+    )
+    for line, offered in lines:
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
         assert run([]) == 0
