@@ -7,11 +7,11 @@ that `--help` does. These pages use the few parts of rich that they need.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from dataclasses import dataclass, field
 from enum import Enum
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rsprompter_cli.cli.options import PANELS
 
@@ -29,8 +29,7 @@ _SPACE = "\ue000"
 """Stands for a space at which no line is broken; a private character, because rich breaks at non-breaking spaces."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """An argument, option or command, and what the page says about it."""
 
     names: str  # "-o, --out"
@@ -49,21 +48,20 @@ class Row:
         return " ".join([self.text, *(f"[{note}]" for note in self.notes)]).strip()
 
 
-@dataclass(slots=True)
-class Description:
+class Description(NamedTuple):
     """A docstring in its parts."""
 
-    paragraphs: list[str] = field(default_factory=list)
-    examples: list[str] = field(default_factory=list)
+    paragraphs: list[str]
+    examples: list[str]
 
 
 def read_description(text: str | None) -> Description:
     """Split a docstring into paragraphs, joined to one line each, and the lines of its section `Examples:`."""
-    description = Description()
+    description = Description([], [])
     for block in (text or "").strip().split("\n\n"):
         lines = [line.strip() for line in block.strip().splitlines()]
         if lines and lines[0] == _EXAMPLES:
-            description.examples += lines[1:]
+            description.examples.extend(lines[1:])
         elif lines:
             description.paragraphs.append(" ".join(lines))
     return description
@@ -170,8 +168,6 @@ def help_page(command: Any, context: Any) -> str:
 
 def page_width() -> int:
     """Columns of a page: those of the terminal, 80 without one, 100 at most."""
-    import shutil
-
     return min(shutil.get_terminal_size((80, 24)).columns, MAX_WIDTH)
 
 
