@@ -167,7 +167,7 @@ def test_options_have_a_panel_a_text_and_a_word_for_their_value(path: str) -> No
         for row in panel:
             assert row.text.endswith((".", "...")), f"{row.names}: its help is a sentence that ends with a period"
             assert re.match("[A-Z]", row.text) or row.text.startswith("With --") or ":" in row.text, row.text
-            assert re.fullmatch(r"[A-Z][A-Z0-9]*([,:/=][A-Z0-9]+)?|", row.value), f"{row.names}: metavar {row.value!r}"
+            assert re.fullmatch(r"[A-Z][A-Z0-9]*([,:/= ][A-Z0-9]+)*|", row.value), f"{row.names}: metavar {row.value!r}"
             assert row.title.isascii()
             assert row.description.isascii()
             assert len(row.title) <= 30
