@@ -12,6 +12,7 @@ import typer
 
 from rsprompter_cli import errors
 from rsprompter_cli.cli.app import app
+from rsprompter_cli.cli.help import argument_rows, option_panels, read_description, usage_pieces
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py; change the code, not this page. -->\n"
@@ -26,14 +27,15 @@ def cli_page() -> str:
 
 def _command_lines(command: Any, path: str, depth: int, parent: Any = None) -> list[str]:
     context = command.make_context(path, [], parent=parent, resilient_parsing=True)
-    arguments = [item for item in command.get_params(context) if item.param_type_name == "argument"]
-    options = [item for item in command.get_params(context) if item.param_type_name == "option"]
-    usage = " ".join([path, *command.collect_usage_pieces(context)])
-    lines = [f"{'#' * depth} `{path}`\n", f"{(command.help or '').strip()}\n", f"```console\n$ {usage}\n```\n"]
-    for title, items in (("Arguments", arguments), ("Options", options)):
-        records = [record for item in items if (record := item.get_help_record(context))]
-        if records:
-            lines += [f"{title}:\n", *(f"- `{name}`: {' '.join(text.split())}" for name, text in records), ""]
+    description = read_description(command.help)
+    usage = " ".join([path, *usage_pieces(command, context)])
+    lines = [f"{'#' * depth} `{path}`\n", *(f"{paragraph}\n" for paragraph in description.paragraphs)]
+    shown = [usage, *(["", *description.examples] if description.examples else [])]
+    lines += ["```console", *(f"$ {line}" if line else "" for line in shown), "```\n"]
+    panels = {"Arguments": argument_rows(command, context), **option_panels(command, context)}
+    for title, rows in panels.items():
+        if rows:
+            lines += [f"{title}:\n", *(f"- `{row.title}`: {row.description}" for row in rows), ""]
     for name in sorted(getattr(command, "commands", {})):
         lines += _command_lines(command.commands[name], f"{path} {name}", min(depth + 1, 4), context)
     return lines

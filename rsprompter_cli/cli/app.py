@@ -14,44 +14,47 @@ from rsprompter_cli.cli.groups import Entry, LazyGroup
 from rsprompter_cli.cli.output import print_error, set_up_logging
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, InputError, ResourceError, RspError, UsageError
 
-# A new command is one line here: its name, where it is, and the first line of its docstring (of a group: its help).
+# A new command is one entry here: its name, where it is, the first line of its docstring (of a group: its help), and
+# the panel of `rsp --help` that lists it.
+FIND, MODEL, SETS, WEIGHTS, HELP = (
+    "Find objects",
+    "Make a model of your own",
+    "Data sets",
+    "Models and weights",
+    "Help",
+)
 COMMANDS = {
-    "download-sam": Entry(
-        "download_sam:download_sam_command", "Get SAM weights, check them, and print the folder they are in."
-    ),
-    "fit": Entry("fit:fit_command", "Fine-tune a model on your own polygons, and measure it on ground held back."),
-    "train": Entry("train:train_command", "Train a model on a COCO set."),
-    "eval": Entry("eval:eval_command", "Box and mask average precision of a checkpoint on a COCO split."),
+    "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons.", FIND),
+    "info": Entry("info:info_command", "Describe a scene, and what predicting on it would take.", FIND),
+    "filter": Entry("filter:filter_command", "Select features by score, area or class.", FIND),
+    "merge": Entry("merge:merge_command", "Join the parts that rsp predict --shard wrote.", FIND),
+    "qgis-style": Entry("qgis_style:qgis_style_command", "Write a QGIS style beside a vector file.", FIND),
+    "fit": Entry("fit:fit_command", "Fine-tune a model on your own polygons and measure it.", MODEL),
+    "train": Entry("train:train_command", "Train a model on a COCO data set.", MODEL),
+    "eval": Entry("eval:eval_command", "Compute the average precision of a model on a COCO data set.", MODEL),
     "eval-polygons": Entry(
-        "eval_polygons:eval_polygons_command",
-        "Compare predicted polygons with true ones: precision, recall, F1 and AP, and a map of the errors.",
+        "eval_polygons:eval_polygons_command", "Compare predicted polygons with true ones, and map the errors.", MODEL
     ),
-    "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons."),
-    "merge": Entry(
-        "merge:merge_command",
-        "Join the parts that rsp predict --shard wrote, to what one run over the scene would have written.",
+    "convert": Entry("convert:app", "Convert data sets from and to COCO.", SETS),
+    "data": Entry("data_cmd:app", "Check, show, count and split COCO data sets.", SETS),
+    "models": Entry("models_cmd:models_command", "List the models on this machine and the SAM weights.", WEIGHTS),
+    "download-sam": Entry(
+        "download_sam:download_sam_command", "Download SAM weights and print the folder they are in.", WEIGHTS
     ),
-    "filter": Entry(
-        "filter:filter_command",
-        "Keep the features that reach a score, an area or have one of some classes; the model is not run.",
-    ),
-    "info": Entry(
-        "info:info_command",
-        "Say what a scene is, at which resolution it would be read, in how many windows, time and memory.",
-    ),
-    "models": Entry(
-        "models_cmd:models_command",
-        "List the kinds of model, the models on this machine, and the SAMs to train on.",
-    ),
-    "doctor": Entry("doctor:doctor_command", "Look whether all that rsp needs is here and works, and say what to do."),
-    "qgis-style": Entry(
-        "qgis_style:qgis_style_command", "Write the QGIS style of a vector file beside it, and say how to look at it."
-    ),
-    "checkpoint": Entry("checkpoint_cmd:app", "Import, export, show and merge checkpoints."),
-    "config": Entry("config_cmd:app", "List, show and describe configurations."),
-    "data": Entry("data_cmd:app", "Check, show, count and split COCO sets."),
-    "convert": Entry("convert:app", "Convert data sets from and to COCO."),
+    "checkpoint": Entry("checkpoint_cmd:app", "Import, export, show and merge checkpoints.", WEIGHTS),
+    "config": Entry("config_cmd:app", "List, show and describe configurations.", WEIGHTS),
+    "doctor": Entry("doctor:doctor_command", "Check that everything rsp needs is installed and works.", HELP),
+    "help": Entry("help_cmd:help_command", "Show the help of rsp or of one of its commands.", HELP),
 }
+ABOUT = """Turn aerial and satellite imagery into instance polygons.
+
+rsp help COMMAND shows what a command does and all of its options.
+
+Examples:
+    rsp predict scene.tif --out buildings.geojson
+    rsp fit scene.tif labels.geojson --out my-model
+    rsp help predict
+"""
 
 
 class _Program(LazyGroup):
@@ -61,11 +64,11 @@ class _Program(LazyGroup):
 app = typer.Typer(
     name="rsp",
     cls=_Program,
-    help="Aerial and satellite imagery in, instance polygons out.",
+    help=ABOUT,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # to draw help with rich takes longer than all the rest of it
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    rich_markup_mode=None,  # cli/help.py draws the pages
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -82,7 +85,9 @@ def _root(
     ] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for debug talk.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
-    log_file: Annotated[Path | None, typer.Option("--log-file", help="Also write all talk to this file.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write all talk to this file.")
+    ] = None,
 ) -> None:
     if verbose and quiet:
         raise UsageError("-v and -q exclude each other")
@@ -118,7 +123,10 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, RspError):
         return print_error(error.message, error.hint, exit_code=error.exit_code)
     if isinstance(error, typer.exceptions.TyperException):
-        return print_error(error.format_message(), exit_code=UsageError.exit_code)
+        from rsprompter_cli.cli.usage_errors import explain
+
+        problem = explain(error)
+        return print_error(problem.message, problem.hint, exit_code=problem.exit_code)
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         # The reader of our stdout left, as `| head` does (typer makes a SystemExit of it). Python
         # would complain once more at exit.

@@ -7,25 +7,56 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption, SetOption
+from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption, SetOption
 from rsprompter_cli.cli.output import print_json, print_table
 
-app = typer.Typer(help="Import, export, show and merge checkpoints.", no_args_is_help=True)
+ABOUT = """Import, export, show and merge checkpoints.
 
-FolderArgument = Annotated[str, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best, or bundled.")]
+Examples:
+    rsp checkpoint show runs/whu/best
+    rsp help checkpoint import
+"""
+app = typer.Typer(help=ABOUT, no_args_is_help=True)
+
+FolderArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Checkpoint folder, such as runs/NAME/best, or bundled.")
+]
+FolderOutOption = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Checkpoint folder to write."),
+]
 
 
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(help="Weights of the original code, .pth or .safetensors.")],
-    preset: Annotated[str, typer.Option("--preset", help="The preset it was trained with, or a TOML file.")],
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights of the original code, .pth or .safetensors.")],
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="Preset that the weights were trained with, or a TOML file.",
+        ),
+    ],
+    out: FolderOutOption,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="Class names: a,b,c. Default: the file's own, else those of the preset's data."),
+        typer.Option(
+            "--classes",
+            metavar="NAMES",
+            rich_help_panel=MODEL,
+            show_default="those of the file, or of the preset",
+            help="Class names in order, such as building,road.",
+        ),
     ] = None,
     ema: Annotated[
-        bool, typer.Option("--ema/--no-ema", help="Take averaged weights where the file has any, or those trained.")
+        bool,
+        typer.Option(
+            "--ema/--no-ema",
+            rich_help_panel=MODEL,
+            help="Take the averaged weights where the file has any, or the trained ones.",
+        ),
     ] = True,
     overrides: SetOption = None,
     overwrite: OverwriteOption = False,
@@ -33,8 +64,12 @@ def import_command(
 ) -> None:
     """Turn a weights file of the original RSPrompter code into a checkpoint folder.
 
-    Sizes are read off its tensors, other settings from the configuration that its training stored in it; --set
-    comes before both. What neither tells is the preset's and is listed as assumed. Nothing in the file is executed.
+    Sizes are read from the tensors, other settings from the configuration that the training stored in the file; --set
+    comes before both. What neither states is taken from the preset and listed as assumed. Nothing in the file is
+    executed.
+
+    Examples:
+        rsp checkpoint import whu.pth --preset rsprompter-anchor-whu --out whu
     """
     from rsprompter_cli.config import load_config
     from rsprompter_cli.models.import_checkpoint import import_checkpoint
@@ -80,11 +115,17 @@ def import_command(
 @app.command("export")
 def export_command(
     folder: FolderArgument,
-    out: Annotated[Path, typer.Option("--out", help="File to write, .pth.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", rich_help_panel=OUTPUT, help="The .pth file to write.")
+    ],
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as a file that the original RSPrompter code loads."""
+    """Write a checkpoint as a file that the original RSPrompter code loads.
+
+    Examples:
+        rsp checkpoint export runs/whu/best --out whu.pth
+    """
     from rsprompter_cli.models.import_checkpoint import export_checkpoint
 
     count = export_checkpoint(folder, out, overwrite=overwrite)
@@ -98,11 +139,18 @@ def export_command(
 def show_command(
     folder: Annotated[
         str | None,
-        typer.Argument(help="Checkpoint folder; default: bundled, the building model of rsp."),
+        typer.Argument(metavar="MODEL", show_default="bundled", help="Checkpoint folder, or bundled."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a checkpoint is: variant, parameters, classes, resolution, metrics, where it comes from."""
+    """Show what a checkpoint contains.
+
+    Prints its variant, parameters, classes, resolution, metrics and origin.
+
+    Examples:
+        rsp checkpoint show
+        rsp checkpoint show runs/whu/best --json
+    """
     from rsprompter_cli.models.describe import describe_checkpoint, summary_rows
 
     facts = describe_checkpoint(folder)
@@ -118,11 +166,15 @@ def show_command(
 @app.command("merge-lora")
 def merge_lora_command(
     folder: FolderArgument,
-    out: Annotated[Path, typer.Option("--out", help="Checkpoint folder to write.")],
+    out: FolderOutOption,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fold a checkpoint's adapters (LoRA) into the weights they stand on: same answers, fewer parts."""
+    """Merge the LoRA adapters of a checkpoint into its weights.
+
+    Examples:
+        rsp checkpoint merge-lora runs/whu/best --out merged
+    """
     from rsprompter_cli.models.import_checkpoint import merge_checkpoint
 
     count = merge_checkpoint(folder, out, overwrite=overwrite)

@@ -9,12 +9,22 @@ import typer
 from rsprompter_cli.cli.options import JsonOption, SetOption
 from rsprompter_cli.cli.output import print_json, print_table
 
-app = typer.Typer(help="List, show and describe configurations.", no_args_is_help=True)
+ABOUT = """List, show and describe configurations.
+
+Examples:
+    rsp config list
+    rsp config show rsprompter-anchor-whu
+"""
+app = typer.Typer(help=ABOUT, no_args_is_help=True)
 
 
 @app.command("list")
 def list_command(as_json: JsonOption = False) -> None:
-    """List the presets."""
+    """List the presets.
+
+    Examples:
+        rsp config list
+    """
     from rsprompter_cli.config import SamModelConfig, list_presets, load_config
 
     configs = {name: load_config(name) for name in list_presets()}
@@ -36,11 +46,16 @@ def list_command(as_json: JsonOption = False) -> None:
 
 @app.command("show")
 def show_command(
-    preset: Annotated[str, typer.Argument(help="A preset name or a TOML file.")],
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a preset, or a TOML file.")],
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a whole configuration, as training would use it."""
+    """Print a whole configuration, as training would use it.
+
+    Examples:
+        rsp config show rsprompter-anchor-whu
+        rsp config show rsprompter-anchor-whu --set train.epochs=12
+    """
     from rsprompter_cli.config import dump_config, load_config
 
     config = load_config(preset, overrides or ())
@@ -52,7 +67,11 @@ def show_command(
 
 @app.command("schema")
 def schema_command() -> None:
-    """Print the JSON schema of a configuration."""
+    """Print the JSON schema of a configuration.
+
+    Examples:
+        rsp config schema
+    """
     from rsprompter_cli.config import Config
 
     print_json(Config.model_json_schema())

@@ -9,12 +9,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsprompter_cli.cli.convert_sets import (
+    SetOutOption,
     coco2yolo_command,
     labelme2coco_command,
     mask2coco_command,
     yolo2coco_command,
 )
-from rsprompter_cli.cli.options import BandsOption, CrowdsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
+from rsprompter_cli.cli.options import (
+    DATA,
+    KEPT,
+    LABELS,
+    OUTPUT,
+    SCENE,
+    SPEED,
+    TILES,
+    BandsOption,
+    CrowdsOption,
+    JsonOption,
+    NativeOption,
+    OverwriteOption,
+    ScaleOption,
+    parse_bands,
+)
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
@@ -23,7 +39,13 @@ from rsprompter_cli.errors import UsageError, plural
 if TYPE_CHECKING:
     from rsprompter_cli.data.convert.vector2coco import VectorReport
 
-app = typer.Typer(help="Convert data sets from and to COCO.", no_args_is_help=True)
+ABOUT = """Convert data sets from and to COCO.
+
+Examples:
+    rsp convert vector2coco scene.tif footprints.gpkg --out data/town
+    rsp help convert vector2coco
+"""
+app = typer.Typer(help=ABOUT, no_args_is_help=True)
 app.command("mask2coco")(mask2coco_command)
 app.command("coco2yolo")(coco2yolo_command)
 app.command("yolo2coco")(yolo2coco_command)
@@ -39,25 +61,61 @@ class Split(StrEnum):
 
 @app.command("whu2coco")
 def whu2coco_command(
-    root: Annotated[Path, typer.Option("--root", help="Folder that holds imgs/{train,val,test}/{image,label}.")] = Path(
-        "data/WHU"
-    ),
+    root: Annotated[
+        Path,
+        typer.Option(
+            "--root",
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            help="Folder that holds imgs/{train,val,test}/{image,label}.",
+        ),
+    ] = Path("data/WHU"),
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the JSON files; default: annotations below the root.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            show_default="annotations below --root",
+            help="Folder of the JSON files.",
+        ),
     ] = None,
     splits: Annotated[
-        list[str] | None, typer.Option("--split", help="Only this split; may be repeated. Default: train, val, test.")
+        list[str] | None,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            rich_help_panel=DATA,
+            show_default="train, val and test",
+            help="Convert only this split. May be repeated.",
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes; default: one per CPU for 1000 labels or more.")
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            metavar="N",
+            rich_help_panel=SPEED,
+            show_default="one per CPU core from 1000 labels on",
+            help="Number of processes.",
+        ),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave broken pairs out instead of writing nothing.")
+        bool,
+        typer.Option("--skip-bad", rich_help_panel=DATA, help="Leave out broken pairs instead of stopping at them."),
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn the label pictures of the WHU building set into COCO files WHU_building_{train,val,test}.json."""
+    """Convert the label pictures of the WHU building data set to COCO.
+
+    Writes WHU_building_{train,val,test}.json.
+
+    Examples:
+        rsp convert whu2coco --root data/WHU
+    """
     from dataclasses import asdict
 
     with show_progress("reading the labels") as display:
@@ -90,52 +148,112 @@ def whu2coco_command(
 @app.command("vector2coco")
 def vector2coco_command(
     pairs: Annotated[
-        list[Path], typer.Argument(metavar="SCENE LABELS [SCENE LABELS ...]", help="Scenes, each with its footprints.")
+        list[Path],
+        typer.Argument(metavar="SCENE LABELS ...", help="Scenes, each followed by its footprints."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/ and annotations/.")],
-    tile: Annotated[int, typer.Option("--tile", help="Side of a tile in pixels.")] = TILE,
+    out: SetOutOption,
+    tile: Annotated[
+        int, typer.Option("--tile", metavar="PIXELS", rich_help_panel=TILES, help="Side of a tile, in pixels.")
+    ] = TILE,
     overlap: Annotated[
-        float, typer.Option("--overlap", help="Share that neighbouring tiles share, below 0.5.")
+        float,
+        typer.Option(
+            "--overlap",
+            metavar="SHARE",
+            rich_help_panel=TILES,
+            help="Share of a tile that its neighbour covers too, below 0.5.",
+        ),
     ] = TILE_OVERLAP,
     gsd: Annotated[
         list[float] | None,
-        typer.Option("--gsd", help="Metres per pixel on the ground; may be repeated. Default: as fine as the scene."),
+        typer.Option(
+            "--gsd",
+            metavar="METRES",
+            rich_help_panel=SCENE,
+            show_default="that of the scene",
+            help="Ground sampling distance of the tiles, in metres per pixel. May be repeated.",
+        ),
     ] = None,
-    native: Annotated[bool, typer.Option("--native", help="Keep the pixels of the file.")] = False,
+    native: NativeOption = False,
     class_attribute: Annotated[
-        str | None, typer.Option("--class-attribute", help="Column of the footprints that names their class.")
+        str | None,
+        typer.Option(
+            "--class-attribute",
+            metavar="COLUMN",
+            rich_help_panel=LABELS,
+            help="Attribute of the footprints that holds the class.",
+        ),
     ] = None,
     class_name: Annotated[
-        str, typer.Option("--class-name", help="Class of footprints without such a column or value.")
+        str,
+        typer.Option(
+            "--class-name",
+            metavar="NAME",
+            rich_help_panel=LABELS,
+            help="Class of footprints without such an attribute or value.",
+        ),
     ] = CLASS_NAME,
     val: Annotated[
         float | None,
-        typer.Option("--val", help="Cut an end off each scene to validate with this share of its footprints [0.2]."),
+        typer.Option(
+            "--val",
+            metavar="SHARE",
+            rich_help_panel=TILES,
+            show_default="0.2",
+            help="Cut off one end of each scene, with this share of its footprints, for validation.",
+        ),
     ] = None,
     val_scene: Annotated[
         list[str] | None,
-        typer.Option("--val-scene", help="This scene (path, name or stem) validates, the others train; repeatable."),
+        typer.Option(
+            "--val-scene",
+            metavar="SCENE",
+            rich_help_panel=TILES,
+            help="Use this scene (path, name or stem) for validation, the others for training. May be repeated.",
+        ),
     ] = None,
-    split: Annotated[Split | None, typer.Option("--split", help="All scenes go there.")] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            "--split", metavar="NAME", rich_help_panel=TILES, help="Put all scenes into this split: train or val."
+        ),
+    ] = None,
     min_visible: Annotated[
         float,
         typer.Option(
             "--min-visible",
-            help="Drop cut pieces that show less of their footprint and have under 256 px; under 16 px always.",
+            metavar="SHARE",
+            rich_help_panel=TILES,
+            help="Drop cut footprints of which a tile shows less than this share and fewer than 256 pixels. Those of "
+            "fewer than 16 pixels are always dropped.",
         ),
     ] = MIN_VISIBLE,
     skip_empty: Annotated[
-        bool, typer.Option("--skip-empty", help="Leave out training tiles without footprints.")
+        bool,
+        typer.Option("--skip-empty", rich_help_panel=TILES, help="Leave out training tiles without footprints."),
     ] = False,
     min_data: Annotated[
-        float, typer.Option("--min-data", help="Leave out training tiles of which less than this share has data.")
+        float,
+        typer.Option(
+            "--min-data",
+            metavar="SHARE",
+            rich_help_panel=TILES,
+            help="Leave out training tiles of which less than this share has data.",
+        ),
     ] = 0.0,
     bands: BandsOption = None,
     scale: ScaleOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Cut GeoTIFF scenes and their footprints, in any CRS, into a COCO set of tiles."""
+    """Cut GeoTIFF scenes and their footprints into a COCO data set of tiles.
+
+    The footprints may be in any CRS.
+
+    Examples:
+        rsp convert vector2coco scene.tif footprints.gpkg --out data/town
+        rsp convert vector2coco a.tif a.gpkg b.tif b.gpkg --val-scene b --out data/ab
+    """
     from dataclasses import asdict
 
     if len(pairs) % 2:
@@ -183,21 +301,49 @@ def _print_set(report: VectorReport) -> None:
 @app.command("coco2vector")
 def coco2vector_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO file, or a JSON list of detection results.")],
-    out: Annotated[Path, typer.Option("--out", help="The extension names the format: .geojson, .gpkg, .fgb, ...")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Output file: .geojson, .gpkg, .fgb or another vector format.",
+        ),
+    ],
     images: Annotated[
-        Path | None, typer.Option("--images", help="The COCO file that a list of results was made for.")
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="FILE",
+            rich_help_panel=DATA,
+            help="The COCO file that a list of results was made for.",
+        ),
     ] = None,
-    score: Annotated[float, typer.Option("--score", help="Leave out instances with a lower score.")] = 0.0,
+    score: Annotated[
+        float,
+        typer.Option("--score", metavar="SCORE", rich_help_panel=KEPT, help="Leave out instances with a lower score."),
+    ] = 0.0,
     pixel_coords: Annotated[
-        bool, typer.Option("--pixel-coords", help="Write pixels of each image; needs no georeference.")
+        bool,
+        typer.Option(
+            "--pixel-coords",
+            rich_help_panel=OUTPUT,
+            help="Write polygons in pixels of each image, which needs no georeference.",
+        ),
     ] = False,
     crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put COCO instances back on the map, by the georeference of their tiles.
+    """Convert COCO instances to georeferenced polygons.
 
-    One feature per instance, with its image: what overlapping tiles show twice comes twice.
+    The georeference is that of the tiles. Each instance becomes one feature with the name of its image: objects that
+    overlapping tiles show twice are written twice.
+
+    Examples:
+        rsp convert coco2vector data/town/annotations/val.json --out val.gpkg
+        rsp convert coco2vector found.json --images val.json --out found.gpkg
     """
     from dataclasses import asdict
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import CrowdsOption, ImageFolderOption, JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import (
+    DATA,
+    LABELS,
+    OUTPUT,
+    CrowdsOption,
+    ImageFolderOption,
+    JsonOption,
+    OverwriteOption,
+)
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import plural
@@ -19,14 +27,28 @@ if TYPE_CHECKING:
 
     from rsprompter_cli.data.convert.picture_set import SetReport
 
-SetOutOption = Annotated[Path, typer.Option("--out", help="Folder of the set: images/ and annotations/.")]
-LinkOption = Annotated[bool, typer.Option("--link", help="Hard-link the pictures instead of copying them.")]
+SetOutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FOLDER",
+        rich_help_panel=OUTPUT,
+        help="Folder of the data set: images/ and annotations/.",
+    ),
+]
+LinkOption = Annotated[
+    bool, typer.Option("--link", rich_help_panel=OUTPUT, help="Hard-link the pictures instead of copying them.")
+]
 PictureSplitOption = Annotated[
     str | None,
     typer.Option(
         "--split",
-        help="Shares (train=0.8,val=0.1,test=0.1), one split for all (val), or folders: those named train, val, test. "
-        "Default: folders where there are any, else train=0.8,val=0.2.",
+        metavar="SPLITS",
+        rich_help_panel=DATA,
+        show_default="folders if there are any, else train=0.8,val=0.2",
+        help="Shares such as train=0.8,val=0.1,test=0.1, one split for all such as val, or folders for the subfolders "
+        "train, val and test.",
     ),
 ]
 
@@ -47,45 +69,86 @@ class Neighbours(StrEnum):
 
 
 def mask2coco_command(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of pictures.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of the pictures.")],
     masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="Folder of masks with the names of their pictures; may be IMAGES.")
+        Path, typer.Argument(metavar="MASKS", help="Folder of the masks, named as the pictures; may be IMAGES.")
     ],
     out: SetOutOption,
     kind: Annotated[
         MaskKind | None,
         typer.Option(
             "--kind",
-            help="binary: each connected patch is an object; instances: each value is; classes: each value is a class, "
-            "its patches are objects. Default: classes where --classes gives several, else binary.",
+            metavar="KIND",
+            rich_help_panel=LABELS,
+            show_default="classes if --classes names several, else binary",
+            help="binary: each connected patch is an object. instances: each value is an object. classes: each value "
+            "is a class, and each of its patches an object.",
         ),
     ] = None,
     classes: Annotated[
         str | None,
         typer.Option(
             "--classes",
-            help="Names of the values 1, 2, ... as in building,road, or of any as in building=255,road=128.",
+            metavar="NAMES",
+            rich_help_panel=LABELS,
+            help="Names of the values 1, 2, ..., such as building,road, or of other values, such as "
+            "building=255,road=128.",
         ),
     ] = None,
     ignore: Annotated[
-        list[int] | None, typer.Option("--ignore", min=0, help="A value that is background; may be repeated.")
+        list[int] | None,
+        typer.Option(
+            "--ignore",
+            min=0,
+            metavar="VALUE",
+            rich_help_panel=LABELS,
+            help="Value that is background. May be repeated.",
+        ),
     ] = None,
     connectivity: Annotated[
-        Neighbours, typer.Option("--connectivity", help="4: patches hang together by edges; 8: by corners too.")
+        Neighbours,
+        typer.Option(
+            "--connectivity",
+            metavar="N",
+            rich_help_panel=LABELS,
+            help="4: pixels of a patch are connected by their edges. 8: also by their corners.",
+        ),
     ] = Neighbours.FOUR,
-    min_area: Annotated[int, typer.Option("--min-area", min=0, help="Leave out objects of fewer pixels.")] = 0,
+    min_area: Annotated[
+        int,
+        typer.Option(
+            "--min-area", min=0, metavar="PIXELS", rich_help_panel=LABELS, help="Leave out objects of fewer pixels."
+        ),
+    ] = 0,
     image_suffix: Annotated[
-        str, typer.Option("--image-suffix", help="What the names of pictures end in, before the dot: _sat.")
+        str,
+        typer.Option(
+            "--image-suffix",
+            metavar="SUFFIX",
+            rich_help_panel=DATA,
+            help="End of the names of the pictures, before the extension, such as _sat.",
+        ),
     ] = "",
     mask_suffix: Annotated[
-        str, typer.Option("--mask-suffix", help="What the names of masks end in, before the dot: _mask.")
+        str,
+        typer.Option(
+            "--mask-suffix",
+            metavar="SUFFIX",
+            rich_help_panel=DATA,
+            help="End of the names of the masks, before the extension, such as _mask.",
+        ),
     ] = "",
     split: PictureSplitOption = None,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn pictures and label masks of them into a COCO set."""
+    """Convert pictures and their label masks to a COCO data set.
+
+    Examples:
+        rsp convert mask2coco images masks --out data/town
+        rsp convert mask2coco images masks --classes building,road --out data/town
+    """
     from rsprompter_cli.data.convert.mask2coco import convert_masks
 
     convert = partial(
@@ -108,19 +171,33 @@ def mask2coco_command(
 def coco2yolo_command(
     source: Annotated[
         Path,
-        typer.Argument(metavar="DIR|FILE", help="A data folder with annotations/*{train,val,test}.json, or a file."),
+        typer.Argument(
+            metavar="SOURCE", help="A data folder with annotations/*{train,val,test}.json, or one COCO file."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the set: images/, labels/ and data.yaml.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            help="Folder of the data set: images/, labels/ and data.yaml.",
+        ),
+    ],
     image_folder: ImageFolderOption = None,
     crowds_are_objects: CrowdsOption = False,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a COCO set in the layout of Ultralytics' YOLO.
+    """Convert a COCO data set to the layout of Ultralytics YOLO.
 
-    A line of YOLO is one outline: holes and further parts of an object are joined to it by channels without width, so
-    that its area stays. Crowds are left out.
+    A line of a YOLO file is one outline. Holes and further parts of an object are joined to it by channels without
+    width, which keeps its area. Crowds are left out.
+
+    Examples:
+        rsp convert coco2yolo data/town --out data/town-yolo
     """
     from dataclasses import asdict
 
@@ -147,20 +224,33 @@ def coco2yolo_command(
 
 
 def yolo2coco_command(
-    source: Annotated[Path, typer.Argument(metavar="YAML|DIR", help="The data.yaml of a YOLO set, or its folder.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The data.yaml of a YOLO data set, or its folder.")],
     out: SetOutOption,
     root: Annotated[
         Path | None,
-        typer.Option("--root", help="Folder of the set, where the path in data.yaml is that of another machine."),
+        typer.Option(
+            "--root",
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            show_default="the path in data.yaml",
+            help="Folder of the data set, if it has been moved.",
+        ),
     ] = None,
     boxes: Annotated[
-        bool, typer.Option("--boxes", help="Take lines that are boxes as rectangles; without it they are errors.")
+        bool,
+        typer.Option(
+            "--boxes", rich_help_panel=LABELS, help="Read boxes as rectangles; without this option they are errors."
+        ),
     ] = False,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a YOLO set of outlines, or of boxes, into a COCO set with the same splits."""
+    """Convert a YOLO data set of outlines or boxes to COCO, with the same splits.
+
+    Examples:
+        rsp convert yolo2coco data/town-yolo --out data/town
+    """
     from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 
     convert = partial(convert_from_yolo, source, out, root=root, boxes=boxes)
@@ -168,26 +258,43 @@ def yolo2coco_command(
 
 
 def labelme2coco_command(
-    labels: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of labelme's JSON files, one per picture.")],
+    labels: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelme JSON files, one per picture.")],
     out: SetOutOption,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder of the pictures; default: where imagePath says, below DIR.")
+        Path | None,
+        typer.Option(
+            "--images",
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            show_default="where imagePath points to",
+            help="Folder of the pictures.",
+        ),
     ] = None,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Take the pictures out of the JSON files (imageData).")
+        bool,
+        typer.Option("--embedded", rich_help_panel=DATA, help="Take the pictures from the JSON files (imageData)."),
     ] = False,
     classes: Annotated[
         str | None,
-        typer.Option("--classes", help="Labels in the order of their category ids, a,b,c. Default: all, sorted."),
+        typer.Option(
+            "--classes",
+            metavar="NAMES",
+            rich_help_panel=LABELS,
+            show_default="all, sorted",
+            help="Labels in the order of their category ids, such as building,road.",
+        ),
     ] = None,
     split: PictureSplitOption = None,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn the files of the drawing tool labelme into a COCO set.
+    """Convert the files of the annotation tool labelme to a COCO data set.
 
-    Polygons, rectangles and circles are taken; shapes of one label and group_id are one object.
+    Polygons, rectangles and circles are read. Shapes with the same label and group_id are one object.
+
+    Examples:
+        rsp convert labelme2coco labels --out data/town
     """
     from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 

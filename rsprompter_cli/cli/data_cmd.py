@@ -7,22 +7,38 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import CrowdsOption, ImageFolderOption, JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import (
+    CHECKS,
+    DATA,
+    OUTPUT,
+    CrowdsOption,
+    ImageFolderOption,
+    JsonOption,
+    OverwriteOption,
+)
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import plural
 
-app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_help=True)
+ABOUT = """Check, show, count and split COCO data sets.
+
+Examples:
+    rsp data check data/WHU
+    rsp data stats data/WHU
+"""
+app = typer.Typer(help=ABOUT, no_args_is_help=True)
 
 SourceArgument = Annotated[
     Path,
     typer.Argument(
-        metavar="DIR|FILE",
+        metavar="SOURCE",
         help="A data folder with annotations/*{train,val,test}.json or another layout of docs/coco-sets.md, or one "
         "COCO file.",
     ),
 ]
-SplitOption = Annotated[str, typer.Option("--split", help="Which split of a data folder.")]
+SplitOption = Annotated[
+    str, typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Split of the data folder to show.")
+]
 
 
 @app.command("check")
@@ -30,14 +46,22 @@ def check_command(
     source: SourceArgument,
     image_folder: ImageFolderOption = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Also decode every picture and compare its size.")
+        bool,
+        typer.Option(
+            "--pictures/--no-pictures",
+            rich_help_panel=CHECKS,
+            help="Also decode every picture and compare its size.",
+        ),
     ] = True,
     crowds_are_objects: CrowdsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name every fault of a COCO set, by annotation or image id.
+    """List the faults of a COCO data set by annotation or image id.
 
-    Exit code 0: nothing stops training (there may be warnings). 3: there are errors.
+    The exit code is 0 if nothing prevents training (there may be warnings), and 3 if there are errors.
+
+    Examples:
+        rsp data check data/WHU
     """
     from rsprompter_cli.errors import InputError
 
@@ -66,15 +90,24 @@ def check_command(
 @app.command("show")
 def show_command(
     source: SourceArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Folder for the PNG pictures."),
+    ],
     split: SplitOption = "train",
-    count: Annotated[int, typer.Option("--count", min=1, help="How many images.")] = 8,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", rich_help_panel=DATA, help="Number of images.")
+    ] = 8,
     image_folder: ImageFolderOption = None,
     crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the ground truth on some images, as PNG."""
+    """Draw the annotations on some images.
+
+    Examples:
+        rsp data show data/WHU --out pictures
+    """
     with show_progress("reading the annotations") as display:
         from rsprompter_cli.data.coco import read_coco
         from rsprompter_cli.data.images import locate
@@ -100,7 +133,11 @@ def stats_command(
     crowds_are_objects: CrowdsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Count images and objects by class and size."""
+    """Count images and objects by class and size.
+
+    Examples:
+        rsp data stats data/WHU
+    """
     from rsprompter_cli.data.coco import read_coco, warn_of_crowds
     from rsprompter_cli.data.images import annotation_files
     from rsprompter_cli.data.stats import coco_stats
@@ -134,21 +171,50 @@ def stats_command(
 def split_command(
     file: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A COCO file, or a data folder with only one.")],
     val: Annotated[
-        float, typer.Option("--val", min=0.001, max=0.999, help="Share of the images to validate on.")
+        float,
+        typer.Option(
+            "--val",
+            min=0.001,
+            max=0.999,
+            metavar="SHARE",
+            rich_help_panel=DATA,
+            help="Share of the images used for validation.",
+        ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed, another split.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", rich_help_panel=DATA, help="Seed of the random split.")
+    ] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Data folder to write annotations/ in; default: that of the file.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            show_default="that of the file",
+            help="Data folder to write annotations/ to.",
+        ),
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option("--group-by", help="Key of the image entries; images that share its value stay together."),
+        typer.Option(
+            "--group-by",
+            metavar="KEY",
+            rich_help_panel=DATA,
+            help="Key of the image entries; images with the same value stay in the same split.",
+        ),
     ] = None,
     crowds_are_objects: CrowdsOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Cut a COCO file into train and val by image, each class on both sides where it can be."""
+    """Split a COCO file into train and val by image.
+
+    Both splits get every class where that is possible.
+
+    Examples:
+        rsp data split all.json --out data/town --val 0.2
+    """
     from rsprompter_cli.data.images import root_of
     from rsprompter_cli.data.split import one_file, split_file
 

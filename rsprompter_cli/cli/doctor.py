@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption
+from rsprompter_cli.cli.options import CHECKS, JsonOption
 from rsprompter_cli.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -17,15 +17,21 @@ def doctor_command(
     self_test: Annotated[
         bool,
         typer.Option(
-            "--self-test/--no-self-test", help="Find objects in a small scene made here, which takes seconds."
+            "--self-test/--no-self-test",
+            rich_help_panel=CHECKS,
+            help="Also predict on a small generated scene, which takes seconds.",
         ),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Look whether all that rsp needs is here and works, and say what to do.
+    """Check that everything rsp needs is installed and works.
 
-    Each line is ok, a warning (works, but look at it) or a problem (rsp cannot do its work). Exits with 0, with 5
-    when there is a problem. The lines hold names of folders, but no passwords or tokens.
+    Each line is ok, a warning (rsp works, but look at it) or a problem (rsp does not work), with the way out. The exit
+    code is 0, or 5 when there is a problem. The report contains names of folders, but no passwords or tokens.
+
+    Examples:
+        rsp doctor
+        rsp doctor --no-self-test --json
     """
     from dataclasses import asdict
 

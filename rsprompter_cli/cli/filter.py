@@ -7,31 +7,54 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import ClassesOption, JsonOption, OverwriteOption, parse_names
+from rsprompter_cli.cli.options import KEPT, OUTPUT, ClassesOption, JsonOption, OverwriteOption, parse_names
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.errors import plural
 
 
 def filter_command(
-    source: Annotated[Path, typer.Argument(help="A vector file written by rsp predict.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="A vector file written by rsp predict.")],
     out: Annotated[
-        Path, typer.Option("--out", help="The extension names the format: .geojson .geojsonl .gpkg .fgb .parquet .shp")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Output file: .geojson .geojsonl .gpkg .fgb .parquet .shp.",
+        ),
     ],
     score: Annotated[
-        float | None, typer.Option("--score", min=0, max=1, help="Lowest score kept; higher than that of rsp predict.")
+        float | None,
+        typer.Option(
+            "--score",
+            min=0,
+            max=1,
+            metavar="SCORE",
+            rich_help_panel=KEPT,
+            help="Lowest score to keep, from 0 to 1; higher than that of rsp predict.",
+        ),
     ] = None,
     min_area: Annotated[
-        float | None, typer.Option("--min-area", min=0, help="Smallest area kept, square metres on the ground.")
+        float | None,
+        typer.Option(
+            "--min-area",
+            min=0,
+            metavar="M2",
+            rich_help_panel=KEPT,
+            help="Smallest area to keep, in square metres on the ground.",
+        ),
     ] = None,
     classes: ClassesOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep the features that reach a score, an area or have one of some classes; the model is not run.
+    """Select features by score, area or class.
 
-    rsp filter buildings.geojson --score 0.6 --min-area 20 --out sure.geojson
+    The model is not run. Attributes, ids and CRS stay as they are (GeoJSON is WGS84).
 
-    Attributes, ids and CRS stay as they are (GeoJSON is WGS84).
+    Examples:
+        rsp filter buildings.geojson --score 0.6 --min-area 20 --out sure.geojson
     """
     from dataclasses import asdict
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsprompter_cli.cli.options import (
+    LABELS,
+    OUTPUT,
+    TRAINING,
     BandsOption,
     Device,
     DeviceOption,
@@ -33,47 +36,82 @@ def fit_command(
     pairs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="SCENE LABELS [SCENE LABELS ...]",
-            help="Scenes, each with the polygons outlined on it, in any CRS; --resume does without.",
+            metavar="SCENE LABELS ...",
+            help="Scenes, each followed by the polygons outlined on it, in any CRS. Not needed with --resume.",
             show_default=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Checkpoint folder to write; the run's own files lie in OUT-run beside it."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            help="Checkpoint folder to write; the files of the run are in FOLDER-run beside it.",
+        ),
     ] = None,
     model: ModelOption = None,
     minutes: Annotated[
         float | None,
         typer.Option(
             "--minutes",
-            help=f"Time for everything: tiles, training, evaluation; default: {FIT_MINUTES:g}, or as begun.",
+            metavar="MINUTES",
+            rich_help_panel=TRAINING,
+            show_default=f"{FIT_MINUTES:g}, or that of the run to resume",
+            help="Time for everything: tiles, training and evaluation.",
         ),
     ] = None,
     complete: Annotated[
-        bool, typer.Option("--complete", help="The labels show all there is, so ground without any is background.")
+        bool,
+        typer.Option(
+            "--complete",
+            rich_help_panel=LABELS,
+            help="Every object of the scenes is labelled, so that unlabelled ground is background.",
+        ),
     ] = False,
     class_column: Annotated[
         str | None,
-        typer.Option("--class-column", help="Column with the classes; default: 'class' where the labels have it."),
+        typer.Option(
+            "--class-column",
+            metavar="COLUMN",
+            rich_help_panel=LABELS,
+            show_default="class, where the labels have it",
+            help="Attribute of the labels that holds the class.",
+        ),
     ] = None,
     class_name: Annotated[
         str | None,
-        typer.Option("--class-name", help="Class of labels that name none; alone: of all. Default: the model's own."),
+        typer.Option(
+            "--class-name",
+            metavar="NAME",
+            rich_help_panel=LABELS,
+            show_default="that of the model",
+            help="Class of labels without one; of all labels when there is no --class-column.",
+        ),
     ] = None,
     gsd: GsdOption = None,
     bands: BandsOption = None,
     scale: ScaleOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of --out that was stopped.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", rich_help_panel=TRAINING, help="Continue the run of --out that was stopped.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", rich_help_panel=TRAINING, help="Print what would be done and write nothing.")
+    ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune a model on your own polygons, and measure it on ground held back.
+    """Fine-tune a model on your own polygons and measure it.
 
-    rsp fit scene.tif labels.geojson --out my-model
+    Part of each scene is held back from training: the model is measured there, before and after.
+
+    Examples:
+        rsp fit scene.tif labels.geojson --out my-model
+        rsp fit east.tif east.gpkg west.tif west.gpkg --out my-model --minutes 60
+        rsp fit --out my-model --resume
     """
     _refuse_contradictions(pairs or [], out, resume=resume, overwrite=overwrite, dry_run=dry_run)
     given = pairs or []

@@ -35,9 +35,13 @@ def info_command(
     remote: RemoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a scene is, at which resolution it would be read, in how many windows, time and memory.
+    """Describe a scene, and what predicting on it would take.
 
-    rsp info scene.tif
+    Shows the facts of the file, the resolution it would be read at, and the windows, time and memory of a prediction.
+
+    Examples:
+        rsp info scene.tif
+        rsp info scene.tif --model my-model --json
     """
     from rsprompter_cli.predict.plan import scene_info
     from rsprompter_cli.predict.reading import Reading

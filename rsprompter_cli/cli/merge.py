@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import (
+    OUTPUT,
+    SCENE,
     AllowVrtOption,
     ClassesOption,
     CrsOption,
@@ -28,20 +30,41 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 
 def merge_command(
     parts: Annotated[
-        list[Path], typer.Argument(help="The parts of all shards, in any order, or the folder that holds them.")
+        list[Path],
+        typer.Argument(metavar="PART...", help="The parts of all shards, in any order, or the folder that holds them."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Output file, as of rsp predict; the extension names the format.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Output file of any format that rsp predict writes, named by its extension.",
+        ),
+    ],
     classes: ClassesOption = None,
     crs: CrsOption = None,
     regularize: RegularizeOption = False,
     simplify: SimplifyOption = 0.0,
     min_area: MinAreaOption = 0.0,
     pixel_coords: Annotated[
-        bool, typer.Option("--pixel-coords", help="Polygons in pixels, for pictures without georeference.")
+        bool,
+        typer.Option(
+            "--pixel-coords",
+            rich_help_panel=OUTPUT,
+            help="Write polygons in pixels, for pictures without georeference.",
+        ),
     ] = False,
     preview: PreviewOption = None,
     scene: Annotated[
-        str | None, typer.Option("--scene", help="The scene of the parts, which only --preview and overlays need.")
+        str | None,
+        typer.Option(
+            "--scene",
+            metavar="SCENE",
+            rich_help_panel=SCENE,
+            help="The scene of the parts; only --preview and overlays need it.",
+        ),
     ] = None,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
     allow_vrt: AllowVrtOption = False,
@@ -49,11 +72,13 @@ def merge_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Join the parts that rsp predict --shard wrote, to what one run over the scene would have written.
+    """Join the parts that rsp predict --shard wrote.
 
-    rsp merge parts --out scene.gpkg
+    The result is what one run over the whole scene would have written. The imagery is not read.
 
-    Parts know the place of their scene: the imagery is not read.
+    Examples:
+        rsp merge parts --out scene.gpkg
+        rsp merge parts/1.part parts/2.part --out scene.geojson --min-area 10
     """
     with show_progress("loading the libraries") as display:
         from rsprompter_cli.predict.finish import OutputOptions

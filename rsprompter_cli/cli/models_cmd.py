@@ -14,11 +14,18 @@ from rsprompter_cli.cli.output import print_json, print_table
 def models_command(
     folders: Annotated[
         list[str] | None,
-        typer.Argument(help="Where to look for checkpoint folders; default: runs."),
+        typer.Argument(metavar="FOLDER...", show_default="runs", help="Where to look for checkpoint folders."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the kinds of model, the models on this machine, and the SAMs to train on."""
+    """List the models on this machine and the SAM weights.
+
+    Also lists the kinds of model that can be trained.
+
+    Examples:
+        rsp models
+        rsp models runs my-models --json
+    """
     from dataclasses import asdict
 
     from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words

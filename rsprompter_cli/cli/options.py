@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once, and the panels of the help pages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+SCENE = "Scene and reading"
+DATA = "Data set"
+LABELS = "Labels"
+TILES = "Tiles"
+MODEL = "Model"
+TRAINING = "Training"
+MATCHING = "Matching"
+CHECKS = "Checks"
+KEPT = "What is kept"
+OUTPUT = "Output"
+SPEED = "Speed and scale"
+SAFETY = "Safety"
+PANELS = (SCENE, DATA, LABELS, TILES, MODEL, TRAINING, MATCHING, CHECKS, KEPT, OUTPUT, SPEED, SAFETY)
+"""Panels of the options in the order of the pages: an option names its own by `rich_help_panel`."""
 
 
 class Device(StrEnum):
@@ -28,91 +43,217 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        rich_help_panel=SPEED,
+        help="Where the model runs: auto, cpu, cuda or mps.",
+    ),
+]
 PrecisionOption = Annotated[
-    Precision, typer.Option("--precision", help="Arithmetic; auto takes bf16 only where the hardware has it.")
+    Precision,
+    typer.Option(
+        "--precision",
+        metavar="TYPE",
+        rich_help_panel=SPEED,
+        help="Number type of the model: auto, fp32, bf16 or fp16. auto uses bf16 only where the hardware supports it.",
+    ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; default: as many as the machine has.")
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        rich_help_panel=SPEED,
+        show_default="one per CPU core",
+        help="Number of CPU threads.",
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+JsonOption = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the result as JSON on stdout.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that already exist.")
+]
 CrowdsOption = Annotated[
     bool,
     typer.Option(
         "--crowds-are-objects",
-        help="Annotations with iscrowd 1 are single objects, as CVAT writes masks drawn with its brush.",
+        rich_help_panel=DATA,
+        help="Take annotations with iscrowd 1 as single objects: CVAT writes masks drawn with its brush so.",
     ),
 ]
 TrainedCrowdsOption = Annotated[
     bool | None,
     typer.Option(
         "--crowds-are-objects/--no-crowds-are-objects",
-        help="Whether annotations with iscrowd 1 are single objects, as CVAT writes masks drawn with its brush; "
-        "default: as data.crowds_are_objects of the configuration says.",
-        show_default=False,
+        rich_help_panel=DATA,
+        show_default="as the configuration states",
+        help="Take annotations with iscrowd 1 as single objects: CVAT writes masks drawn with its brush so.",
     ),
-]
-ImageFolderOption = Annotated[
-    str | None,
-    typer.Option("--image-folder", help="Where the pictures lie below the data folder; may contain {split}."),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the preset; may be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", rich_help_panel=MODEL, help="Change one key of the preset. May be repeated."
+    ),
 ]
-SceneArgument = Annotated[str, typer.Argument(help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)]
+SceneArgument = Annotated[
+    str, typer.Argument(metavar="SCENE", help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)
+]
 ScenesArgument = Annotated[
     list[str],
     typer.Argument(
+        metavar="SCENE...",
         help="GeoTIFF scenes, PNG or JPEG pictures: files, folders, quoted patterns, @list or .txt files of them.",
         show_default=False,
     ),
 ]
 FormatOption = Annotated[
     str | None,
-    typer.Option("--format", help="With --out FOLDER: one file a scene, of this extension; default: geojson."),
+    typer.Option(
+        "--format",
+        metavar="EXTENSION",
+        rich_help_panel=OUTPUT,
+        show_default="geojson",
+        help="With --out FOLDER: the format of the file written for each scene.",
+    ),
 ]
 # A str, since a Path forgets the ./ by which a folder called "bundled" is told from the model of that name.
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Checkpoint folder; default: bundled, the building model of rsp."),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        rich_help_panel=MODEL,
+        show_default="bundled",
+        help="Checkpoint folder of the model, or bundled.",
+    ),
 ]
 GsdOption = Annotated[
     float | None,
-    typer.Option("--gsd", min=1e-6, help="Metres on the ground per pixel to work at; default: what the model knows."),
+    typer.Option(
+        "--gsd",
+        min=1e-6,
+        metavar="METRES",
+        rich_help_panel=SCENE,
+        show_default="what the model was trained on",
+        help="Ground sampling distance to work at, in metres per pixel.",
+    ),
 ]
-NativeOption = Annotated[bool, typer.Option("--native", help="Work at the file's own pixels.")]
-BandsOption = Annotated[str | None, typer.Option("--bands", help="Bands for red,green,blue, from 1: 4,3,2.")]
+NativeOption = Annotated[
+    bool, typer.Option("--native", rich_help_panel=SCENE, help="Work at the pixel size of the file.")
+]
+BandsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        metavar="BANDS",
+        rich_help_panel=SCENE,
+        help="Bands to use as red,green,blue, counted from 1, such as 4,3,2.",
+    ),
+]
 ScaleOption = Annotated[
-    str | None, typer.Option("--scale", help="How samples become 0..255: auto, none, percentile, or LO,HI.")
+    str | None,
+    typer.Option(
+        "--scale",
+        metavar="RANGE",
+        rich_help_panel=SCENE,
+        show_default="auto",
+        help="How samples are scaled to 0..255: auto, none, percentile, or LOW,HIGH.",
+    ),
 ]
-OverlapOption = Annotated[float, typer.Option("--overlap", help="Share of a window its neighbour sees too.")]
+OverlapOption = Annotated[
+    float,
+    typer.Option(
+        "--overlap",
+        metavar="SHARE",
+        rich_help_panel=SCENE,
+        help="Share of a window that its neighbour covers too.",
+    ),
+]
 MaxBlockOption = Annotated[
-    int, typer.Option("--max-block", min=1, help="Largest block of the file that is decoded, MiB.")
+    int,
+    typer.Option(
+        "--max-block",
+        min=1,
+        metavar="MIB",
+        rich_help_panel=SAFETY,
+        help="Largest block of a file to decode, in MiB.",
+    ),
 ]
-MaxWindowsOption = Annotated[int, typer.Option("--max-windows", min=1, help="Refuse more windows than this.")]
+MaxWindowsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-windows", min=1, metavar="N", rich_help_panel=SAFETY, help="Refuse scenes of more windows than this."
+    ),
+]
 CrsOption = Annotated[
     str | None,
-    typer.Option("--crs", help="CRS of .gpkg .fgb .parquet .shp, as in EPSG:32633; default: the scene's."),
+    typer.Option(
+        "--crs",
+        metavar="EPSG:N",
+        rich_help_panel=OUTPUT,
+        show_default="that of the scene",
+        help="CRS of a .gpkg, .fgb, .parquet or .shp output, such as EPSG:32633.",
+    ),
 ]
 RegularizeOption = Annotated[
     bool,
     typer.Option(
-        "--regularize", help="Square corners for buildings where they fit; before --simplify, then --min-area."
+        "--regularize",
+        rich_help_panel=OUTPUT,
+        help="Give buildings square corners where they fit, before --simplify and --min-area are applied.",
     ),
 ]
 SimplifyOption = Annotated[
-    float, typer.Option("--simplify", min=0, help="Largest shift of a simplified outline, metres.")
+    float,
+    typer.Option(
+        "--simplify",
+        min=0,
+        metavar="METRES",
+        rich_help_panel=OUTPUT,
+        help="Simplify outlines, moving them by at most this distance.",
+    ),
 ]
-MinAreaOption = Annotated[float, typer.Option("--min-area", min=0, help="Smallest area kept, square metres.")]
+MinAreaOption = Annotated[
+    float,
+    typer.Option(
+        "--min-area",
+        min=0,
+        metavar="M2",
+        rich_help_panel=KEPT,
+        help="Smallest area to keep, in square metres.",
+    ),
+]
+ImageFolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-folder",
+        metavar="FOLDER",
+        rich_help_panel=DATA,
+        help="Folder of the pictures below the data folder; may contain {split}.",
+    ),
+]
 PreviewOption = Annotated[
     Path | None,
-    typer.Option("--preview", help="Also write a map for any browser: one .html file that needs no network."),
+    typer.Option(
+        "--preview",
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        help="Also write a map for the browser: one .html file that works offline.",
+    ),
 ]
-ClassesOption = Annotated[str | None, typer.Option("--classes", help="Classes kept: a,b,c.")]
-AllowVrtOption = Annotated[bool, typer.Option("--allow-vrt", help="Admit VRT files, which read other files.")]
-RemoteOption = Annotated[bool, typer.Option("--remote", help="Admit https:// and s3:// paths.")]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option("--classes", metavar="NAMES", rich_help_panel=KEPT, help="Classes to keep, such as building,road."),
+]
+AllowVrtOption = Annotated[
+    bool,
+    typer.Option("--allow-vrt", rich_help_panel=SAFETY, help="Allow VRT files, which read other files."),
+]
+RemoteOption = Annotated[bool, typer.Option("--remote", rich_help_panel=SAFETY, help="Allow https:// and s3:// paths.")]
 
 
 def parse_bands(text: str | None) -> tuple[int, ...] | None:

@@ -10,6 +10,11 @@ import typer
 
 from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
+    KEPT,
+    MODEL,
+    OUTPUT,
+    SAFETY,
+    SPEED,
     AllowVrtOption,
     BandsOption,
     ClassesOption,
@@ -73,30 +78,49 @@ def predict_command(
         Path | None,
         typer.Option(
             "--out",
+            "-o",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
             help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
-            ".png .jpg (overlay). Of several scenes a folder, or one file for all.",
+            ".png .jpg (overlay). For several scenes: a folder, or one file for all.",
         ),
     ] = None,
     format: FormatOption = None,
     shard: ShardOption = None,
     model: ModelOption = None,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Every object that SAM sees, without classes; score: expected IoU.")
+        bool,
+        typer.Option(
+            "--everything",
+            rich_help_panel=MODEL,
+            help="Find every object that SAM segments, without classes; the score is the expected IoU.",
+        ),
     ] = False,
     prompts: Annotated[
         Path | None,
         typer.Option(
-            "--prompts", help="Vector file of points and boxes: one SAM mask and polygon each, attributes kept."
+            "--prompts",
+            metavar="FILE",
+            rich_help_panel=MODEL,
+            help="Vector file of points and boxes: SAM segments one object for each and keeps its attributes.",
         ),
     ] = None,
     keep_parts: Annotated[
-        bool, typer.Option("--keep-parts", help="With --prompts: masks of several parts become multipolygons.")
+        bool,
+        typer.Option(
+            "--keep-parts",
+            rich_help_panel=KEPT,
+            help="With --prompts: write masks of several parts as multipolygons.",
+        ),
     ] = False,
     sam: Annotated[
         str | None,
         typer.Option(
             "--sam",
-            help="SAM of --everything or --prompts, as download-sam names it, or a folder; default: base or --model's.",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            show_default="base, or that of --model",
+            help="SAM for --everything or --prompts: a name that download-sam knows, or a folder.",
         ),
     ] = None,
     score: Annotated[
@@ -105,15 +129,29 @@ def predict_command(
             "--score",
             min=0,
             max=1,
-            help="Lowest score kept; default: the threshold stored with the model, which rsp info shows.",
+            metavar="SCORE",
+            rich_help_panel=KEPT,
+            show_default="the threshold stored with the model",
+            help="Lowest score to keep, from 0 to 1.",
         ),
     ] = None,
     classes: ClassesOption = None,
     aoi: Annotated[
-        Path | None, typer.Option("--aoi", help="Vector file, any CRS: only objects that touch its polygons.")
+        Path | None,
+        typer.Option(
+            "--aoi",
+            metavar="FILE",
+            rich_help_panel=KEPT,
+            help="Vector file in any CRS: keep only objects that touch its polygons.",
+        ),
     ] = None,
     aoi_cut: Annotated[
-        bool, typer.Option("--aoi-cut", help="With --aoi: objects on its border end there; default: they stay whole.")
+        bool,
+        typer.Option(
+            "--aoi-cut",
+            rich_help_panel=KEPT,
+            help="With --aoi: clip objects at its border instead of keeping them whole.",
+        ),
     ] = False,
     crs: CrsOption = None,
     gsd: GsdOption = None,
@@ -121,24 +159,38 @@ def predict_command(
     bands: BandsOption = None,
     scale: ScaleOption = None,
     overlap: OverlapOption = OVERLAP,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Windows per forward pass.")] = 1,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, metavar="N", rich_help_panel=SPEED, help="Windows per forward pass.")
+    ] = 1,
     regularize: RegularizeOption = False,
     simplify: SimplifyOption = 0.0,
     min_area: MinAreaOption = 0.0,
     pixel_coords: Annotated[
         bool,
-        typer.Option("--pixel-coords", help="Polygons (and prompts) in pixels, for pictures without georeference."),
+        typer.Option(
+            "--pixel-coords",
+            rich_help_panel=OUTPUT,
+            help="Write polygons (and read prompts) in pixels, for pictures without georeference.",
+        ),
     ] = False,
     preview: PreviewOption = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Also write a .json: seconds by stage, counts, warnings, versions, settings."),
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+            help="Also write a .json with the seconds of each stage, counts, warnings, versions and settings.",
+        ),
     ] = None,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
     max_windows: MaxWindowsOption = MAX_WINDOWS,
     allow_vrt: AllowVrtOption = False,
     remote: RemoteOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, without the model.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", rich_help_panel=SAFETY, help="Print what would be done, without running the model."),
+    ] = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
     gpus: GpusOption = None,
@@ -150,8 +202,12 @@ def predict_command(
 ) -> None:
     """Find the objects of a scene and write their polygons.
 
-    rsp predict scene.tif --out buildings.geojson
-    rsp predict scenes/ --out all.gpkg
+    Examples:
+        rsp predict scene.tif --out buildings.geojson
+        rsp predict scenes/ --out all.gpkg
+        rsp predict scene.tif --out cars.gpkg --model my-model --score 0.5
+        rsp predict scene.tif --out trees.gpkg --prompts points.geojson
+        rsp predict scene.tif --dry-run
     """
     check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsprompter_cli.cli.options import Device
+from rsprompter_cli.cli.options import SPEED, Device
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
 from rsprompter_cli.errors import plural
 from rsprompter_cli.predict.ray_package import require_ray
@@ -25,11 +25,18 @@ RayOption = Annotated[
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Work on a Ray cluster, or local: its CPUs and GPUs, or as many as --procs or --gpus say.",
+        rich_help_panel=SPEED,
+        help="Work on the Ray cluster at this address, or on local; --procs and --gpus limit what is used.",
     ),
 ]
 ShardOption = Annotated[
-    str | None, typer.Option("--shard", help="Predict part 3 of 8 with 3/8, and write to --out what rsp merge joins.")
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="K/N",
+        rich_help_panel=SPEED,
+        help="Predict only part K of N, such as 3/8; rsp merge joins the parts.",
+    ),
 ]
 
 

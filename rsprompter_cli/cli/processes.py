@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import Device
+from rsprompter_cli.cli.options import SPEED, Device
 from rsprompter_cli.cli.output import set_threads
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
     from rsprompter_cli.train.ranks import Place
 
-GpusOption = Annotated[int | None, typer.Option("--gpus", min=1, help="Work on so many GPUs of this machine.")]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gpus", min=1, metavar="N", rich_help_panel=SPEED, help="Number of GPUs of this machine to work on."
+    ),
+]
 ProcsOption = Annotated[
-    int | None, typer.Option("--procs", min=1, help="Work in so many processes on the CPU of this machine.")
+    int | None,
+    typer.Option("--procs", min=1, metavar="N", rich_help_panel=SPEED, help="Number of CPU processes to work in."),
 ]
 LocalRankOption = Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)]
 """What some launchers add to the command line; the place is read from the environment."""

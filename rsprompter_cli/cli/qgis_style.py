@@ -7,25 +7,35 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 
 
 def qgis_style_command(
     source: Annotated[
-        Path, typer.Argument(help="Polygons: .geojson .gpkg .fgb .parquet .shp, as rsp predict writes them.")
+        Path,
+        typer.Argument(metavar="FILE", help="Polygons as rsp predict writes them: .geojson .gpkg .fgb .parquet .shp."),
     ],
     by: Annotated[
         str | None,
-        typer.Option("--by", help="Attribute that has a colour for each value; default: class, where it is there."),
+        typer.Option(
+            "--by",
+            metavar="COLUMN",
+            rich_help_panel=OUTPUT,
+            show_default="class, where the file has it",
+            help="Attribute to colour the polygons by, one colour for each value.",
+        ),
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the QGIS style of a vector file beside it, and say how to look at it.
+    """Write a QGIS style beside a vector file.
 
-    rsp qgis-style buildings.gpkg writes buildings.qml, which QGIS takes by its name when the polygons are added:
-    an outline and a light fill, a colour for each class, fainter where the score is low.
+    The style of buildings.gpkg is buildings.qml, which QGIS loads with the polygons: an outline and a light fill, one
+    colour for each class, fainter where the score is low. The steps to open the file in QGIS are printed.
+
+    Examples:
+        rsp qgis-style buildings.gpkg
     """
     from rsprompter_cli.geo.qgis_style import write_qgis_style
 

@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsprompter_cli.cli.options import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    SPEED,
+    TRAINING,
     Device,
     DeviceOption,
     ImageFolderOption,
@@ -48,55 +53,116 @@ def train_command(
     preset: Annotated[
         str | None,
         typer.Argument(
-            help="A preset name or a TOML file; --resume: the run's own.", show_default="rsprompter-anchor-whu"
+            metavar="PRESET",
+            show_default="rsprompter-anchor-whu",
+            help="Name of a preset or a TOML file; with --resume that of the run.",
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="COCO set: annotations/*{train,val}.json and pictures; default: the preset's."),
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            rich_help_panel=DATA,
+            show_default="that of the preset",
+            help="COCO data set: annotations/*{train,val}.json and pictures.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+            show_default="runs/PRESET",
+            help="Folder of the run.",
+        ),
     ] = None,
     image_folder: ImageFolderOption = None,
     crowds_are_objects: TrainedCrowdsOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/PRESET.")] = None,
     overrides: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run in --out stopped.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", rich_help_panel=TRAINING, help="Continue the run in --out exactly where it stopped."),
+    ] = False,
     load_from: Annotated[
         str | None,
-        typer.Option("--load-from", help="Checkpoint folder whose weights to start from, or bundled."),
+        typer.Option(
+            "--load-from",
+            metavar="MODEL",
+            rich_help_panel=MODEL,
+            help="Checkpoint folder with the weights to start from, or bundled.",
+        ),
     ] = None,
     sam: Annotated[
-        str | None, typer.Option("--sam", help="SAM weights: a name or a folder; short for --set model.sam=...")
+        str | None,
+        typer.Option(
+            "--sam",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+            help="SAM weights: a name that download-sam knows, or a folder. Short for --set model.sam=...",
+        ),
     ] = None,
     random_sam: Annotated[
-        bool, typer.Option("--random-sam", help="Start SAM from random weights (for trying things out).")
+        bool,
+        typer.Option("--random-sam", rich_help_panel=MODEL, help="Start SAM from random weights, to try things out."),
     ] = False,
     backbone_weights: Annotated[
         str | None,
         typer.Option(
             "--backbone-weights",
-            help="First weights of the ResNet, where the model has one: imagenet, random, or a file of torchvision's.",
+            metavar="WEIGHTS",
+            rich_help_panel=MODEL,
+            help="Initial weights of the ResNet of models that have one: imagenet, random, or a torchvision file.",
         ),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Length of the run; short for --set train.epochs=...")
+        int | None,
+        typer.Option(
+            "--epochs",
+            min=1,
+            metavar="N",
+            rich_help_panel=TRAINING,
+            help="Number of epochs. Short for --set train.epochs=...",
+        ),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Save the state and end after this time; see --resume.")
+        float | None,
+        typer.Option(
+            "--minutes",
+            min=0,
+            metavar="MINUTES",
+            rich_help_panel=TRAINING,
+            help="Save the state and stop after this time; --resume continues.",
+        ),
     ] = None,
     wandb: Annotated[
         str | None,
-        typer.Option("--wandb", metavar="PROJECT", help="Tell Weights & Biases too; short for --set train.wandb=..."),
+        typer.Option(
+            "--wandb",
+            metavar="PROJECT",
+            rich_help_panel=OUTPUT,
+            help="Also log to this project of Weights & Biases. Short for --set train.wandb=...",
+        ),
     ] = None,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
     dry: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Build everything, run two steps, tell parameters, memory and time, and leave nothing."
+            "--dry-run",
+            rich_help_panel=TRAINING,
+            help="Run two steps, print parameters, memory and time, and write nothing.",
         ),
     ] = False,
     deepspeed: Annotated[
-        bool, typer.Option("--deepspeed", help="By DeepSpeed's ZeRO, stage 2; --set train.zero_stage=3 for stage 3.")
+        bool,
+        typer.Option(
+            "--deepspeed",
+            rich_help_panel=SPEED,
+            help="Train with DeepSpeed ZeRO stage 2; --set train.zero_stage=3 for stage 3.",
+        ),
     ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
@@ -104,11 +170,16 @@ def train_command(
     as_json: JsonOption = False,
     local_rank: LocalRankOption = None,
 ) -> None:
-    """Train a model on a COCO set.
+    """Train a model on a COCO data set.
 
-    The run folder gets best/ and last/ (checkpoints), state/ (to resume), log.jsonl, tensorboard/, pictures/ of what is
-    found, curves.png at the end; with several processes also ranks/, what all but the first say. Started by torchrun,
-    SLURM or deepspeed, it joins the others.
+    The run folder holds best/ and last/ (checkpoints), state/ (to resume), log.jsonl, tensorboard/, pictures/ of
+    detections and, at the end, curves.png; with several processes also ranks/, the logs of all but the first. A
+    process started by torchrun, SLURM or deepspeed joins the others.
+
+    Examples:
+        rsp train rsprompter-anchor-whu --data data/WHU
+        rsp train --data data/WHU --out runs/whu --epochs 12 --gpus 2
+        rsp train --out runs/whu --resume
     """
     _refuse_contradictions(
         resume=resume,
