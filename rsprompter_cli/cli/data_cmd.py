@@ -169,7 +169,7 @@ def stats_command(
 
 @app.command("split")
 def split_command(
-    file: Annotated[Path, typer.Argument(metavar="DIR|FILE", help="A COCO file, or a data folder with only one.")],
+    file: Annotated[Path, typer.Argument(metavar="SOURCE", help="A COCO file, or a data folder with only one.")],
     val: Annotated[
         float,
         typer.Option(

@@ -87,7 +87,7 @@ CrowdsOption = Annotated[
 TrainedCrowdsOption = Annotated[
     bool | None,
     typer.Option(
-        "--crowds-are-objects/--no-crowds-are-objects",
+        "--crowds-are-objects",
         rich_help_panel=DATA,
         show_default="as the configuration states",
         help="Take annotations with iscrowd 1 as single objects: CVAT writes masks drawn with its brush so.",

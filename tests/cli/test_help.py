@@ -108,7 +108,7 @@ def test_page_of_predict_orders_its_options_by_purpose(capsys: Captured) -> None
     blocks = dict(zip(titles(text), re.split(r"^╭.*╮$", text, flags=re.MULTILINE)[1:], strict=True))
     for panel, name in (
         (SCENE, "--gsd METRES"),
-        (MODEL, "--model FOLDER"),
+        (MODEL, "--model MODEL"),
         (KEPT, "--score SCORE"),
         (OUTPUT, "-o, --out FILE"),
         (SPEED, "--device DEVICE"),
@@ -119,7 +119,7 @@ def test_page_of_predict_orders_its_options_by_purpose(capsys: Captured) -> None
 
 def test_page_of_a_small_command(capsys: Captured) -> None:
     assert page("checkpoint export --help", capsys) == (
-        "Usage: rsp checkpoint export [OPTIONS] FOLDER\n"
+        "Usage: rsp checkpoint export [OPTIONS] MODEL\n"
         "\n"
         "Write a checkpoint as a file that the original RSPrompter code loads.\n"
         "\n"
@@ -127,7 +127,7 @@ def test_page_of_a_small_command(capsys: Captured) -> None:
         "  rsp checkpoint export runs/whu/best --out whu.pth\n"
         "\n"
         "╭─ Arguments ──────────────────────────────────────────────────────────────────╮\n"
-        "│ FOLDER          Checkpoint folder, such as runs/NAME/best.                   │\n"
+        "│ MODEL           Checkpoint folder, such as runs/NAME/best, or bundled.       │\n"
         "╰──────────────────────────────────────────────────────────────────────────────╯\n"
         "╭─ Output ─────────────────────────────────────────────────────────────────────╮\n"
         "│ -o, --out FILE  The .pth file to write. [required]                           │\n"
