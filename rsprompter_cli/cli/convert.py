@@ -15,7 +15,8 @@ from rsprompter_cli.cli.convert_sets import (
     yolo2coco_command,
 )
 from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.tables import print_table
 
 app = typer.Typer(help="Check, show, count and split COCO sets.", no_args_is_help=True)
 

@@ -16,7 +16,7 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     ThreadsOption,
 )
-from rsprompter_cli.cli.output import counted_progress, print_json, print_table
+from rsprompter_cli.cli.output import counted_progress, print_json
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -26,6 +26,7 @@ from rsprompter_cli.cli.processes import (
     share_threads,
     start_processes,
 )
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.errors import UsageError
 
 

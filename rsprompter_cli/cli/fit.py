@@ -19,7 +19,8 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar, set_threads
+from rsprompter_cli.cli.output import print_json, progress_bar, set_threads
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.train.defaults import FIT_MINUTES
 

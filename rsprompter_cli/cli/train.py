@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rsprompter_cli.cli.options import Device, DeviceOption, JsonOption, OverwriteOption, SetOption, ThreadsOption
-from rsprompter_cli.cli.output import print_json, print_table, progress_bar
+from rsprompter_cli.cli.output import print_json, progress_bar
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -21,6 +21,7 @@ from rsprompter_cli.cli.processes import (
     share_threads,
     start_processes,
 )
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
