@@ -12,6 +12,7 @@ from rsprompter_cli.cli.convert_sets import (
     coco2yolo_command,
     labelme2coco_command,
     mask2coco_command,
+    print_annotations,
     yolo2coco_command,
 )
 from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
@@ -164,14 +165,16 @@ def vector2coco_command(
 
 
 def _print_set(report: VectorReport) -> None:
-    """What vector2coco made: a row per scene and resolution, a line per split."""
-    from dataclasses import asdict
-
-    rows = [{key: value for key, value in asdict(scene).items() if key != "labels"} for scene in report.scenes]
-    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    """What vector2coco made: a row per scene and resolution, a line per split; the rest is in --json."""
+    columns = ["scene", "split", "m/px", "on scene", "tiles", "instances"]
+    rows = [
+        [one.scene, one.split, f"{one.gsd:.3g}", f"{one.on_scene} of {one.footprints}", one.tiles, one.instances]
+        for one in report.scenes
+    ]
+    print_table(columns, rows)
     for name, (images, instances) in report.splits.items():
         typer.echo(f"{name}: {images} tiles, {instances} instances", err=True)
-    typer.echo(f"{report.outcome}: {report.out}", err=True)
+    print_annotations(report)
 
 
 @app.command("coco2vector")

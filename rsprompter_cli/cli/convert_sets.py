@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rsprompter_cli.data.convert.picture_set import SetReport
+    from rsprompter_cli.data.convert.vector2coco import VectorReport
 
 SetOutOption = Annotated[Path, typer.Option("--out", help="Folder of the set: images/ and annotations/.")]
 LinkOption = Annotated[bool, typer.Option("--link", help="Hard-link the pictures instead of copying them.")]
@@ -207,7 +208,13 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
     if report.skipped:
         typer.echo(f"{report.skipped} files that are no pictures or labels", err=True)
     typer.echo(f"classes: {', '.join(report.classes)}", err=True)
-    typer.echo(f"{report.outcome}: {report.out}", err=True)
+    print_annotations(report)
+
+
+def print_annotations(report: SetReport | VectorReport) -> None:
+    """Name the annotation files of a COCO set, and whether they were written or were there already."""
+    for file in sorted((report.out / "annotations").glob("*.json")):
+        typer.echo(f"{report.outcome}: {file}", err=True)
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:

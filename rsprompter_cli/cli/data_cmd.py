@@ -105,7 +105,7 @@ def stats_command(source: SourceArgument, as_json: JsonOption = False) -> None:
             f"large (>= 96 x 96 px) {sizes['large']}\n"
             f"  median side {sides['p50']:g} px, 5-95 %: {sides['p5']:g}-{sides['p95']:g} px"
         )
-        print_table(["  class", "objects"], [[f"  {name}", total] for name, total in one["objects_per_class"].items()])
+        print_table(["class", "objects"], [[name, total] for name, total in one["objects_per_class"].items()])
 
 
 @app.command("split")

@@ -8,6 +8,7 @@ import typer
 
 from rsprompter_cli.cli.options import JsonOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_hanging
 
 if TYPE_CHECKING:
     from rsprompter_cli.io.health import Finding
@@ -53,6 +54,6 @@ def doctor_command(
 def _print_finding(finding: Finding, *, new_topic: bool) -> None:
     if new_topic:
         typer.echo(finding.topic)
-    typer.echo(f"  {finding.state:<8} {finding.name:<22} {finding.text}")
+    print_hanging(f"  {finding.state:<8} {finding.name:<22} ", finding.text)
     if finding.way_out:
-        typer.echo(f"{'':11}way out: {finding.way_out}")
+        print_hanging(f"{'':11}", f"way out: {finding.way_out}")

@@ -26,7 +26,7 @@ from rsprompter_cli.cli.processes import (
     share_threads,
     start_processes,
 )
-from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 
 
@@ -50,6 +50,7 @@ def eval_command(
     pr_curve: Annotated[
         Path | None, typer.Option("--pr-curve", help="Draw precision over recall at mask IoU .5 into this PNG.")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also print the figures of the boxes of each class.")] = False,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
     device: DeviceOption = Device.AUTO,
@@ -117,5 +118,7 @@ def eval_command(
         print_json(as_tree(evaluation.metrics))
         return
     print_table(*summary_rows(evaluation.metrics))
-    print()
-    print_table(*class_rows(evaluation.metrics))
+    for boxes in (False, True) if full else (False,):
+        print()
+        print_table(*class_rows(evaluation.metrics, boxes=boxes))
+    print_written(*outputs)

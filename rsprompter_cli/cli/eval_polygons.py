@@ -97,8 +97,7 @@ def eval_polygons_command(
     for table in full_tables(evaluation) if full else short_tables(evaluation):
         typer.echo()
         print_table(*table)
-    if error_map is not None:
-        print_written(error_map)
+    print_written(*([] if error_map is None else [error_map]))
 
 
 def _check_map(error_map: Path | None, *, inputs: list[Path | None], overwrite: bool) -> None:

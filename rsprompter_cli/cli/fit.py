@@ -20,7 +20,7 @@ from rsprompter_cli.cli.options import (
     parse_bands,
 )
 from rsprompter_cli.cli.output import print_json, progress_bar, set_threads
-from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.train.defaults import FIT_MINUTES
 
@@ -78,6 +78,8 @@ def fit_command(
     """
     _refuse_contradictions(pairs or [], out, resume=resume, overwrite=overwrite, dry_run=dry_run)
     from rsprompter_cli.train.fit import fit, plan_fit
+    from rsprompter_cli.train.fit_record import TRAINING
+    from rsprompter_cli.train.folder import files_for_people
 
     set_threads(threads)
     given = pairs or []
@@ -102,8 +104,9 @@ def fit_command(
     if as_json:
         print_json(result.as_dict())
     else:
-        print_table(["held back", "F1", "AP50", "AP", "score", ""], result.rows())
+        print_table(["model", "F1", "AP50", "AP", "score", "kept"], result.rows())
         typer.echo(result.summary(), err=True)
+        print_written(*files_for_people(result.run / TRAINING))
 
 
 def _refuse_contradictions(
@@ -145,20 +148,20 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    columns = ["scene", "m per pixel", "labels", "held back", "tiles", "held-back tiles", "labelled"]
+    columns = ["scene", "m/px", "labels", "held back", "tiles", "labelled"]
     rows = [
         [
             one["scene"],
             ", ".join(f"{gsd:.3g}" for gsd in one["gsd"]),
             one["labels_train"] + one["labels_held_back"],
             one["labels_held_back"],
-            one["tiles_train"],
-            one["tiles_held_back"],
+            one["tiles_train"] + one["tiles_held_back"],
             f"{one['labelled_share']:.0%}",
         ]
         for one in plan["scenes"]
     ]
     print_table(columns, rows)
+    print()
     print_table(["class", "labels"], list(plan["classes"].items()))
     typer.echo(
         f"about {plan['expected_epochs']} epochs, {plan['expected_minutes']:g} of {plan['budget_minutes']:g} minutes, "

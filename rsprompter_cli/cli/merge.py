@@ -22,6 +22,7 @@ from rsprompter_cli.cli.options import (
     parse_names,
 )
 from rsprompter_cli.cli.output import counted_progress, print_json
+from rsprompter_cli.cli.tables import print_written
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 
 
@@ -82,3 +83,4 @@ def merge_command(
         print_json(result.as_dict())
     else:
         typer.echo(result.summary(), err=True)
+        print_written(*([] if preview is None else [preview]))

@@ -40,9 +40,12 @@ from rsprompter_cli.cli.output import counted_progress, print_json, scene_progre
 from rsprompter_cli.cli.predict_checks import check_many, check_one, check_options
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
+from rsprompter_cli.cli.tables import print_written
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rsprompter_cli.predict.chosen import Chosen
     from rsprompter_cli.predict.many import ManyPrediction
     from rsprompter_cli.predict.options import PredictOptions
@@ -187,7 +190,7 @@ def predict_command(
     elif prompts is not None:
         _answer_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=keep_parts, as_json=as_json)
     else:
-        _say(workers.predict(sources[0], out, options, model=chosen), as_json=as_json, dry_run=dry_run)
+        _say(workers.predict(sources[0], out, options, model=chosen), options, as_json=as_json)
 
 
 def _answer_prompts(
@@ -205,7 +208,7 @@ def _answer_prompts(
 
     with counted_progress("prompts") as progress:
         result = predict_prompts(source, prompts, out, options, sam=sam, keep_parts=keep_parts, progress=progress)
-    _say(result, as_json=as_json, dry_run=options.dry_run)
+    _say(result, options, as_json=as_json)
 
 
 def _predict_many(
@@ -222,12 +225,21 @@ def _predict_many(
 
     with scene_progress() as (progress, on_scene):
         result = predict_scenes(sources, out, options, format=format, model=model, progress=progress, on_scene=on_scene)
-    _say(result, as_json=as_json, dry_run=options.dry_run)
+    _say(result, options, files=result.files(), as_json=as_json)
     result.check()
 
 
-def _say(result: ScenePrediction | PromptPrediction | ManyPrediction, *, as_json: bool, dry_run: bool) -> None:
+def _say(
+    result: ScenePrediction | PromptPrediction | ManyPrediction,
+    options: PredictOptions,
+    *,
+    files: Sequence[Path] = (),
+    as_json: bool,
+) -> None:
+    """Print the result; then name the files beside --out: `files`, the map and the report."""
     if as_json:
         print_json(result.as_dict())
-    else:
-        typer.echo(result.summary(), err=not dry_run)
+        return
+    typer.echo(result.summary(), err=not options.dry_run)
+    if not options.dry_run:
+        print_written(*files, *(path for path in (options.preview, options.report) if path is not None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,9 +34,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     width of the terminal at most: cells are wrapped between words, only paths and very long names inside a word, and
     columns of numbers are aligned on the right.
     """
-    stream = getattr(sys.stdout, "encoding", None) or "utf-8"
-    texts = [[_printable(str(cell), stream) for cell in row] for row in rows]
     console = _terminal()
+    encoding = _encoding(console)
+    texts = [[_printable(str(cell), encoding) for cell in row] for row in rows]
     if console is None:
         widths = [max(len(cell) for cell in column) for column in zip(columns, *texts, strict=True)]
         for row in [list(columns), *texts]:
@@ -58,6 +59,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     console.print(table)
 
 
+def print_hanging(start: str, text: str) -> None:
+    """A line on stdout that begins with `start`; in a terminal `text` is wrapped beside it, in as many as it needs."""
+    console = _terminal()
+    shown = _printable(text, _encoding(console))
+    if console is None:
+        print(start + shown)
+        return
+    indent = " " * min(len(start), console.width // 2)
+    lines = textwrap.wrap(shown, console.width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
+    print("\n".join(lines) or start)
+
+
 def print_written(*paths: str | Path) -> None:
     """Name files that a command wrote, one a line on stderr."""
     for path in paths:
@@ -74,7 +87,7 @@ def fit_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
         columns: the cells of each, the header first.
         room: without borders and padding.
     """
-    widths = [_longest(cells) for cells in columns]
+    widths = [max(1, _longest(cells)) for cells in columns]
     whole_words = [max((_longest(cell.split()) for cell in cells), default=0) for cells in columns]
     least = [max(_longest(_foldable(word) for word in cell.split()) for cell in cells) for cells in columns]
     for floor in (whole_words, least, [1] * len(columns)):
@@ -86,7 +99,7 @@ def fit_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
             # One character at a time off the widest column that can give one.
             place = next(i for i, width in enumerate(widths) if width == widest and excess[i] > 0)
             widths[place] -= 1
-    return [max(1, width) for width in widths]
+    return widths
 
 
 def _terminal() -> Console | None:
@@ -101,6 +114,10 @@ def _terminal() -> Console | None:
 def _foldable(word: str) -> str:
     """What of a word has to stay in one line."""
     return word[:_NARROWEST] if _BREAKABLE.search(word) else word
+
+
+def _encoding(console: Console | None) -> str:
+    return console.encoding if console is not None else getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def _longest(texts: Iterable[str]) -> int:

@@ -64,7 +64,7 @@ def save_gallery(folder: str | Path, evaluation: Evaluation, *, count: int) -> l
         for word, chosen in (("worst", worst), ("best", best)):
             for rank, (image_id, f1) in enumerate(chosen, start=1):
                 picture, stem = _draw(evaluation, image_id, f1)
-                names.append(f"{word}_{rank:02d}_{f1:.2f}_{stem}.png")
+                names.append(f"{word}_{rank:02d}_{f1:.3f}_{stem}.png")
                 picture.save(temporary / names[-1], format="PNG")
     return names
 
@@ -73,7 +73,7 @@ def _draw(evaluation: Evaluation, image_id: int, f1: float) -> tuple[Image.Image
     """Truth and detections of one picture side by side, and the stem of its file name."""
     dataset = evaluation.dataset
     index = next(i for i, image in enumerate(dataset.coco.images) if image.id == image_id)
-    return draw_beside_truth(evaluation, index, words=f"F1 {f1:.2f}"), Path(dataset.coco.images[index].file_name).stem
+    return draw_beside_truth(evaluation, index, words=f"F1 {f1:.3f}"), Path(dataset.coco.images[index].file_name).stem
 
 
 def draw_beside_truth(
