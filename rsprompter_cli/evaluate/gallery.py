@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT_THRESHOLD = 0.5
 """Where no detection was right there is no best threshold."""
 
-_OWN_NAME = re.compile(r"(worst|best)_\d{2,}_\d\.\d\d_.*\.png", re.DOTALL)
+_OWN_NAME = re.compile(r"(worst|best)_\d{2,}_\d\.\d{2,3}_.*\.png", re.DOTALL)
 
 
 def require_replaceable(folder: str | Path) -> None:

@@ -111,6 +111,7 @@ def test_a_mistake_is_one_line(
 def test_a_map_is_not_replaced_unasked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["eval-polygons", "pred.geojson", "truth.gpkg", "--map", "errors.png"]
     assert run(command) == 0
+    assert capsys.readouterr().err == "wrote errors.png\n"
     assert run(command) == 7
     assert "--overwrite" in capsys.readouterr().err
     assert run([*command, "--overwrite"]) == 0
