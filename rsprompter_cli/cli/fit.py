@@ -104,7 +104,7 @@ def fit_command(
     if as_json:
         print_json(result.as_dict())
     else:
-        print_table(["model", "F1", "AP50", "AP", "score", "kept"], result.rows())
+        print_table(["model", "F1", "AP50", "AP", "score", "checkpoint"], result.rows())
         typer.echo(result.summary(), err=True)
         print_written(*files_for_people(result.run / TRAINING))
 
