@@ -212,13 +212,17 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
 
 
 def print_annotations(report: SetReport | VectorReport) -> None:
-    """Name the annotation files of a COCO set, and whether they were written or were there already."""
-    for file in sorted((report.out / "annotations").glob("*.json")):
-        typer.echo(f"{report.outcome}: {file}", err=True)
+    """Name the annotation files and the folder of a COCO set, and whether they were written or there already."""
+    for path in (*sorted((report.out / "annotations").glob("*.json")), report.out):
+        typer.echo(f"{report.outcome}: {path}", err=True)
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
-        typer.echo(f"{name}: {images} images, {instances} instances", err=True)
+        typer.echo(f"{name}: {_count(images, 'image')}, {_count(instances, 'instance')}", err=True)
     for reason, names in left_out.items():
         typer.echo(f"left out: {len(names)} {reason}", err=True)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -96,7 +96,7 @@ def _groups(evaluation: PolygonEvaluation) -> dict[str, np.ndarray]:
     right[right] = ~truth.optional[matched[right]]
     found = np.zeros(len(truth), dtype=bool)
     found[matched[matched >= 0]] = True
-    border = np.array([] if evaluation.aoi is None else [evaluation.aoi], dtype=object)
+    border = np.array([evaluation.aoi] if evaluation.with_aoi else [], dtype=object)
     return {
         "right": pred.polygons[right],
         "wrong": pred.polygons[(matched < 0) & scores.kept & ~pred.optional],
