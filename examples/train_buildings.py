@@ -105,8 +105,8 @@ def compare(model: Path | None, scenes: Path, out: Path) -> list[dict[str, Any]]
             words = ["--gsd", str(gsd), "--score", str(LOWEST_SCORE), "--overwrite", "--json"]
             facts = json.loads(rsp("predict", scene, *chosen, "--out", found, *words))
             for threshold, values in by_threshold.items():
-                values.append(evaluate_polygons(found, truth, score=threshold).counts.f1 or 0.0)
-            whole = evaluate_polygons(found, truth)
+                values.append(evaluate_polygons(found, truth, score=threshold, scene=scene).counts.f1 or 0.0)
+            whole = evaluate_polygons(found, truth, scene=scene)
             row["scenes"][name] = {"AP50": (whole.ap or {}).get("AP50"), "seconds": facts.get("seconds")}
         best = max(by_threshold, key=lambda one: sum(by_threshold[one]))
         row["threshold"], row["f1"] = best, sum(by_threshold[best]) / len(VALIDATION_SCENES)

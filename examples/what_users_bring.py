@@ -153,9 +153,9 @@ def resample(source: Path, path: Path, gsd: float) -> None:
 
 
 def score(model: Any, scene: Path, truth: Path, out: Path) -> float:
-    """F1 at IoU 0.5 of the buildings that are found with the default settings."""
+    """F1 at IoU 0.5 of the buildings that are found with the default settings, inside the scene."""
     predict_scene(scene, out, model=model, overwrite=True)
-    return evaluate_polygons(out, truth).counts.f1 or 0.0
+    return evaluate_polygons(out, truth, scene=scene).counts.f1 or 0.0
 
 
 def main() -> None:

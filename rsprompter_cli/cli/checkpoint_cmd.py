@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption, SetOption
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_table
 
 ABOUT = """Import, export, show and merge checkpoints.
 

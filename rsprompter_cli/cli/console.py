@@ -41,7 +41,6 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-@cache
 def stdout_console() -> Console:
     """The rich console for tables and help; it follows `sys.stdout` where that is replaced."""
     from rich.console import Console

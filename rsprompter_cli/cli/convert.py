@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.convert_sets import (
     SetOutOption,
     coco2yolo_command,
     labelme2coco_command,
     mask2coco_command,
+    print_annotations,
     yolo2coco_command,
 )
 from rsprompter_cli.cli.options import (
@@ -31,8 +33,9 @@ from rsprompter_cli.cli.options import (
     ScaleOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError, plural
 
@@ -134,7 +137,7 @@ def whu2coco_command(
         print_json(asdict(report))
         return
     for file in report.files:
-        typer.echo(f"{report.outcome}: {file}", err=True)
+        print_message(f"{report.outcome}: {file}")
     found = ", ".join(
         (
             plural(report.images, "image"),
@@ -142,7 +145,7 @@ def whu2coco_command(
             plural(report.skipped, "file that is no picture", "files that are no pictures"),
         )
     )
-    typer.echo(found, err=True)
+    print_message(found)
 
 
 @app.command("vector2coco")
@@ -288,14 +291,16 @@ def vector2coco_command(
 
 
 def _print_set(report: VectorReport) -> None:
-    """What vector2coco made: a row per scene and resolution, a line per split."""
-    from dataclasses import asdict
-
-    rows = [{key: value for key, value in asdict(scene).items() if key != "labels"} for scene in report.scenes]
-    print_table(list(rows[0]), [list(row.values()) for row in rows])
+    """What vector2coco made: a row per scene and resolution, a line per split; the rest is in --json."""
+    columns = ["scene", "split", "m/px", "on scene", "tiles", "instances"]
+    rows = [
+        [one.scene, one.split, f"{one.gsd:.3g}", f"{one.on_scene} of {one.footprints}", one.tiles, one.instances]
+        for one in report.scenes
+    ]
+    print_table(columns, rows)
     for name, (images, instances) in report.splits.items():
-        typer.echo(f"{name}: {plural(images, 'tile')}, {plural(instances, 'instance')}", err=True)
-    typer.echo(f"{report.outcome}: {report.out}", err=True)
+        print_message(f"{name}: {plural(images, 'tile')}, {plural(instances, 'instance')}")
+    print_annotations(report)
 
 
 @app.command("coco2vector")
@@ -363,7 +368,6 @@ def coco2vector_command(
     if as_json:
         print_json(asdict(report))
     else:
-        typer.echo(
-            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out} left out",
-            err=True,
+        print_message(
+            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out} left out"
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     DATA,
     LABELS,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rsprompter_cli.data.convert.picture_set import SetReport
+    from rsprompter_cli.data.convert.vector2coco import VectorReport
 
 SetOutOption = Annotated[
     Path,
@@ -219,8 +221,8 @@ def coco2yolo_command(
         return
     _print_counts(report.splits, report.left_out)
     if report.joined:
-        typer.echo(f"{plural(report.joined, 'object')} with holes or several parts, joined by channels", err=True)
-    typer.echo(f"{report.outcome}: {report.out / 'data.yaml'}", err=True)
+        print_message(f"{plural(report.joined, 'object')} with holes or several parts, joined by channels")
+    print_message(f"{report.outcome}: {report.out / 'data.yaml'}")
 
 
 def yolo2coco_command(
@@ -319,15 +321,25 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
         return
     _print_counts(report.splits, report.left_out)
     if report.skipped:
-        typer.echo(
-            plural(report.skipped, "file that is no picture or label", "files that are no pictures or labels"), err=True
+        print_message(
+            plural(report.skipped, "file that is no picture or label", "files that are no pictures or labels")
         )
-    typer.echo(f"classes: {', '.join(report.classes)}", err=True)
-    typer.echo(f"{report.outcome}: {report.out}", err=True)
+    print_message(f"classes: {', '.join(report.classes)}")
+    print_annotations(report)
+
+
+def print_annotations(report: SetReport | VectorReport) -> None:
+    """Name the annotation files and the folder of a COCO set, and whether they were written or there already."""
+    for path in (*sorted((report.out / "annotations").glob("*.json")), report.out):
+        print_message(f"{report.outcome}: {path}")
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
-        typer.echo(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}", err=True)
+        print_message(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}")
     for reason, names in left_out.items():
-        typer.echo(f"left out: {len(names)} {reason}", err=True)
+        print_message(f"left out: {len(names)} {reason}")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -16,8 +16,9 @@ from rsprompter_cli.cli.options import (
     JsonOption,
     OverwriteOption,
 )
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.errors import plural
 
 ABOUT = """Check, show, count and split COCO data sets.
@@ -164,7 +165,7 @@ def stats_command(
             f"large (>= 96 x 96 px) {sizes['large']}\n"
             f"  median side {sides['p50']:g} px, 5-95 %: {sides['p5']:g}-{sides['p95']:g} px"
         )
-        print_table(["  class", "objects"], [[f"  {name}", total] for name, total in one["objects_per_class"].items()])
+        print_table(["class", "objects"], [[name, total] for name, total in one["objects_per_class"].items()])
 
 
 @app.command("split")

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import CHECKS, JsonOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_hanging
 
 if TYPE_CHECKING:
     from rsprompter_cli.io.health import Finding
@@ -53,12 +55,12 @@ def doctor_command(
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         first = "the way out stands below each problem; begin with the first, others may follow from it"
         raise DependencyError(f"not all works: {', '.join(problems[:4])}{more}", first)
-    typer.echo("everything that rsp needs works here" + (f"; warnings: {warnings}" if warnings else ""), err=True)
+    print_message("everything that rsp needs works here" + (f"; warnings: {warnings}" if warnings else ""))
 
 
 def _print_finding(finding: Finding, *, new_topic: bool) -> None:
     if new_topic:
         typer.echo(finding.topic)
-    typer.echo(f"  {finding.state:<8} {finding.name:<22} {finding.text}")
+    print_hanging(f"  {finding.state:<8} {finding.name:<22} ", finding.text)
     if finding.way_out:
-        typer.echo(f"{'':11}way out: {finding.way_out}")
+        print_hanging(f"{'':11}", f"way out: {finding.way_out}")

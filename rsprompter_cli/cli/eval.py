@@ -22,7 +22,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     TrainedCrowdsOption,
 )
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -33,6 +33,7 @@ from rsprompter_cli.cli.processes import (
     start_processes,
 )
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 
 
@@ -102,6 +103,7 @@ def eval_command(
             help="Draw the precision-recall curve at mask IoU 0.5 into this PNG.",
         ),
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also print the figures of the boxes of each class.")] = False,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
     device: DeviceOption = Device.AUTO,
@@ -177,5 +179,7 @@ def eval_command(
         print_json(as_tree(evaluation.metrics))
         return
     print_table(*summary_rows(evaluation.metrics))
-    print()
-    print_table(*class_rows(evaluation.metrics))
+    for boxes in (False, True) if full else (False,):
+        print()
+        print_table(*class_rows(evaluation.metrics, boxes=boxes))
+    print_written(*outputs)

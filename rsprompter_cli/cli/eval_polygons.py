@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import MATCHING, OUTPUT, JsonOption, OverwriteOption
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
 
@@ -88,29 +89,30 @@ def eval_polygons_command(
         typer.Option(
             "--scene",
             metavar="SCENE",
-            rich_help_panel=OUTPUT,
-            show_default="a blank background",
-            help="Georeferenced imagery to draw the map on.",
+            rich_help_panel=MATCHING,
+            help="Scene of the predictions: both layers are cut to its valid pixels, and --map is drawn on it.",
         ),
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Also print AP, outlines, sizes, classes and all IoUs.")] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare predicted polygons with true ones, and map the errors.
 
-    Prints precision, recall, F1 and AP. Polygons are matched one to one in an equal-area projection. If the
-    predictions have scores, each in turn, best score first, takes the best true polygon that is left, as in COCO;
-    otherwise as many as possible are matched. Figures that are 0/0 are "-", or null in JSON.
+    Prints precision, recall and F1. Polygons are matched one to one in an equal-area projection. If the predictions
+    have scores, each in turn, best score first, takes the best true polygon that is left, as in COCO; otherwise as many
+    as possible are matched. Name the scene: without it, a true polygon that reaches past its edge counts as missed, and
+    the part that was found as wrong. Figures that are 0/0 are "-", or null in JSON.
 
     Examples:
-        rsp eval-polygons pred.geojson truth.geojson
-        rsp eval-polygons pred.gpkg truth.gpkg --map errors.png --scene scene.tif
+        rsp eval-polygons pred.geojson truth.geojson --scene scene.tif
+        rsp eval-polygons pred.gpkg truth.gpkg --scene scene.tif --map errors.png
     """
     from rsprompter_cli.evaluate.error_map import save_error_map
-    from rsprompter_cli.evaluate.polygon_report import as_tree, tables
+    from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
     from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
 
-    _check_map(error_map, scene, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
+    _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     evaluation = evaluate_polygons(
         pred,
         truth,
@@ -120,25 +122,28 @@ def eval_polygons_command(
         class_column=class_column,
         sizes=parse_sizes(sizes),
         aoi=aoi,
+        scene=scene,
     )
     if error_map is not None:
         save_error_map(error_map, evaluation, scene=scene)
     if as_json:
         print_json(as_tree(evaluation))
         return
-    for place, table in enumerate(tables(evaluation)):
-        if place:
-            print()
+    typer.echo(headline(evaluation))
+    compared = area_line(evaluation)
+    if compared is not None:
+        typer.echo(compared)
+    for table in full_tables(evaluation) if full else short_tables(evaluation):
+        typer.echo()
         print_table(*table)
+    print_written(*([] if error_map is None else [error_map]))
 
 
-def _check_map(error_map: Path | None, scene: Path | None, *, inputs: list[Path | None], overwrite: bool) -> None:
+def _check_map(error_map: Path | None, *, inputs: list[Path | None], overwrite: bool) -> None:
     """Raise UsageError or OutputError for a map that cannot be drawn as it is asked for."""
     from rsprompter_cli.io.atomic import refuse_existing
 
     if error_map is None:
-        if scene is not None:
-            raise UsageError("--scene belongs to --map", "add for instance --map errors.png")
         return
     if error_map.suffix.lower() != ".png":
         raise UsageError(f"--map {error_map}: is drawn as PNG", "name a file that ends in .png")

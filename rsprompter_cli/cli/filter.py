@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import KEPT, OUTPUT, ClassesOption, JsonOption, OverwriteOption, parse_names
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.errors import plural
@@ -66,8 +67,7 @@ def filter_command(
         print_json(asdict(report))
         return
     reasons = ", ".join(f"{count} by {reason}" for reason, count in report.dropped.items())
-    typer.echo(
+    print_message(
         f"{report.kept} of {plural(report.read, 'feature')} -> {report.out}"
-        + (f"; dropped: {reasons}" if reasons else ""),
-        err=True,
+        + (f"; dropped: {reasons}" if reasons else "")
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     LABELS,
     OUTPUT,
@@ -22,8 +23,9 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, print_table, set_threads
+from rsprompter_cli.cli.output import print_json, set_threads
 from rsprompter_cli.cli.progress import count_steps, show_progress
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.train.defaults import FIT_MINUTES
 
@@ -134,6 +136,8 @@ def fit_command(
     assert out is not None
     with show_progress("loading PyTorch") as display:
         from rsprompter_cli.train.fit import fit
+        from rsprompter_cli.train.fit_record import TRAINING
+        from rsprompter_cli.train.folder import files_for_people
 
         set_threads(threads)
         watch = _shown_on(display)
@@ -141,8 +145,9 @@ def fit_command(
     if as_json:
         print_json(result.as_dict())
     else:
-        print_table(["held back", "F1", "AP50", "AP", "score", ""], result.rows())
-        typer.echo(result.summary(), err=True)
+        print_table(["model", "F1", "AP50", "AP", "score", "checkpoint"], result.rows())
+        print_message(result.summary())
+        print_written(*files_for_people(result.run / TRAINING))
 
 
 def _refuse_contradictions(
@@ -171,20 +176,20 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    columns = ["scene", "m per pixel", "labels", "held back", "tiles", "held-back tiles", "labelled"]
+    columns = ["scene", "m/px", "labels", "held back", "tiles", "labelled"]
     rows = [
         [
             one["scene"],
             ", ".join(f"{gsd:.3g}" for gsd in one["gsd"]),
             one["labels_train"] + one["labels_held_back"],
             one["labels_held_back"],
-            one["tiles_train"],
-            one["tiles_held_back"],
+            one["tiles_train"] + one["tiles_held_back"],
             f"{one['labelled_share']:.0%}",
         ]
         for one in plan["scenes"]
     ]
     print_table(columns, rows)
+    print()
     print_table(["class", "labels"], list(plan["classes"].items()))
     epochs = plural(plan["expected_epochs"], "epoch")
     typer.echo(

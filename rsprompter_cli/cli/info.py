@@ -17,7 +17,8 @@ from rsprompter_cli.cli.options import (
     SceneArgument,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 

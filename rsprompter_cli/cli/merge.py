@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     OUTPUT,
     SCENE,
@@ -25,6 +26,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_written
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 
 
@@ -107,4 +109,5 @@ def merge_command(
     if as_json:
         print_json(result.as_dict())
     else:
-        typer.echo(result.summary(), err=True)
+        print_message(result.summary())
+        print_written(*([] if preview is None else [preview]))

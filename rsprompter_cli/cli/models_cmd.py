@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.options import JsonOption
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.tables import print_table
 
 
 def models_command(

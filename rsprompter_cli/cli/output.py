@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,23 +95,6 @@ def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_
 def print_json(value: Any) -> None:
     """`value` as one JSON document on stdout; NaN is refused because JSON has none."""
     print(json.dumps(value, indent=2, allow_nan=False, default=str), flush=True)
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """A table on stdout; plain aligned text when piped, so that grep and awk can read it."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(*columns, title=title or None)
-        for row in texts:
-            table.add_row(*row)
-        Console().print(table)
-        return
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *texts, strict=True)]
-    for row in [list(columns), *texts]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def set_threads(threads: int | None) -> None:

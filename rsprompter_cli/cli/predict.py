@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -48,6 +48,7 @@ from rsprompter_cli.cli.predict_checks import check_many, check_one, check_optio
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_written
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Prediction(Protocol):
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
+
+    def files(self) -> Sequence[Path]:
+        """Files that were written, beside the one that the summary names."""
 
     def check(self) -> None:
         """Raise an error where a part of the work failed."""
@@ -266,7 +270,7 @@ def predict_command(
             result = predict_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=parts, progress=on_prompt)
         else:
             result = workers.predict(sources[0], out, options, model=chosen, display=display)
-    _print_result(result, as_json=as_json, dry_run=dry_run)
+    _print_result(result, options, as_json=as_json)
     result.check()
 
 
@@ -291,10 +295,13 @@ def _predict_many(
     return predict_scenes(sources, out, options, format=format, model=model, progress=windows, on_scene=on_scene)
 
 
-def _print_result(result: Prediction, *, as_json: bool, dry_run: bool) -> None:
+def _print_result(result: Prediction, options: PredictOptions, *, as_json: bool) -> None:
+    """Print the result, then name the files beside --out: those of many scenes, the map and the report."""
     if as_json:
         print_json(result.as_dict())
-    elif dry_run:
+    elif options.dry_run:
         typer.echo(result.summary())
     else:
         print_message(result.summary())
+        others = (options.preview, options.report)
+        print_written(*result.files(), *(path for path in others if path is not None))

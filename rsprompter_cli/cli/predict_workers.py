@@ -116,6 +116,10 @@ class PartPrediction:
         """One line for people."""
         return f"shard {self.shard}: {plural(self.windows, 'window')} -> {self.out}; rsp merge joins it with the others"
 
+    def files(self) -> tuple[Path, ...]:
+        """None beside `out`."""
+        return ()
+
     def check(self) -> None:
         """Nothing: what fails raises at once."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 
@@ -43,6 +44,6 @@ def qgis_style_command(
     if as_json:
         print_json(style.as_dict())
         return
-    typer.echo(style.summary(), err=True)
+    print_message(style.summary())
     for number, step in enumerate(style.recipe(), start=1):
         typer.echo(f"{number}. {step}")

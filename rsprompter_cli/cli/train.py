@@ -25,7 +25,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     TrainedCrowdsOption,
 )
-from rsprompter_cli.cli.output import print_json, print_table
+from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.processes import (
     GpusOption,
     LocalRankOption,
@@ -36,6 +36,7 @@ from rsprompter_cli.cli.processes import (
     start_processes,
 )
 from rsprompter_cli.cli.progress import count_steps, show_progress
+from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -337,6 +338,8 @@ def _print_result(result: TrainResult, *, as_json: bool) -> None:
     if as_json:
         print_json(result.as_json())
         return
+    from rsprompter_cli.train.folder import files_for_people
+
     facts = {
         "epochs": str(result.epochs_done),
         "steps": str(result.steps),
@@ -344,5 +347,7 @@ def _print_result(result: TrainResult, *, as_json: bool) -> None:
         "best": "none yet" if result.best is None else str(result.best),
         "last": str(result.last),
     }
-    facts |= {name: f"{value:.4f}" for name, value in result.metrics.items() if name in ("segm_AP", "segm_AP50", "f1")}
+    shown = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "f1": "F1"}
+    facts |= {shown[name]: f"{value:.3f}" for name, value in result.metrics.items() if name in shown}
     print_table(["run", str(result.folder)], facts.items())
+    print_written(*files_for_people(result.folder))

@@ -35,4 +35,4 @@ def draw_curves(curves: Mapping[str, Sequence[float]]) -> Image.Image:
 
 
 def _average(curve: Sequence[float]) -> str:
-    return f"AP50 {100 * sum(curve) / len(curve):.1f}" if curve else "no objects"
+    return f"AP50 {sum(curve) / len(curve):.3f}" if curve else "no objects"

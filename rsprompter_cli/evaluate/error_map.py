@@ -38,7 +38,7 @@ def save_error_map(path: str | Path, evaluation: PolygonEvaluation, *, scene: st
         scene: imagery to draw on; what lies beside it is not seen, but counted in the legend.
 
     Raises:
-        InputError: imagery that cannot be read, has no place on the earth, or on which no polygon lies.
+        InputError: imagery that cannot be read, that is not georeferenced, or on which no polygon lies.
     """
     if scene is None:
         picture = _on_a_sheet(evaluation)
@@ -52,7 +52,7 @@ def save_error_map(path: str | Path, evaluation: PolygonEvaluation, *, scene: st
 def _on_imagery(evaluation: PolygonEvaluation, scene: Scene) -> Image.Image:
     crs = scene.georef.crs_wkt
     if not scene.georef.on_earth or crs is None:
-        raise InputError(f"{scene.path}: has no place on the earth", "leave --scene away, or name a georeferenced one")
+        raise InputError(f"{scene.path}: is not georeferenced", "leave --scene out, or name the georeferenced scene")
     background = Image.fromarray(scene.preview(MAP_SIDE))
     enlarge = max(1, math.ceil(_SMALLEST_SIDE / max(background.size)))
     background = background.resize((background.width * enlarge, background.height * enlarge), Image.Resampling.BICUBIC)
@@ -96,7 +96,7 @@ def _groups(evaluation: PolygonEvaluation) -> dict[str, np.ndarray]:
     right[right] = ~truth.optional[matched[right]]
     found = np.zeros(len(truth), dtype=bool)
     found[matched[matched >= 0]] = True
-    border = np.array([] if evaluation.aoi is None else [evaluation.aoi], dtype=object)
+    border = np.array([evaluation.aoi] if evaluation.with_aoi else [], dtype=object)
     return {
         "right": pred.polygons[right],
         "wrong": pred.polygons[(matched < 0) & scores.kept & ~pred.optional],
@@ -111,7 +111,7 @@ def _draw(
 ) -> Image.Image:
     counts = evaluation.counts
     named = {"precision": counts.precision, "recall": counts.recall, "F1": counts.f1}
-    texts = [f"{name} {value:.2f}" for name, value in named.items() if value is not None]
+    texts = [f"{name} {value:.3f}" for name, value in named.items() if value is not None]
     return draw_error_map(
         background,
         right=groups["right"],

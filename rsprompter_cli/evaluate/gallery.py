@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _DEFAULT_THRESHOLD = 0.5
 """Where no detection was right there is no best threshold."""
 
-_OWN_NAME = re.compile(r"(worst|best)_\d{2,}_\d\.\d\d_.*\.png", re.DOTALL)
+_OWN_NAME = re.compile(r"(worst|best)_\d{2,}_\d\.\d{2,3}_.*\.png", re.DOTALL)
 
 
 def require_replaceable(folder: str | Path) -> None:
@@ -64,7 +64,7 @@ def save_gallery(folder: str | Path, evaluation: Evaluation, *, count: int) -> l
         for word, chosen in (("worst", worst), ("best", best)):
             for rank, (image_id, f1) in enumerate(chosen, start=1):
                 picture, stem = _draw(evaluation, image_id, f1)
-                names.append(f"{word}_{rank:02d}_{f1:.2f}_{stem}.png")
+                names.append(f"{word}_{rank:02d}_{f1:.3f}_{stem}.png")
                 picture.save(temporary / names[-1], format="PNG")
     return names
 

@@ -1,4 +1,4 @@
-"""A comparison of polygons as tables for people and as a tree for programs."""
+"""A comparison of polygons as a sentence and tables for people and as a tree for programs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from rsprompter_cli.evaluate.outlines import BOUNDARY_METRES, RIGHT_ANGLE_TOLERANCE, Corners
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group
-from rsprompter_cli.evaluate.polygons import PolygonEvaluation
+from rsprompter_cli.evaluate.polygons import LayerFacts, PolygonEvaluation
 from rsprompter_cli.evaluate.report import Table
 
-_COUNT_COLUMNS = ["precision", "recall", "F1", "true positives", "false positives", "missed"]
+_COUNT_COLUMNS = ["F1", "precision", "recall", "wrong", "missed"]
+
+_FEW_IOUS = (0.25, 0.5, 0.75)
+"""IoUs of the short table."""
 
 
 def as_tree(evaluation: PolygonEvaluation) -> dict[str, Any]:
@@ -24,12 +28,14 @@ def as_tree(evaluation: PolygonEvaluation) -> dict[str, Any]:
     return {
         "predictions": asdict(evaluation.predictions),
         "truth": {key: value for key, value in asdict(evaluation.truths).items() if key != "below_score"},
+        "scene": evaluation.scene,
         "crs": evaluation.crs,
         "matching": "by score" if evaluation.scored else "most pairs",
         "iou": evaluation.iou,
         "score": evaluation.score,
         **_counts(evaluation.counts),
         "AP": None if scores.ap is None else dict(scores.ap),
+        "outlines": _outlines(evaluation),
         "best": None if scores.best is None else dict(zip(("score", "f1"), scores.best, strict=True)),
         "by_iou": [{"iou": iou, **_counts(counts)} for iou, counts in scores.by_iou],
         "by_size": by_size,
@@ -38,10 +44,49 @@ def as_tree(evaluation: PolygonEvaluation) -> dict[str, Any]:
     }
 
 
-def tables(evaluation: PolygonEvaluation) -> list[Table]:
+def headline(evaluation: PolygonEvaluation) -> str:
+    """The result in one sentence."""
+    counts = evaluation.counts
+    objects, predictions = counts.true_positives + counts.missed, counts.true_positives + counts.false_positives
+    if not objects and not predictions:
+        return "Nothing to compare: there is no object and no prediction."
+    found = (
+        f"{counts.true_positives} of {_count(objects, 'object')} found (recall {_figure(counts.recall)})"
+        if objects
+        else "there is no object to find"
+    )
+    wrong = (
+        f"{counts.false_positives} of {_count(predictions, 'prediction')} wrong (precision {_figure(counts.precision)})"
+        if predictions
+        else "there is no prediction"
+    )
+    return f"F1 {_figure(counts.f1)}: {found}, {wrong}, at IoU {evaluation.iou:g}."
+
+
+def area_line(evaluation: PolygonEvaluation) -> str | None:
+    """Where both layers were compared, and what of them was cut or left out; None where they were compared whole."""
+    if evaluation.aoi is None:
+        return None
+    inside = "the area of interest" if evaluation.scene is None else f"the valid pixels of {evaluation.scene}"
+    if evaluation.scene is not None and evaluation.with_aoi:
+        inside = f"the area of interest and {inside}"
+    cut = [_count_of(side.cut, side, word) for side, word in _sides(evaluation)]
+    outside = [str(side.outside) for side, _ in _sides(evaluation)]
+    return (
+        f"Compared inside {inside}: {' and '.join(cut)} are cut at its edge, {' and '.join(outside)} lie outside. "
+        "A piece of less than half an object is neither missed nor wrong."
+    )
+
+
+def short_tables(evaluation: PolygonEvaluation) -> list[Table]:
+    """The counts at a few IoUs."""
+    return [_iou_rows(evaluation, {*_FEW_IOUS, evaluation.iou})]
+
+
+def full_tables(evaluation: PolygonEvaluation) -> list[Table]:
     """All figures for people, the most wanted first."""
     classes = class_rows(evaluation)
-    always = [summary_rows(evaluation), iou_rows(evaluation), size_rows(evaluation)]
+    always = [summary_rows(evaluation), outline_rows(evaluation), iou_rows(evaluation), size_rows(evaluation)]
     return always if classes is None else [*always, classes]
 
 
@@ -52,26 +97,37 @@ def summary_rows(evaluation: PolygonEvaluation) -> Table:
     kept = f"{found.objects - found.below_score} of {found.objects}" if found.below_score else str(found.objects)
     rows = [
         ["predictions", kept],
-        ["true objects", str(true.objects)],
+        ["objects", str(true.objects)],
         ["IoU", f"{evaluation.iou:g}"],
-        ["true positives", str(counts.true_positives)],
-        ["false positives", str(counts.false_positives)],
+        ["found", str(counts.true_positives)],
+        ["wrong", str(counts.false_positives)],
         ["missed", str(counts.missed)],
-        ["precision", _figure(counts.precision)],
-        ["recall", _figure(counts.recall)],
-        ["F1", _figure(counts.f1)],
         ["mean IoU of pairs", _figure(counts.mean_iou)],
     ]
     if scores.ap is not None:
         rows += [[name, _figure(value)] for name, value in scores.ap.items()]
     if scores.best is not None:
-        rows.append(["best F1", f"{scores.best[1]:.3f} at score {scores.best[0]:.4g}"])
-    return ["what", "value"], rows
+        rows.append(["best F1", f"{scores.best[1]:.3f} at score {scores.best[0]:.3f}"])
+    return ["figure", "value"], rows
+
+
+def outline_rows(evaluation: PolygonEvaluation) -> Table:
+    """How well the outlines of matched pairs agree."""
+    found = evaluation.outlines
+    polis = "-" if found.polis is None else f"{found.polis:.3f} m"
+    rows = [["PoLiS distance", polis], [f"Boundary IoU, {BOUNDARY_METRES:g} m", _figure(found.boundary_iou)]]
+    for name, corners in (("predicted", found.pred_corners), ("true", found.truth_corners)):
+        rows.append([f"right angles, {name}", _corner_words(corners)])
+    return ["outlines", "value"], rows
 
 
 def iou_rows(evaluation: PolygonEvaluation) -> Table:
     """One IoU a row."""
-    rows = [[f"{iou:g}", *_count_cells(counts)] for iou, counts in evaluation.scores.by_iou]
+    return _iou_rows(evaluation, {iou for iou, _ in evaluation.scores.by_iou})
+
+
+def _iou_rows(evaluation: PolygonEvaluation, chosen: set[float]) -> Table:
+    rows = [[f"{iou:g}", *_count_cells(counts)] for iou, counts in evaluation.scores.by_iou if iou in chosen]
     return ["IoU", *_COUNT_COLUMNS], rows
 
 
@@ -105,8 +161,8 @@ def _group(group: Group) -> dict[str, Any]:
 
 
 def _count_cells(counts: Counts) -> list[str]:
-    figures = [_figure(value) for value in (counts.precision, counts.recall, counts.f1)]
-    return [*figures, str(counts.true_positives), str(counts.false_positives), str(counts.missed)]
+    figures = [_figure(value) for value in (counts.f1, counts.precision, counts.recall)]
+    return [*figures, str(counts.false_positives), str(counts.missed)]
 
 
 def _group_cells(group: Group, evaluation: PolygonEvaluation) -> list[str]:
@@ -116,3 +172,43 @@ def _group_cells(group: Group, evaluation: PolygonEvaluation) -> list[str]:
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _outlines(evaluation: PolygonEvaluation) -> dict[str, Any]:
+    found = evaluation.outlines
+    return {
+        "pairs": found.pairs,
+        "polis_m": found.polis,
+        "boundary_iou": found.boundary_iou,
+        "boundary_width_m": BOUNDARY_METRES,
+        "corners": {
+            name: {
+                "count": corners.corners,
+                "right_share": corners.right_share,
+                "mean_deviation_degrees": corners.mean_deviation,
+            }
+            for name, corners in (("predictions", found.pred_corners), ("truth", found.truth_corners))
+        },
+    }
+
+
+def _corner_words(corners: Corners) -> str:
+    if corners.right_share is None:
+        return "no corner"
+    return (
+        f"{corners.right_share:.3f} of {_count(corners.corners, 'corner')} within {RIGHT_ANGLE_TOLERANCE:g} degrees, "
+        f"mean deviation {corners.mean_deviation:.1f} degrees"
+    )
+
+
+def _sides(evaluation: PolygonEvaluation) -> list[tuple[LayerFacts, str]]:
+    return [(evaluation.truths, "object"), (evaluation.predictions, "prediction")]
+
+
+def _count_of(number: int, side: LayerFacts, word: str) -> str:
+    """ "3 of 97 objects", of all polygons of a layer."""
+    return f"{number} of {_count(side.objects + side.outside, word)}"
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -13,7 +13,9 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, length_words
+from rsprompter_cli.evaluate.area import cut_out, place_area, read_aoi, scene_area
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
+from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
 from rsprompter_cli.geo.layers import WGS84, open_layer
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
@@ -22,12 +24,6 @@ from rsprompter_cli.geo.vector import Footprints, class_name_of, move_footprints
 
 NO_CLASS = "(no class)"
 """Class of objects whose class attribute is empty."""
-
-_INSIDE = 0.5
-"""Share of its area that an object needs inside the area of interest to be wrong or missed on its own account."""
-
-_AOI_EDGE_PARTS = 256
-"""An edge of the area of interest is divided into steps of its extent by this, so that it stays in its place."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +35,8 @@ class LayerFacts:
     objects: that took part.
     repaired: of the file's polygons, invalid ones that were made valid.
     left_out: rows without a polygon with area.
-    outside: polygons outside the area of interest.
+    outside: polygons outside the area of interest and the scene.
+    cut: of the objects, those of which a part lies outside.
     below_score: of the objects, predictions under the score.
     """
 
@@ -48,6 +45,7 @@ class LayerFacts:
     repaired: int
     left_out: int
     outside: int
+    cut: int
     below_score: int = 0
 
 
@@ -59,8 +57,9 @@ class PolygonEvaluation:
     iou, score, sizes: as asked for.
     scored: the predictions have scores; they were matched best score first. Else as many as possible were matched.
     class_column: attribute that objects were matched within; None when classes were left aside.
-    pred, truth: the objects in `crs`, cut to the area of interest.
-    aoi: that area in `crs`, or None.
+    pred, truth: the objects in `crs`, cut to the area that was compared.
+    aoi: that area in `crs`: the area of interest, the valid pixels of the scene, or what they share; or None.
+    scene: the scene whose valid pixels limit it, or None; with_aoi: an area of interest limits it.
     scores: the figures.
     """
 
@@ -75,6 +74,8 @@ class PolygonEvaluation:
     pred: PolygonSet
     truth: PolygonSet
     aoi: Any
+    scene: str | None
+    with_aoi: bool
     scores: PolygonScores
 
     @property
@@ -92,6 +93,15 @@ class PolygonEvaluation:
         """Figures of each class, none where classes were left aside."""
         return self.scores.by_class
 
+    @property
+    def outlines(self) -> Outlines:
+        """How well the outlines of the pairs at the IoU asked for agree; computed at each access."""
+        matched = self.scores.pred_match
+        pairs = np.flatnonzero(matched >= 0)
+        pairs = pairs[~self.truth.optional[matched[pairs]]]
+        pred, truth = self.pred.polygons, self.truth.polygons
+        return compare_outlines(pred[pairs], truth[matched[pairs]], truth, self.aoi)
+
 
 def evaluate_polygons(
     pred: str | Path,
@@ -103,12 +113,14 @@ def evaluate_polygons(
     class_column: str | None = None,
     sizes: Sequence[float] = SIZES,
     aoi: str | Path | None = None,
+    scene: str | Path | None = None,
 ) -> PolygonEvaluation:
     """Compare predicted polygons with true ones, both from vector files in any CRS.
 
     They are matched one to one in an equal-area projection around them, where an IoU is that of the
-    ground: with scores by COCO's rule, without as many as possible. Objects that the border of `aoi`
-    cuts are cut in both layers; a piece of less than half an object counts only when it is found.
+    ground: with scores by COCO's rule, without as many as possible. With `aoi` or `scene`, only what lies
+    inside is compared: objects on the border are cut in both layers. A piece of less than half an object is
+    neither missed nor wrong, and a prediction that matches such a piece is not counted either.
 
     Args:
         iou: from which on two polygons are the same object.
@@ -118,9 +130,12 @@ def evaluate_polygons(
             some class in common.
         sizes: square metres where medium and large begin.
         aoi: a vector file whose polygons limit what is compared.
+        scene: the raster that predictions were made from: both layers are cut to its valid pixels. Without it, a
+            true object that reaches past the edge of the scene has a low IoU with the part that can be found.
 
     Raises:
-        InputError: a file that cannot be read or placed, one whose x and y are swapped, or a score that is no number.
+        InputError: a file that cannot be read or placed, one whose x and y are swapped, a score that is no number,
+            or a scene that is not georeferenced or has no valid pixel.
         UsageError: no such attribute, or a number out of range.
     """
     limits = _check_options(iou, score, sizes)
@@ -129,22 +144,23 @@ def evaluate_polygons(
     values = _scores_of(found, Path(pred), score_column, needed=score is not None)
     used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
     _refuse_swapped(str(pred), found, str(truth), true)
-    crs = _local_crs({str(pred): found, str(truth): true})
-    border = None if aoi is None or crs is None else _read_aoi(Path(aoi), crs)
+    ground = None if scene is None else scene_area(scene)
+    crs = _local_crs({str(pred): found, str(truth): true}, ground)
+    border = None if crs is None else _border(aoi, ground, crs)
     if crs is not None:
         found, true = (
             move_footprints(one, crs, name=str(path)) if len(one) else one
             for one, path in ((found, pred), (true, truth))
         )
-    found_set, found_rows = _cut_out(found, found_codes, border)
-    true_set, true_rows = _cut_out(true, true_codes, border)
+    found_set, found_rows, found_cut = cut_out(found, found_codes, border)
+    true_set, true_rows, true_cut = cut_out(true, true_codes, border)
     _warn_of_distance(found_set, true_set, border)
     values = None if values is None else values[found_rows]
     scores = score_polygons(found_set, true_set, scores=values, class_names=names, iou=iou, score=score, sizes=limits)
     below = int((~scores.kept).sum())
     return PolygonEvaluation(
-        predictions=_facts(pred, found, found_rows, below),
-        truths=_facts(truth, true, true_rows, 0),
+        predictions=_facts(pred, found, found_rows, cut=found_cut, below=below),
+        truths=_facts(truth, true, true_rows, cut=true_cut, below=0),
         crs=crs,
         iou=iou,
         score=score,
@@ -154,6 +170,8 @@ def evaluate_polygons(
         pred=found_set,
         truth=true_set,
         aoi=border,
+        scene=None if scene is None else str(scene),
+        with_aoi=aoi is not None,
         scores=scores,
     )
 
@@ -246,8 +264,8 @@ def _some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
-def _local_crs(layers: Mapping[str, Footprints]) -> str | None:
-    """None where no layer has an object."""
+def _local_crs(layers: Mapping[str, Footprints], ground: tuple[Any, str] | None) -> str | None:
+    """A local projection centred on the scene where there is one, else on the objects; None without any object."""
     placed = {}
     for name, layer in layers.items():
         if len(layer):
@@ -256,7 +274,27 @@ def _local_crs(layers: Mapping[str, Footprints]) -> str | None:
                     f"{name}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633"
                 )
             placed[name] = (layer.polygons, layer.crs_wkt)
+    if placed and ground is not None:
+        return local_equal_area({"the scene": ([ground[0]], ground[1])})
     return local_equal_area(placed) if placed else None
+
+
+def _border(aoi: str | Path | None, ground: tuple[Any, str] | None, crs: str) -> Any:
+    """What the area of interest and the scene share, in `crs`; None without either.
+
+    Raises:
+        InputError: they share nothing.
+    """
+    area = None if aoi is None else read_aoi(Path(aoi), crs)
+    if ground is None:
+        return area
+    outline = place_area(ground, crs)
+    if area is None:
+        return outline
+    shared = polygon_parts(shapely.intersection(area, outline))
+    if shared is None:
+        raise InputError(f"{aoi}: the area of interest lies outside the scene", "name the scene that it belongs to")
+    return shared
 
 
 def _refuse_swapped(one: str, here: Footprints, other: str, there: Footprints) -> None:
@@ -291,38 +329,10 @@ def _touch(one: Any, other: Any) -> bool:
     return one is not None and other is not None and bool(shapely.intersects(one.envelope, other.envelope))
 
 
-def _read_aoi(path: Path, crs: str) -> Any:
-    """The union of a file's polygons."""
-    area = read_footprints(path)
-    if not len(area):
-        raise InputError(f"{path}: holds no polygon", "an area of interest has at least one")
-    west, south, east, north = shapely.total_bounds(area.polygons)
-    step = max(east - west, north - south) / _AOI_EDGE_PARTS
-    dense = Footprints(list(shapely.segmentize(area.polygons, step)), None, area.rows, area.crs_wkt)
-    return shapely.union_all(move_footprints(dense, crs, name=str(path)).polygons)
-
-
-def _cut_out(layer: Footprints, codes: np.ndarray, border: Any) -> tuple[PolygonSet, np.ndarray]:
-    """The objects of a layer inside the border (None: all), and their places in it, int64."""
-    polygons = np.empty(len(layer), dtype=object)
-    polygons[:] = layer.polygons
-    areas = shapely.area(polygons)
-    rows = np.flatnonzero((areas > 0) & shapely.is_valid(polygons))
-    optional = np.zeros(len(polygons), dtype=bool)
-    if border is not None:
-        shapely.prepare(border)
-        rows = rows[shapely.intersects(border, polygons[rows])]
-        for row in rows[~shapely.covers(border, polygons[rows])]:
-            polygons[row] = polygon_parts(shapely.intersection(polygons[row], border))
-        rows = rows[shapely.area(polygons[rows]) > 0]  # of None it is nan
-        optional[rows] = shapely.area(polygons[rows]) < _INSIDE * areas[rows]
-    return PolygonSet(polygons[rows], areas[rows], codes[rows], optional[rows]), rows
-
-
 def _warn_of_distance(found: PolygonSet, true: PolygonSet, border: Any) -> None:
     if not len(found) or not len(true):
         if border is not None and not len(found) and not len(true):
-            _log.warning("no polygon of either layer lies in the area of interest")
+            _log.warning("no polygon of either layer lies in the area that is compared")
         return
     boxes = [shapely.box(*shapely.total_bounds(one.polygons)) for one in (found, true)]
     if not shapely.intersects(*boxes):
@@ -330,6 +340,6 @@ def _warn_of_distance(found: PolygonSet, true: PolygonSet, border: Any) -> None:
         _log.warning("predictions and truth lie %s apart: one may name a wrong CRS", length_words(apart))
 
 
-def _facts(path: str | Path, layer: Footprints, rows: np.ndarray, below: int) -> LayerFacts:
+def _facts(path: str | Path, layer: Footprints, rows: np.ndarray, *, cut: int, below: int) -> LayerFacts:
     left_out = layer.empty + layer.not_polygons
-    return LayerFacts(str(path), len(rows), layer.repaired, left_out, len(layer) - len(rows), below)
+    return LayerFacts(str(path), len(rows), layer.repaired, left_out, len(layer) - len(rows), cut, below)

@@ -31,22 +31,21 @@ def as_tree(metrics: CocoMetrics) -> dict[str, Any]:
 
 def summary_rows(metrics: CocoMetrics) -> Table:
     """Masks beside boxes, one figure a row."""
-    rows = [[name, _percent(metrics.mask[name]), _percent(metrics.box[name])] for name in metrics.mask]
+    rows = [[name, _figure(metrics.mask[name]), _figure(metrics.box[name])] for name in metrics.mask]
     threshold = "-" if metrics.score_threshold is None else f"{metrics.score_threshold:.3f}"
-    rows.append(["best F1 (IoU .5)", _percent(metrics.f1), "-"])
+    rows.append(["best F1 (IoU .5)", _figure(metrics.f1), "-"])
     rows.append(["at score", threshold, "-"])
     return [f"{plural(metrics.images, 'image')}, {plural(metrics.objects, 'object')}", "mask", "box"], rows
 
 
-def class_rows(metrics: CocoMetrics) -> Table:
-    """One class a row."""
-    columns = [f"{kind} {name}" for kind in ("mask", "box") for name in _CLASS_COLUMNS]
+def class_rows(metrics: CocoMetrics, *, boxes: bool = False) -> Table:
+    """One class a row, with the figures of its masks, or of its boxes."""
     rows = [
         [one.name, str(one.objects), str(one.detections)]
-        + [_percent(figures[name]) for figures in (one.mask, one.box) for name in _CLASS_COLUMNS]
+        + [_figure((one.box if boxes else one.mask)[name]) for name in _CLASS_COLUMNS]
         for one in metrics.per_class
     ]
-    return ["class", "objects", "detections", *columns], rows
+    return ["class: boxes" if boxes else "class: masks", "objects", "detections", *_CLASS_COLUMNS], rows
 
 
 def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,5 +53,5 @@ def _renamed(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {names.get(key, key): value for key, value in fields.items()}
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -93,7 +93,7 @@ def label_polygons(labels: np.ndarray, count: int) -> list[Any]:
     """The exact outlines of the areas of a label image along pixel edges.
 
     Args:
-        labels: int32 [H, W], 0 for nothing, 1..count for the objects.
+        labels: int32 or uint8 [H, W], 0 for nothing, 1..count for the objects.
         count: of objects.
 
     Returns:

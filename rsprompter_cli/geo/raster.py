@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+import shapely
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.extent import valid_extent
+from rsprompter_cli.geo.footprint import LONGEST_SIDE, valid_footprint
 from rsprompter_cli.geo.georef import read_georef
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
@@ -142,6 +144,22 @@ class Scene:
         left, right = x0 * self.width // reader.width, -(-x1 * self.width // reader.width)
         top, bottom = y0 * self.height // reader.height, -(-y1 * self.height // reader.height)
         return left, top, right, bottom
+
+    def footprint(self) -> Any:
+        """The outline of the valid pixels in pixels of the working grid, see `valid_footprint`; None without any.
+
+        A large scene with overviews is outlined from the overview that is at least as fine as the outline.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        shrink = max(1.0, max(self.native_height, self.native_width) / LONGEST_SIDE)
+        height, width = max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink))
+        with self._open_level(height, width) as reader:
+            outline = valid_footprint(reader)
+            factors = self.width / reader.width, self.height / reader.height
+        # The frame of a level is the frame of every other: scaling keeps it exact.
+        return None if outline is None else shapely.transform(outline, lambda xy: xy * factors)
 
     def cached_bytes(self, size: int) -> int:
         """Memory of the decoded blocks kept while windows of this size are read, which their next row needs again."""

@@ -111,6 +111,10 @@ class ManyPrediction:
                 "the reasons are above; the same command again does these alone",
             )
 
+    def files(self) -> list[Path]:
+        """The scenes' own files that this run wrote; none where all objects are in one file."""
+        return [one.out for one in self.scenes if one.state is State.DONE and one.out is not None]
+
     def summary(self) -> str:
         """One line for people; of a dry run a line for each scene too."""
         if self.dry_run:

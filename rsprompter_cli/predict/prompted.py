@@ -71,6 +71,10 @@ class PromptPrediction:
         polygons = plural(self.objects, "polygon")
         return f"{polygons} of {prompts} from {where} in {self.seconds:.1f} s -> {self.out}"
 
+    def files(self) -> tuple[Path, ...]:
+        """None beside `out`."""
+        return ()
+
     def check(self) -> None:
         """Nothing: what fails raises at once."""
 

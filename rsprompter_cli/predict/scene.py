@@ -74,6 +74,10 @@ class ScenePrediction:
             return self.plan.summary()
         return f"{plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
 
+    def files(self) -> tuple[Path, ...]:
+        """None beside `out`."""
+        return ()
+
     def check(self) -> None:
         """Nothing: what fails raises at once."""
 

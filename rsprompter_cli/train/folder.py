@@ -28,6 +28,11 @@ _TOLD = (LOG_FILE, BOARD_FOLDER, WANDB_FOLDER, PICTURES, CURVES_FILE)
 _OWN_NAMES = (*_CHECKPOINTS, *_TOLD, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
 
 
+def files_for_people(folder: Path) -> list[Path]:
+    """What of a run folder people look at, as far as it is there: the log, the curves, the folder of pictures."""
+    return [folder / name for name in (LOG_FILE, CURVES_FILE, PICTURES) if (folder / name).exists()]
+
+
 @contextmanager
 def only_run(out: Path) -> Iterator[None]:
     """Be the only run in a folder of this machine; the system ends the lock with the process, however that ends.

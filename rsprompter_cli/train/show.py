@@ -57,7 +57,7 @@ def save_pictures(run: Run, evaluation: Evaluation, cursor: Cursor) -> None:
 
 
 def _words(f1: float | None) -> str:
-    return "" if f1 is None else f"F1 {f1:.2f}"
+    return "" if f1 is None else f"F1 {f1:.3f}"
 
 
 def shown_pictures(dataset: CocoDataset) -> list[int]:

@@ -48,7 +48,7 @@ def validate(run: Run, cursor: Cursor) -> Cursor:
     score = figures.get(BEST_BY, 0.0)
     better = cursor.best is None or score >= cursor.best
     _log.info(
-        "epoch %d: mask AP %.4f, AP50 %.4f, box AP %.4f, F1 %.3f%s",
+        "epoch %d: mask AP %.3f, AP50 %.3f, box AP %.3f, F1 %.3f%s",
         cursor.epoch + 1,
         score,
         figures.get("segm_AP50", 0.0),

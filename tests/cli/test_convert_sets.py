@@ -26,11 +26,13 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     arguments += ["--mask-suffix", "_mask"]
     assert run(arguments) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines()[-5:] == [
+    assert said.err.splitlines()[-7:] == [
         "train: 1 image, 6 instances",
         "val: 1 image, 6 instances",
         "left out: 1 pictures without a mask",
         "classes: building",
+        f"written: {out / 'annotations/instances_train.json'}",
+        f"written: {out / 'annotations/instances_val.json'}",
         f"written: {out}",
     ]
     assert "images/c.png" in said.err

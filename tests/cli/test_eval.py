@@ -45,6 +45,11 @@ def test_everything_at_once_and_json_alone_on_stdout(model: str, capsys: pytest.
     assert sorted(path.name[:4] for path in Path("show").iterdir()) == ["best", "wors"]
     assert run(command) == 7
     assert "found.json exists already" in capsys.readouterr().err
+    assert run([*command, "--overwrite", "--full"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.endswith("wrote found.json\nwrote show\nwrote pr.png\n")
+    assert "class: boxes" in captured.out
+    assert f"{tree['segm']['AP50']:.3f}" in captured.out
     assert run([*command, "--overwrite"]) == 0
 
 

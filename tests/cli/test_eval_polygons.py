@@ -24,11 +24,34 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sentence_and_a_short_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval-polygons", "pred.geojson", "truth.gpkg"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == (
+        "F1 0.800: 2 of 2 objects found (recall 1.000), 1 of 3 predictions wrong (precision 0.667), at IoU 0.5."
+    )
+    assert lines[2].split() == ["IoU", "F1", "precision", "recall", "wrong", "missed"]
+    assert [line.split()[0] for line in lines[3:]] == ["0.25", "0.5", "0.75"]
+
+
+def test_full_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval-polygons", "pred.geojson", "truth.gpkg", "--full"]) == 0
     out = capsys.readouterr().out
-    for word in ("precision", "F1", "AP50", "best F1", "0.800", "small: below 50 m2", "0.25"):
+    for word in ("AP50", "best F1", "PoLiS distance", "Boundary IoU, 1 m", "small: below 50 m2", "0.9 "):
         assert word in out
+
+
+def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # The scene ends at x = 60 m: of the house at 57 m less than half lies on it, of that at 54 m more.
+    write_layer(folder / "true.gpkg", [house(5, -25), house(54, -12), house(57, -25), house(99, -25)])
+    write_layer(folder / "found.geojson", [house(5, -25), house(54, -12, 6), house(57, -25, 3)])
+    assert run(["eval-polygons", "found.geojson", "true.gpkg", "--scene", "scene.tif"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("F1 1.000: 2 of 2 objects found (recall 1.000), 0 of 2 predictions wrong")
+    assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are cut" in lines[1]
+    assert "1 and 0 lie outside" in lines[1]
+    assert run(["eval-polygons", "found.geojson", "true.gpkg"]) == 0
+    assert "2 of 4 objects found" in capsys.readouterr().out
 
 
 def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +63,14 @@ def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tree["iou"], tree["score"], tree["matching"], tree["f1"]) == (0.6, 0.5, "by score", 0.5)
     assert tree["AP"]["AP50"] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert tree["best"] == {"score": 0.3, "f1": 0.8}
+    assert tree["outlines"]["polis_m"] == pytest.approx(0, abs=1e-6)
+    assert tree["outlines"]["boundary_iou"] == pytest.approx(1)
+    assert tree["outlines"]["corners"]["truth"] == {
+        "count": 8,
+        "right_share": 1.0,
+        "mean_deviation_degrees": pytest.approx(0, abs=0.01),
+    }
+    assert (tree["truth"]["cut"], tree["truth"]["outside"], tree["scene"]) == (0, 0, "scene.tif")
     assert [one["size"] for one in tree["by_size"]] == ["small", "medium", "large"]
     assert tree["by_class"][0]["class"] == "house"
     assert Image.open("errors.png").width == 1080
@@ -57,7 +88,8 @@ def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["pred.geojson", "truth.gpkg", "--class-column", "klass"], 2, "did you mean 'class'?"),
         (["pred.geojson", "truth.gpkg", "--score-column", "scores"], 2, "did you mean 'score'?"),
         (["pred.geojson", "truth.gpkg", "--map", "errors.jpg"], 2, "--map errors.jpg"),
-        (["pred.geojson", "truth.gpkg", "--scene", "scene.tif"], 2, "--scene belongs to --map"),
+        (["pred.geojson", "truth.gpkg", "--scene", "no.tif"], 3, "no.tif"),
+        (["pred.geojson", "truth.gpkg", "--scene", "pred.geojson"], 3, "pred.geojson"),
         (["pred.geojson", "truth.gpkg", "--map", "e.png", "--scene", "no.tif"], 3, "no.tif"),
         (["pred.geojson", "truth.gpkg", "--map", "pred.geojson/e.png"], 7, "cannot be written"),
         (["pred.geojson", "truth.gpkg", "--aoi", "none.gpkg"], 3, "none.gpkg: no such file"),
@@ -79,6 +111,7 @@ def test_a_mistake_is_one_line(
 def test_a_map_is_not_replaced_unasked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["eval-polygons", "pred.geojson", "truth.gpkg", "--map", "errors.png"]
     assert run(command) == 0
+    assert capsys.readouterr().err == "wrote errors.png\n"
     assert run(command) == 7
     assert "--overwrite" in capsys.readouterr().err
     assert run([*command, "--overwrite"]) == 0
@@ -90,6 +123,6 @@ def test_real_footprints_against_themselves(shared: Path, tmp_path: Path, capsys
     assert run(["eval-polygons", str(truth), str(truth), "--map", str(out), "--scene", str(scene), "--json"]) == 0
     tree = json.loads(capsys.readouterr().out)
     assert tree["f1"] == 1.0
-    assert tree["true_positives"] == 92
+    assert (tree["true_positives"], tree["truth"]["objects"]) == (81, 92)  # 11 lie on it with less than half
     assert tree["AP"] is None
     assert Image.open(out).size[0] == 1024

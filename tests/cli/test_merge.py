@@ -63,6 +63,7 @@ def test_a_map_and_a_picture_need_the_scene(
     assert "--scene" in capsys.readouterr().err
     preview = ["--preview", str(tmp_path / "map.html")]
     assert run([*words, "--scene", str(scene), *preview]) == 0
+    assert capsys.readouterr().err.endswith(f"wrote {tmp_path / 'map.html'}\n")
     assert (tmp_path / "a.png").is_file()
     assert "<svg" in (tmp_path / "map.html").read_text() or "<canvas" in (tmp_path / "map.html").read_text()
     other = write_scene(tmp_path / "other.tif", paint(150, 130, {"red": [(1, 1, 9, 9)]}))

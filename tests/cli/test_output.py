@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.cli.output import print_error, print_json, print_table, set_up_logging
+from rsprompter_cli.cli.output import print_error, print_json, set_up_logging
 
 Captured = pytest.CaptureFixture[str]
 LOG = logging.getLogger("rsprompter_cli.somewhere")
@@ -103,13 +103,3 @@ def test_json_refuses_nan(capsys: Captured) -> None:
 def test_json_writes_paths_as_text(capsys: Captured) -> None:
     print_json({"file": Path("a.tif"), "n": 3})
     assert json.loads(capsys.readouterr().out) == {"file": "a.tif", "n": 3}
-
-
-def test_piped_table_is_aligned_text(capsys: Captured) -> None:
-    print_table(["name", "n"], [["roof", 1], ["a tank", 20]], title="not shown")
-    assert capsys.readouterr().out.splitlines() == ["name    n", "roof    1", "a tank  20"]
-
-
-def test_empty_table_has_its_head(capsys: Captured) -> None:
-    print_table(["name", "n"], [])
-    assert capsys.readouterr().out == "name  n\n"

@@ -61,7 +61,9 @@ def test_a_map_and_a_report_beside_the_output(
     command = ["predict", str(scene), "--out", "a.fgb", "--model", str(model), "--native", "--score", "0", *beside]
     assert run(command) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert f"{report['counts']['objects']} object" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"{report['counts']['objects']} object" in err
+    assert err.endswith("wrote map.html\nwrote report.json\n")
     assert report["model"] == str(model)
     assert run(command) == 7
     assert "--overwrite" in capsys.readouterr().err

@@ -75,9 +75,13 @@ def test_tables_and_tree_tell_the_same(evaluation: Evaluation) -> None:
     assert tree["segm"]["AP_large"] is None
     columns, rows = summary_rows(evaluation.metrics)
     assert columns == ["5 images, 12 objects", "mask", "box"]
-    assert ["AP", "100.0", "100.0"] in rows
+    assert ["AP", "1.000", "1.000"] in rows
     assert ["AP_large", "-", "-"] in rows
     columns, rows = class_rows(evaluation.metrics)
     assert [row[0] for row in rows] == ["house", "tank"]
+    assert columns == ["class: masks", "objects", "detections", "AP", "AP50", "AP75"]
     assert all(len(row) == len(columns) for row in rows)
+    boxes, box_rows = class_rows(evaluation.metrics, boxes=True)
+    assert boxes[0] == "class: boxes"
+    assert [row[3] for row in box_rows] == [f"{one.box['AP']:.3f}" for one in evaluation.metrics.per_class]
     assert tree["per_class"][0]["segm"]["AP50"] == pytest.approx(1.0)

@@ -16,11 +16,21 @@ from shapely import Point, Polygon
 
 import rsprompter_cli
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.evaluate.polygon_report import as_tree, class_rows, iou_rows, size_rows, summary_rows
+from rsprompter_cli.evaluate.polygon_report import (
+    area_line,
+    as_tree,
+    class_rows,
+    headline,
+    iou_rows,
+    outline_rows,
+    size_rows,
+    summary_rows,
+)
 from rsprompter_cli.evaluate.polygon_scores import Counts, PolygonSet, score_polygons
 from rsprompter_cli.evaluate.polygons import NO_CLASS, PolygonEvaluation, evaluate_polygons, parse_sizes
 from rsprompter_cli.geo.vector import write_features
 from tests.make.layers import EAST, NORTH, house, write_layer
+from tests.make.scenes import paint, write_scene
 
 TOWN = [house(0, 0), house(20, 0), house(40, 0, 20, 20), house(100, 0)]
 FOUND = [house(1, 0), house(20, 5), house(40, 0, 20, 20), house(200, 0)]
@@ -98,7 +108,7 @@ def test_nothing_on_either_side_gives_defined_figures(tmp_path: Path) -> None:
         assert (got.counts.precision, got.counts.recall, got.counts.f1) == (precision, recall, f1)
         assert got.ap == ap
         json.dumps(as_tree(got), allow_nan=False, default=str)
-        for rows in (summary_rows, iou_rows, size_rows):
+        for rows in (summary_rows, outline_rows, iou_rows, size_rows):
             assert "nan" not in str(rows(got))
 
 
@@ -352,3 +362,79 @@ def test_real_truth_against_itself(shared: Path) -> None:
     path = shared / "data/buildings/banepa_core.geojson"
     got = evaluate_polygons(path, path, iou=1.0)
     assert numbers(got.counts) == (1218, 0, 0)
+
+
+# --- inside a scene -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epsg", [32633, 4326, 3857, 3035])
+@pytest.mark.parametrize("turn", [0, 33])
+def test_predictions_that_end_at_the_scene_are_all_right(tmp_path: Path, epsg: int, turn: float) -> None:
+    """Whatever its CRS and turn, and with a transparent corner: outlines that are right inside it have F1 1."""
+    from affine import Affine
+
+    place = Affine.translation(EAST, NORTH + 60) @ Affine.rotation(turn) @ Affine.scale(0.5, -0.5)
+    pixels = np.full((4, 120, 160), 200, np.uint8)
+    pixels[3, :40, :40] = 0
+    native = write_scene(tmp_path / "native.tif", pixels, transform=place, photometric="RGB", alpha="yes")
+    valid = Polygon([place @ xy for xy in ((40, 0), (160, 0), (160, 120), (0, 120), (0, 40), (40, 40))])
+    true = [house(x, y, 9, 9) for x in range(-60, 140, 12) for y in range(-60, 140, 12)]
+    found = [part for part in (shapely.intersection(one, valid) for one in true) if part.area > 0.5]
+    pred = write_layer(tmp_path / "pred.geojson", found, epsg=epsg)
+    truth = write_layer(tmp_path / "truth.gpkg", true)
+    got = evaluate_polygons(pred, truth, scene=native)
+    assert got.counts.f1 == 1.0
+    assert got.counts.true_positives > 30
+    assert got.counts.mean_iou == pytest.approx(1, abs=2e-3)
+    assert got.truths.outside + got.truths.objects == len(true)
+    assert got.truths.cut >= 10
+    assert got.predictions.outside == 0
+    assert got.outlines.polis == pytest.approx(0, abs=0.03)
+    assert (got.outlines.pred_corners.right_share or 0) > 0.95  # a cut of under half a metre shifts a corner
+    without = evaluate_polygons(pred, truth)
+    assert without.counts.f1 is not None
+    assert without.counts.f1 < 0.9
+
+
+def test_a_scene_and_an_area_of_interest_limit_together(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "scene.tif", paint(60, 120, {}))  # 60 m x 30 m, below the town's corner
+    true = [house(5, -25), house(30, -25), house(90, -25)]
+    area = write_layer(tmp_path / "aoi.gpkg", [house(0, -100, 20, 200)])
+    got = compare(tmp_path, true, true, scene=scene, aoi=area)
+    assert numbers(got.counts) == (1, 0, 0)
+    assert got.with_aoi
+    assert got.aoi.area == pytest.approx(20 * 30, rel=1e-2)
+    assert "area of interest and the valid pixels of" in str(area_line(got))
+    far = write_layer(tmp_path / "far.gpkg", [house(5000, 0)])
+    with pytest.raises(InputError, match="lies outside the scene"):
+        compare(tmp_path, true, true, scene=scene, aoi=far)
+
+
+def test_scenes_that_limit_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bare = write_scene(tmp_path / "bare.tif", paint(60, 120, {}), crs=None)
+    with pytest.raises(InputError, match=r"bare\.tif: is not georeferenced"):
+        compare(tmp_path, FOUND, TOWN, scene=bare)
+    empty = write_scene(tmp_path / "empty.tif", np.zeros((3, 60, 120), np.uint8), nodata=0)
+    with pytest.raises(InputError, match=r"empty\.tif: has no valid pixel"):
+        compare(tmp_path, FOUND, TOWN, scene=empty)
+    elsewhere = write_scene(tmp_path / "scene.tif", paint(60, 120, {}))
+    with caplog.at_level(logging.WARNING):
+        got = compare(tmp_path, FOUND, TOWN, scene=elsewhere)
+    assert numbers(got.counts) == (0, 0, 0)
+    assert "no polygon of either layer" in caplog.text
+    assert headline(got) == "Nothing to compare: there is no object and no prediction."
+
+
+def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.geojson"
+    write_features(nothing, [], None)
+    town = write_layer(tmp_path / "town.geojson", TOWN[:1])
+    for pred, truth, words in (
+        (nothing, town, "F1 0.000: 0 of 1 object found (recall 0.000), there is no prediction, at IoU 0.5."),
+        (
+            town,
+            nothing,
+            "F1 0.000: there is no object to find, 1 of 1 prediction wrong (precision 0.000), at IoU 0.5.",
+        ),
+    ):
+        assert headline(evaluate_polygons(pred, truth)) == words

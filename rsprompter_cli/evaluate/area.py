@@ -1,0 +1,83 @@
+"""The area that a comparison is limited to: polygons of a file, the valid pixels of a scene, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.evaluate.polygon_scores import PolygonSet
+from rsprompter_cli.geo.lonlat import move_edges, to_map
+from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.vector import Footprints, move_footprints, read_footprints
+
+_INSIDE = 0.5
+"""Share of its area that an object needs inside the area to be wrong or missed on its own account."""
+
+_WHOLE = 0.9999
+"""Share of its area from which on an object was not cut: its edge lay on that of the area, but for rounding."""
+
+_AOI_EDGE_PARTS = 256
+"""An edge of the area of interest is divided into steps of its extent by this, so that it stays in its place."""
+
+
+def read_aoi(path: Path, crs: str) -> Any:
+    """The union of a file's polygons in `crs`.
+
+    Raises:
+        InputError: a file without polygons, or one that cannot be read or placed.
+    """
+    area = read_footprints(path)
+    if not len(area):
+        raise InputError(f"{path}: holds no polygon", "an area of interest has at least one")
+    west, south, east, north = shapely.total_bounds(area.polygons)
+    step = max(east - west, north - south) / _AOI_EDGE_PARTS
+    dense = Footprints(list(shapely.segmentize(area.polygons, step)), None, area.rows, area.crs_wkt)
+    return shapely.union_all(move_footprints(dense, crs, name=str(path)).polygons)
+
+
+def scene_area(path: str | Path) -> tuple[Any, str]:
+    """The outline of the valid pixels of a scene, and its coordinate reference system as WKT.
+
+    Raises:
+        InputError: a scene that cannot be read, that is not georeferenced, or without a valid pixel.
+    """
+    with open_scene(path, native=True) as scene:
+        georef = scene.georef
+        if not georef.on_earth or georef.crs_wkt is None:
+            raise InputError(
+                f"{scene.path}: is not georeferenced", "leave --scene out, or name the georeferenced scene"
+            )
+        outline = scene.footprint()
+    if outline is None:
+        raise InputError(f"{path}: has no valid pixel", "all of it is nodata or transparent; name another scene")
+    return to_map([outline], georef)[0], georef.crs_wkt
+
+
+def place_area(area: tuple[Any, str], crs: str) -> Any:
+    """An area as of `scene_area` in `crs`, a valid geometry; straight edges stay where they were to 2 cm."""
+    outline, own = area
+    return polygon_parts(move_edges([outline], own, crs)[0])
+
+
+def cut_out(layer: Footprints, codes: np.ndarray, border: Any) -> tuple[PolygonSet, np.ndarray, int]:
+    """The objects of a layer inside the border (None: all), their places in it, int64, and how many were cut."""
+    polygons = np.empty(len(layer), dtype=object)
+    polygons[:] = layer.polygons
+    areas = shapely.area(polygons)
+    rows = np.flatnonzero((areas > 0) & shapely.is_valid(polygons))
+    optional = np.zeros(len(polygons), dtype=bool)
+    cut = np.zeros(len(polygons), dtype=bool)
+    if border is not None:
+        shapely.prepare(border)
+        rows = rows[shapely.intersects(border, polygons[rows])]
+        for row in rows[~shapely.covers(border, polygons[rows])]:
+            polygons[row] = polygon_parts(shapely.intersection(polygons[row], border))
+        rows = rows[shapely.area(polygons[rows]) > 0]  # of None it is nan
+        cut[rows] = shapely.area(polygons[rows]) < _WHOLE * areas[rows]
+        optional[rows] = shapely.area(polygons[rows]) < _INSIDE * areas[rows]
+    return PolygonSet(polygons[rows], areas[rows], codes[rows], optional[rows]), rows, int(cut[rows].sum())
