@@ -14,7 +14,16 @@ from rsprompter_cli.cli.convert_sets import (
     mask2coco_command,
     yolo2coco_command,
 )
-from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
+from rsprompter_cli.cli.options import (
+    BandsOption,
+    JsonOption,
+    NodataOption,
+    OverwriteOption,
+    PageOption,
+    ScaleOption,
+    SceneCrsOption,
+    parse_bands,
+)
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
@@ -125,6 +134,9 @@ def vector2coco_command(
     ] = 0.0,
     bands: BandsOption = None,
     scale: ScaleOption = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -153,6 +165,9 @@ def vector2coco_command(
             min_data=min_data,
             bands=parse_bands(bands),
             scale=scale,
+            page=page,
+            scene_crs=scene_crs,
+            nodata=nodata,
             overwrite=overwrite,
             on_progress=on_progress,
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import JsonOption, NodataOption, OverwriteOption, PageOption, SceneCrsOption
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
@@ -51,6 +51,9 @@ def eval_polygons_command(
     scene: Annotated[
         Path | None, typer.Option("--scene", help="Georeferenced imagery below the map; default: an empty sheet.")
     ] = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,7 +68,10 @@ def eval_polygons_command(
     from rsprompter_cli.evaluate.error_map import save_error_map
     from rsprompter_cli.evaluate.polygon_report import as_tree, tables
     from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
+    from rsprompter_cli.geo.stated import Stated
 
+    if scene is None and (page, scene_crs, nodata) != (None, None, None):
+        raise UsageError("--page, --scene-crs and --nodata speak of imagery", "name it with --scene")
     _check_map(error_map, scene, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     evaluation = evaluate_polygons(
         pred,
@@ -78,7 +84,7 @@ def eval_polygons_command(
         aoi=aoi,
     )
     if error_map is not None:
-        save_error_map(error_map, evaluation, scene=scene)
+        save_error_map(error_map, evaluation, scene=scene, stated=Stated(page, scene_crs, nodata))
     if as_json:
         print_json(as_tree(evaluation))
         return

@@ -14,8 +14,11 @@ from rsprompter_cli.cli.options import (
     GsdOption,
     JsonOption,
     ModelOption,
+    NodataOption,
     OverwriteOption,
+    PageOption,
     ScaleOption,
+    SceneCrsOption,
     ThreadsOption,
     parse_bands,
 )
@@ -64,6 +67,9 @@ def fit_command(
     gsd: GsdOption = None,
     bands: BandsOption = None,
     scale: ScaleOption = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of --out that was stopped.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, write nothing.")] = False,
     device: DeviceOption = Device.AUTO,
@@ -89,6 +95,9 @@ def fit_command(
         "gsd": gsd,
         "bands": parse_bands(bands),
         "scale": scale,
+        "page": page,
+        "scene_crs": scene_crs,
+        "nodata": nodata,
     }
     files = list(zip(given[::2], given[1::2], strict=True))
     if dry_run:

@@ -65,6 +65,18 @@ BandsOption = Annotated[str | None, typer.Option("--bands", help="Bands for red,
 ScaleOption = Annotated[
     str | None, typer.Option("--scale", help="How samples become 0..255: auto, none, percentile, or LO,HI.")
 ]
+PageOption = Annotated[
+    int | None,
+    typer.Option("--page", min=1, metavar="N", help="Page of a TIFF of several, from 1; default: the obvious one."),
+]
+SceneCrsOption = Annotated[
+    str | None,
+    typer.Option("--scene-crs", metavar="EPSG:N", help="CRS of a scene whose file, or .prj beside it, names none."),
+]
+NodataOption = Annotated[
+    float | None,
+    typer.Option("--nodata", metavar="VALUE", help="Sample value that means no data, in place of the file's own."),
+]
 OverlapOption = Annotated[float, typer.Option("--overlap", help="Share of a window its neighbour sees too.")]
 MaxBlockOption = Annotated[
     int, typer.Option("--max-block", min=1, help="Largest block of the file that is decoded, MiB.")

@@ -274,7 +274,7 @@ def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Readi
         InputError: it is another file than the parts are of, or cannot be read.
     """
     settings = facts.settings
-    names = ("gsd", "native", "scale", "overlap")
+    names = ("gsd", "native", "scale", "overlap", "page", "scene_crs", "nodata")
     bands = None if settings["bands"] is None else tuple(settings["bands"])
     chosen = replace(reading, bands=bands, **{name: settings[name] for name in names})
     if {**part.run["input"], **unchanging(file_facts(source))} != part.run["input"]:
