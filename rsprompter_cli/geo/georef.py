@@ -166,7 +166,7 @@ def _crs_beside(path: Path) -> tuple[Path | None, str | None]:
                 with rasterio.Env():
                     found = rasterio.crs.CRS.from_wkt(text, morph_from_esri_dialect=True)
                     return beside, str(CRS.from_wkt(found.to_wkt(version="WKT2_2019")).to_wkt())
-            except (OSError, CRSError, RasterioError) as error:
+            except (OSError, CRSError, RasterioError, rasterio.errors.CRSError) as error:
                 reason = " ".join(str(error).split())[:120]
                 log.warning("%s: no coordinate reference system that is understood, and ignored: %s", beside, reason)
     return None, None

@@ -31,7 +31,6 @@ at 0.25 m, and averaging loses nothing that it could use."""
 MAX_GSD = 100_000.0
 """Metres per pixel: coarser than any picture of the ground."""
 
-_NATIVE = "--native to read pixels as they are"
 _SQUARE_ENOUGH = 0.01
 """A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
 
@@ -194,11 +193,12 @@ def plan_grid(
     if resolution.variation > MAX_VARIATION:
         raise InputError(
             f"{name}: its pixels vary by more than {MAX_VARIATION - 1:.0%} in size on the ground over the scene",
-            "reproject it (gdalwarp) or cut it" + (f", or give {_NATIVE}" if native_offered else ""),
+            "reproject it (gdalwarp) or cut it"
+            + (", or give --native to read pixels as they are" if native_offered else ""),
         )
     own = math.sqrt(resolution.centre[0] * resolution.centre[1])
     target = gsd if gsd is not None else _nearest(own, trained_gsd)
-    _check_factor(resolution.centre, target, gsd, trained_gsd, name)
+    _check_factor(resolution.centre, target, gsd, trained_gsd, name, native_offered=native_offered)
     if all(abs(target / size - 1) <= _SQUARE_ENOUGH for size in resolution.centre):
         return WorkingGrid(height, width, georef, resolution.centre)
     new_height = max(1, round(height * resolution.centre[0] / target))
@@ -230,6 +230,8 @@ def _check_factor(
     gsd: float | None,
     trained_gsd: tuple[float, float] | None,
     name: str,
+    *,
+    native_offered: bool,
 ) -> None:
     """Refuse to enlarge beyond MAX_FACTOR; no hint leads away from a resolution that the model knows."""
     factor = max(centre) / target
@@ -243,6 +245,7 @@ def _check_factor(
         why = "the model was trained at" if gsd is None else f"--gsd {gsd:g} asks for"
         hint = f"the model needs finer imagery, of {MAX_FACTOR * trained_gsd[1]:.3g} m or less; or give a --model "
         hint += f"trained on pixels of about {own:.3g} m"
+        hint += " (--native reads pixels that the model does not know)" if native_offered else ""
     else:
         why = "square pixels would be" if gsd is None else f"--gsd {gsd:g} asks for"
         hint = f"give --gsd {_rounded_up(max(centre) / MAX_FACTOR)} or more"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,8 +11,6 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
@@ -23,7 +20,7 @@ from rsprompter_cli.geo.fill import Fill, find_fill
 from rsprompter_cli.geo.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
-from rsprompter_cli.geo.jpeg2000 import tile_count
+from rsprompter_cli.geo.jpeg2000 import warn_of_one_tile
 from rsprompter_cli.geo.pages import choose_page, page_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
 from rsprompter_cli.geo.pixels import PixelReader, fits, pick_overview
@@ -38,6 +35,7 @@ from rsprompter_cli.geo.scaling import (
     trained_choice,
 )
 from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
+from rsprompter_cli.geo.upright import upright
 from rsprompter_cli.geo.windows import Box, Window
 from rsprompter_cli.structures import Georef, Tile
 
@@ -47,10 +45,6 @@ log = logging.getLogger(__name__)
 
 _CHUNK_SAMPLES = 1 << 22
 """Source samples per band that are resampled at a time: 16 MiB as float32, whatever the window."""
-
-
-_MANY_BLOCKS = 100
-"""Blocks of 1024 x 1024 px: of fewer, reading the file again costs less than decoding it."""
 
 
 class PixelBox(Protocol):
@@ -368,7 +362,7 @@ def open_scene(
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
     source = choose_page(source, stated.page, max_block=max_block)
     with ExitStack() as stack:
-        dataset = _upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
+        dataset = upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands, trained_bands)
         _check_nodata(stated.nodata, dataset, plan, source.name)
         georef, crs_from = read_georef(dataset, source, stated_crs=stated.crs)
@@ -395,7 +389,7 @@ def open_scene(
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
-        _warn_of_one_tile(dataset, source)
+        warn_of_one_tile(dataset, source)
         scene = Scene(
             source,
             grid,
@@ -421,35 +415,6 @@ def _check_nodata(nodata: float | None, dataset: Any, plan: BandPlan, name: str)
         f"--nodata {nodata:g}: {name} holds samples of {', '.join(sorted(map(str, types)))}, which cannot have it",
         "give a value that samples have",
     )
-
-
-def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
-    """The dataset, or for a photograph stored turned, its upright pixels in memory, as `read_picture` gives them."""
-    orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
-    if source.driver not in ("JPEG", "PNG", "WEBP") or orientation in ("", "0", "1"):
-        return dataset
-    pixels = read_picture(source.location)  # [H, W, 3]
-    height, width = pixels.shape[:2]
-    memory = stack.enter_context(MemoryFile())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(
-            driver="GTiff", height=height, width=width, count=3, dtype="uint8", photometric="RGB"
-        ) as turned:
-            turned.write(np.moveaxis(pixels, -1, 0))
-        log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
-        return stack.enter_context(memory.open())
-
-
-def _warn_of_one_tile(dataset: Any, source: Source) -> None:
-    """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
-    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
-        return
-    (tall, wide), *_ = dataset.block_shapes
-    blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
-    if blocks > _MANY_BLOCKS:
-        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
-        log.warning(text, source.name, blocks)
 
 
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:

@@ -142,7 +142,7 @@ def test_oblong_pixels_become_square():
     ("own", "options", "named", "hint"),
     [
         (1.0, {"trained_gsd": (0.1, 0.3)}, "the model was trained at 0.3 m", "finer imagery, of 0.75 m or less"),
-        (1.0, {"gsd": 0.3}, "--gsd 0.3 asks for", "give --gsd 0.4 or more"),
+        (1.0, {"gsd": 0.3}, "--gsd 0.3 asks for", "leave out --gsd: it is then read at 1 m"),
         (
             1.0,
             {"gsd": 0.1, "trained_gsd": (0.4, 0.5)},
@@ -156,10 +156,15 @@ def test_an_enlargement_too_far_is_refused_without_a_way_from_the_model(own, opt
     with pytest.raises(InputError, match=named) as caught:
         plan(own, own, **options)
     assert hint in caught.value.hint
-    assert "--native" not in caught.value.hint
-    if "give --gsd" in hint:
-        assert plan(own, own, gsd=float(hint.split()[2])).height == 1000
+    assert "between" not in caught.value.hint
     assert plan(own, own, native=True, trained_gsd=options.get("trained_gsd")).height == 400
+
+
+def test_oblong_pixels_beyond_the_limit_name_the_finest_resolution():
+    with pytest.raises(InputError, match="square pixels would be") as caught:
+        plan(0.1, 1.0)
+    assert caught.value.hint == "give --gsd 0.4 or more"
+    assert plan(0.1, 1.0, gsd=0.4).gsd == pytest.approx((0.4, 0.4))
 
 
 def test_the_limit_itself_is_admitted():
