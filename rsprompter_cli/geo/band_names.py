@@ -69,10 +69,24 @@ _VALIDITY = {"alpha", "mask", "valid", "nodata"}
 _OTHER_WORDS = _OTHER_LIGHT | _NO_LIGHT | _VALIDITY
 """Words that make a band with a colour in its name another thing than that colour."""
 
-_NAME_TAGS = ("bandname", "band_name", "name", "description", "long_name", "standard_name", "common_name")
+_NAME_TAGS: tuple[str, ...] = (
+    "bandname",
+    "band_name",
+    "name",
+    "description",
+    "long_name",
+    "standard_name",
+    "common_name",
+)
 _NAME_TAGS += ("color", "colour")
 _LIST_TAGS = ("band_names", "bandnames", "bands", "band_order", "channels")
-_WAVELENGTH_TAGS = ("wavelength", "wavelengths", "central_wavelength", "centre_wavelength", "center_wavelength")
+_WAVELENGTH_TAGS: tuple[str, ...] = (
+    "wavelength",
+    "wavelengths",
+    "central_wavelength",
+    "centre_wavelength",
+    "center_wavelength",
+)
 _WAVELENGTH_TAGS += ("centralwavelength", "central_wavelength_um", "central_wavelength_nm", "band_wavelength")
 _UNIT_TAGS = ("wavelength_units", "wavelength_unit", "wavelengthunits", "units_wavelength")
 _WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*[\[(]?(nm|nanomet\w*|um|µm|μm|micromet\w*|microns?)\b[\])]?", re.IGNORECASE)
