@@ -122,6 +122,10 @@ def _read_pillow_picture(source: Source) -> np.ndarray:
                         f"{source.name}: a picture needs 8 bits per sample, this is of mode {image.mode}",
                         "convert it to 8 bit",
                     )
+                # A photograph's second frame is its own preview; those of an animation are other pictures.
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and source.driver != "JPEG":
+                    log.info("%s: an animation of %d frames, of which the first is read", source.name, frames)
                 upright = ImageOps.exif_transpose(image)
                 return np.array(upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
