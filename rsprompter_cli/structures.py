@@ -118,12 +118,13 @@ class Georef:
         the CRS, for (col, row) at the outer corner of pixels.
     crs_wkt: the coordinate reference system as WKT, or None when the picture has none.
     kind: "affine" when the transform places the picture; "gcp" or "rpc" when the file only has
-        control points or a camera model; "none" when it has nothing.
+        control points or a camera model; "none" when it has nothing; "off_earth" when its reference
+        system is a local one or that of another body, which `crs_wkt` then is.
     """
 
     transform: tuple[float, float, float, float, float, float]
     crs_wkt: str | None
-    kind: Literal["affine", "gcp", "rpc", "none"]
+    kind: Literal["affine", "gcp", "rpc", "none", "off_earth"]
 
     @property
     def on_earth(self) -> bool:

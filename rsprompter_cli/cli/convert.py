@@ -29,8 +29,11 @@ from rsprompter_cli.cli.options import (
     CrowdsOption,
     JsonOption,
     NativeOption,
+    NodataOption,
     OverwriteOption,
+    PageOption,
     ScaleOption,
+    SceneCrsOption,
     parse_bands,
 )
 from rsprompter_cli.cli.output import print_json
@@ -246,6 +249,9 @@ def vector2coco_command(
     ] = 0.0,
     bands: BandsOption = None,
     scale: ScaleOption = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -281,6 +287,9 @@ def vector2coco_command(
             min_data=min_data,
             bands=parse_bands(bands),
             scale=scale,
+            page=page,
+            scene_crs=scene_crs,
+            nodata=nodata,
             overwrite=overwrite,
             on_progress=display.bar("tiles"),
         )

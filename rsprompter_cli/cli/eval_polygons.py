@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import MATCHING, OUTPUT, JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import (
+    MATCHING,
+    OUTPUT,
+    JsonOption,
+    NodataOption,
+    OverwriteOption,
+    PageOption,
+    SceneCrsOption,
+)
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
@@ -93,6 +101,9 @@ def eval_polygons_command(
             help="Scene of the predictions: both layers are cut to its valid pixels, and --map is drawn on it.",
         ),
     ] = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     full: Annotated[bool, typer.Option("--full", help="Also print AP, outlines, sizes, classes and all IoUs.")] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
@@ -111,8 +122,12 @@ def eval_polygons_command(
     from rsprompter_cli.evaluate.error_map import save_error_map
     from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
     from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
+    from rsprompter_cli.geo.stated import Stated
 
+    if scene is None and (page, scene_crs, nodata) != (None, None, None):
+        raise UsageError("--page, --scene-crs and --nodata describe a scene", "name it with --scene")
     _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
+    stated = Stated(page, scene_crs, nodata)
     evaluation = evaluate_polygons(
         pred,
         truth,
@@ -123,9 +138,10 @@ def eval_polygons_command(
         sizes=parse_sizes(sizes),
         aoi=aoi,
         scene=scene,
+        stated=stated,
     )
     if error_map is not None:
-        save_error_map(error_map, evaluation, scene=scene)
+        save_error_map(error_map, evaluation, scene=scene, stated=stated)
     if as_json:
         print_json(as_tree(evaluation))
         return

@@ -18,8 +18,11 @@ from rsprompter_cli.cli.options import (
     GsdOption,
     JsonOption,
     ModelOption,
+    NodataOption,
     OverwriteOption,
+    PageOption,
     ScaleOption,
+    SceneCrsOption,
     ThreadsOption,
     parse_bands,
 )
@@ -95,6 +98,9 @@ def fit_command(
     gsd: GsdOption = None,
     bands: BandsOption = None,
     scale: ScaleOption = None,
+    page: PageOption = None,
+    scene_crs: SceneCrsOption = None,
+    nodata: NodataOption = None,
     resume: Annotated[
         bool, typer.Option("--resume", rich_help_panel=TRAINING, help="Continue the run of --out that was stopped.")
     ] = False,
@@ -126,6 +132,9 @@ def fit_command(
         "gsd": gsd,
         "bands": parse_bands(bands),
         "scale": scale,
+        "page": page,
+        "scene_crs": scene_crs,
+        "nodata": nodata,
     }
     files = list(zip(given[::2], given[1::2], strict=True))
     if dry_run:

@@ -173,6 +173,36 @@ OverlapOption = Annotated[
         help="Share of a window that its neighbour covers too.",
     ),
 ]
+PageOption = Annotated[
+    int | None,
+    typer.Option(
+        "--page",
+        min=1,
+        metavar="N",
+        rich_help_panel=SCENE,
+        show_default="the only full-size one",
+        help="Page to read of a TIFF that has several, counted from 1.",
+    ),
+]
+SceneCrsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scene-crs",
+        metavar="EPSG:N",
+        rich_help_panel=SCENE,
+        help="CRS of a scene that states none, neither itself nor in a .prj file beside it.",
+    ),
+]
+NodataOption = Annotated[
+    float | None,
+    typer.Option(
+        "--nodata",
+        metavar="VALUE",
+        rich_help_panel=SCENE,
+        show_default="what the file states",
+        help="Sample value that means no data.",
+    ),
+]
 MaxBlockOption = Annotated[
     int,
     typer.Option(

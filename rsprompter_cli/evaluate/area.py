@@ -10,9 +10,11 @@ import shapely
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.polygon_scores import PolygonSet
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.lonlat import move_edges, to_map
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
 from rsprompter_cli.geo.vector import Footprints, move_footprints, read_footprints
 
 _INSIDE = 0.5
@@ -40,18 +42,20 @@ def read_aoi(path: Path, crs: str) -> Any:
     return shapely.union_all(move_footprints(dense, crs, name=str(path)).polygons)
 
 
-def scene_area(path: str | Path) -> tuple[Any, str]:
+def scene_area(path: str | Path, stated: Stated = NOTHING_STATED) -> tuple[Any, str]:
     """The outline of the valid pixels of a scene, and its coordinate reference system as WKT.
+
+    Args:
+        stated: what the user states of the file.
 
     Raises:
         InputError: a scene that cannot be read, that is not georeferenced, or without a valid pixel.
     """
-    with open_scene(path, native=True) as scene:
+    with open_scene(path, native=True, stated=stated) as scene:
         georef = scene.georef
         if not georef.on_earth or georef.crs_wkt is None:
-            raise InputError(
-                f"{scene.path}: is not georeferenced", "leave --scene out, or name the georeferenced scene"
-            )
+            why, way_out = why_off_the_map(georef), way_onto_the_map(georef)
+            raise InputError(f"{scene.path}: {why}", f"leave out --scene, or {way_out}")
         outline = scene.footprint()
     if outline is None:
         raise InputError(f"{path}: has no valid pixel", "all of it is nodata or transparent; name another scene")

@@ -13,8 +13,10 @@ from PIL import Image
 from rsprompter_cli.data.convert.coverage import outline_in_degrees
 from rsprompter_cli.draw.error_map import draw_error_map
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.lonlat import reproject, to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
 from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.structures import Georef
 
@@ -31,11 +33,18 @@ _SHEET, _INK, _ON_IMAGERY = 245, (40, 40, 40), (255, 255, 255)
 _MARGIN = 0.03
 
 
-def save_error_map(path: str | Path, evaluation: PolygonEvaluation, *, scene: str | Path | None = None) -> None:
+def save_error_map(
+    path: str | Path,
+    evaluation: PolygonEvaluation,
+    *,
+    scene: str | Path | None = None,
+    stated: Stated = NOTHING_STATED,
+) -> None:
     """Write the map as a PNG, atomically.
 
     Args:
         scene: imagery to draw on; what lies beside it is not seen, but counted in the legend.
+        stated: what the user states of the file of `scene`.
 
     Raises:
         InputError: imagery that cannot be read, that is not georeferenced, or on which no polygon lies.
@@ -43,7 +52,7 @@ def save_error_map(path: str | Path, evaluation: PolygonEvaluation, *, scene: st
     if scene is None:
         picture = _on_a_sheet(evaluation)
     else:
-        with open_scene(scene, native=True) as opened:
+        with open_scene(scene, native=True, stated=stated) as opened:
             picture = _on_imagery(evaluation, opened)
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG")
@@ -52,7 +61,8 @@ def save_error_map(path: str | Path, evaluation: PolygonEvaluation, *, scene: st
 def _on_imagery(evaluation: PolygonEvaluation, scene: Scene) -> Image.Image:
     crs = scene.georef.crs_wkt
     if not scene.georef.on_earth or crs is None:
-        raise InputError(f"{scene.path}: is not georeferenced", "leave --scene out, or name the georeferenced scene")
+        why, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
+        raise InputError(f"{scene.path}: {why}", f"leave out --scene, or {way_out}")
     background = Image.fromarray(scene.preview(MAP_SIDE))
     enlarge = max(1, math.ceil(_SMALLEST_SIDE / max(background.size)))
     background = background.resize((background.width * enlarge, background.height * enlarge), Image.Resampling.BICUBIC)

@@ -20,6 +20,7 @@ from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores,
 from rsprompter_cli.geo.layers import WGS84, open_layer
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
 from rsprompter_cli.geo.vector import Footprints, class_name_of, move_footprints, read_footprints
 
 NO_CLASS = "(no class)"
@@ -114,6 +115,7 @@ def evaluate_polygons(
     sizes: Sequence[float] = SIZES,
     aoi: str | Path | None = None,
     scene: str | Path | None = None,
+    stated: Stated = NOTHING_STATED,
 ) -> PolygonEvaluation:
     """Compare predicted polygons with true ones, both from vector files in any CRS.
 
@@ -132,6 +134,7 @@ def evaluate_polygons(
         aoi: a vector file whose polygons limit what is compared.
         scene: the raster that predictions were made from: both layers are cut to its valid pixels. Without it, a
             true object that reaches past the edge of the scene has a low IoU with the part that can be found.
+        stated: what the user states of the file of `scene`.
 
     Raises:
         InputError: a file that cannot be read or placed, one whose x and y are swapped, a score that is no number,
@@ -144,7 +147,7 @@ def evaluate_polygons(
     values = _scores_of(found, Path(pred), score_column, needed=score is not None)
     used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
     _refuse_swapped(str(pred), found, str(truth), true)
-    ground = None if scene is None else scene_area(scene)
+    ground = None if scene is None else scene_area(scene, stated)
     crs = _local_crs({str(pred): found, str(truth): true}, ground)
     border = None if crs is None else _border(aoi, ground, crs)
     if crs is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.band_names import NamedBands, named_bands
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 # Colour models that are not red, green, blue: their bands shown as such would be plainly wrong.
@@ -24,6 +25,9 @@ class BandPlan:
     alpha: the 1-based band of transparency, or None.
     palette: uint8 [V, 4], red, green, blue, alpha of each value of the one colour band, or None.
     full_scale: largest value a sample can have when the file stores fewer than 8 bits, or None.
+    negative: the value that is black in a file whose zero is white, or None where zero is black.
+    names: what the file calls each of its bands, empty where it does not.
+    why: what decided on `colours`, in words.
     notice: what the user should know of the choice, may be empty.
     """
 
@@ -31,6 +35,9 @@ class BandPlan:
     alpha: int | None = None
     palette: np.ndarray | None = None
     full_scale: int | None = None
+    negative: int | None = None
+    names: tuple[str, ...] = ()
+    why: str = ""
     notice: str = ""
 
     @property
@@ -51,8 +58,11 @@ def choose_bands(
     """Apply the band rule to an open raster.
 
     `bands` wins, then `trained`; else one band is grey (its palette, if any, expanded), two are grey and what the
-    file calls alpha, three and more go by colour interpretation, else the first three that are
-    not alpha. Alpha is what the file calls so, at any place.
+    file calls alpha. Three and more go by colour interpretation where it names red, green and blue in another order
+    than bands 1, 2, 3; else by the names, wavelengths or satellite band numbers that the file gives its bands, see
+    `named_bands`; else by colour interpretation, else the first three that are not alpha. Names come before
+    red, green, blue as bands 1, 2, 3, because writers of TIFF set that for any file of three or four bands. Alpha is
+    what the file calls so, at any place, unless its name says that it holds light.
 
     Args:
         dataset: an open rasterio dataset.
@@ -65,14 +75,17 @@ def choose_bands(
         UsageError: `bands` names a band the file lacks.
     """
     interpretation = dataset.colorinterp
-    alpha = next((at for at, kind in enumerate(interpretation, 1) if kind == ColorInterp.alpha), None)
-    notice = ""
+    named = named_bands(dataset, name)
+    alpha = next(
+        (at for at, kind in enumerate(interpretation, 1) if kind == ColorInterp.alpha and at not in named.not_alpha),
+        None,
+    )
     if bands is not None:
-        colours = _wanted(dataset, name, bands)
+        colours, why, notice = _wanted(dataset, name, bands), "--bands", ""
     elif trained is not None:
-        colours, notice = _as_trained(dataset, name, trained)
+        colours, why, notice = _as_trained(dataset, name, trained)
     else:
-        colours, notice = _by_rule(interpretation, name)
+        colours, why, notice = _by_rule(interpretation, name, named, alpha)
     for band in colours:
         if dataset.dtypes[band - 1].startswith("complex"):
             raise InputError(f"{name}: band {band} holds complex numbers", "convert it to amplitude first")
@@ -83,7 +96,41 @@ def choose_bands(
         palette = _palette(dataset.colormap(colours[0]))
     bits = dataset.tags(colours[0], ns="IMAGE_STRUCTURE").get("NBITS")
     few = bits is not None and int(bits) < 8 and palette is None
-    return BandPlan(colours, alpha, palette, 2 ** int(bits) - 1 if few else None, notice)
+    full_scale = 2 ** int(bits) - 1 if few else None
+    negative = black_of_negative(dataset, colours[0]) if palette is None else None
+    if negative is not None:
+        turned = "its tag says that zero is white, so samples are turned round"
+        notice = f"{notice}; {turned}" if notice else turned
+    if negative is None and palette is None and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        ignored = f'"white is zero" has no meaning for samples of {dataset.dtypes[colours[0] - 1]} and is ignored'
+        notice = f"{notice}; {ignored}" if notice else ignored
+    return BandPlan(colours, alpha, palette, full_scale, negative, named.names, why, notice)
+
+
+def black_of_negative(dataset: Any, band: int) -> int | None:
+    """The value that is black in a TIFF whose photometric interpretation is "white is zero".
+
+    Returns:
+        None where zero is black, and where samples are not unsigned integers, of which nobody knows the black.
+    """
+    dtype = np.dtype(dataset.dtypes[band - 1]) if not dataset.dtypes[band - 1].startswith("complex") else None
+    if dtype is None or dtype.kind != "u" or dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") != "YES":
+        return None
+    bits = int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
+    return int(2**bits - 1)
+
+
+def turn_negative(values: np.ndarray, black: int | None) -> np.ndarray:
+    """Samples of a file whose zero is white, turned round such that zero is black.
+
+    Args:
+        values: unsigned integers of any shape.
+        black: from `black_of_negative`; None leaves the values as they are.
+    """
+    if black is None:
+        return values
+    turned: np.ndarray = values.dtype.type(black) - np.minimum(values, values.dtype.type(black))
+    return turned
 
 
 def look_up_palette(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,8 +156,8 @@ def _wanted(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, ...]:
     return chosen
 
 
-def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[tuple[int, ...], str]:
-    """The bands, and a notice."""
+def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[tuple[int, ...], str, str]:
+    """The bands, what decided on them, and a notice."""
     order = ",".join(map(str, trained))
     if max(trained) > dataset.count:
         raise InputError(
@@ -118,27 +165,46 @@ def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[tuple[
             f"this file has {dataset.count}",
             "name the bands with these colours here, as in --bands 1,2,3",
         )
-    return tuple(trained), f"bands {order} are red, green, blue, as in the model's training (--bands changes it)"
+    notice = f"bands {order} are red, green, blue, as in the model's training (--bands changes it)"
+    return tuple(trained), "the model's training", notice
 
 
-def _by_rule(interpretation: Sequence[ColorInterp], name: str) -> tuple[tuple[int, ...], str]:
-    """The bands, and a notice where the file leaves a choice."""
+def _by_rule(
+    interpretation: Sequence[ColorInterp], name: str, named: NamedBands, alpha: int | None
+) -> tuple[tuple[int, ...], str, str]:
+    """The bands, what decided on them, and a notice where the file leaves a choice or states an unusual order."""
     other = next((_OTHER_MODELS[kind] for kind in interpretation if kind in _OTHER_MODELS), None)
     if other is not None:
         raise InputError(f"{name}: its colours are {other}, not RGB", "convert it, or choose bands with --bands")
+    stated = None
     if all(list(interpretation).count(kind) == 1 for kind in _RGB):
-        chosen = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
-        order = ",".join(map(str, chosen))
-        return chosen, "" if chosen == (1, 2, 3) else f"bands {order} are red, green, blue, as the file says"
-    coloured = [at for at, kind in enumerate(interpretation, 1) if kind != ColorInterp.alpha]
+        stated = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
+    if stated not in (None, (1, 2, 3)):
+        order = ",".join(map(str, stated))
+        why = "its colour interpretation"
+        if named.colours not in (None, stated):
+            why += f", although {named.why}"
+        return stated, why, f"bands {order} are red, green, blue, as the file says ({why}; --bands changes it)"
+    if named.colours is not None:
+        order = ",".join(map(str, named.colours))
+        silent = stated == named.colours
+        notice = f"bands {order} are taken as red, green, blue, because {named.why} (--bands changes it)"
+        return named.colours, named.why, "" if silent else notice
+    coloured = [at for at in range(1, len(interpretation) + 1) if at != alpha]
     if not coloured:
         raise InputError(f"{name}: its only band is transparency", "choose a band with --bands")
+    if stated is not None:
+        names = ", ".join(named.names[at - 1] or "-" for at in stated)
+        told = f"bands 1,2,3 are taken as red, green, blue, although their names are {names} (--bands changes it)"
+        return stated, "its colour interpretation", told if named.not_rgb & set(stated) else ""
     if len(coloured) >= 3:
         first = ",".join(map(str, coloured[:3]))
         unsaid = "the file does not say which bands are red, green, blue"
-        return tuple(coloured[:3]), f"{unsaid}: taking {first} (--bands changes it)"
+        if any(named.names):
+            unsaid += f" (their names are {', '.join(text or '-' for text in named.names[:12])})"
+        return tuple(coloured[:3]), "the first three bands", f"{unsaid}: taking {first} (--bands changes it)"
     grey = f"two bands and no transparency: taking band {coloured[0]} as grey (--bands changes it)"
-    return (coloured[0],), grey if len(coloured) == 2 else ""
+    return (coloured[0],), "the first band, as grey", grey if len(coloured) == 2 else ""
 
 
 def _palette(colormap: dict[int, tuple[int, ...]]) -> np.ndarray:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import rasterio
 from affine import Affine
 from pyproj import CRS
 from pyproj.exceptions import CRSError
@@ -15,6 +16,8 @@ from rasterio.errors import RasterioError
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.guard import Source
+from rsprompter_cli.geo.lonlat import is_of_earth
+from rsprompter_cli.geo.target_crs import check_crs
 from rsprompter_cli.structures import Georef
 
 log = logging.getLogger(__name__)
@@ -27,23 +30,34 @@ _AUX_FACTS = {
 }
 
 
-def read_georef(dataset: Any, source: Source) -> Georef:
-    """Say where an open raster lies.
+_CRS_FILES = (".prj", ".PRJ", ".qpj", ".QPJ")
+_LARGEST_CRS_FILE = 1 << 16
+
+
+def read_georef(dataset: Any, source: Source, *, stated_crs: str | None = None) -> tuple[Georef, str | None]:
+    """Find out where an open raster lies.
 
     The file's own position wins. Only a file without one takes that of a world file beside it
-    (.tfw, .tifw, .wld and their kin); both are said on the log. A .aux.xml is never read, because
-    it can override the file and name others; the log says so when it holds something that matters.
+    (.tfw, .tifw, .wld and their kin). Its own reference system wins likewise; a file with a position and no system
+    takes the one that the user states, else that of a .prj or .qpj beside it. All of this is told on the log. A
+    .aux.xml is never read, because it can override the file and name others; the log tells when it holds something
+    that matters.
 
     Args:
         dataset: an open rasterio dataset.
         source: what it was opened from.
+        stated_crs: the reference system that the user states, as in EPSG:32633.
 
     Returns:
-        Of kind "affine" when the file has a position, even without a reference system.
+        The georeference, of kind "affine" when the file has a position, even without a reference system; and where
+        the reference system comes from: "file", the name of a file beside it, "--scene-crs", or None without one.
 
     Raises:
-        InputError: the position squeezes the picture to a line, or is not finite.
+        InputError: the position squeezes the picture to a line, or is not finite; the stated system is another than
+            the file's, or the file has no position.
+        UsageError: `stated_crs` names no map of the earth.
     """
+    wanted = None if stated_crs is None else check_crs(stated_crs, "--scene-crs")
     crs_wkt = _crs_wkt(dataset, source)
     transform = Affine(*dataset.transform[:6])
     has_own = transform != Affine.identity()
@@ -58,12 +72,104 @@ def read_georef(dataset: Any, source: Source) -> Georef:
             log.info("%s: has no position of its own, taking that of %s", source.name, world_file.name)
     if has_own:
         _check_transform(transform, source.name)
-        return Georef(_six(transform), crs_wkt, "affine")
+        crs_wkt, origin = _choose_crs(crs_wkt, source, wanted, stated_crs)
+        on_earth = crs_wkt is None or is_of_earth(CRS.from_wkt(crs_wkt))
+        return Georef(_six(transform), crs_wkt, "affine" if on_earth else "off_earth"), origin
+    if wanted is not None:
+        raise InputError(
+            f"{source.name}: has no position, so --scene-crs {stated_crs} has no meaning",
+            "leave it out; or add a world file (.tfw), or warp the file first (gdalwarp)",
+        )
     if dataset.gcps[0]:
-        return Georef(_six(transform), None, "gcp")
+        return Georef(_six(transform), None, "gcp"), None
     if dataset.tags(ns="RPC"):
-        return Georef(_six(transform), None, "rpc")
-    return Georef(_six(transform), crs_wkt, "none")
+        return Georef(_six(transform), None, "rpc"), None
+    return Georef(_six(transform), crs_wkt, "none"), None if crs_wkt is None else "file"
+
+
+def why_off_the_map(georef: Georef) -> str | None:
+    """Why a grid has no place on the earth, in words that follow its name; None where it has one."""
+    if georef.on_earth:
+        return None
+    if georef.kind == "off_earth":
+        crs = CRS.from_wkt(georef.crs_wkt)
+        what = "a local one" if crs.geodetic_crs is None else "that of another body"
+        return f"has a coordinate reference system that is not on the earth ({crs.name}, {what})"
+    return {
+        "gcp": "has ground control points but no affine transform",
+        "rpc": "has a camera model (RPC) but no affine transform",
+        "none": "has no georeference",
+        "affine": "has no coordinate reference system",
+    }[georef.kind]
+
+
+def way_onto_the_map(georef: Georef) -> str:
+    """What the user of a scene without a place on the earth can do."""
+    local = georef.kind == "off_earth" and CRS.from_wkt(georef.crs_wkt).geodetic_crs is None
+    if local or georef.kind == "affine":
+        return "state its CRS with --scene-crs EPSG:N"
+    return "write it into the file with gdal_edit" if georef.kind == "off_earth" else "warp it first (gdalwarp)"
+
+
+def off_earth_refusal(georef: Georef, name: str) -> str | None:
+    """One line on a local CRS or one of another body, and what to do; None for any other grid."""
+    if georef.kind != "off_earth":
+        return None
+    return f"{name}: {why_off_the_map(georef)}, so polygons lie nowhere on earth"
+
+
+def _choose_crs(
+    own: str | None, source: Source, wanted: str | None, wanted_as: str | None
+) -> tuple[str | None, str | None]:
+    """The reference system of a file with a position, and where it comes from."""
+    known = None if own is None else CRS.from_wkt(own)
+    # A local system places nothing: the file says no more than that it has none.
+    is_local = known is not None and known.geodetic_crs is None
+    if known is not None and not is_local:
+        if wanted is not None and not known.equals(CRS.from_wkt(wanted), ignore_axis_order=True):
+            raise InputError(
+                f"{source.name}: its CRS is {crs_title(known)}, not --scene-crs {wanted_as}",
+                "leave out --scene-crs; where the file is wrong, gdal_edit -a_srs mends it",
+            )
+        return own, "file"
+    beside, text = _crs_beside(source.path) if source.path is not None else (None, None)
+    if wanted is not None:
+        if (
+            text is not None
+            and beside is not None
+            and not CRS.from_wkt(text).equals(CRS.from_wkt(wanted), ignore_axis_order=True)
+        ):
+            log.info("%s: --scene-crs is taken, not %s, which names another", source.name, beside.name)
+        return wanted, "--scene-crs"
+    if beside is not None and text is not None:
+        title = crs_title(CRS.from_wkt(text))
+        log.info("%s: has no CRS of its own, taking that of %s: %s", source.name, beside.name, title)
+        return text, beside.name
+    return own, None if own is None else "file"
+
+
+def crs_title(crs: CRS) -> str:
+    """EPSG:32631 where it has a code, else its name."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.name)
+
+
+def _crs_beside(path: Path) -> tuple[Path | None, str | None]:
+    """The .prj or .qpj file beside a raster, and its reference system as WKT 2."""
+    for ending in _CRS_FILES:
+        for beside in (path.with_suffix(ending), path.with_name(path.name + ending)):
+            if not beside.is_file():
+                continue
+            try:
+                with beside.open("rb") as file:
+                    text = file.read(_LARGEST_CRS_FILE).decode("utf-8-sig", errors="replace").strip("\x00 \t\r\n")
+                with rasterio.Env():
+                    found = rasterio.crs.CRS.from_wkt(text, morph_from_esri_dialect=True)
+                    return beside, str(CRS.from_wkt(found.to_wkt(version="WKT2_2019")).to_wkt())
+            except (OSError, CRSError, RasterioError, rasterio.errors.CRSError) as error:
+                reason = " ".join(str(error).split())[:120]
+                log.warning("%s: no coordinate reference system that is understood, and ignored: %s", beside, reason)
+    return None, None
 
 
 def scaled_georef(georef: Georef, *, per_row: float, per_col: float) -> Georef:
@@ -79,16 +185,13 @@ def _six(transform: Affine) -> tuple[float, float, float, float, float, float]:
 
 
 def _crs_wkt(dataset: Any, source: Source) -> str | None:
-    """The reference system as WKT 2, or None when it is missing or does not lie on the earth."""
+    """The reference system as WKT 2, or None when it is missing or not understood."""
     try:
         if dataset.crs is None or not dataset.crs.wkt:
             return None
         crs = CRS.from_wkt(dataset.crs.to_wkt(version="WKT2_2019"))
     except (CRSError, RasterioError) as error:
         log.warning("%s: its coordinate reference system is not understood and ignored: %s", source.name, error)
-        return None
-    if crs.geodetic_crs is None:
-        log.warning("%s: its coordinate reference system (%s) is not on the earth and ignored", source.name, crs.name)
         return None
     return str(crs.to_wkt())
 

@@ -11,11 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from pyproj.exceptions import CRSError, ProjError
 
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.georef import scaled_georef
+from rsprompter_cli.geo.lonlat import Geodetic
 from rsprompter_cli.structures import Georef
 
 log = logging.getLogger(__name__)
@@ -23,14 +24,13 @@ log = logging.getLogger(__name__)
 MAX_VARIATION = 1.25
 """Largest ratio of pixel sizes within a scene: objects of one size must look alike everywhere."""
 
-MIN_FACTOR, MAX_FACTOR = 0.25, 2.5
-"""Enlarging beyond 2.5 invents detail, reducing below a quarter throws most of the file away:
-either way the user should say which resolution is meant."""
+MAX_FACTOR = 2.5
+"""Enlarging beyond 2.5 invents detail. Reducing has no bound: a model that knows pixels of 0.25 m reads a scene of 3 cm
+at 0.25 m, and averaging loses nothing that it could use."""
 
 MAX_GSD = 100_000.0
 """Metres per pixel: coarser than any picture of the ground."""
 
-_NATIVE = "--native to read pixels as they are"
 _SQUARE_ENOUGH = 0.01
 """A pixel within 1 % of the wanted size is read as it is: no model sees the difference, and no sample is blurred."""
 
@@ -92,8 +92,7 @@ def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> 
     rows = np.array([height / 2, half_row, half_row, height - half_row, height - half_row])
     try:
         crs = CRS.from_wkt(georef.crs_wkt)
-        to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-        geod = crs.get_geod() or crs.geodetic_crs.get_geod()
+        geodetic = Geodetic(crs)
     except (CRSError, ProjError) as error:
         raise InputError(
             f"{name}: its coordinate reference system cannot be used: {error}", "assign another: gdal_edit"
@@ -102,14 +101,13 @@ def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> 
 
     def distance(d_col: float, d_row: float) -> np.ndarray:
         def at(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            lon, lat = to_lonlat.transform(a * x + b * y + c, d * x + e * y + f)
-            return lon, lat
+            return geodetic.degrees(a * x + b * y + c, d * x + e * y + f)
 
         lon0, lat0 = at(cols - d_col / 2, rows - d_row / 2)
         lon1, lat1 = at(cols + d_col / 2, rows + d_row / 2)
         ends = np.stack([lon0, lat0, lon1, lat1])
         on_earth = np.isfinite(ends).all(axis=0) & (np.abs(ends[1::2]) <= 90 + 1e-9).all(axis=0)
-        metres = geod.inv(*np.where(on_earth, ends, 0.0))[2]
+        metres = geodetic.geod.inv(*np.where(on_earth, ends, 0.0))[2]
         return np.where(on_earth, metres, np.inf)
 
     per_row, per_col = distance(0, step) / step, distance(step, 0) / step
@@ -134,16 +132,14 @@ def ground_steps(georef: Georef, places: np.ndarray) -> np.ndarray:
         of one along a column (to the next row), so `steps_in_pixels @ it` is in metres. Not a number
         where a place does not lie on the earth.
     """
-    crs = CRS.from_wkt(georef.crs_wkt)
-    to_lonlat = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
-    geod = crs.get_geod() or crs.geodetic_crs.get_geod()
+    geodetic = Geodetic(CRS.from_wkt(georef.crs_wkt))
     a, b, c, d, e, f = georef.transform
     steps = np.full((len(places), 2, 2), np.nan)
     for axis, half in enumerate(([_HALF_STEP, 0], [0, _HALF_STEP])):
         ends = [places - half, places + half]
-        lonlat = [to_lonlat.transform(*(xy @ [[a, d], [b, e]] + (c, f)).T) for xy in ends]
+        lonlat = [geodetic.degrees(*(xy @ [[a, d], [b, e]] + (c, f)).T) for xy in ends]
         known = np.isfinite(lonlat).all(axis=(0, 1)) & (np.abs(lonlat)[:, 1] <= 90).all(axis=0)
-        azimuth, _, metres = geod.inv(*(np.where(known, part, 0.0) for end in lonlat for part in end))
+        azimuth, _, metres = geodetic.geod.inv(*(np.where(known, part, 0.0) for end in lonlat for part in end))
         vector = np.stack([np.sin(np.radians(azimuth)), np.cos(np.radians(azimuth))], axis=1)
         steps[known, axis] = (vector * metres[:, None] / (2 * _HALF_STEP))[known]
     return steps
@@ -178,7 +174,7 @@ def plan_grid(
 
     Raises:
         UsageError: `gsd` together with `native`, or out of range.
-        InputError: a resize outside MIN_FACTOR..MAX_FACTOR, pixel sizes that vary too much, or
+        InputError: an enlargement beyond MAX_FACTOR, pixel sizes that vary too much, or
             `gsd` for a scene whose pixels have no known size.
     """
     if gsd is not None and native:
@@ -197,7 +193,8 @@ def plan_grid(
     if resolution.variation > MAX_VARIATION:
         raise InputError(
             f"{name}: its pixels vary by more than {MAX_VARIATION - 1:.0%} in size on the ground over the scene",
-            "reproject it (gdalwarp) or cut it" + (f", or give {_NATIVE}" if native_offered else ""),
+            "reproject it (gdalwarp) or cut it"
+            + (", or give --native to read pixels as they are" if native_offered else ""),
         )
     own = math.sqrt(resolution.centre[0] * resolution.centre[1])
     target = gsd if gsd is not None else _nearest(own, trained_gsd)
@@ -236,18 +233,30 @@ def _check_factor(
     *,
     native_offered: bool,
 ) -> None:
-    factors = [size / target for size in centre]
-    if min(factors) >= MIN_FACTOR and max(factors) <= MAX_FACTOR:
+    """Refuse to enlarge beyond MAX_FACTOR; no hint leads away from a resolution that the model knows."""
+    factor = max(centre) / target
+    if factor <= MAX_FACTOR:
         return
-    worst = min(factors) if min(factors) < MIN_FACTOR else max(factors)
-    why = f"--gsd {gsd:g} asks for" if gsd is not None else "the model was trained at"
-    if gsd is None and trained_gsd is None:
-        why = "square pixels would be"
-    lowest, highest = max(centre) / MAX_FACTOR, min(centre) / MIN_FACTOR
-    choices = [f"--gsd between {lowest:.3g} and {highest:.3g}"] if lowest <= highest else []
-    choices += [_NATIVE] if native_offered else []
+    own = math.sqrt(centre[0] * centre[1])
+    usual = _nearest(own, trained_gsd)
+    if gsd is not None and max(centre) / usual <= MAX_FACTOR:
+        why, hint = f"--gsd {gsd:g} asks for", f"leave out --gsd: it is then read at {usual:.3g} m"
+    elif trained_gsd is not None:
+        why = "the model was trained at" if gsd is None else f"--gsd {gsd:g} asks for"
+        hint = f"the model needs finer imagery, of {MAX_FACTOR * trained_gsd[1]:.3g} m or less; or give a --model "
+        hint += f"trained on pixels of about {own:.3g} m"
+        hint += " (--native reads pixels that the model does not know)" if native_offered else ""
+    else:
+        why = "square pixels would be" if gsd is None else f"--gsd {gsd:g} asks for"
+        hint = f"give --gsd {_rounded_up(max(centre) / MAX_FACTOR)} or more"
     raise InputError(
-        f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: a resize by {worst:.3g}, "
-        f"outside {MIN_FACTOR} to {MAX_FACTOR}",
-        f"give {', or '.join(choices)}" if choices else "reproject it to square pixels (gdalwarp)",
+        f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: an enlargement by "
+        f"{factor:.3g}, beyond {MAX_FACTOR}",
+        hint,
     )
+
+
+def _rounded_up(metres: float) -> str:
+    """Three digits, never below the number."""
+    step = 10.0 ** (math.floor(math.log10(metres)) - 2)
+    return f"{math.ceil(metres / step - 1e-9) * step:.6g}"

@@ -58,11 +58,15 @@ class Source:
     name: as the user wrote it, for messages.
     location: absolute path of a regular file, or the URL of a remote file.
     driver: the only GDAL driver that may open it.
+    page: the page of a TIFF to open, counted from 1; None: the first, with its overviews and mask.
+    mask_page: the page that is the mask of `page`, or None.
     """
 
     name: str
     location: str
     driver: str
+    page: int | None = None
+    mask_page: int | None = None
 
     @property
     def path(self) -> Path | None:
@@ -85,6 +89,8 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         raise InputError(f"{shown!r}: a path cannot hold a null character")
     if _SCHEME.match(text):
         return _remote_source(text, shown, remote=remote)
+    if text.upper().startswith("GTIFF_DIR:"):
+        raise InputError(f"{shown}: not a file path", "give the path of the file, and --page N for a page of it")
     if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
         raise InputError(f"{shown}: not a file path", "give the path of a raster file")
     location = resolve_file(text, shown)
@@ -151,9 +157,11 @@ def _remote_source(text: str, shown: str, *, remote: bool) -> Source:
 def _gdal_name(source: Source) -> str | Path:
     """What GDAL opens: addresses through its own reader of byte ranges, which takes credentials as its tools do."""
     if source.path is not None:
-        return source.path  # A path object, not a string: rasterio would parse a string for schemes.
+        # A path object, not a string: rasterio would parse a string for schemes.
+        return source.path if source.page is None else f"GTIFF_DIR:{source.page}:{source.location}"
     scheme, _, rest = source.location.partition("://")
-    return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{source.location}"
+    address = f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{source.location}"
+    return address if source.page is None else f"GTIFF_DIR:{source.page}:{address}"
 
 
 def gdal_env(source: Source | None = None, *, cache: int = CACHE_BYTES) -> rasterio.Env:

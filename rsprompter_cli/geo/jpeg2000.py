@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.geo.guard import Source
+
+log = logging.getLogger(__name__)
+
+_MANY_BLOCKS = 100
+"""Blocks of 1024 x 1024 px: of fewer, reading the file again costs less than decoding it."""
 
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 """Start of the codestream, and of the segment with its sizes, which comes first (ISO/IEC 15444-1, A.5.1)."""
@@ -26,3 +35,14 @@ def tile_count(path: Path) -> int | None:
     if tile_width == 0 or tile_height == 0:
         return None
     return int(-(-(width - left) // tile_width) * -(-(height - top) // tile_height))
+
+
+def warn_of_one_tile(dataset: Any, source: Source) -> None:
+    """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
+    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
+        return
+    (tall, wide), *_ = dataset.block_shapes
+    blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
+    if blocks > _MANY_BLOCKS:
+        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
+        log.warning(text, source.name, blocks)

@@ -18,7 +18,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
-from rsprompter_cli.geo.lonlat import parse_crs
+from rsprompter_cli.geo.lonlat import parse_crs, units_per_degree
 
 READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
 """GDAL's names of what is read; GeoParquet is read without it."""
@@ -235,9 +235,12 @@ def _ogr_info(path: Path, **options: bool) -> dict[str, Any]:
 
 def _fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
     """False when bounds (west, south, east, north) are in degrees by their CRS and cannot be; unknown ones fit."""
-    if bounds is None or crs is None or not np.isfinite(bounds).all() or not parse_crs(crs).is_geographic:
+    if bounds is None or crs is None or not np.isfinite(bounds).all():
         return True
-    west, south, east, north = bounds
+    per_degree = units_per_degree(parse_crs(crs))
+    if per_degree is None:
+        return True
+    west, south, east, north = (bound / per_degree for bound in bounds)
     return bool(max(-west, east) <= 540 and max(-south, north) <= 90.001)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -22,6 +23,9 @@ EDGE_TOLERANCE = 2e-7
 
 EDGE_METRES = 0.02
 """The same on a map."""
+
+_EARTH_RADIUS = (6.3e6, 6.4e6)
+"""Metres between which the semi-major axes of all ellipsoids of the earth lie; Venus has 6.05e6."""
 
 _MAX_EDGE_PARTS = 64.0
 
@@ -186,6 +190,47 @@ def parse_crs(text: str) -> CRS:
         return CRS.from_user_input(text)
     except ProjError as error:
         raise InputError(f"unknown coordinate reference system: {error}") from error
+
+
+def is_of_earth(crs: CRS) -> bool:
+    """False for a local CRS, and for one of the Moon or of another planet."""
+    return (
+        crs.geodetic_crs is not None
+        and _EARTH_RADIUS[0] < crs.geodetic_crs.ellipsoid.semi_major_metre < _EARTH_RADIUS[1]
+    )
+
+
+def units_per_degree(crs: CRS) -> float | None:
+    """Units of a geographic CRS in a degree: 1, or 10/9 where it counts in grads; None for any other CRS."""
+    if not crs.is_geographic:
+        return None
+    return math.radians(1) / float(crs.axis_info[0].unit_conversion_factor)
+
+
+class Geodetic:
+    """The way from coordinates of a CRS on the earth to degrees on its own ellipsoid.
+
+    `geod`: geodesics on that ellipsoid.
+    """
+
+    def __init__(self, crs: CRS) -> None:
+        """Prepare the way.
+
+        Raises:
+            ProjError, CRSError: there is none.
+        """
+        base = crs.geodetic_crs
+        if not base.is_geographic:  # geocentric
+            raise ProjError(f"{crs.name} has no longitude and latitude")
+        self._to_base = Transformer.from_crs(crs, base, always_xy=True)
+        # Some bases count in grads, and longitudes from Paris: angles alone matter to geodesics.
+        self._degrees = 1 / (units_per_degree(base) or 1.0)
+        self.geod = crs.get_geod() or base.get_geod()
+
+    def degrees(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Longitude and latitude in degrees; longitudes count from the prime meridian of the CRS."""
+        lon, lat = self._to_base.transform(x, y)
+        return np.asarray(lon) * self._degrees, np.asarray(lat) * self._degrees
 
 
 def _edge_limits(array: np.ndarray, transformer: Transformer, off: _Off) -> np.ndarray:

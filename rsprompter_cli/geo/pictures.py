@@ -12,8 +12,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.bands import choose_bands, look_up_palette
+from rsprompter_cli.geo.bands import black_of_negative, choose_bands, look_up_palette, turn_negative
 from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+from rsprompter_cli.geo.pages import choose_page
 
 MAX_PIXELS = 89_478_485
 """A picture that is read at once may not have more: Pillow's own mark of a decompression bomb
@@ -28,7 +29,7 @@ def read_label(path: str | Path) -> np.ndarray:
     """A label raster, its values as stored.
 
     A 1-bit or grey TIFF whose photometric interpretation is "white is zero" is turned round, so
-    that white is the larger value as in every other label.
+    that white is the larger value as in every other label. Of several pages see `choose_page`.
 
     Returns:
         [H, W] of the file's own dtype.
@@ -36,7 +37,7 @@ def read_label(path: str | Path) -> np.ndarray:
     Raises:
         InputError: unreadable, more than one band, complex numbers, or more than MAX_PIXELS.
     """
-    source = resolve_source(path)
+    source = choose_page(resolve_source(path))
     with gdal_env(source), open_raster(source) as dataset:
         if dataset.count != 1:
             raise InputError(f"{source.name}: a label raster has one band, this has {dataset.count}")
@@ -44,18 +45,16 @@ def read_label(path: str | Path) -> np.ndarray:
             raise InputError(f"{source.name}: labels are real numbers, this holds {dataset.dtypes[0]}")
         _check_size(source, dataset.width, dataset.height)
         values: np.ndarray = _read(dataset, source, [1])[0]
-        if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and values.dtype.kind == "u":
-            bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * values.dtype.itemsize))
-            values = values.dtype.type(2**bits - 1) - values
+        values = turn_negative(values, black_of_negative(dataset, 1))
     return values
 
 
 def read_picture(path: str | Path) -> np.ndarray:
     """A training or evaluation picture with 8 bits per sample.
 
-    TIFF goes by the band rules of scenes (grey repeated, colours by interpretation, palette
-    expanded); the other formats by Pillow, turned as their EXIF orientation says, transparency
-    dropped. 16-bit and float pictures are refused: they have no scale of their own to 0..255.
+    TIFF goes by the rules of scenes for pages and bands (grey repeated, colours by interpretation or name, palette
+    expanded, "white is zero" turned round); the other formats by Pillow, turned as their EXIF orientation says,
+    transparency dropped. 16-bit and float pictures are refused: they have no scale of their own to 0..255.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -63,7 +62,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises:
         InputError: unreadable, damaged, not 8 bits per sample, or more than MAX_PIXELS.
     """
-    source = resolve_source(path)
+    source = choose_page(resolve_source(path))
     if source.driver in ("GTiff", "JP2OpenJPEG"):
         return _read_raster_picture(source)
     return _read_pillow_picture(source)
@@ -78,7 +77,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         InputError: unreadable or damaged.
         ResourceError: more than MAX_PIXELS.
     """
-    source = resolve_source(path)
+    source = choose_page(resolve_source(path))
     if source.driver not in ("GTiff", "JP2OpenJPEG"):
         height, width = _read_pillow_picture(source).shape[:2]
         return height, width
@@ -97,7 +96,7 @@ def _read_raster_picture(source: Source) -> np.ndarray:
                 f"{source.name}: a picture needs 8 bits per sample, this has {dataset.dtypes[plan.colours[0] - 1]}",
                 "convert it to 8 bit: gdal_translate -ot Byte -scale",
             )
-        values = _read(dataset, source, plan.distinct)  # [B, H, W]
+        values = turn_negative(_read(dataset, source, plan.distinct), plan.negative)  # [B, H, W]
     if plan.notice:
         log.info("%s: %s", source.name, plan.notice)
     if plan.palette is not None:
@@ -123,6 +122,10 @@ def _read_pillow_picture(source: Source) -> np.ndarray:
                         f"{source.name}: a picture needs 8 bits per sample, this is of mode {image.mode}",
                         "convert it to 8 bit",
                     )
+                # A photograph's second frame is its own preview; those of an animation are other pictures.
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1 and source.driver != "JPEG":
+                    log.info("%s: an animation of %d frames, of which the first is read", source.name, frames)
                 upright = ImageOps.exif_transpose(image)
                 return np.array(upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

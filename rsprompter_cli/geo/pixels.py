@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.bands import BandPlan, look_up_palette
+from rsprompter_cli.geo.bands import BandPlan, look_up_palette, turn_negative
 from rsprompter_cli.geo.guard import (
     CACHE_BYTES,
     Source,
@@ -38,6 +39,9 @@ _MOST_KEPT_WIDE = 4 << 30
 """The same of strips: those of RGB scenes up to a million pixels wide under windows of 1024 px. A file with wider ones
 may be made to fill the memory."""
 
+_BEYOND_DATA = 1e30
+"""No sample is as large as this: nodata values such as the lowest float are."""
+
 _UNKNOWN, _MISSING, _STORED = range(3)
 _KNOWN_BYTES = 1 << 20
 """Blocks of which it is remembered whether they are stored."""
@@ -53,8 +57,8 @@ class PixelReader:
     """Colour samples of one resolution level of a raster: the full image or one of its overviews.
 
     A sample is not valid where the file's mask or transparency says so, where all used bands hold
-    the nodata value, where any of them is not finite, and where the file stores no block. One
-    reader may be used from several threads; they take turns.
+    the nodata value (the file's, or that of the user, or a fill value that was found in the file), where any of them
+    is not finite, and where the file stores no block. One reader may be used from several threads; they take turns.
 
     Args:
         base: the open raster, full resolution; stays owned by the caller.
@@ -62,9 +66,23 @@ class PixelReader:
         plan: which bands to read.
         level: index of the overview to read, or None for the full image.
         max_block: bytes a decoded block may take.
+        nodata: the value that means nodata in all bands, in place of what the file says; None leaves it to the file.
+        fill: a further such value, or None.
     """
 
-    def __init__(self, base: Any, source: Source, plan: BandPlan, *, level: int | None, max_block: int) -> None:
+    def __init__(
+        self,
+        base: Any,
+        source: Source,
+        plan: BandPlan,
+        *,
+        level: int | None,
+        max_block: int,
+        nodata: float | None = None,
+        fill: float | None = None,
+    ) -> None:
+        self._nodata = [base.nodatavals[at - 1] if nodata is None else nodata for at in plan.distinct]
+        self._fill = fill
         self._base, self._source, self._plan, self._level = base, source, plan, level
         self._lock = threading.Lock()
         with ExitStack() as stack:
@@ -82,7 +100,7 @@ class PixelReader:
         self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
         self._may_be_sparse = source.driver == "GTiff"
         self._asked_bands = plan.distinct if base.interleaving is None or self._is_planar else plan.distinct[:1]
-        self._names_pixels = self._has_mask or self._side_mask is not None or _names_pixels(base, plan)
+        self._names_pixels = self._has_mask or self._side_mask is not None or self._samples_tell()
         self._known: dict[int, bytearray] = {}
         # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
         kept = range(base.count) if not self._is_planar else [band - 1 for band in plan.distinct]
@@ -178,7 +196,7 @@ class PixelReader:
             colours, opaque = look_up_palette(samples[0], plan.palette)
             valid &= opaque
         else:
-            colours = plan.arrange(samples)
+            colours = plan.arrange(turn_negative(samples, plan.negative))
         return colours.astype(self.dtype), None if valid.all() else valid
 
     def valid(self, top: int, left: int, height: int, width: int, *, cache: int = CACHE_BYTES) -> np.ndarray | None:
@@ -187,6 +205,10 @@ class PixelReader:
             return self.read(top, left, height, width, cache=cache)[1]
         stored = self._stored_area(top, left, height, width)
         return None if stored.all() else stored
+
+    def take_as_nodata(self, fill: float) -> None:
+        """Take a further value as nodata from now on."""
+        self._fill, self._names_pixels = fill, True
 
     @property
     def may_be_empty(self) -> bool:
@@ -205,14 +227,24 @@ class PixelReader:
         valid = np.ones(samples.shape[1:], dtype=bool)
         if samples.dtype.kind == "f":
             valid &= np.isfinite(samples).all(axis=0)
-        empty = [
-            band == band.dtype.type(nodata)
-            for band, nodata in zip(samples, (self._base.nodatavals[at - 1] for at in self._plan.distinct), strict=True)
-            if nodata is not None and _fits(nodata, band.dtype)
-        ]
-        if len(empty) == len(samples):
-            valid &= ~np.logical_and.reduce(empty)
+        for wanted in (self._nodata, [self._fill] * len(samples)):
+            empty = [
+                _equals(band, nodata)
+                for band, nodata in zip(samples, wanted, strict=True)
+                if nodata is not None and fits(nodata, band.dtype)
+            ]
+            if len(empty) == len(samples):
+                valid &= ~np.logical_and.reduce(empty)
         return valid
+
+    def _samples_tell(self) -> bool:
+        """Whether samples themselves can tell that they are not valid."""
+        plan = self._plan
+        if plan.alpha is not None or (plan.palette is not None and bool((plan.palette[:, 3] == 0).any())):
+            return True
+        types = [np.dtype(self._base.dtypes[band - 1]) for band in plan.distinct]
+        named = self._fill is not None or all(value is not None for value in self._nodata)
+        return named or any(dtype.kind == "f" for dtype in types)
 
     def _read_mask(self, window: RasterWindow) -> np.ndarray | None:
         """uint8 [h, w], 0 where the file's own mask says not valid."""
@@ -292,14 +324,16 @@ def pick_overview(base: Any, source: Source, plan: BandPlan, *, height: int, wid
 
 def side_mask_path(source: Source) -> Path | None:
     """The mask file GDAL writes beside a raster that cannot hold one: `scene.tif.msk`."""
-    if source.path is None or source.driver == "VRT":
+    if source.path is None or source.driver == "VRT" or source.page is not None:
         return None
     beside = source.path.with_name(source.path.name + ".msk")
     return beside if beside.is_file() else None
 
 
 def _open_side_mask(base: Any, source: Source, max_block: int) -> Any:
-    """The mask file beside a raster, opened through the same door, or None."""
+    """The mask of a page, or the mask file beside a raster, opened through the same door, or None."""
+    if source.mask_page is not None:
+        return open_raster(replace(source, page=source.mask_page, mask_page=None), max_block=max_block)
     beside = side_mask_path(source)
     if beside is None:
         return None
@@ -314,16 +348,16 @@ def _open_side_mask(base: Any, source: Source, max_block: int) -> Any:
     return mask
 
 
-def _names_pixels(base: Any, plan: BandPlan) -> bool:
-    """Whether samples themselves can say that they are not valid."""
-    if plan.alpha is not None or (plan.palette is not None and bool((plan.palette[:, 3] == 0).any())):
-        return True
-    types = [np.dtype(base.dtypes[band - 1]) for band in plan.distinct]
-    nodata = [base.nodatavals[band - 1] for band in plan.distinct]
-    return any(dtype.kind == "f" for dtype in types) or all(value is not None for value in nodata)
+def _equals(samples: np.ndarray, nodata: float) -> np.ndarray:
+    """Where samples are a nodata value, bool of their shape."""
+    if samples.dtype.kind == "f" and abs(nodata) >= _BEYOND_DATA:
+        # Written in few digits, as in -3.4e38, it is meant all the same.
+        bound = np.float64(nodata * 0.99)
+        return np.asarray(samples <= bound if nodata < 0 else samples >= bound)
+    return np.asarray(samples == samples.dtype.type(nodata))
 
 
-def _fits(nodata: float, dtype: np.dtype) -> bool:
+def fits(nodata: float, dtype: np.dtype) -> bool:
     """Whether a sample of this type can equal the nodata value."""
     if dtype.kind == "f":
         return bool(np.isfinite(nodata))

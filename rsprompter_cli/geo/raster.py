@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,22 +12,32 @@ from typing import Any, Protocol
 
 import numpy as np
 import shapely
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 
+from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.extent import valid_extent
+from rsprompter_cli.geo.fill import Fill, find_fill
 from rsprompter_cli.geo.footprint import LONGEST_SIDE, valid_footprint
-from rsprompter_cli.geo.georef import read_georef
+from rsprompter_cli.geo.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
-from rsprompter_cli.geo.jpeg2000 import tile_count
+from rsprompter_cli.geo.jpeg2000 import warn_of_one_tile
+from rsprompter_cli.geo.pages import choose_page, page_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
-from rsprompter_cli.geo.pixels import PixelReader, pick_overview
+from rsprompter_cli.geo.pixels import PixelReader, fits, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
-from rsprompter_cli.geo.sampling import SAMPLE_SIDE, sample_valid
-from rsprompter_cli.geo.scaling import ScaleChoice, Scaling, choose_scaling, parse_scale, trained_choice
+from rsprompter_cli.geo.sampling import SAMPLE_SIDE, Sample, take_sample
+from rsprompter_cli.geo.scaling import (
+    ScaleChoice,
+    Scaling,
+    by_percentiles,
+    choose_scaling,
+    parse_scale,
+    trained_choice,
+)
+from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
+from rsprompter_cli.geo.upright import upright
 from rsprompter_cli.geo.windows import Box, Window
 from rsprompter_cli.structures import Georef, Tile
 
@@ -38,10 +47,6 @@ log = logging.getLogger(__name__)
 
 _CHUNK_SAMPLES = 1 << 22
 """Source samples per band that are resampled at a time: 16 MiB as float32, whatever the window."""
-
-
-_MANY_BLOCKS = 100
-"""Blocks of 1024 x 1024 px: of fewer, reading the file again costs less than decoding it."""
 
 
 class PixelBox(Protocol):
@@ -64,7 +69,11 @@ class Scene:
     height, width, georef, working_gsd: of the working grid; working_gsd is (metres per row, metres
         per column), None without a place on the earth.
     native_height, native_width, native_georef, gsd: of the file.
-    bands: the 1-based bands read as red, green, blue, or the one read as grey.
+    bands: the 1-based bands read as red, green, blue, or the one read as grey; bands_why: what decided on them;
+        band_names: what the file calls each of its bands, empty where it does not.
+    white_is_zero: whether the file stores a negative, whose samples are turned round.
+    crs_from: "file", the name of a file beside it, "--scene-crs", or None without a reference system.
+    page, pages: of a TIFF, the page that is read, counted from 1, and how many it has.
     dtype: numpy name of the samples.
 
     `read` may be called from several threads. A scene does not travel between processes: open it
@@ -83,13 +92,20 @@ class Scene:
         scale: ScaleChoice,
         max_block: int,
         opened: ExitStack,
+        crs_from: str | None = None,
+        nodata: float | None = None,
     ) -> None:
         self.path, self.name = source.name, Path(source.location).name
         self.height, self.width, self.georef, self.working_gsd = grid.height, grid.width, grid.georef, grid.gsd
         self.native_height, self.native_width = int(dataset.height), int(dataset.width)
         self.native_georef, self.gsd = native_georef, gsd
         self.bands, self.dtype = plan.colours, str(dataset.dtypes[plan.colours[0] - 1])
+        self.bands_why, self.band_names = plan.why, plan.names or ("",) * int(dataset.count)
         self.band_count, self.driver = int(dataset.count), source.driver
+        self.white_is_zero = plan.negative is not None
+        self.crs_from, self.page = crs_from, source.page or 1
+        self._nodata: float | None = nodata
+        self._fill: Fill | None = None
         self._source, self._dataset, self._plan, self._scale, self._max_block = source, dataset, plan, scale, max_block
         self._scaling: Scaling | None = None
         self._deciding = threading.Lock()
@@ -123,10 +139,34 @@ class Scene:
                     dtype=self.dtype,
                     full_scale=self._plan.full_scale,
                     colours=self._reader.colours,
-                    sample=self._sample,
+                    sample=self._sampled_colours,
                     name=self.path,
                 )
             return self._scaling
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has: images of a TIFF that are not marked as masks or reduced versions."""
+        return page_count(self._source)
+
+    def nodata_facts(self) -> dict[str, Any] | None:
+        """What is taken as nodata beside masks and transparency, as JSON values; None when nothing is.
+
+        value: of the samples; from: "file", "--nodata" or "found"; share: of a value that was found, its part of
+        the samples; left_out_only: whether it is only left out of the percentiles.
+
+        Raises:
+            InputError: the file is damaged where it was looked for.
+        """
+        assert self.scaling is not None
+        if self._nodata is not None:
+            return {"value": self._nodata, "from": "--nodata"}
+        if self._fill is not None:
+            fill = self._fill
+            facts = {"value": self._raw(fill.value), "from": "found", "share": round(fill.share, 4)}
+            return {**facts, "left_out_only": not fill.is_nodata}
+        declared = self._dataset.nodatavals[self.bands[0] - 1]
+        return None if declared is None else {"value": float(declared), "from": "file"}
 
     def data_box(self) -> Box | None:
         """(x0, y0, x1, y1), the part of the working grid that holds all valid pixels; None when there are none.
@@ -137,6 +177,7 @@ class Scene:
             InputError: the file is damaged there.
         """
         reader = self._reader
+        assert self.scaling is not None, "looks for a fill value first"
         found = valid_extent(reader)
         if found is None:
             return None
@@ -203,25 +244,29 @@ class Scene:
     def _render(self, reader: PixelReader, grid_height: int, grid_width: int, window: PixelBox) -> Tile:
         """A window of a grid of grid_height x grid_width pixels over the whole scene, resampled from `reader`."""
         scaling = self.scaling
-        cols = _weights(window.left, window.width, reader.width, grid_width, reader.dtype)
-        per_row = max(1, cols.last - cols.first) * max(1, reader.height / grid_height)
-        step = max(1, int(_CHUNK_SAMPLES // per_row))
+        shrink = max(1.0, reader.height / grid_height), max(1.0, reader.width / grid_width)
+        # Where pixels are reduced a lot, few of them have many samples: then parts of rows are read.
+        across = max(1, min(window.width, int(_CHUNK_SAMPLES // (shrink[0] * shrink[1]))))
+        down = max(1, int(_CHUNK_SAMPLES // (across * shrink[0] * shrink[1])))
         # The whole grid in one window is read once.
         again = 0 if (window.height, window.width) == (grid_height, grid_width) else window.height
         cache = reader.cache_bytes(_rows_under(again, reader.height, grid_height))
         pixels = np.empty((3, window.height, window.width), dtype=np.float32)
         valid = np.ones((window.height, window.width), dtype=bool)
-        for start in range(0, window.height, step):
-            count = min(step, window.height - start)
-            rows = _weights(window.top + start, count, reader.height, grid_height, reader.dtype)
-            values, known = reader.read(
-                rows.first, cols.first, rows.last - rows.first, cols.last - cols.first, cache=cache
-            )
-            values, known = resample(values, known, rows, cols)
-            # Broadcasting repeats grey.
-            pixels[:, start : start + count] = scaling.apply(values)
-            if known is not None:
-                valid[start : start + count] = known
+        for left in range(0, window.width, across):
+            wide = min(across, window.width - left)
+            cols = _weights(window.left + left, wide, reader.width, grid_width, reader.dtype)
+            for top in range(0, window.height, down):
+                tall = min(down, window.height - top)
+                rows = _weights(window.top + top, tall, reader.height, grid_height, reader.dtype)
+                values, known = reader.read(
+                    rows.first, cols.first, rows.last - rows.first, cols.last - cols.first, cache=cache
+                )
+                values, known = resample(values, known, rows, cols)
+                # Broadcasting repeats grey.
+                pixels[:, top : top + tall, left : left + wide] = scaling.apply(values)
+                if known is not None:
+                    valid[top : top + tall, left : left + wide] = known
         if valid.all():
             return Tile(pixels, None)
         pixels[:, ~valid] = 0
@@ -247,13 +292,46 @@ class Scene:
     def _open_level(self, height: int, width: int) -> PixelReader:
         """A reader of the coarsest stored level that is as fine as height x width pixels."""
         level = pick_overview(self._dataset, self._source, self._plan, height=height, width=width)
-        return PixelReader(self._dataset, self._source, self._plan, level=level, max_block=self._max_block)
+        fill = self._raw(self._fill.value) if self._fill is not None and self._fill.is_nodata else None
+        return PixelReader(
+            self._dataset,
+            self._source,
+            self._plan,
+            level=level,
+            max_block=self._max_block,
+            nodata=self._nodata,
+            fill=fill,
+        )
 
-    def _sample(self) -> np.ndarray:
+    def _sampled_colours(self) -> np.ndarray:
+        """Valid samples of the scene, float [colours, M], without those of a fill value, which is found here."""
+        sample = self._sample()
+        if self._nodata is None and self._plan.palette is None and by_percentiles(self._scale, self.dtype):
+            self._fill = find_fill(sample.values, sample.valid, self.dtype)
+        fill = self._fill
+        if fill is None:
+            return sample.where(sample.valid)
+        raw = self._raw(fill.value)
+        if fill.is_nodata:
+            self._reader.take_as_nodata(raw)
+        log.info(
+            "%s: %g fills %.0f %% of the file from its border: %s (--nodata states the value that means no data)",
+            self.path,
+            raw,
+            100 * fill.share,
+            "taken as nodata" if fill.is_nodata else "left out of the percentiles",
+        )
+        return sample.where(sample.valid & ~(sample.values == fill.value).all(axis=0))
+
+    def _raw(self, value: float) -> float:
+        """A sample as the file stores it."""
+        return value if self._plan.negative is None else self._plan.negative - value
+
+    def _sample(self) -> Sample:
         shrink = max(1.0, max(self.native_height, self.native_width) / SAMPLE_SIDE)
         height, width = max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink))
         with self._open_level(height, width) as reader:
-            return sample_valid(reader)
+            return take_sample(reader)
 
 
 def open_scene(
@@ -271,6 +349,7 @@ def open_scene(
     remote: bool = False,
     pixel_coords: bool = False,
     native_offered: bool = True,
+    stated: Stated = NOTHING_STATED,
 ) -> Scene:
     """Open a raster or picture as a scene, and refuse it before a pixel is read if it cannot be used.
 
@@ -288,18 +367,23 @@ def open_scene(
         remote: admit https and s3 addresses.
         pixel_coords: the caller works in pixels: a scene without a place on the earth is no surprise.
         native_offered: whether the user can ask for `native`, and is told so where it helps.
+        stated: what the user states of the file.
 
     Raises:
-        InputError: not a file that can be read, or a resolution it cannot be read at.
+        InputError: not a file that can be read, several pages that could be meant, or a resolution that it cannot be
+            read at.
         ResourceError: a block over `max_block`.
         UsageError: options that contradict each other or are out of range.
     """
     chosen = scale if isinstance(scale, tuple) else parse_scale(scale)
+    stated.check()
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
+    source = choose_page(source, stated.page, max_block=max_block)
     with ExitStack() as stack:
-        dataset = _upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
+        dataset = upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands, trained_bands)
-        georef = read_georef(dataset, source)
+        _check_nodata(stated.nodata, dataset, plan, source.name)
+        georef, crs_from = read_georef(dataset, source, stated_crs=stated.crs)
         resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
         grid = plan_grid(
             georef,
@@ -319,11 +403,11 @@ def open_scene(
             dtype = str(dataset.dtypes[plan.colours[0] - 1])
             chosen = trained_choice(trained_scale, dtype=dtype, name=source.name)
         if resolution is None and not pixel_coords and not native:
-            log.info("%s: no place on the earth, read pixel by pixel", source.name)
+            log.info("%s: %s, so it is read pixel by pixel", source.name, why_off_the_map(georef))
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
-        _warn_of_one_tile(dataset, source)
+        warn_of_one_tile(dataset, source)
         scene = Scene(
             source,
             grid,
@@ -334,37 +418,21 @@ def open_scene(
             scale=chosen,
             max_block=max_block,
             opened=stack,
+            crs_from=crs_from,
+            nodata=stated.nodata,
         )
     return scene
 
 
-def _upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
-    """The dataset, or for a photograph stored turned, its upright pixels in memory, as `read_picture` gives them."""
-    orientation = dataset.tags().get("EXIF_Orientation", "1").strip()
-    if source.driver not in ("JPEG", "PNG", "WEBP") or orientation in ("", "0", "1"):
-        return dataset
-    pixels = read_picture(source.location)  # [H, W, 3]
-    height, width = pixels.shape[:2]
-    memory = stack.enter_context(MemoryFile())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(
-            driver="GTiff", height=height, width=width, count=3, dtype="uint8", photometric="RGB"
-        ) as turned:
-            turned.write(np.moveaxis(pixels, -1, 0))
-        log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
-        return stack.enter_context(memory.open())
-
-
-def _warn_of_one_tile(dataset: Any, source: Source) -> None:
-    """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
-    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
+def _check_nodata(nodata: float | None, dataset: Any, plan: BandPlan, name: str) -> None:
+    """Raise UsageError for a stated value that the samples cannot have."""
+    types = {np.dtype(dataset.dtypes[band - 1]) for band in plan.distinct}
+    if nodata is None or all(fits(nodata, dtype) for dtype in types):
         return
-    (tall, wide), *_ = dataset.block_shapes
-    blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
-    if blocks > _MANY_BLOCKS:
-        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
-        log.warning(text, source.name, blocks)
+    raise UsageError(
+        f"--nodata {nodata:g}: {name} holds samples of {', '.join(sorted(map(str, types)))}, which cannot have it",
+        "give a value that samples have",
+    )
 
 
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:

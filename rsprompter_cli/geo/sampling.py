@@ -1,8 +1,8 @@
-"""A few hundred thousand valid samples of a scene of any size, for its percentiles."""
+"""A few hundred thousand samples of a scene of any size, for its percentiles and for its fill value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +18,25 @@ _LARGEST_SCAN = 1 << 28
 """Pixels a whole scan may decode when the lattices met nothing valid: some seconds of work."""
 
 
-def sample_valid(reader: PixelReader) -> np.ndarray:
-    """Valid samples spread over one level of a raster, always the same ones.
+class Sample(NamedTuple):
+    """Samples spread over a scene, laid side by side as they lie there.
+
+    values: float [C, H, W], 0 where nothing was read. valid: bool [H, W].
+    """
+
+    values: np.ndarray
+    valid: np.ndarray
+
+    def where(self, mask: np.ndarray) -> np.ndarray:
+        """The samples of a mask [H, W], float [C, M]."""
+        return self.values[:, mask]
+
+
+def take_sample(reader: PixelReader) -> Sample:
+    """Samples spread over one level of a raster, always the same ones; those at its border are among them.
 
     A level of up to (2 SAMPLE_SIDE)^2 pixels is read whole and thinned; of a larger one a lattice of small
     windows is read, so that the work does not grow with the scene; blocks never stored are not read.
-
-    Returns:
-        float [colours, M]; M is 0 when nothing valid was met.
 
     Raises:
         InputError: the file is damaged where it was read.
@@ -33,46 +44,53 @@ def sample_valid(reader: PixelReader) -> np.ndarray:
     if reader.height * reader.width <= (2 * SAMPLE_SIDE) ** 2:
         return _thinned(reader)
     for count, side in _LATTICES:
-        found = [_valid(reader, box, 1) for box in _lattice(reader, count, side)]
-        samples = np.concatenate([np.empty((reader.colours, 0), reader.dtype), *found], axis=1)
-        if samples.shape[1] > 0:
-            return samples
-    if reader.height * reader.width <= _LARGEST_SCAN:
-        return _thinned(reader)
-    return np.empty((reader.colours, 0), reader.dtype)
+        sample = _lattice(reader, count, side)
+        if sample.valid.any():
+            return sample
+    return _thinned(reader) if reader.height * reader.width <= _LARGEST_SCAN else sample
 
 
-def _lattice(reader: PixelReader, count: int, side: int) -> Iterator[tuple[int, int, int, int]]:
-    """(top, left, height, width) of count x count windows with even gaps, first and last at the edges."""
+def _lattice(reader: PixelReader, count: int, side: int) -> Sample:
+    """count x count windows with even gaps, first and last at the edges, laid side by side."""
     height, width = min(side, reader.height), min(side, reader.width)
-    for top in _starts(reader.height - height, count):
-        for left in _starts(reader.width - width, count):
-            if reader.may_have_data(top, left, height, width):
-                yield top, left, height, width
+    rows, cols = _starts(reader.height - height, count), _starts(reader.width - width, count)
+    sample = _empty(reader, len(rows) * height, len(cols) * width)
+    for down, top in enumerate(rows):
+        for across, left in enumerate(cols):
+            _fill_in(sample, reader, (top, left, height, width), 1, down * height, across * width)
+    return sample
 
 
 def _starts(room: int, count: int) -> list[int]:
     return sorted({round(room * step / (count - 1)) for step in range(count)})
 
 
-def _thinned(reader: PixelReader) -> np.ndarray:
+def _thinned(reader: PixelReader) -> Sample:
     """Every n-th row and column of the whole level, read in strips."""
     every = -(-max(reader.height, reader.width) // SAMPLE_SIDE)
     # Strips of whole steps keep the rows evenly spaced, and memory bounded for a wide level.
     strip = every * max(1, min(reader.height, (1 << 22) // reader.width) // every)
-    boxes = [(top, 0, min(strip, reader.height - top), reader.width) for top in range(0, reader.height, strip)]
-    return np.concatenate(
-        [_valid(reader, box, every) for box in boxes if reader.may_have_data(*box)]
-        or [np.empty((reader.colours, 0), reader.dtype)],
-        axis=1,
-    )
+    sample = _empty(reader, -(-reader.height // every), -(-reader.width // every))
+    for top in range(0, reader.height, strip):
+        box = (top, 0, min(strip, reader.height - top), reader.width)
+        _fill_in(sample, reader, box, every, top // every, 0)
+    return sample
 
 
-def _valid(reader: PixelReader, box: tuple[int, int, int, int], every: int) -> np.ndarray:
-    """The valid samples of a rectangle, float [colours, M]."""
+def _empty(reader: PixelReader, height: int, width: int) -> Sample:
+    return Sample(np.zeros((reader.colours, height, width), reader.dtype), np.zeros((height, width), dtype=bool))
+
+
+def _fill_in(
+    sample: Sample, reader: PixelReader, box: tuple[int, int, int, int], every: int, top: int, left: int
+) -> None:
+    """Read a rectangle (top, left, height, width) of the level, thinned, into a sample at a place."""
+    if not reader.may_have_data(*box):
+        return
     narrow = box[3] < reader.width  # others of its row follow
     values, valid = reader.read(*box, cache=reader.cache_bytes(box[2]) if narrow else CACHE_BYTES)
     values = values[:, ::every, ::every]
-    if valid is None:
-        return values.reshape(len(values), -1)
-    return values[:, valid[::every, ::every]]
+    place = np.s_[top : top + values.shape[1], left : left + values.shape[2]]
+    known = True if valid is None else valid[::every, ::every]
+    sample.values[:, *place] = np.where(known, values, 0)
+    sample.valid[place] = known

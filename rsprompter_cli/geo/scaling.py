@@ -111,6 +111,11 @@ def trained_choice(trained: str | None, *, dtype: str, name: str) -> ScaleChoice
     return choice
 
 
+def by_percentiles(choice: ScaleChoice, dtype: str) -> bool:
+    """Whether a choice stretches samples of this type by their percentiles."""
+    return choice == "percentile" or (choice == "auto" and dtype != "uint8")
+
+
 def choose_scaling(
     choice: ScaleChoice,
     *,
@@ -135,7 +140,7 @@ def choose_scaling(
         return Scaling("range", (low,) * colours, (high,) * colours)
     if choice == "none":
         return Scaling("none")
-    if choice == "auto" and dtype == "uint8":
+    if not by_percentiles(choice, dtype):
         if full_scale is not None:
             return Scaling("range", (0.0,) * colours, (float(full_scale),) * colours)
         return Scaling("uint8")

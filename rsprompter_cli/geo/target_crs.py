@@ -10,7 +10,15 @@ import shapely
 
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.geojson import leaves_the_map, within_the_map
-from rsprompter_cli.geo.lonlat import move_edges, parse_crs, reproject, to_lonlat, to_map
+from rsprompter_cli.geo.lonlat import (
+    is_of_earth,
+    move_edges,
+    parse_crs,
+    reproject,
+    to_lonlat,
+    to_map,
+    units_per_degree,
+)
 from rsprompter_cli.geo.polygons import polygon_parts
 
 if TYPE_CHECKING:
@@ -23,8 +31,12 @@ _ALONG_EDGE = 16
 """Points of each side of a scene that have to find their way into a CRS and back."""
 
 
-def check_crs(text: str) -> str:
+def check_crs(text: str, option: str = "--crs") -> str:
     """The WKT of what a user calls a CRS, as in EPSG:32633.
+
+    Args:
+        text: by the user.
+        option: that it was given with, for messages.
 
     Raises:
         UsageError: it names none, or one without a flat map: with heights, of the earth's centre, of a building site.
@@ -33,10 +45,11 @@ def check_crs(text: str) -> str:
         crs = parse_crs(text)
     except InputError as error:
         raise UsageError(
-            f"--crs {text}: names no coordinate reference system", "as in --crs EPSG:32633, or a PROJ string or WKT"
+            f"{option} {text}: names no coordinate reference system",
+            f"as in {option} EPSG:32633, or a PROJ string or WKT",
         ) from error
-    if not (crs.is_geographic or crs.is_projected) or len(crs.axis_info) != 2:
-        raise UsageError(f"--crs {text}: {crs.name} is no plane map of the earth", "as in --crs EPSG:32633")
+    if not (crs.is_geographic or crs.is_projected) or len(crs.axis_info) != 2 or not is_of_earth(crs):
+        raise UsageError(f"{option} {text}: {crs.name} is no plane map of the earth", f"as in {option} EPSG:32633")
     return str(crs.to_wkt())
 
 
@@ -71,7 +84,7 @@ class TargetCrs:
         frame = shapely.segmentize(shapely.box(0, 0, width, height), max(height, width) / _ALONG_EDGE)
         (border,) = to_map([frame], georef)
         lonlat = to_lonlat([border], georef.crs_wkt)
-        self._geographic, self._over_antimeridian = target.is_geographic, bool(leaves_the_map(lonlat)[0])
+        self._per_degree, self._over_antimeridian = units_per_degree(target), bool(leaves_the_map(lonlat)[0])
         (pixel,) = to_map([shapely.box(0, 0, 1, 1)], georef)
         called = called or target.name
         self._refuse_misfit(border, np.sqrt(pixel.area), called, name)
@@ -88,8 +101,9 @@ class TargetCrs:
         array[:] = list(geometries)
         if self._same or not len(array):
             return array
-        if self._geographic:
-            moved = within_the_map(to_lonlat(array, self._source, self.wkt))
+        if self._per_degree is not None:
+            degrees = shapely.transform(to_lonlat(array, self._source, self.wkt), lambda xy: xy / self._per_degree)
+            moved = shapely.transform(within_the_map(degrees), lambda xy: xy * self._per_degree)
         elif self._over_antimeridian:
             moved = move_edges(within_the_map(to_lonlat(array, self._source)), WGS84, self.wkt)
         else:

@@ -1,4 +1,4 @@
-"""The block sizes a TIFF declares, read from its headers alone.
+"""The pages and block sizes a TIFF declares, read from its headers alone.
 
 GDAL reports the blocks of the main image, but overviews and internal masks are images of their
 own, and any of them can hold one block of many gigabytes in a file of a few kilobytes.
@@ -19,8 +19,13 @@ MAX_DIRECTORIES = 1024
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR = 277, 278, 284
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES = 254, 255, 330
+_PLACE = {33550, 33922, 34264}
+"""Tags of GeoTIFF that place an image: pixel scale, tie points, transformation."""
 _WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT}
-_INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_WANTED |= {_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES}
+_REDUCED_BIT, _MASK_BIT = 1, 4
+_INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,58 @@ class BlockSize:
     def nbytes(self) -> int:
         """Memory the decoded block takes."""
         return self.width * self.height * self.samples * max(1, (self.bits + 7) // 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An image of a TIFF file.
+
+    number: counted from 1, as in GDAL's `GTIFF_DIR:number:path`.
+    height, width: pixels. samples: bands.
+    reduced: marked as a reduced-resolution version of another image. mask: a transparency mask of another image.
+    placed: has a position of its own.
+    has_sub_images: names further images that are not in the chain of pages (SubIFDs).
+    """
+
+    number: int
+    height: int
+    width: int
+    samples: int
+    reduced: bool = False
+    mask: bool = False
+    placed: bool = False
+    has_sub_images: bool = False
+
+    def __str__(self) -> str:
+        word = "band" if self.samples == 1 else "bands"
+        return f"page {self.number} ({self.width} x {self.height} px, {self.samples} {word})"
+
+
+def read_pages(path: Path) -> list[Page]:
+    """All images of a TIFF file, in its order: pages, overviews, masks.
+
+    Raises:
+        ValueError: not a TIFF, truncated within its headers, or too many directories.
+    """
+    with path.open("rb") as file:
+        try:
+            return [_page(number, tags) for number, tags in enumerate(_directories(file), 1)]
+        except (struct.error, KeyError) as error:
+            raise ValueError("damaged TIFF headers") from error
+
+
+def _page(number: int, tags: dict[int, int]) -> Page:
+    kind = tags.get(_SUBFILE, 0)
+    return Page(
+        number,
+        tags[_HEIGHT],
+        tags[_WIDTH],
+        tags.get(_SAMPLES, 1),
+        reduced=bool(kind & _REDUCED_BIT) or tags.get(_OLD_SUBFILE) == 2,
+        mask=bool(kind & _MASK_BIT),
+        placed=bool(_PLACE & tags.keys()),
+        has_sub_images=_SUB_DIRECTORIES in tags,
+    )
 
 
 def read_block_sizes(path: Path) -> list[BlockSize]:
@@ -84,6 +141,8 @@ def _read_directory(file: BinaryIO, offset: int, order: str, *, big: bool) -> tu
     for position in range(0, count * size, size):
         tag, kind, length, inline = struct.unpack_from(order + entry_format, body, position)
         value_format = _INTEGER_FORMATS.get(kind)
+        if tag in _PLACE:
+            tags[tag] = length
         if tag not in _WANTED or value_format is None or length < 1:
             continue
         width = struct.calcsize(value_format)

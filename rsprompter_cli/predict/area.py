@@ -13,7 +13,7 @@ import shapely
 from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.geojson import leaves_the_map
-from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map
+from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map, units_per_degree
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
@@ -162,7 +162,8 @@ def _bounds_in(crs: str, scene: Scene) -> Any:
         moved = reproject(to_map([frame], scene.georef), scene.georef.crs_wkt or "", crs)
     except InputError:
         return None
-    if parse_crs(crs).is_geographic and leaves_the_map(moved)[0]:
+    per_degree = units_per_degree(parse_crs(crs))
+    if per_degree is not None and leaves_the_map(shapely.transform(moved, lambda xy: xy / per_degree))[0]:
         return None
     west, south, east, north = moved[0].bounds
     margin = 0.02 * max(east - west, north - south)

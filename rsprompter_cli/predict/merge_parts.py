@@ -276,9 +276,9 @@ def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Readi
         InputError: it is another file than the parts are of, or cannot be read.
     """
     settings = facts.settings
-    names = ("gsd", "native", "scale", "overlap")
+    names = ("gsd", "native", "scale", "overlap", "page", "scene_crs", "nodata")
     bands = None if settings["bands"] is None else tuple(settings["bands"])
-    chosen = replace(reading, bands=bands, **{name: settings[name] for name in names})
+    chosen = replace(reading, bands=bands, **{name: settings[name] for name in names if name in settings})
     if {**part.run["input"], **unchanging(file_facts(source))} != part.run["input"]:
         raise InputError(f"--scene {source}: is not the file that {part.path} is of")
     return chosen.open(source, facts.meta, pixel_coords=True)

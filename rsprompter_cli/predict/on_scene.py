@@ -11,7 +11,7 @@ from shapely.affinity import translate
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.layers import check_degrees
-from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels
+from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels, units_per_degree
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
@@ -56,13 +56,14 @@ def lay_over(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene) 
         # One that has no place there must not keep the others from theirs.
         for row in rows:
             moved[row] = _reprojected(geometries[row], crs, target)
-    if parse_crs(target).is_geographic:
+    per_degree = units_per_degree(parse_crs(target))
+    if per_degree is not None:
         # A scene over the antimeridian has longitudes beyond 180, or features come from its other side.
         a, b, c, *_ = scene.georef.transform
         middle = a * scene.width / 2 + b * scene.height / 2 + c
         west, _, east, _ = shapely.bounds(moved).T
-        for row in np.flatnonzero(np.maximum(middle - west, east - middle) > 180).tolist():
-            moved[row] = _near(moved[row], middle)
+        for row in np.flatnonzero(np.maximum(middle - west, east - middle) > 180 * per_degree).tolist():
+            moved[row] = _near(moved[row], middle, 360 * per_degree)
     return to_pixels(moved, scene.georef)
 
 
@@ -74,10 +75,10 @@ def _reprojected(geometry: Any, crs: str, to_crs: str) -> Any:
         return None
 
 
-def _near(geometry: Any, middle: float) -> Any:
-    """A geometry in degrees, each part of it turned around the earth to where it is nearest to a longitude."""
+def _near(geometry: Any, middle: float, turn: float) -> Any:
+    """A geographic geometry, each part moved by whole turns around the earth to where it is nearest to a longitude."""
     parts = shapely.get_parts(geometry)
     west, _, east, _ = shapely.bounds(parts).T
-    turns = 360 * np.round((middle - (west + east) / 2) / 360)
-    turned = [translate(part, turn) for part, turn in zip(parts, turns, strict=True)]
+    turns = turn * np.round((middle - (west + east) / 2) / turn)
+    turned = [translate(part, by) for part, by in zip(parts, turns, strict=True)]
     return turned[0] if len(turned) == 1 else type(geometry)(turned)

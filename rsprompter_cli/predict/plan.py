@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, ResourceError, plural
+from rsprompter_cli.geo.georef import crs_title, off_earth_refusal
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.checkpoint import META_FILE, CheckpointMeta, find_checkpoint, model_name, read_checkpoint
@@ -26,6 +27,9 @@ spread ones are."""
 
 _TILES_IN_FLIGHT = 4
 """Read ahead, in the model, being outlined, and one copy on its way."""
+
+_SHOWN_BANDS = 12
+"""So many names of bands are shown."""
 
 _SMALLEST_SIDE = 16
 """Pixels: one cell of the map that SAM's encoder makes of a picture."""
@@ -123,11 +127,14 @@ class SceneInfo:
         rows = [
             ("file", f"{facts['path']} ({facts['driver']})"),
             ("size", f"{facts['width']} x {facts['height']} px"),
-            ("bands", f"{facts['bands']} of {facts['dtype']}, read {taken}"),
-            ("scaling", f"{kind} {stretch}".strip()),
-            ("position", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}"),
+            ("bands", f"{facts['bands']} of {facts['dtype']}{_named(facts)}, read {taken}{_because(facts)}"),
+            ("scaling", f"{kind} {stretch}".strip() + (", white is zero" if facts["white_is_zero"] else "")),
+            ("nodata", _nodata_text(facts["nodata"])),
+            ("position", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}{_crs_origin(facts)}"),
             ("ground resolution", format_gsd(facts["gsd"]) if facts["gsd"] else "none"),
         ]
+        if facts["pages"] > 1 or facts["page"] > 1:
+            rows.insert(2, ("page", f"{facts['page']} of {facts['pages']} (--page chooses another)"))
         if self.plan is None:
             rows.append(("prediction", f"refused: {self.refusal}"))
         else:
@@ -237,8 +244,10 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
     try:
         with reading.open(path, meta) as scene:
             facts = _facts(scene)
-            grid = reading.windows(scene, meta)
-            plan, extent = plan_scene(scene, grid, meta), grid.extent
+            refusal, extent = off_earth_refusal(scene.native_georef, scene.path), None
+            if refusal is None:
+                grid = reading.windows(scene, meta)
+                plan, extent = plan_scene(scene, grid, meta), grid.extent
     except (InputError, ResourceError) as error:
         refusal = str(error)
     if facts is None:
@@ -270,22 +279,52 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _named(facts: dict[str, Any]) -> str:
+    names = [name or "-" for name in facts["band_names"]]
+    if not any(facts["band_names"]):
+        return ""
+    return f" ({', '.join(names[:_SHOWN_BANDS])}{', ...' if len(names) > _SHOWN_BANDS else ''})"
+
+
+def _because(facts: dict[str, Any]) -> str:
+    return f" ({facts['bands_why']})" if facts["bands_why"] else ""
+
+
+def _crs_origin(facts: dict[str, Any]) -> str:
+    return "" if facts["crs_from"] in (None, "file") else f" from {facts['crs_from']}"
+
+
+def _nodata_text(nodata: dict[str, Any] | None) -> str:
+    if nodata is None:
+        return "none"
+    if nodata["from"] != "found":
+        return f"{nodata['value']:g}, from {'the file' if nodata['from'] == 'file' else nodata['from']}"
+    what = "left out of the percentiles" if nodata["left_out_only"] else "taken as nodata"
+    return f"{nodata['value']:g}, undeclared, fills {nodata['share']:.0%} of the file from its border: {what}"
+
+
 def _facts(scene: Scene) -> dict[str, Any]:
     from pyproj import CRS
 
     crs = CRS.from_wkt(scene.native_georef.crs_wkt) if scene.native_georef.crs_wkt else None
-    authority = crs.to_authority() if crs is not None else None
     return {
         "path": scene.path,
         "driver": scene.driver,
         "width": scene.native_width,
         "height": scene.native_height,
         "bands": scene.band_count,
+        "band_names": list(scene.band_names),
         "bands_read": list(scene.bands),
+        "bands_why": scene.bands_why,
+        "page": scene.page,
+        "pages": scene.pages,
         "dtype": scene.dtype,
         "scaling": scene.scaling.as_dict(),
+        "white_is_zero": scene.white_is_zero,
+        "nodata": scene.nodata_facts(),
         "georeference": scene.native_georef.kind,
-        "crs": ":".join(authority) if authority else (crs.name if crs is not None else None),
+        "crs": None if crs is None else crs_title(crs),
+        "crs_from": scene.crs_from,
         "transform": list(scene.native_georef.transform),
         "gsd": list(scene.gsd) if scene.gsd else None,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from rsprompter_cli.data.colours import trained_scale
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.stated import Stated
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 
@@ -23,6 +24,7 @@ class Reading:
     """What a user may say of it.
 
     gsd, native, bands, scale, max_block, allow_vrt, remote: see `open_scene`.
+    page, scene_crs, nodata: see `Stated`; the CRS as in EPSG:32633.
     overlap, max_windows: see `make_grid` and `WindowGrid.check_count`.
     """
 
@@ -35,6 +37,9 @@ class Reading:
     max_windows: int = MAX_WINDOWS
     allow_vrt: bool = False
     remote: bool = False
+    page: int | None = None
+    scene_crs: str | None = None
+    nodata: float | None = None
 
     def open(self, source: str | Path, meta: CheckpointMeta | None, *, pixel_coords: bool = False) -> Scene:
         """The scene on its working grid, read as the model was trained where the user says nothing else.
@@ -58,6 +63,7 @@ class Reading:
             allow_vrt=self.allow_vrt,
             remote=self.remote,
             pixel_coords=pixel_coords,
+            stated=Stated(self.page, self.scene_crs, self.nodata),
         )
 
     def windows(self, scene: Scene, meta: CheckpointMeta | None) -> WindowGrid:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from rsprompter_cli.errors import InputError, OutputError, UsageError, plural
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
@@ -400,13 +401,8 @@ def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None
     """Raise InputError for a scene that has no place on the earth where the output needs one."""
     if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
         return
-    reason = {
-        "gcp": "has ground control points but no affine transform",
-        "rpc": "has a camera model (RPC) but no affine transform",
-        "none": "has no georeference",
-        "affine": "has no coordinate reference system",
-    }[scene.georef.kind]
+    reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
     raise InputError(
-        f"{source}: {reason}, so its polygons lie nowhere on earth",
-        "pass --pixel-coords, write COCO (.json) or an overlay (.png), or warp it first (gdalwarp)",
+        f"{source}: {reason}, so polygons lie nowhere on earth",
+        f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from rsprompter_cli.config import AugmentConfig, Config, TrainConfig
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.gsd import MIN_FACTOR
 
 FEWEST_LABELS = 10
 """That train or validate: below this there is nothing to hold back that could tell a better model from a worse one."""
@@ -126,15 +125,9 @@ class Schedule:
     seconds: float
 
 
-def resolutions(own: Sequence[float], main: float) -> tuple[float, ...]:
-    """Metres per pixel to train at: the one `rsp predict` will read the scene at, and a coarser one.
-
-    Args:
-        own: pixel of the scene, metres per row and column.
-        main: the first of them.
-    """
-    coarser = main * COARSER
-    return (main, coarser) if min(own) / coarser >= MIN_FACTOR else (main,)
+def resolutions(main: float) -> tuple[float, ...]:
+    """Metres per pixel to train at: `main`, at which `rsp predict` will read the scene, and a coarser one."""
+    return main, main * COARSER
 
 
 def choose_overlap(tiles: Sequence[int]) -> float:

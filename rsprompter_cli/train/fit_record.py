@@ -50,6 +50,7 @@ class Wishes:
         `budget`.
     gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
     bands, scale: see `open_scene`; None: as `model` knows them.
+    page, scene_crs, nodata: what holds of all scenes, see `Stated`.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -61,6 +62,9 @@ class Wishes:
     gsd: float | None = None
     bands: tuple[int, ...] | None = None
     scale: str | None = None
+    page: int | None = None
+    scene_crs: str | None = None
+    nodata: float | None = None
 
     @property
     def start(self) -> str:

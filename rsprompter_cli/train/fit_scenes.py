@@ -23,10 +23,12 @@ from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.copies import first_of_each
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.lonlat import reproject, to_map, to_pixels
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.stated import Stated
 from rsprompter_cli.geo.vector import Footprints, read_footprints
 from rsprompter_cli.io.checkpoint import CheckpointMeta
 from rsprompter_cli.train.fit_plan import (
@@ -134,7 +136,8 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
             raise UsageError(f"{scene} is given twice", "put all its labels into one file")
     column = _class_column(wishes)
     name = wishes.class_name or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
-    colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta))
+    stated = Stated(wishes.page, wishes.scene_crs, wishes.nodata)
+    colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta), stated)
     paths = [(Path(scene), Path(labels)) for scene, labels in wishes.pairs]
     stems = unique_stems([scene for scene, _ in paths])
     scenes = [
@@ -205,7 +208,8 @@ def _read_scene(
     with colours.open(path, gsd=wishes.gsd, trained_gsd=meta.gsd_range) as scene:
         crs = scene.georef.crs_wkt
         if not scene.georef.on_earth or crs is None or scene.working_gsd is None or scene.gsd is None:
-            raise InputError(f"{path}: has no georeference, so labels cannot be laid over it", "warp it (gdalwarp)")
+            why = why_off_the_map(scene.native_georef)
+            raise InputError(f"{path}: {why}, so labels cannot be laid over it", way_onto_the_map(scene.native_georef))
         footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
         labels = _labels_of(footprints, class_name, scene)
@@ -229,7 +233,7 @@ def _read_scene(
             label_file=label_path,
             stem=stem,
             crs_wkt=crs,
-            gsd=resolutions(scene.gsd, mean_gsd(scene.working_gsd)),
+            gsd=resolutions(mean_gsd(scene.working_gsd)),
             polygons=labels.polygons,
             classes=labels.classes,
             on_scene=labels.on_scene,

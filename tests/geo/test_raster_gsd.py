@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.gsd import MAX_FACTOR, MIN_FACTOR, GroundResolution, ground_resolution, ground_steps, plan_grid
+from rsprompter_cli.geo.gsd import MAX_FACTOR, GroundResolution, ground_resolution, ground_steps, plan_grid
 from rsprompter_cli.structures import Georef
 
 
@@ -78,6 +78,32 @@ def test_a_place_off_the_earth_is_refused():
         centre(georef("EPSG:4326", 1, 0, 0, 0, -1, 190))
 
 
+@pytest.mark.parametrize(
+    ("crs", "x", "y"),
+    [
+        ("EPSG:27572", 600_000, 2_400_000),  # Lambert II: its base counts grads from Paris
+        ("EPSG:27561", 600_000, 200_000),
+        ("EPSG:2154", 652_000, 6_830_000),
+    ],
+)
+def test_a_base_in_grads_is_no_matter(crs, x, y):
+    place = georef(crs, 0.25, 0, x, 0, -0.25, y)
+    assert centre(place) == pytest.approx((0.25, 0.25), rel=2e-3)
+    along, down = ground_steps(place, np.array([[50.0, 50.0]]))[0]
+    assert np.hypot(*along) == pytest.approx(0.25, rel=2e-3)
+    assert abs(along @ down) / (np.hypot(*along) * np.hypot(*down)) < 1e-3
+
+
+def test_geographic_coordinates_in_grads_and_radians():
+    in_degrees = centre(georef("EPSG:4326", 1e-5, 0, 2.3, 0, -1e-5, 48.0))
+    grads = centre(georef("EPSG:4807", 1e-5 / 0.9, 0, 0.0, 0, -1e-5 / 0.9, 48.0 / 0.9))
+    assert grads == pytest.approx(in_degrees, rel=1e-3)
+    wkt = CRS("EPSG:4326").to_wkt("WKT1_GDAL").replace('UNIT["degree",0.0174532925199433', 'UNIT["radian",1')
+    factor = math.radians(1)
+    radians = centre(georef(wkt, 1e-5 * factor, 0, 2.3 * factor, 0, -1e-5 * factor, 48 * factor))
+    assert radians == pytest.approx(in_degrees, rel=1e-3)
+
+
 def test_varying_resolution_is_refused_unless_native():
     place = georef("EPSG:3857", 5000, 0, 0, 0, -5000, 8_000_000)
     resolution = ground_resolution(place, 1000, 100, name="wide.tif")
@@ -113,25 +139,49 @@ def test_oblong_pixels_become_square():
 
 
 @pytest.mark.parametrize(
-    ("own", "options", "named"),
+    ("own", "options", "named", "hint"),
     [
-        (1.0, {"trained_gsd": (0.1, 0.3)}, "the model was trained at 0.3 m"),
-        (0.01, {"trained_gsd": (0.1, 0.3)}, "the model was trained at 0.1 m"),
-        (1.0, {"gsd": 0.3}, "--gsd 0.3 asks for"),
-        (0.02, {"gsd": 0.3}, "--gsd 0.3 asks for"),
+        (1.0, {"trained_gsd": (0.1, 0.3)}, "the model was trained at 0.3 m", "finer imagery, of 0.75 m or less"),
+        (1.0, {"gsd": 0.3}, "--gsd 0.3 asks for", "leave out --gsd: it is then read at 1 m"),
+        (
+            1.0,
+            {"gsd": 0.1, "trained_gsd": (0.4, 0.5)},
+            "--gsd 0.1 asks for",
+            "leave out --gsd: it is then read at 0.5 m",
+        ),
+        (1.0, {"gsd": 0.1, "trained_gsd": (0.2, 0.3)}, "--gsd 0.1 asks for", "finer imagery, of 0.75 m or less"),
     ],
 )
-def test_a_resize_too_far_is_refused_with_the_way_out(own, options, named):
+def test_an_enlargement_too_far_is_refused_without_a_way_from_the_model(own, options, named, hint):
     with pytest.raises(InputError, match=named) as caught:
         plan(own, own, **options)
-    assert "--gsd between" in caught.value.hint
-    assert "--native" in caught.value.hint
+    assert hint in caught.value.hint
+    assert "between" not in caught.value.hint
     assert plan(own, own, native=True, trained_gsd=options.get("trained_gsd")).height == 400
 
 
-def test_the_limits_themselves_are_admitted():
+def test_oblong_pixels_beyond_the_limit_name_the_finest_resolution():
+    with pytest.raises(InputError, match="square pixels would be") as caught:
+        plan(0.1, 1.0)
+    assert caught.value.hint == "give --gsd 0.4 or more"
+    assert plan(0.1, 1.0, gsd=0.4).gsd == pytest.approx((0.4, 0.4))
+
+
+def test_the_limit_itself_is_admitted():
     assert plan(0.25, 0.25, gsd=0.25 / MAX_FACTOR).height == 1000
-    assert plan(0.25, 0.25, gsd=0.25 / MIN_FACTOR).height == 100
+
+
+@pytest.mark.parametrize("own", [0.03, 0.005, 0.0001])
+def test_reducing_is_always_allowed(own):
+    grid = plan(own, own, height=4000, width=2000, trained_gsd=(0.25, 0.3))
+    assert grid.gsd == pytest.approx((0.25, 0.25), rel=0.35)
+    assert grid.height == max(1, round(4000 * own / 0.25))
+
+
+def test_one_axis_may_be_reduced_a_lot_while_the_other_is_enlarged():
+    assert plan(0.02, 0.6, trained_gsd=(0.25, 0.3)).gsd == pytest.approx((0.25, 0.25), rel=0.02)
+    with pytest.raises(InputError, match="enlargement by 4"):
+        plan(0.02, 1.0, trained_gsd=(0.25, 0.3))
 
 
 def test_contradictions_are_refused():

@@ -123,7 +123,7 @@ def test_strips_behind_a_virtual_raster(tmp_path: Path) -> None:
 def test_jpeg_2000_in_one_tile_says_how_to_read_it_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rsprompter_cli.geo.raster._MANY_BLOCKS", 1)
+    monkeypatch.setattr("rsprompter_cli.geo.jpeg2000._MANY_BLOCKS", 1)
     tiled = write_layout(tmp_path / "tiled.jp2", LAYOUTS["JPEG 2000"])
     whole = write_layout(
         tmp_path / "whole.jp2", {"driver": "JP2OpenJPEG", "blockxsize": WIDTH, "blockysize": HEIGHT, "quality": 5}

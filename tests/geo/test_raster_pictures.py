@@ -138,3 +138,11 @@ def test_real_labels_agree_with_their_annotations(shared):
             area = sum(entry["area"] for entry in document["annotations"] if entry["image_id"] == image["id"])
             assert np.count_nonzero(read_label(folder / "imgs" / split / "label" / image["file_name"])) == area
             assert read_picture(folder / "imgs" / split / "image" / image["file_name"]).shape == (512, 512, 3)
+
+
+def test_the_first_frame_of_an_animation_is_read_and_told(tmp_path, caplog):
+    frames = [Image.fromarray(np.full((20, 30, 3), grey, np.uint8)) for grey in (40, 200)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
+    with caplog.at_level("INFO"):
+        assert (read_picture(tmp_path / "a.png") == 40).all()
+    assert "a.png: an animation of 2 frames, of which the first is read" in caplog.text

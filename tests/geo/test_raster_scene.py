@@ -370,3 +370,27 @@ def test_windows_of_a_coarser_grid_are_means_of_the_pixels(tmp_path, overviews):
     assert np.abs(tile.pixels - means[:, 4:20, 10:40]).max() <= 0.5
     assert not corner.valid[:2, :4].any()
     assert corner.valid[2:, 4:].all()
+
+
+@pytest.mark.parametrize("factor", [8, 50])
+def test_strong_reduction_is_the_mean_read_in_bounded_parts(tmp_path, monkeypatch, factor):
+    from rsprompter_cli.geo import pixels, raster
+
+    side, width = 8 * factor, 12 * factor
+    values = pattern(side, width)
+    path = write_raster(tmp_path / "a.tif", values, tiled=True, blockxsize=64, blockysize=64)
+    monkeypatch.setattr(raster, "_CHUNK_SAMPLES", 3 * factor * factor)
+    asked = []
+    read = pixels.PixelReader.read
+
+    def counted(self, top, left, height, width, **options):
+        asked.append(height * width)
+        return read(self, top, left, height, width, **options)
+
+    monkeypatch.setattr(pixels.PixelReader, "read", counted)
+    with open_scene(path, gsd=0.5 * factor) as scene:
+        assert (scene.height, scene.width) == (8, 12)
+        tile = scene.read(Window(0, 0, 0, 0, 8, 12))
+    mean = values.reshape(3, 8, factor, 12, factor).mean(axis=(2, 4))
+    assert np.abs(tile.pixels - mean).max() < 0.01
+    assert max(asked) <= 3 * factor * factor

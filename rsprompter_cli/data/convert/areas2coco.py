@@ -25,6 +25,7 @@ from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, some
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
 from rsprompter_cli.geo.windows import Window
 
 Progress = Callable[[int, int], None]
@@ -44,12 +45,16 @@ _EMPTY_SHARE = 0.25
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Colours:
-    """How samples become colours: what was chosen, and what a model knows, as `open_scene` takes them."""
+    """How samples become colours: what was chosen, and what a model knows, as `open_scene` takes them.
+
+    stated: what the user states of all scenes.
+    """
 
     bands: tuple[int, ...] | None = None
     scale: str | None = None
     trained_bands: tuple[int, ...] | None = None
     trained_scale: str | None = None
+    stated: Stated = NOTHING_STATED
 
     def open(self, path: Path, **resolution: Any) -> Scene:
         """Open a scene; `resolution`: gsd, trained_gsd. Pixels as they are (`--native`) are no choice here."""
@@ -60,6 +65,7 @@ class Colours:
             trained_bands=self.trained_bands,
             trained_scale=self.trained_scale,
             native_offered=False,
+            stated=self.stated,
             **resolution,
         )
 

@@ -44,9 +44,11 @@ from rsprompter_cli.data.convert.tiles import (
 )
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.gsd import MAX_GSD, MIN_FACTOR
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
+from rsprompter_cli.geo.gsd import MAX_GSD
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.stated import Stated
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.windows import Box
 
@@ -108,6 +110,11 @@ class _Options:
     min_data: float
     bands: tuple[int, ...] | None
     scale: str | None
+    stated: Stated
+
+    def open(self, path: Path, gsd: float | None) -> Scene:
+        """A scene on the grid that it is tiled on."""
+        return open_scene(path, gsd=gsd, native=self.native, bands=self.bands, scale=self.scale, stated=self.stated)
 
 
 @dataclass(slots=True)
@@ -152,6 +159,9 @@ def convert_vectors(
     min_data: float = 0.0,
     bands: tuple[int, ...] | None = None,
     scale: str | None = None,
+    page: int | None = None,
+    scene_crs: str | None = None,
+    nodata: float | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> VectorReport:
@@ -174,6 +184,7 @@ def convert_vectors(
             would not count what is found where nothing is.
         min_data: leave training tiles out of which less than this share has data, 0..1.
         bands, scale: see `open_scene`; the set says what was chosen, so that a model trained on it reads alike.
+        page, scene_crs, nodata: what holds of all scenes, see `Stated`.
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
     Raises:
@@ -183,7 +194,18 @@ def convert_vectors(
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
     options = _Options(
-        tile, overlap, tuple(gsd), native, class_attribute, class_name, min_visible, skip_empty, min_data, bands, scale
+        tile,
+        overlap,
+        tuple(gsd),
+        native,
+        class_attribute,
+        class_name,
+        min_visible,
+        skip_empty,
+        min_data,
+        bands,
+        scale,
+        Stated(page, scene_crs, nodata),
     )
     _check_options(scenes, options)
     wishes = assign_splits([scene for scene, _ in scenes], split=split, val_scenes=val_scenes, val=val)
@@ -221,7 +243,7 @@ def _convert_scene(
     outline = None
     reports = []
     for gsd in _resolutions(path, options):
-        with open_scene(path, gsd=gsd, native=options.native, bands=options.bands, scale=options.scale) as scene:
+        with options.open(path, gsd) as scene:
             if labels is None:
                 labels = _read_labels(path, label_path, scene, options)
                 outline = outline_in_degrees(scene)
@@ -298,7 +320,8 @@ def _read_labels(path: Path, label_path: Path, scene: Scene, options: _Options) 
         InputError: the scene has no place on earth, or no footprint lies on it.
     """
     if not scene.georef.on_earth:
-        raise InputError(f"{path}: has no georeference, so footprints cannot be laid over it", "warp it (gdalwarp)")
+        why = why_off_the_map(scene.native_georef)
+        raise InputError(f"{path}: {why}, so footprints cannot be laid over it", way_onto_the_map(scene.native_georef))
     footprints = read_footprints(label_path, to_crs_wkt=scene.georef.crs_wkt, class_attribute=options.class_attribute)
     check_labels_on_scene(path, label_path, scene, footprints.polygons)
     classes = [name or options.class_name for name in footprints.classes or [None] * len(footprints)]
@@ -325,11 +348,11 @@ def _resolutions(path: Path, options: _Options) -> Sequence[float | None]:
     """
     if len(options.gsd) < 2:
         return options.gsd or (None,)
-    with open_scene(path, native=True) as scene:
+    with open_scene(path, native=True, bands=options.bands, stated=options.stated) as scene:
         own = scene.gsd
     if own is None:
         return options.gsd
-    fit = [gsd for gsd in options.gsd if max(own) / gsd <= LARGEST_ENLARGEMENT and min(own) / gsd >= MIN_FACTOR]
+    fit = [gsd for gsd in options.gsd if max(own) / gsd <= LARGEST_ENLARGEMENT]
     left_out = [f"{gsd:g}" for gsd in options.gsd if gsd not in fit]
     if not fit:
         raise InputError(f"{path}: its pixels of {max(own):.3g} m fit none of --gsd {', '.join(left_out)}")
