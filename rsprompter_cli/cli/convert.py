@@ -14,7 +14,7 @@ from rsprompter_cli.cli.convert_sets import (
     mask2coco_command,
     yolo2coco_command,
 )
-from rsprompter_cli.cli.options import BandsOption, JsonOption, OverwriteOption, ScaleOption, parse_bands
+from rsprompter_cli.cli.options import BandsOption, JsonOption, LayersOption, OverwriteOption, ScaleOption, parse_bands
 from rsprompter_cli.cli.output import counted_progress, print_json, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError
@@ -101,6 +101,7 @@ def vector2coco_command(
     class_name: Annotated[
         str, typer.Option("--class-name", help="Class of footprints without such a column or value.")
     ] = CLASS_NAME,
+    layer: LayersOption = None,
     val: Annotated[
         float | None,
         typer.Option("--val", help="Cut an end off each scene to validate with this share of its footprints [0.2]."),
@@ -145,6 +146,7 @@ def vector2coco_command(
             native=native,
             class_attribute=class_attribute,
             class_name=class_name,
+            layer=layer or (),
             val=val,
             val_scenes=val_scene or (),
             split=None if split is None else split.value,

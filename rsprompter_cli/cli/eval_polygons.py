@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import JsonOption, LayerOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json, print_table
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
@@ -45,6 +45,14 @@ def eval_polygons_command(
             "--aoi", help="Vector file whose polygons limit what is compared; what they cut is cut in both layers."
         ),
     ] = None,
+    layer: LayerOption = None,
+    truth_layer: Annotated[
+        str | None,
+        typer.Option("--truth-layer", metavar="NAME", help="Layer of the true polygons; default: as --layer."),
+    ] = None,
+    aoi_layer: Annotated[
+        str | None, typer.Option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, where it has several.")
+    ] = None,
     error_map: Annotated[
         Path | None, typer.Option("--map", help="Draw right, wrong and missed polygons into this PNG.")
     ] = None,
@@ -66,6 +74,8 @@ def eval_polygons_command(
     from rsprompter_cli.evaluate.polygon_report import as_tree, tables
     from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
 
+    if aoi_layer is not None and aoi is None:
+        raise UsageError("--aoi-layer belongs to --aoi", "add --aoi FILE")
     _check_map(error_map, scene, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     evaluation = evaluate_polygons(
         pred,
@@ -76,6 +86,9 @@ def eval_polygons_command(
         class_column=class_column,
         sizes=parse_sizes(sizes),
         aoi=aoi,
+        layer=layer,
+        truth_layer=truth_layer,
+        aoi_layer=aoi_layer,
     )
     if error_map is not None:
         save_error_map(error_map, evaluation, scene=scene)

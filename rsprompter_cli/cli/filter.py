@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import ClassesOption, JsonOption, OverwriteOption, parse_names
+from rsprompter_cli.cli.options import ClassesOption, JsonOption, LayerOption, OverwriteOption, parse_names
 from rsprompter_cli.cli.output import print_json
 
 
@@ -23,6 +23,7 @@ def filter_command(
         float | None, typer.Option("--min-area", min=0, help="Smallest area kept, square metres on the ground.")
     ] = None,
     classes: ClassesOption = None,
+    layer: LayerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -37,7 +38,9 @@ def filter_command(
     from rsprompter_cli.predict.filter import filter_features
 
     names = parse_names(classes)
-    report = filter_features(source, out, score=score, min_area=min_area, classes=names, overwrite=overwrite)
+    report = filter_features(
+        source, out, score=score, min_area=min_area, classes=names, layer=layer, overwrite=overwrite
+    )
     if as_json:
         print_json(asdict(report))
         return

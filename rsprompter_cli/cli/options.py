@@ -89,6 +89,16 @@ PreviewOption = Annotated[
     typer.Option("--preview", help="Also write a map for any browser: one .html file that needs no network."),
 ]
 ClassesOption = Annotated[str | None, typer.Option("--classes", help="Classes kept: a,b,c.")]
+LayerOption = Annotated[
+    str | None,
+    typer.Option("--layer", metavar="NAME", help="Layer of a vector file that has several, as a GeoPackage may."),
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer", metavar="NAME", help="Layer of the labels, of a file that has several; repeat it for further files."
+    ),
+]
 AllowVrtOption = Annotated[bool, typer.Option("--allow-vrt", help="Admit VRT files, which read other files.")]
 RemoteOption = Annotated[bool, typer.Option("--remote", help="Admit https:// and s3:// paths.")]
 

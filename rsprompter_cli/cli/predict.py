@@ -17,6 +17,7 @@ from rsprompter_cli.cli.options import (
     FormatOption,
     GsdOption,
     JsonOption,
+    LayerOption,
     MaxBlockOption,
     MaxWindowsOption,
     MinAreaOption,
@@ -40,6 +41,7 @@ from rsprompter_cli.cli.output import counted_progress, print_json, scene_progre
 from rsprompter_cli.cli.predict_checks import check_many, check_one, check_options
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
+from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def predict_command(
     aoi_cut: Annotated[
         bool, typer.Option("--aoi-cut", help="With --aoi: objects on its border end there; default: they stay whole.")
     ] = False,
+    layer: LayerOption = None,
     crs: CrsOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,
@@ -138,6 +141,8 @@ def predict_command(
     rsp predict scenes/ --out all.gpkg
     """
     check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    if layer is not None and aoi is None and prompts is None:
+        raise UsageError("--layer belongs to --aoi or --prompts", "a scene is a raster, which has no layers")
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
     where = workers.device(device)
     from rsprompter_cli.predict.scene_list import means_many
@@ -157,6 +162,7 @@ def predict_command(
         classes=parse_names(classes),
         aoi=None if aoi is None else str(aoi),
         aoi_cut=aoi_cut,
+        layer=layer,
         crs=crs,
         gsd=gsd,
         native=native,

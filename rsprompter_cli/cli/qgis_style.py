@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.options import JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import JsonOption, LayerOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 
 
@@ -19,6 +19,7 @@ def qgis_style_command(
         str | None,
         typer.Option("--by", help="Attribute that has a colour for each value; default: class, where it is there."),
     ] = None,
+    layer: LayerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,7 +30,7 @@ def qgis_style_command(
     """
     from rsprompter_cli.geo.qgis_style import write_qgis_style
 
-    style = write_qgis_style(source, attribute=by, overwrite=overwrite)
+    style = write_qgis_style(source, attribute=by, layer=layer, overwrite=overwrite)
     if as_json:
         print_json(style.as_dict())
         return

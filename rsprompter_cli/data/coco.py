@@ -22,6 +22,7 @@ from rsprompter_cli.data.rle import (
     to_rle,
 )
 from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.geo.class_values import class_name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +228,11 @@ def _unique(
 
 
 def _parse_category(raw: Mapping[str, Any]) -> CocoCategory:
-    name = raw.get("name")
-    if not isinstance(name, str) or not name.strip():
+    given = raw.get("name")
+    name = class_name_of(given) if isinstance(given, str) else None
+    if name is None:
         raise EntryError("category-name", "has no name")
-    return CocoCategory(id=_integer(raw, "id"), name=name.strip())
+    return CocoCategory(id=_integer(raw, "id"), name=name)
 
 
 def _parse_image(raw: Mapping[str, Any]) -> CocoImage:

@@ -15,10 +15,11 @@ import shapely
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
-from rsprompter_cli.geo.layers import WGS84, open_layer
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
+from rsprompter_cli.geo.layers import WGS84, open_layer, require_layers
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.vector import Footprints, class_name_of, move_footprints, read_footprints
+from rsprompter_cli.geo.vector import Footprints, move_footprints, read_footprints
 
 NO_CLASS = "(no class)"
 """Class of objects whose class attribute is empty."""
@@ -103,6 +104,9 @@ def evaluate_polygons(
     class_column: str | None = None,
     sizes: Sequence[float] = SIZES,
     aoi: str | Path | None = None,
+    layer: str | None = None,
+    truth_layer: str | None = None,
+    aoi_layer: str | None = None,
 ) -> PolygonEvaluation:
     """Compare predicted polygons with true ones, both from vector files in any CRS.
 
@@ -118,19 +122,26 @@ def evaluate_polygons(
             some class in common.
         sizes: square metres where medium and large begin.
         aoi: a vector file whose polygons limit what is compared.
+        layer: name of the layer to compare, of `pred` and `truth` alike where they have it; a file with a single
+            layer of features needs none.
+        truth_layer: of `truth` alone. aoi_layer: of `aoi`.
 
     Raises:
         InputError: a file that cannot be read or placed, one whose x and y are swapped, or a score that is no number.
-        UsageError: no such attribute, or a number out of range.
+        UsageError: no such attribute or layer, several layers that could be meant, or a number out of range.
     """
     limits = _check_options(iou, score, sizes)
-    found = read_footprints(pred, columns=[score_column or SCORE_COLUMN, class_column or CLASS_COLUMN])
-    true = read_footprints(truth, columns=[class_column or CLASS_COLUMN])
-    values = _scores_of(found, Path(pred), score_column, needed=score is not None)
-    used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
+    layers = _layers_of(pred, truth, layer, truth_layer)
+    columns = [class_column or CLASS_COLUMN]
+    found = read_footprints(pred, columns=[score_column or SCORE_COLUMN, *columns], layer=layers[0])
+    true = read_footprints(truth, columns=columns, layer=layers[1], option=layers[2])
+    values = _scores_of(found, Path(pred), score_column, needed=score is not None, layer=layers[0])
+    used_column, names, found_codes, true_codes = _classes_of(
+        found, true, Path(pred), Path(truth), class_column, layers[:2]
+    )
     _refuse_swapped(str(pred), found, str(truth), true)
     crs = _local_crs({str(pred): found, str(truth): true})
-    border = None if aoi is None or crs is None else _read_aoi(Path(aoi), crs)
+    border = None if aoi is None or crs is None else _read_aoi(Path(aoi), crs, aoi_layer)
     if crs is not None:
         found, true = (
             move_footprints(one, crs, name=str(path)) if len(one) else one
@@ -185,19 +196,24 @@ def _check_sizes(sizes: Sequence[float], text: str) -> tuple[float, float]:
     return float(sizes[0]), float(sizes[1])
 
 
+_LayerName = str | Sequence[str] | None
+"""What `open_layer` takes as the layer of a file."""
+
 _Classes = tuple[str | None, list[str], np.ndarray, np.ndarray]
 """The column that was taken, class names, and the class of each prediction and true object as index; no names where
 classes are left aside."""
 
 
-def _scores_of(found: Footprints, path: Path, column: str | None, *, needed: bool) -> np.ndarray | None:
+def _scores_of(
+    found: Footprints, path: Path, column: str | None, *, needed: bool, layer: _LayerName
+) -> np.ndarray | None:
     """float64 [N]; None where the layer has no scores and none are needed. No objects need no column."""
     name = column or SCORE_COLUMN
     if not len(found):
         return np.zeros(0)
     if name not in found.columns:
         if column is not None or needed:
-            open_layer(path).require(name)
+            open_layer(path, layer=layer).require(name)
         return None
     scores = np.full(len(found), np.nan)
     for place, value in enumerate(found.columns[name]):
@@ -215,15 +231,23 @@ def _scores_of(found: Footprints, path: Path, column: str | None, *, needed: boo
     return scores
 
 
-def _classes_of(found: Footprints, true: Footprints, pred: Path, truth: Path, column: str | None) -> _Classes:
+def _classes_of(
+    found: Footprints,
+    true: Footprints,
+    pred: Path,
+    truth: Path,
+    column: str | None,
+    layers: Sequence[_LayerName],
+) -> _Classes:
     aside: _Classes = (None, [], np.zeros(len(found), np.int64), np.zeros(len(true), np.int64))
     name = column or CLASS_COLUMN
-    for path, layer in ((pred, found), (truth, true)):
-        if len(layer) and name not in layer.columns:
+    for path, rows, layer in ((pred, found, layers[0]), (truth, true, layers[1])):
+        if len(rows) and name not in rows.columns:
             if column is not None:
-                open_layer(path).require(name)
+                open_layer(path, layer=layer).require(name)
             return aside
     sides = [[class_name_of(value) or NO_CLASS for value in layer.columns.get(name, [])] for layer in (found, true)]
+    warn_of_look_alikes(f"{pred} and {truth}", {*sides[0], *sides[1]})
     only = [sorted(set(one) - set(other)) for one, other in (sides, sides[::-1])]
     if found.rows and true.rows and not set(sides[0]) & set(sides[1]):
         what = f"{pred} has the classes {_some(only[0])} and {truth} {_some(only[1])}"
@@ -239,6 +263,22 @@ def _classes_of(found: Footprints, true: Footprints, pred: Path, truth: Path, co
     code = {one: place for place, one in enumerate(names)}
     found_codes, true_codes = (np.array([code[one] for one in side], dtype=np.int64) for side in sides)
     return name, names, found_codes, true_codes
+
+
+def _layers_of(
+    pred: str | Path, truth: str | Path, layer: str | None, truth_layer: str | None
+) -> tuple[_LayerName, _LayerName, str]:
+    """The layers of the predictions and of the truth, and the option that names the latter.
+
+    Raises:
+        UsageError: neither file has the layer that is named for both.
+    """
+    if truth_layer is not None:
+        return layer, truth_layer, "--truth-layer"
+    if layer is None:
+        return None, None, "--truth-layer"
+    require_layers([pred, truth], [layer])
+    return [layer], [layer], "--truth-layer"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -291,9 +331,9 @@ def _touch(one: Any, other: Any) -> bool:
     return one is not None and other is not None and bool(shapely.intersects(one.envelope, other.envelope))
 
 
-def _read_aoi(path: Path, crs: str) -> Any:
+def _read_aoi(path: Path, crs: str, layer: str | None) -> Any:
     """The union of a file's polygons."""
-    area = read_footprints(path)
+    area = read_footprints(path, layer=layer, option="--aoi-layer")
     if not len(area):
         raise InputError(f"{path}: holds no polygon", "an area of interest has at least one")
     west, south, east, north = shapely.total_bounds(area.polygons)

@@ -16,8 +16,9 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.geojson import prepared, write_geojson, write_geojson_sequence
-from rsprompter_cli.geo.layers import check_degrees, read_table
+from rsprompter_cli.geo.layers import LAYER_OPTION, check_degrees, read_table
 from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
@@ -67,7 +68,7 @@ class Footprints:
     """Polygons of a vector file, in file order.
 
     polygons: N valid shapely polygons or multipolygons (one row of the file is one object).
-    classes: N class names (None where the attribute is empty), or None when no attribute was asked for.
+    classes: N class names (None where the attribute is empty or blank), or None when no attribute was asked for.
     rows: N positions in the file, from 0.
     crs_wkt: CRS of the polygons, None when neither the file nor the caller named one.
     columns: N values of each attribute that was asked for and is there, None where it is empty.
@@ -135,23 +136,26 @@ def read_footprints(
     class_attribute: str | None = None,
     columns: Sequence[str] = (),
     file_crs: str | None = None,
+    layer: str | Sequence[str] | None = None,
+    option: str = LAYER_OPTION,
 ) -> Footprints:
     """Read the polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
 
     Args:
-        path: an existing regular file; only its first layer is read.
+        path: an existing regular file.
         to_crs_wkt: CRS to bring the polygons into; None leaves them in the file's.
         class_attribute: the column with class names.
         columns: further attributes to read; those that the file lacks are left out.
         file_crs: CRS of a file that names none.
+        layer, option: which layer is read, see `geo.layers.open_layer`.
 
     Raises:
         InputError: missing, damaged or foreign file; no CRS where one is needed; coordinates that do
             not fit the CRS; no polygon although there are rows.
-        UsageError: no such column.
+        UsageError: no such column or layer, or several layers that could be meant.
     """
     path = Path(path)
-    geometries, values, crs = read_table(path, class_attribute, columns)
+    geometries, values, crs = read_table(path, class_attribute, columns, layer=layer, option=option)
     crs = crs or file_crs
     polygons, rows, counts = _polygons_of(geometries)
     if len(geometries) and not polygons:
@@ -185,15 +189,6 @@ def move_footprints(footprints: Footprints, to_crs_wkt: str, *, name: str) -> Fo
             raise InputError(f"{name}: {error.message}", error.hint) from error
         polygons = [polygon if polygon.is_valid else _valid_polygon(polygon) or polygon for polygon in moved]
     return replace(footprints, polygons=polygons, crs_wkt=to_crs_wkt)
-
-
-def class_name_of(value: Any) -> str | None:
-    """An attribute's value as the name of a class: None where it is empty; 3 and 3.0 are "3"."""
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))  # whole numbers with gaps are read as floats
-    return str(value)
 
 
 def write_features(

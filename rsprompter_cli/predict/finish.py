@@ -39,6 +39,7 @@ class OutputOptions:
 
     classes: names of the classes kept; None: all.
     aoi: a vector file whose polygons say where objects are looked for; None: everywhere.
+    layer: name of the layer of `aoi`, or of a file of prompts; needed where that file has several.
     aoi_cut: objects on its border are cut there; else they stay whole.
     crs: of the output where its format allows one, as in EPSG:32633; None: the scene's (GeoJSON: WGS84).
     pixel_coords: vector features in pixels of the file, for pictures that lie nowhere on earth.
@@ -56,6 +57,7 @@ class OutputOptions:
     regularize: bool = False
     simplify: float = 0.0
     min_area: float = 0.0
+    layer: str | None = None
 
     def on_earth(self, scene: PlacedScene) -> bool:
         """Whether objects of a scene get a place on the earth and areas in square metres."""

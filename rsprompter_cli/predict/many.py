@@ -180,7 +180,7 @@ def predict_scenes(
         outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
         claim_report(options.report, [*read, *scenes, *outputs.files, outputs.out], overwrite=options.overwrite)
     if options.output.aoi is not None:
-        read_footprints(options.output.aoi)
+        read_footprints(options.output.aoi, layer=options.output.layer)
     chosen_labels(options.output.classes, meta_of(model).class_names)
     if outputs is None or options.dry_run:
         return _plan(scenes, options, model, start)

@@ -125,7 +125,7 @@ def predict_prompts(
                 "pass --pixel-coords and give them in pixels of the file, or warp it first (gdalwarp)",
             )
         check_room(scene, kind, options.output)
-        asked = read_prompts(prompts, scene, pixel_coords=pixel_coords)
+        asked = read_prompts(prompts, scene, pixel_coords=pixel_coords, layer=options.output.layer)
         _refuse_points(asked, folder)
         if out is None or kind is None or options.dry_run:
             windows = _count_windows(asked, scene, meta.image_size)

@@ -125,7 +125,8 @@ def fit(
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
         model: checkpoint folder to start from; None takes the bundled model.
         resume: go on with the run in `OUT-run`.
-        asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, see `Wishes`.
+        asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, `layer`, see
+            `Wishes`.
 
     Raises:
         KeyboardInterrupt: a signal ended the training; its state is saved.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL
 from rsprompter_cli.train.defaults import FIT_MINUTES
@@ -41,7 +42,8 @@ class Wishes:
 
     pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from.
     class_column: column of the labels with their class; None: `class` where all label files have it.
-    class_name: class of labels without such a column or value.
+    class_name: class of labels without such a column, or whose value is empty or blank.
+    layer: names of layers, for label files that have several; each file is read in the one that it has.
     complete: the labels show every object of the scenes, so ground without any is background.
     minutes: for everything; at least one epoch over some tiles is trained, however short it is. None: not said, see
         `budget`.
@@ -58,6 +60,7 @@ class Wishes:
     gsd: float | None = None
     bands: tuple[int, ...] | None = None
     scale: str | None = None
+    layer: tuple[str, ...] = ()
 
     @property
     def budget(self) -> float:
@@ -100,8 +103,8 @@ def wishes_of(
     )
     if not 0 < wishes.budget < float("inf"):
         raise UsageError(f"--minutes {wishes.minutes}: a number above 0")
-    if wishes.class_name is not None and not wishes.class_name.strip():
-        raise UsageError("--class-name is empty", "name the class")
+    if wishes.class_name is not None and class_name_of(wishes.class_name) is None:
+        raise UsageError("--class-name is blank", "name the class")
     return wishes
 
 
@@ -146,6 +149,7 @@ def read_record(run: Path) -> Record:
             raise TrainingError(f"{path}: of another version of rsp", "start anew with --overwrite")
         wishes = content["wishes"]
         wishes["pairs"] = tuple((str(scene), str(labels)) for scene, labels in wishes["pairs"])
+        wishes["layer"] = tuple(wishes.get("layer", ()))
         wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
         content["wishes"] = Wishes(**wishes)
         content["start"] = None if content["start"] is None else Figures(**content["start"])

@@ -44,7 +44,9 @@ from rsprompter_cli.data.convert.tiles import (
 )
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.gsd import MAX_GSD, MIN_FACTOR
+from rsprompter_cli.geo.layers import require_layers
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.vector import read_footprints
@@ -108,6 +110,7 @@ class _Options:
     min_data: float
     bands: tuple[int, ...] | None
     scale: str | None
+    layers: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -152,6 +155,7 @@ def convert_vectors(
     min_data: float = 0.0,
     bands: tuple[int, ...] | None = None,
     scale: str | None = None,
+    layer: str | Sequence[str] = (),
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> VectorReport:
@@ -167,13 +171,14 @@ def convert_vectors(
             does not enlarge its pixels by more than LARGEST_ENLARGEMENT. Empty: as fine as the scene is.
         native: the file's own pixels, even if they are not square on the ground.
         class_attribute: column of the footprints with their class.
-        class_name: class of footprints without such a column or value.
+        class_name: class of footprints without such a column, or whose value is empty or blank.
         val, val_scenes, split: see `assign_splits` and `cut_scene`.
         min_visible: see `keeps_piece`.
         skip_empty: leave training tiles without instances out; validation keeps them, or its figures
             would not count what is found where nothing is.
         min_data: leave training tiles out of which less than this share has data, 0..1.
         bands, scale: see `open_scene`; the set says what was chosen, so that a model trained on it reads alike.
+        layer: names of layers, for label files that have several; each file is read in the one that it has.
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
     Raises:
@@ -182,10 +187,26 @@ def convert_vectors(
         OutputError: the folder holds something else, or another set and `overwrite` is not given.
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
+    name = class_name_of(class_name)
+    if name is None:
+        raise UsageError("--class-name is blank", "name the class")
+    layers = (layer,) if isinstance(layer, str) else tuple(layer)
     options = _Options(
-        tile, overlap, tuple(gsd), native, class_attribute, class_name, min_visible, skip_empty, min_data, bands, scale
+        tile,
+        overlap,
+        tuple(gsd),
+        native,
+        class_attribute,
+        name,
+        min_visible,
+        skip_empty,
+        min_data,
+        bands,
+        scale,
+        layers,
     )
     _check_options(scenes, options)
+    require_layers([labels for _, labels in scenes], layers)
     wishes = assign_splits([scene for scene, _ in scenes], split=split, val_scenes=val_scenes, val=val)
     check_owned(Path(out))
     documents: dict[str, SplitDocument] = {}
@@ -201,6 +222,7 @@ def convert_vectors(
                 outlines.append((pair[0], wish, outline))
         warn_of_shared_ground(outlines)
         classes = write_annotations(filling.folder / "annotations", documents, _info(options, reports))
+        warn_of_look_alikes(str(out), classes)
     counts = {key: (len(document.images), len(document.annotations)) for key, document in sorted(documents.items())}
     return VectorReport(Path(out), filling.outcome, classes, counts, reports)
 
@@ -299,7 +321,12 @@ def _read_labels(path: Path, label_path: Path, scene: Scene, options: _Options) 
     """
     if not scene.georef.on_earth:
         raise InputError(f"{path}: has no georeference, so footprints cannot be laid over it", "warp it (gdalwarp)")
-    footprints = read_footprints(label_path, to_crs_wkt=scene.georef.crs_wkt, class_attribute=options.class_attribute)
+    footprints = read_footprints(
+        label_path,
+        to_crs_wkt=scene.georef.crs_wkt,
+        class_attribute=options.class_attribute,
+        layer=options.layers or None,
+    )
     check_labels_on_scene(path, label_path, scene, footprints.polygons)
     classes = [name or options.class_name for name in footprints.classes or [None] * len(footprints)]
     kept = without_copies(label_path, footprints.polygons, classes)
