@@ -20,7 +20,7 @@ from pyproj import CRS
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, choose_layer
 from rsprompter_cli.geo.lonlat import parse_crs
-from rsprompter_cli.geo.text import OPENED_AS, TextDecoder, decode_column, is_shapefile, is_utf8, text_decoder
+from rsprompter_cli.geo.text import OPENED_AS, TextDecoder, is_shapefile, is_utf8, text_decoder
 
 READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
 """GDAL's names of what is read; GeoParquet is read without it."""
@@ -129,7 +129,7 @@ class Layer:
 
     def _values(self, name: str, column: pa.Array, text: TextDecoder) -> list[Any]:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return decode_column(column, text, restore=is_shapefile(self.path))
+            return _decoded(column, text, restore=is_shapefile(self.path))
         values: list[Any] = column.to_pylist()
         if name in self.as_text:
             return [None if value is None else str(value) for value in values]
@@ -296,6 +296,23 @@ def _read_raw(
     return shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), values, meta["crs"]
 
 
+def _decoded(column: pa.Array, text: TextDecoder, *, restore: bool) -> list[str | None]:
+    """The values of an Arrow column of text, whose bytes need not be UTF-8.
+
+    Args:
+        restore: the file was opened with `OPENED_AS`.
+    """
+    if restore:
+        return [None if value is None else text.restore(value) for value in column.to_pylist()]
+    try:
+        column.validate(full=True)
+    except pa.ArrowException:
+        kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+        return [None if value is None else text.decode(value) for value in column.cast(kind).to_pylist()]
+    values: list[str | None] = column.to_pylist()
+    return values
+
+
 def _parquet_table(
     path: Path, required: str | None, wanted: Sequence[str]
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
@@ -315,7 +332,7 @@ def _parquet_table(
 def _parquet_values(column: pa.Array, text: TextDecoder) -> np.ndarray:
     """object [N]."""
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return np.array(decode_column(column, text, restore=False) if is_text else column.to_pylist(), dtype=object)
+    return np.array(_decoded(column, text, restore=False) if is_text else column.to_pylist(), dtype=object)
 
 
 def check_degrees(

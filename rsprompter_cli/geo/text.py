@@ -10,8 +10,6 @@ import logging
 import re
 from pathlib import Path
 
-import pyarrow as pa
-
 OPENED_AS = "ISO-8859-1"
 """Encoding named to GDAL: every byte becomes the character of its number, so the bytes can be had back."""
 
@@ -133,23 +131,6 @@ def is_shapefile(path: Path) -> bool:
     """Whether a file begins as a .shp does."""
     with path.open("rb") as file:
         return file.read(4) == _SHAPEFILE_MAGIC
-
-
-def decode_column(column: pa.Array, text: TextDecoder, *, restore: bool) -> list[str | None]:
-    """The values of an Arrow column of text, whose bytes need not be UTF-8.
-
-    Args:
-        restore: the file was opened with `OPENED_AS`.
-    """
-    if restore:
-        return [None if value is None else text.restore(value) for value in column.to_pylist()]
-    try:
-        column.validate(full=True)
-    except pa.ArrowException:
-        kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        return [None if value is None else text.decode(value) for value in column.cast(kind).to_pylist()]
-    values: list[str | None] = column.to_pylist()
-    return values
 
 
 def is_utf8(text: str) -> bool:

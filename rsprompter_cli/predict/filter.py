@@ -19,7 +19,7 @@ from rsprompter_cli.geo.layers import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import GEOMETRY, written_files
-from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, check_vector_suffix, write_features
+from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, check_vector_suffix, try_vector_output, write_features
 from rsprompter_cli.io.atomic import refuse_existing
 
 SCORE, CLASS, AREA = "score", "class", "area_m2"
@@ -101,6 +101,7 @@ def filter_features(
     _check_attributes(opened, rules)
     if GEOMETRY in opened.attributes and out.suffix.lower() not in GEOJSON_SUFFIXES:
         raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} has no place for", "write .geojson")
+    try_vector_output(out, opened.attributes)
     too_fine: list[int] = []
     kept = write_features(
         out, _kept(opened, rules), opened.crs_wkt, attributes=opened.attributes, on_dropped=too_fine.append

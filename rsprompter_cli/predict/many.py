@@ -178,6 +178,7 @@ def predict_scenes(
             outputs.out if outputs.layout is Layout.MERGED else outputs.files[0], outputs.kind, options.output
         )
         outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
+        outputs.try_names()
         claim_report(options.report, [*read, *scenes, *outputs.files, outputs.out], overwrite=options.overwrite)
     if options.output.aoi is not None:
         read_footprints(options.output.aoi, layer=options.output.layer)

@@ -25,7 +25,7 @@ from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
-from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
+from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, try_answers, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,7 @@ def predict_prompts(
         if out is None or kind is None or options.dry_run:
             windows = _count_windows(asked, scene, meta.image_size)
             return _result(None, asked, asked.misses, windows, meta.image_size, start)
+        try_answers(Path(out), kind, asked)
         model = load_prompted(folder, resolve_device(options.device))
         dtype = resolve_precision(options.precision, model.device)
         answers = answer_prompts(model, scene, asked.prompts, keep_parts=keep_parts, dtype=dtype, progress=progress)
