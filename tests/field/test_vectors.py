@@ -56,7 +56,7 @@ def test_shapefiles_without_cpg(field: Path, tmp_path: Path, capsys: pytest.Capt
     assert run(["qgis-style", shape, "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["colours"]) == ["Gebäude"]
     assert run(["eval-polygons", shape, "a.geojson", "--json"]) == 0
-    assert [one["name"] for one in json.loads(capsys.readouterr().out)["by_class"]] == ["Gebäude"]
+    assert [one["class"] for one in json.loads(capsys.readouterr().out)["by_class"]] == ["Gebäude"]
     scene = str(field / "class_values_blank/scene.tif")
     assert run(["convert", "vector2coco", scene, shape, "--class-attribute", "class", "--out", "set"]) == 0
     document = json.loads(Path("set/annotations/instances_train.json").read_text(encoding="utf-8"))
