@@ -51,8 +51,8 @@ def choose_layer(
     """
     spatial = [head for head in heads if head.geometry is not None]
     if not spatial:
-        names = ", ".join(repr(head.name) for head in heads[:_SHOWN])
-        raise InputError(f"{path}: has no geometry" + (f", only tables of attributes: {names}" if names else ""))
+        tables = ", ".join(repr(head.name) for head in heads[:_SHOWN])
+        raise InputError(f"{path}: has no geometry" + (f", only tables of attributes: {tables}" if tables else ""))
     if wanted:
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         found = [head for head in heads if head.name in names]

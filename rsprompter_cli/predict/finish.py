@@ -14,6 +14,7 @@ import numpy as np
 from shapely import Geometry, box, centroid, get_coordinates, intersection, transform
 
 from rsprompter_cli.errors import UsageError, did_you_mean
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.gsd import ground_steps
 from rsprompter_cli.geo.lonlat import measures_m
 from rsprompter_cli.geo.polygons import polygon_parts, simplify
@@ -102,10 +103,16 @@ def chosen_labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> 
     """
     if classes is None:
         return None
+    spelled = [class_name_of(name) for name in class_names]
+    found = []
     for name in classes:
-        if name not in class_names:
+        if name in class_names:
+            found.append(class_names.index(name))
+        elif (plain := class_name_of(name)) is not None and plain in spelled:
+            found.append(spelled.index(plain))
+        else:
             raise UsageError(f"--classes {name}: the model has no such class", did_you_mean(name, class_names))
-    return frozenset(class_names.index(name) for name in classes)
+    return frozenset(found)
 
 
 def finish_objects(

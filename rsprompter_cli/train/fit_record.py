@@ -91,14 +91,16 @@ def wishes_of(
 
     Args:
         model: None takes the bundled model.
-        others: fields of `Wishes`.
+        others: fields of `Wishes`; `layer` may be one name, too.
 
     Raises:
         UsageError: a number out of range.
     """
+    layer = others.pop("layer", ())
     wishes = Wishes(
         tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
         str(Path(model or BUNDLED_MODEL).absolute()),
+        layer=(layer,) if isinstance(layer, str) else tuple(layer or ()),
         **others,
     )
     if not 0 < wishes.budget < float("inf"):
