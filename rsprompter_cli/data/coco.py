@@ -22,7 +22,7 @@ from rsprompter_cli.data.rle import (
     to_rle,
 )
 from rsprompter_cli.errors import InputError, shorten
-from rsprompter_cli.geo.class_values import class_name_of
+from rsprompter_cli.geo.class_values import trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +229,8 @@ def _unique(
 
 def _parse_category(raw: Mapping[str, Any]) -> CocoCategory:
     given = raw.get("name")
-    name = class_name_of(given) if isinstance(given, str) else None
-    if name is None:
+    name = trimmed(given) if isinstance(given, str) else ""
+    if not name:
         raise EntryError("category-name", "has no name")
     return CocoCategory(id=_integer(raw, "id"), name=name)
 

@@ -30,8 +30,13 @@ def class_name_of(value: Any) -> str | None:
         return str(int(value))  # whole numbers with gaps are read as floats
     text = str(value)
     if not (text.isalnum() and text.isascii()):
-        text = unicodedata.normalize("NFC", _OUTER.sub("", _BREAKS.sub(" ", text)))
+        text = unicodedata.normalize("NFC", trimmed(_BREAKS.sub(" ", text)))
     return text or None
+
+
+def trimmed(text: str) -> str:
+    """Text without what cannot be seen at its ends."""
+    return _OUTER.sub("", text)
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:

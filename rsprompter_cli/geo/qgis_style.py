@@ -63,7 +63,8 @@ class QgisStyle:
 
     def summary(self) -> str:
         """One line for people."""
-        by = f"{len(self.colours)} colours for {self.attribute!r}" if self.attribute else "one colour"
+        count = len(self.colours)
+        by = f"{count} colour{'' if count == 1 else 's'} for {self.attribute!r}" if self.attribute else "one colour"
         faint = "" if self.scores is None else f", fainter from score {self.scores[1]:g} down to {self.scores[0]:g}"
         return f"{self.path}: {by}{faint}"
 

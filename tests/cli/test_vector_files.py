@@ -10,8 +10,13 @@ import pyogrio
 import pytest
 
 from rsprompter_cli.cli.app import run
+from rsprompter_cli.data.convert.vector2coco import convert_vectors
+from rsprompter_cli.evaluate.polygons import evaluate_polygons
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.models import load
+from rsprompter_cli.predict.finish import chosen_labels
+from rsprompter_cli.predict.options import PredictOptions
+from rsprompter_cli.train.fit import plan_fit
 from tests.make.dbf import write_shapefile_with_text
 from tests.make.fits import make_start, make_town
 from tests.make.layers import house, write_layer
@@ -222,3 +227,12 @@ def test_attributes_that_a_table_refuses(town: Path, capsys: pytest.CaptureFixtu
     assert "write .geojson" in capsys.readouterr().err
     assert not Path("out.gpkg").exists()
     assert run(["filter", "names.geojson", "--min-area", "1", "--out", "out.geojson"]) == 0
+
+
+def test_layers_and_classes_from_python(town: Path) -> None:
+    plan = plan_fit([("town.tif", "layers.gpkg")], layer="houses", model=make_start(town / "start"))
+    assert plan["train"]["labels"] + plan["val"]["labels"] == 40
+    assert convert_vectors([("town.tif", "layers.gpkg")], "set", layer="houses").splits["train"][1] > 0
+    assert evaluate_polygons("layers.gpkg", "town.gpkg", layer="houses").counts.f1 == 1.0
+    assert PredictOptions().changed(aoi="layers.gpkg", layer="houses").output.layer == "houses"
+    assert chosen_labels(["house", "\u00a0Tank"], ["Tank", "house "]) == {0, 1}
