@@ -436,9 +436,9 @@ def _plain(kind: pa.DataType) -> type | None:
 def _head(path: Path) -> bytes:
     try:
         if not path.is_file():
-            file, mark, layer = str(path).partition("|layername=")
+            source, mark, layer = str(path).partition("|layername=")
             hint = "vector input is a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet"
-            raise InputError(f"{path}: no such file", f"write {file} {LAYER_OPTION} {layer}" if mark else hint)
+            raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
         with path.open("rb") as file:
             return file.read(64)
     except OSError as error:
