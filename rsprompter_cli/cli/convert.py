@@ -28,6 +28,7 @@ from rsprompter_cli.cli.options import (
     BandsOption,
     CrowdsOption,
     JsonOption,
+    LayersOption,
     NativeOption,
     NodataOption,
     OverwriteOption,
@@ -199,6 +200,7 @@ def vector2coco_command(
             help="Class of footprints without such an attribute or value.",
         ),
     ] = CLASS_NAME,
+    layer: LayersOption = None,
     val: Annotated[
         float | None,
         typer.Option(
@@ -279,6 +281,7 @@ def vector2coco_command(
             native=native,
             class_attribute=class_attribute,
             class_name=class_name,
+            layer=layer or (),
             val=val,
             val_scenes=val_scene or (),
             split=None if split is None else split.value,

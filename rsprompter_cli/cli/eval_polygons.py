@@ -11,6 +11,7 @@ from rsprompter_cli.cli.options import (
     MATCHING,
     OUTPUT,
     JsonOption,
+    LayerOption,
     NodataOption,
     OverwriteOption,
     PageOption,
@@ -86,6 +87,14 @@ def eval_polygons_command(
             help="Vector file: compare only inside its polygons, to which both layers are clipped.",
         ),
     ] = None,
+    layer: LayerOption = None,
+    truth_layer: Annotated[
+        str | None,
+        typer.Option("--truth-layer", metavar="NAME", help="Layer of the true polygons; default: as --layer."),
+    ] = None,
+    aoi_layer: Annotated[
+        str | None, typer.Option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, where it has several.")
+    ] = None,
     error_map: Annotated[
         Path | None,
         typer.Option(
@@ -126,6 +135,8 @@ def eval_polygons_command(
 
     if scene is None and (page, scene_crs, nodata) != (None, None, None):
         raise UsageError("--page, --scene-crs and --nodata describe a scene", "name it with --scene")
+    if aoi_layer is not None and aoi is None:
+        raise UsageError("--aoi-layer belongs to --aoi", "add --aoi FILE")
     _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     stated = Stated(page, scene_crs, nodata)
     evaluation = evaluate_polygons(
@@ -139,6 +150,9 @@ def eval_polygons_command(
         aoi=aoi,
         scene=scene,
         stated=stated,
+        layer=layer,
+        truth_layer=truth_layer,
+        aoi_layer=aoi_layer,
     )
     if error_map is not None:
         save_error_map(error_map, evaluation, scene=scene, stated=stated)

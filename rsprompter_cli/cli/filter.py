@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.console import print_message
-from rsprompter_cli.cli.options import KEPT, OUTPUT, ClassesOption, JsonOption, OverwriteOption, parse_names
+from rsprompter_cli.cli.options import (
+    KEPT,
+    OUTPUT,
+    ClassesOption,
+    JsonOption,
+    LayerOption,
+    OverwriteOption,
+    parse_names,
+)
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.errors import plural
 
@@ -47,6 +55,7 @@ def filter_command(
         ),
     ] = None,
     classes: ClassesOption = None,
+    layer: LayerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,7 +71,9 @@ def filter_command(
     from rsprompter_cli.predict.filter import filter_features
 
     names = parse_names(classes)
-    report = filter_features(source, out, score=score, min_area=min_area, classes=names, overwrite=overwrite)
+    report = filter_features(
+        source, out, score=score, min_area=min_area, classes=names, layer=layer, overwrite=overwrite
+    )
     if as_json:
         print_json(asdict(report))
         return

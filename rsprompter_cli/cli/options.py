@@ -279,6 +279,26 @@ ClassesOption = Annotated[
     str | None,
     typer.Option("--classes", metavar="NAMES", rich_help_panel=KEPT, help="Classes to keep, such as building,road."),
 ]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        rich_help_panel=SCENE,
+        show_default="the only one with features",
+        help="Layer to read of a vector file that has several, as a GeoPackage may.",
+    ),
+]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        rich_help_panel=LABELS,
+        show_default="the only one with features",
+        help="Layer to read of labels in a file that has several. May be repeated for further files.",
+    ),
+]
 AllowVrtOption = Annotated[
     bool,
     typer.Option("--allow-vrt", rich_help_panel=SAFETY, help="Allow VRT files, which read other files."),

@@ -24,6 +24,7 @@ from rsprompter_cli.cli.options import (
     FormatOption,
     GsdOption,
     JsonOption,
+    LayerOption,
     MaxBlockOption,
     MaxWindowsOption,
     MinAreaOption,
@@ -52,6 +53,7 @@ from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, 
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_written
+from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
@@ -160,6 +162,7 @@ def predict_command(
             help="With --aoi: clip objects at its border instead of keeping them whole.",
         ),
     ] = False,
+    layer: LayerOption = None,
     crs: CrsOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,
@@ -220,6 +223,8 @@ def predict_command(
         rsp predict scene.tif --dry-run
     """
     check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
+    if layer is not None and aoi is None and prompts is None:
+        raise UsageError("--layer belongs to --aoi or --prompts", "a scene is a raster, which has no layers")
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
     where = workers.device(device)
     with show_progress("checking the input", enabled=not dry_run) as display:
@@ -241,6 +246,7 @@ def predict_command(
             classes=parse_names(classes),
             aoi=None if aoi is None else str(aoi),
             aoi_cut=aoi_cut,
+            layer=layer,
             crs=crs,
             gsd=gsd,
             native=native,

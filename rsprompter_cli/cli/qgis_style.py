@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.console import print_message
-from rsprompter_cli.cli.options import OUTPUT, JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import OUTPUT, JsonOption, LayerOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 
 
@@ -27,6 +27,7 @@ def qgis_style_command(
             help="Attribute to colour the polygons by, one colour for each value.",
         ),
     ] = None,
+    layer: LayerOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +41,7 @@ def qgis_style_command(
     """
     from rsprompter_cli.geo.qgis_style import write_qgis_style
 
-    style = write_qgis_style(source, attribute=by, overwrite=overwrite)
+    style = write_qgis_style(source, attribute=by, layer=layer, overwrite=overwrite)
     if as_json:
         print_json(style.as_dict())
         return

@@ -15,6 +15,7 @@ from rsprompter_cli.data.coco_document import read_document
 from rsprompter_cli.data.images import other_splits
 from rsprompter_cli.data.spellings import whole_or_none
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.class_values import trimmed
 
 
 class _Entry(NamedTuple):
@@ -76,7 +77,7 @@ def _entries(document: Mapping[str, Any]) -> list[_Entry]:
         category_id, name = whole_or_none(raw, "id"), raw.get("name") if isinstance(raw, dict) else None
         if category_id is not None and isinstance(name, str):
             group = raw.get("supercategory")
-            entries.append(_Entry(category_id, name.strip(), group.strip() if isinstance(group, str) else ""))
+            entries.append(_Entry(category_id, trimmed(name), trimmed(group) if isinstance(group, str) else ""))
     return entries
 
 

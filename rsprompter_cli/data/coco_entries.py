@@ -11,6 +11,7 @@ from rsprompter_cli.data.problems import EntryError, Problem
 from rsprompter_cli.data.rle import MAX_PIXELS, Segmentation, allowed_overshoot, overshoot, to_rle
 from rsprompter_cli.data.spellings import REPAIRS, Note, read_segmentation, to_number, to_whole, whole_or_none
 from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.geo.class_values import trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +238,9 @@ def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
     if not isinstance(name, str):
         told = f"has the name {name!r}, which is not text" if name is not None else "has no name"
         raise EntryError("category-name", f"{told}; name the class in the file")
-    if not name.strip():
+    if not trimmed(name):
         raise EntryError("category-name", "has an empty name; name the class in the file")
-    return CocoCategory(id=to_whole(raw, "id", note), name=name.strip())
+    return CocoCategory(id=to_whole(raw, "id", note), name=trimmed(name))
 
 
 def _parse_bbox(value: object, image: CocoImage, note: Note) -> tuple[float, float, float, float]:

@@ -27,13 +27,13 @@ _AOI_EDGE_PARTS = 256
 """An edge of the area of interest is divided into steps of its extent by this, so that it stays in its place."""
 
 
-def read_aoi(path: Path, crs: str) -> Any:
+def read_aoi(path: Path, crs: str, layer: str | None = None) -> Any:
     """The union of a file's polygons in `crs`.
 
     Raises:
         InputError: a file without polygons, or one that cannot be read or placed.
     """
-    area = read_footprints(path)
+    area = read_footprints(path, layer=layer, option="--aoi-layer")
     if not len(area):
         raise InputError(f"{path}: holds no polygon", "an area of interest has at least one")
     west, south, east, north = shapely.total_bounds(area.polygons)

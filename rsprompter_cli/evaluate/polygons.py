@@ -17,11 +17,12 @@ from rsprompter_cli.evaluate.area import cut_out, place_area, read_aoi, scene_ar
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
 from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
-from rsprompter_cli.geo.layers import WGS84, open_layer
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
+from rsprompter_cli.geo.layers import WGS84, open_layer, require_layers
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
-from rsprompter_cli.geo.vector import Footprints, class_name_of, move_footprints, read_footprints
+from rsprompter_cli.geo.vector import Footprints, move_footprints, read_footprints
 
 NO_CLASS = "(no class)"
 """Class of objects whose class attribute is empty."""
@@ -116,6 +117,9 @@ def evaluate_polygons(
     aoi: str | Path | None = None,
     scene: str | Path | None = None,
     stated: Stated = NOTHING_STATED,
+    layer: str | None = None,
+    truth_layer: str | None = None,
+    aoi_layer: str | None = None,
 ) -> PolygonEvaluation:
     """Compare predicted polygons with true ones, both from vector files in any CRS.
 
@@ -135,21 +139,28 @@ def evaluate_polygons(
         scene: the raster that predictions were made from: both layers are cut to its valid pixels. Without it, a
             true object that reaches past the edge of the scene has a low IoU with the part that can be found.
         stated: what the user states of the file of `scene`.
+        layer: name of the layer to compare, of `pred` and `truth` alike where they have it; a file with a single
+            layer of features needs none.
+        truth_layer: of `truth` alone. aoi_layer: of `aoi`.
 
     Raises:
         InputError: a file that cannot be read or placed, one whose x and y are swapped, a score that is no number,
             or a scene that is not georeferenced or has no valid pixel.
-        UsageError: no such attribute, or a number out of range.
+        UsageError: no such attribute or layer, several layers that could be meant, or a number out of range.
     """
     limits = _check_options(iou, score, sizes)
-    found = read_footprints(pred, columns=[score_column or SCORE_COLUMN, class_column or CLASS_COLUMN])
-    true = read_footprints(truth, columns=[class_column or CLASS_COLUMN])
-    values = _scores_of(found, Path(pred), score_column, needed=score is not None)
-    used_column, names, found_codes, true_codes = _classes_of(found, true, Path(pred), Path(truth), class_column)
+    layers = _layers_of(pred, truth, layer, truth_layer)
+    columns = [class_column or CLASS_COLUMN]
+    found = read_footprints(pred, columns=[score_column or SCORE_COLUMN, *columns], layer=layers[0])
+    true = read_footprints(truth, columns=columns, layer=layers[1], option=layers[2])
+    values = _scores_of(found, Path(pred), score_column, needed=score is not None, layer=layers[0])
+    used_column, names, found_codes, true_codes = _classes_of(
+        found, true, Path(pred), Path(truth), class_column, layers[:2]
+    )
     _refuse_swapped(str(pred), found, str(truth), true)
     ground = None if scene is None else scene_area(scene, stated)
     crs = _local_crs({str(pred): found, str(truth): true}, ground)
-    border = None if crs is None else _border(aoi, ground, crs)
+    border = None if crs is None else _border(aoi, ground, crs, aoi_layer)
     if crs is not None:
         found, true = (
             move_footprints(one, crs, name=str(path)) if len(one) else one
@@ -206,19 +217,24 @@ def _check_sizes(sizes: Sequence[float], text: str) -> tuple[float, float]:
     return float(sizes[0]), float(sizes[1])
 
 
+_LayerName = str | Sequence[str] | None
+"""What `open_layer` takes as the layer of a file."""
+
 _Classes = tuple[str | None, list[str], np.ndarray, np.ndarray]
 """The column that was taken, class names, and the class of each prediction and true object as index; no names where
 classes are left aside."""
 
 
-def _scores_of(found: Footprints, path: Path, column: str | None, *, needed: bool) -> np.ndarray | None:
+def _scores_of(
+    found: Footprints, path: Path, column: str | None, *, needed: bool, layer: _LayerName
+) -> np.ndarray | None:
     """float64 [N]; None where the layer has no scores and none are needed. No objects need no column."""
     name = column or SCORE_COLUMN
     if not len(found):
         return np.zeros(0)
     if name not in found.columns:
         if column is not None or needed:
-            open_layer(path).require(name)
+            open_layer(path, layer=layer).require(name)
         return None
     scores = np.full(len(found), np.nan)
     for place, value in enumerate(found.columns[name]):
@@ -236,15 +252,23 @@ def _scores_of(found: Footprints, path: Path, column: str | None, *, needed: boo
     return scores
 
 
-def _classes_of(found: Footprints, true: Footprints, pred: Path, truth: Path, column: str | None) -> _Classes:
+def _classes_of(
+    found: Footprints,
+    true: Footprints,
+    pred: Path,
+    truth: Path,
+    column: str | None,
+    layers: Sequence[_LayerName],
+) -> _Classes:
     aside: _Classes = (None, [], np.zeros(len(found), np.int64), np.zeros(len(true), np.int64))
     name = column or CLASS_COLUMN
-    for path, layer in ((pred, found), (truth, true)):
-        if len(layer) and name not in layer.columns:
+    for path, rows, layer in ((pred, found, layers[0]), (truth, true, layers[1])):
+        if len(rows) and name not in rows.columns:
             if column is not None:
-                open_layer(path).require(name)
+                open_layer(path, layer=layer).require(name)
             return aside
     sides = [[class_name_of(value) or NO_CLASS for value in layer.columns.get(name, [])] for layer in (found, true)]
+    warn_of_look_alikes(f"{pred} and {truth}", {*sides[0], *sides[1]})
     only = [sorted(set(one) - set(other)) for one, other in (sides, sides[::-1])]
     if found.rows and true.rows and not set(sides[0]) & set(sides[1]):
         what = f"{pred} has the classes {_some(only[0])} and {truth} {_some(only[1])}"
@@ -260,6 +284,22 @@ def _classes_of(found: Footprints, true: Footprints, pred: Path, truth: Path, co
     code = {one: place for place, one in enumerate(names)}
     found_codes, true_codes = (np.array([code[one] for one in side], dtype=np.int64) for side in sides)
     return name, names, found_codes, true_codes
+
+
+def _layers_of(
+    pred: str | Path, truth: str | Path, layer: str | None, truth_layer: str | None
+) -> tuple[_LayerName, _LayerName, str]:
+    """The layers of the predictions and of the truth, and the option that names the latter.
+
+    Raises:
+        UsageError: neither file has the layer that is named for both.
+    """
+    if truth_layer is not None:
+        return layer, truth_layer, "--truth-layer"
+    if layer is None:
+        return None, None, "--truth-layer"
+    require_layers([pred, truth], [layer])
+    return [layer], [layer], "--truth-layer"
 
 
 def _some(names: Sequence[str]) -> str:
@@ -282,13 +322,13 @@ def _local_crs(layers: Mapping[str, Footprints], ground: tuple[Any, str] | None)
     return local_equal_area(placed) if placed else None
 
 
-def _border(aoi: str | Path | None, ground: tuple[Any, str] | None, crs: str) -> Any:
+def _border(aoi: str | Path | None, ground: tuple[Any, str] | None, crs: str, layer: str | None) -> Any:
     """What the area of interest and the scene share, in `crs`; None without either.
 
     Raises:
         InputError: they share nothing.
     """
-    area = None if aoi is None else read_aoi(Path(aoi), crs)
+    area = None if aoi is None else read_aoi(Path(aoi), crs, layer)
     if ground is None:
         return area
     outline = place_area(ground, crs)

@@ -16,6 +16,7 @@ from typing import Any
 
 from rsprompter_cli.draw.overlays import distinct_colour
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.layers import Layer, open_layer
 from rsprompter_cli.io.atomic import refuse_existing, write_text
 
@@ -44,6 +45,7 @@ class QgisStyle:
     """What `write_qgis_style` wrote.
 
     path: of the style. source: of the polygons. features: how many of them.
+    layer: the one that was looked at, None where the file has no other.
     attributes: of the file, in its order.
     attribute: what the colours stand for, None when all have the same.
     colours: red, green, blue (0..255) by class.
@@ -57,18 +59,22 @@ class QgisStyle:
     attribute: str | None
     colours: Mapping[str, Colour]
     scores: tuple[float, float] | None
+    layer: str | None = None
 
     def summary(self) -> str:
         """One line for people."""
-        by = f"{len(self.colours)} colours for {self.attribute!r}" if self.attribute else "one colour"
+        count = len(self.colours)
+        by = f"{count} colour{'' if count == 1 else 's'} for {self.attribute!r}" if self.attribute else "one colour"
         faint = "" if self.scores is None else f", fainter from score {self.scores[1]:g} down to {self.scores[0]:g}"
         return f"{self.path}: {by}{faint}"
 
     def recipe(self) -> list[str]:
         """Steps in QGIS, in order."""
+        which = "" if self.layer is None else f", layer {self.layer}"
         steps = [
-            f"Layer > Add Layer > Add Vector Layer: {self.source}. It comes with its style, which QGIS finds by its "
-            f"name; in a layer that is open already: Properties > Symbology > Style > Load Style, {self.path.name}.",
+            f"Layer > Add Layer > Add Vector Layer: {self.source}{which}. It comes with its style, which QGIS finds by "
+            "its name; in a layer that is open already: "
+            f"Properties > Symbology > Style > Load Style, {self.path.name}.",
             "Layer > Add Layer > Add Raster Layer: your scene. Drag it below the polygons.",
             f"Identify Features (Ctrl+Shift+I), then click a polygon: {', '.join(self.attributes) or 'no attributes'}.",
         ]
@@ -87,6 +93,7 @@ class QgisStyle:
         return {
             "style": str(self.path),
             "source": str(self.source),
+            "layer": self.layer,
             "features": self.features,
             "attribute": self.attribute,
             "colours": colours,
@@ -95,39 +102,52 @@ class QgisStyle:
         }
 
 
-def write_qgis_style(source: str | Path, *, attribute: str | None = None, overwrite: bool = False) -> QgisStyle:
+def write_qgis_style(
+    source: str | Path, *, attribute: str | None = None, layer: str | None = None, overwrite: bool = False
+) -> QgisStyle:
     """Write the style of a vector file as NAME.qml beside it, where QGIS looks for it.
 
     Args:
         source: a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
         attribute: what the colours stand for; None takes `class` where it is there, else one colour.
+        layer: name of the layer, needed where the file has several.
         overwrite: replace a style that exists.
 
     Raises:
         InputError: missing, damaged or foreign file, or a class whose name no style can hold.
-        UsageError: no such attribute, or one with more values than a legend takes.
+        UsageError: no such attribute or layer, several layers without `layer`, or an attribute with more values than
+            a legend takes.
         OutputError: the style exists or cannot be written.
     """
     source = Path(source)
-    layer = open_layer(source)
+    opened = open_layer(source, layer=layer)
     if attribute is not None:
-        layer.require(attribute)
-    elif CLASS_ATTRIBUTE in layer.attributes:
+        opened.require(attribute)
+    elif CLASS_ATTRIBUTE in opened.attributes:
         attribute = CLASS_ATTRIBUTE
     path = source.with_suffix(".qml")
     refuse_existing(path, overwrite=overwrite, inputs=[source])
-    classes, scores, features = _content(layer, attribute)
-    colours = {name: distinct_colour(index) for index, name in enumerate(classes)}
-    write_text(path, style_text(attribute, colours, scores))
-    return QgisStyle(path, source, features, tuple(layer.attributes), attribute, colours, scores)
+    content = _content(opened, attribute)
+    warn_of_look_alikes(str(source), content.classes)
+    colours = {name: distinct_colour(index) for index, name in enumerate(content.classes)}
+    write_text(path, style_text(attribute, colours, content.scores, trim=content.blanks))
+    several = opened.name if opened.several else None
+    return QgisStyle(path, source, content.rows, tuple(opened.attributes), attribute, colours, content.scores, several)
 
 
-def style_text(attribute: str | None, colours: Mapping[str, Colour], scores: tuple[float, float] | None) -> str:
+def style_text(
+    attribute: str | None,
+    colours: Mapping[str, Colour],
+    scores: tuple[float, float] | None,
+    *,
+    trim: bool = False,
+) -> str:
     """The style as QGIS reads it.
 
     Args:
         attribute: its values are the keys of `colours`; None gives all the first colour.
         scores: lowest and highest value of `score`, between which the opacity rises; None: all are opaque.
+        trim: compare values without the blanks at their ends.
     """
     root = ET.Element("qgis", version="3.18", styleCategories="Symbology")
     plain = {"forceraster": "0", "symbollevels": "0", "enableorderby": "0"}
@@ -136,7 +156,9 @@ def style_text(attribute: str | None, colours: Mapping[str, Colour], scores: tup
         symbols = ET.SubElement(renderer, "symbols")
         _add_symbol(symbols, "0", distinct_colour(0), scores)
     else:
-        renderer = ET.SubElement(root, "renderer-v2", {"type": "categorizedSymbol", "attr": attribute, **plain})
+        quoted = attribute.replace('"', '""')
+        shown = f'trim("{quoted}")' if trim else attribute  # an expression, or the name of a field
+        renderer = ET.SubElement(root, "renderer-v2", {"type": "categorizedSymbol", "attr": shown, **plain})
         categories, symbols = ET.SubElement(renderer, "categories"), ET.SubElement(renderer, "symbols")
         # The empty value stands for rows without one and for values that come later.
         rows = [*((name, name, colour) for name, colour in colours.items()), ("", "other", _OTHERS)]
@@ -192,19 +214,31 @@ def _rgba(colour: Colour, alpha: int) -> str:
     return ",".join(str(value) for value in (*colour, alpha))
 
 
-def _content(layer: Layer, attribute: str | None) -> tuple[list[str], tuple[float, float] | None, int]:
-    """The classes in order, the range of scores or None, and the number of rows."""
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The classes in order, the range of scores or None, and the number of rows; blanks: at the ends of a class."""
+
+    classes: list[str]
+    scores: tuple[float, float] | None
+    rows: int
+    blanks: bool
+
+
+def _content(layer: Layer, attribute: str | None) -> _Content:
     classes: set[str] = set()
+    blanks = False
     low, high, rows = math.inf, -math.inf, 0
     scored = layer.attributes.get(SCORE_ATTRIBUTE) in (int, float)
     for batch in layer.batches():
         rows += len(batch.geometries)
         if attribute is not None:
-            classes.update(_as_qgis_has_it(value) for value in batch.columns[attribute] if value is not None)
+            found = {_as_qgis_has_it(value) for value in batch.columns[attribute] if class_name_of(value) is not None}
+            classes.update(value.strip() for value in found)
+            blanks = blanks or any(value != value.strip() for value in found)
             _check_classes(layer.path, attribute, classes)
         values = [value for value in batch.columns[SCORE_ATTRIBUTE] if _is_number(value)] if scored else []
         low, high = min([low, *values]), max([high, *values])
-    return sorted(classes - {""}), ((float(low), float(high)) if low <= high else None), rows
+    return _Content(sorted(classes), (float(low), float(high)) if low <= high else None, rows, blanks)
 
 
 def _is_number(value: Any) -> bool:

@@ -87,8 +87,11 @@ class Batches:
         return pa.RecordBatch.from_arrays([*columns, wkb], schema=self.schema)
 
 
-def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) -> None:
+def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str, quiet: bool = False) -> None:
     """Write a GeoPackage, FlatGeobuf or Shapefile under exactly this path.
+
+    Args:
+        quiet: GDAL's warnings are not repeated.
 
     Raises:
         OutputError: GDAL cannot write it.
@@ -118,11 +121,11 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str) 
             if batches.failure is not None:
                 raise batches.failure from error
             raise OutputError(f"{path.name}: {driver} cannot be written: {error}") from error
-    for warning in said:  # GDAL's own, of a name cut to the ten letters of a Shapefile
+    for warning in [] if quiet else said:  # GDAL's own, of a name cut to the ten letters of a Shapefile
         _log.warning("%s: %s", layer + suffix, warning.message)
 
 
-def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
+def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None, *, quiet: bool = False) -> None:
     """Write a Shapefile and its companions.
 
     See `put_in_place` for what a reader sees meanwhile.
@@ -130,7 +133,7 @@ def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None) -> None:
     folder = temporary_beside(path)
     try:
         folder.mkdir(parents=True)
-        write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem)
+        write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem, quiet=quiet)
         for file in folder.iterdir():
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, OutputError, UsageError, shorten
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.geojson import prepared, write_geojson, write_geojson_sequence
-from rsprompter_cli.geo.layers import check_degrees, read_table
+from rsprompter_cli.geo.layers import LAYER_OPTION, check_degrees, read_table
 from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
-from rsprompter_cli.io.atomic import atomic_path
+from rsprompter_cli.io.atomic import atomic_path, check_writable, temporary_beside
 
 OBJECT_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "area_m2": float}
 """Attributes of a found object, in the order of the file."""
@@ -67,7 +69,7 @@ class Footprints:
     """Polygons of a vector file, in file order.
 
     polygons: N valid shapely polygons or multipolygons (one row of the file is one object).
-    classes: N class names (None where the attribute is empty), or None when no attribute was asked for.
+    classes: N class names (None where the attribute is empty or blank), or None when no attribute was asked for.
     rows: N positions in the file, from 0.
     crs_wkt: CRS of the polygons, None when neither the file nor the caller named one.
     columns: N values of each attribute that was asked for and is there, None where it is empty.
@@ -135,23 +137,26 @@ def read_footprints(
     class_attribute: str | None = None,
     columns: Sequence[str] = (),
     file_crs: str | None = None,
+    layer: str | Sequence[str] | None = None,
+    option: str = LAYER_OPTION,
 ) -> Footprints:
     """Read the polygons of a GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet file.
 
     Args:
-        path: an existing regular file; only its first layer is read.
+        path: an existing regular file.
         to_crs_wkt: CRS to bring the polygons into; None leaves them in the file's.
         class_attribute: the column with class names.
         columns: further attributes to read; those that the file lacks are left out.
         file_crs: CRS of a file that names none.
+        layer, option: which layer is read, see `geo.layers.open_layer`.
 
     Raises:
         InputError: missing, damaged or foreign file; no CRS where one is needed; coordinates that do
             not fit the CRS; no polygon although there are rows.
-        UsageError: no such column.
+        UsageError: no such column or layer, or several layers that could be meant.
     """
     path = Path(path)
-    geometries, values, crs = read_table(path, class_attribute, columns)
+    geometries, values, crs = read_table(path, class_attribute, columns, layer=layer, option=option)
     crs = crs or file_crs
     polygons, rows, counts = _polygons_of(geometries)
     if len(geometries) and not polygons:
@@ -185,15 +190,6 @@ def move_footprints(footprints: Footprints, to_crs_wkt: str, *, name: str) -> Fo
             raise InputError(f"{name}: {error.message}", error.hint) from error
         polygons = [polygon if polygon.is_valid else _valid_polygon(polygon) or polygon for polygon in moved]
     return replace(footprints, polygons=polygons, crs_wkt=to_crs_wkt)
-
-
-def class_name_of(value: Any) -> str | None:
-    """An attribute's value as the name of a class: None where it is empty; 3 and 3.0 are "3"."""
-    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):
-        return None
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))  # whole numbers with gaps are read as floats
-    return str(value)
 
 
 def write_features(
@@ -240,16 +236,69 @@ def write_features(
         names = {old: new for old, new in SHAPEFILE_NAMES.items() if old in attributes and new not in attributes}
         attributes = {names.get(name, name): kind for name, kind in attributes.items()}
         rows = ((geometry, {names.get(name, name): v for name, v in values.items()}) for geometry, values in rows)
-    batches = Batches(_numbered(rows), attributes)
+    return _write_table(path, Batches(_numbered(rows), attributes), crs_wkt)
+
+
+def _write_table(path: Path, batches: Batches, crs_wkt: str | None, *, quiet: bool = False) -> int:
+    suffix = path.suffix.lower()
     if suffix == ".shp":
-        write_shapefile(path, batches, crs_wkt)
+        write_shapefile(path, batches, crs_wkt, quiet=quiet)
         return batches.written
     with atomic_path(path) as temporary:
         if suffix == ".parquet":
             write_parquet(temporary, batches, crs_wkt)
         else:
-            write_ogr(temporary, batches, crs_wkt, layer=path.stem)
+            write_ogr(temporary, batches, crs_wkt, layer=path.stem, quiet=quiet)
     return batches.written
+
+
+def try_vector_output(path: str | Path, attributes: Mapping[str, type] = FOUND_WITH_QUALITY) -> None:
+    """Raise OutputError when `write_features` could not write a file, found out by trying; nothing is left behind.
+
+    A file of the same format, name and attributes with one small polygon is written into a temporary folder beside it,
+    so that a name that the format reserves, a full disk or a file system that is not writable show before the work.
+    """
+    path = Path(path)
+    check_vector_suffix(path)
+    check_writable(path)
+    suffix = path.suffix.lower()
+    if suffix in GEOJSON_SUFFIXES:
+        return
+    reason = _try_write(path, path.name, attributes)
+    if reason is None:
+        return
+    plain = f"objects{suffix}"
+    if _try_write(path, plain, attributes) is None:
+        way_out = f"name the file otherwise, as in {plain}"
+    elif _try_write(path, plain, {"id": int}) is None:
+        way_out = "this format cannot hold its attributes: write .geojson"
+    else:
+        way_out = "name a file in a folder with room that can be written to"
+    raise OutputError(f"{path}: cannot be written: {reason}", way_out)
+
+
+def _try_write(path: Path, name: str, attributes: Mapping[str, type]) -> str | None:
+    """Why a tiny file cannot be written in a temporary folder beside `path`; None when it can."""
+    above = next(folder for folder in path.absolute().parents if folder.is_dir())
+    folder = above / temporary_beside(path).name
+    tiny: Row = (shapely.box(0, 0, 1, 1), {one: _TINY[kind] for one, kind in attributes.items()})
+    try:
+        folder.mkdir()
+        _write_table(folder / name, Batches([tiny], attributes), None, quiet=True)
+    except OSError as error:
+        return error.strerror or str(error)
+    except OutputError as error:
+        if isinstance(error.__cause__, FileNotFoundError | IsADirectoryError):
+            return "its name has a character that GDAL takes for something else"
+        reason = error.message.partition("cannot be written: ")[2] or error.message
+        return shorten(reason.rpartition(" failed: ")[2])  # without the SQL that failed
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+_TINY: Mapping[type, Any] = {int: 1, float: 0.5, str: "a", bool: True}
+"""Values of the feature that is written to try an output."""
 
 
 def check_vector_suffix(path: str | Path) -> None:

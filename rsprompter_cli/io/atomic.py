@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -19,6 +20,15 @@ _LOOKS, _PAUSE = 5, 0.05
 
 _KEPT = 40
 """Characters of a name that its temporary names keep: of 4 bytes each they leave room for what is added."""
+
+_PROBE = 4096
+"""Bytes that are written to find out whether there is room."""
+
+_WAYS_OUT = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a file in a folder that you may write to"),
+    errno.ENAMETOOLONG: "shorten the name",
+}
 
 _LONGEST_NAME = 255
 """Bytes of a file name, on the file systems in use."""
@@ -170,15 +180,17 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     above = next((folder for folder in path.parents if os.path.lexists(folder)), path.parent)
     if above.exists() and not above.is_dir():
-        raise OutputError(f"{path}: cannot be written: {above} is not a folder")
+        raise OutputError(f"{path}: cannot be written: {above} is not a folder", "name a file in a folder")
     probe = above / temporary_beside(path, path.suffix).name
     try:
         for name in path.relative_to(above).parts:
             with suppress(FileNotFoundError):
                 (above / name).lstat()  # fails on a name that is too long
-        probe.touch(exist_ok=False)
+        with probe.open("xb") as file:
+            file.write(bytes(_PROBE))  # a name may still find room on a full disk
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        way_out = _WAYS_OUT.get(error.errno or 0, "")
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}", way_out) from error
     finally:
         with suppress(OSError):
             probe.unlink()

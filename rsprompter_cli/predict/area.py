@@ -100,7 +100,7 @@ class AreaOfInterest:
 
 
 def read_area(
-    path: str | Path, scene: Scene, grid: WindowGrid, *, cut: bool, pixel_coords: bool = False
+    path: str | Path, scene: Scene, grid: WindowGrid, *, cut: bool, pixel_coords: bool = False, layer: str | None = None
 ) -> AreaOfInterest:
     """Read the polygons of a vector file and lay them over a scene.
 
@@ -109,8 +109,10 @@ def read_area(
         grid: the windows of the scene.
         cut: objects end at its border.
         pixel_coords: the file's coordinates are pixels of the scene's file, y down, whatever CRS it names.
+        layer: name of the layer, needed where the file has several.
 
     Raises:
+        UsageError: no such layer, or several that could be meant.
         InputError: missing, damaged or foreign file; no polygon, no CRS, or no ground in common with the scene.
     """
     path = Path(path)
@@ -119,7 +121,7 @@ def read_area(
             f"{scene.path}: has no place on the earth, so --aoi {path} cannot be laid over it",
             "pass --pixel-coords and give the area in pixels of the file",
         )
-    given = read_footprints(path)
+    given = read_footprints(path, layer=layer)
     if not len(given):
         raise InputError(f"--aoi {path}: holds no polygon", "an area of interest has at least one")
     polygons = np.empty(len(given), dtype=object)

@@ -14,11 +14,12 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.layers import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import GEOMETRY, written_files
-from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, check_vector_suffix, class_name_of, write_features
+from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, check_vector_suffix, try_vector_output, write_features
 from rsprompter_cli.io.atomic import refuse_existing
 
 SCORE, CLASS, AREA = "score", "class", "area_m2"
@@ -68,6 +69,7 @@ def filter_features(
     score: float | None = None,
     min_area: float | None = None,
     classes: Sequence[str] | None = None,
+    layer: str | None = None,
     overwrite: bool = False,
 ) -> FilterReport:
     """Write the features of a vector file that reach the thresholds, with all their attributes and their CRS.
@@ -81,10 +83,12 @@ def filter_features(
         score: lowest value of the attribute `score`.
         min_area: smallest area, square metres: the attribute `area_m2` where there is one, whose empty
             values pass, else measured on the ellipsoid.
-        classes: values of the attribute `class`.
+        classes: values of the attribute `class`, without the blanks at their ends.
+        layer: name of the layer, needed where the file has several.
 
     Raises:
-        UsageError: nothing is asked for, an attribute that is needed is not there, or an unknown extension.
+        UsageError: nothing is asked for, an attribute that is needed or the layer is not there, several layers
+            without `layer`, or an unknown extension.
         InputError: the file cannot be read, a score is no number, or no area is known.
         OutputError: the output exists and may not be replaced, is the input, or cannot be written.
     """
@@ -93,19 +97,21 @@ def filter_features(
     rules = _check_rules(score, min_area, classes)
     for file in written_files(out):
         refuse_existing(file, overwrite=overwrite, inputs=written_files(path))
-    layer = open_layer(path)
-    _check_attributes(layer, rules)
-    if GEOMETRY in layer.attributes and out.suffix.lower() not in GEOJSON_SUFFIXES:
+    opened = open_layer(path, layer=layer)
+    _check_attributes(opened, rules)
+    if GEOMETRY in opened.attributes and out.suffix.lower() not in GEOJSON_SUFFIXES:
         raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} has no place for", "write .geojson")
+    try_vector_output(out, opened.attributes)
     too_fine: list[int] = []
     kept = write_features(
-        out, _kept(layer, rules), layer.crs_wkt, attributes=layer.attributes, on_dropped=too_fine.append
+        out, _kept(opened, rules), opened.crs_wkt, attributes=opened.attributes, on_dropped=too_fine.append
     )
     if too_fine:
         rules.dropped["too_fine"] = len(too_fine)
     if rules.unmeasured:
         _log.warning("%s: %s without %s kept", path, plural(rules.unmeasured, "feature"), AREA)
     if rules.classes is not None and rules.read:
+        warn_of_look_alikes(str(path), rules.seen_classes)
         for name in sorted(rules.classes - rules.seen_classes):
             _log.warning("%s: no feature has the class %r: %s", path, name, did_you_mean(name, rules.seen_classes))
     return FilterReport(out, rules.read, kept, dict(rules.dropped), rules.repaired, rules.unmeasured)
@@ -120,7 +126,8 @@ def _check_rules(score: float | None, min_area: float | None, classes: Sequence[
         raise UsageError(f"--min-area {min_area:g}: square metres")
     if classes is not None and not classes:
         raise UsageError("--classes names no class", "as in --classes building,tank")
-    return _Rules(score, min_area, None if classes is None else frozenset(classes))
+    names = None if classes is None else frozenset(class_name_of(name) or name for name in classes)
+    return _Rules(score, min_area, names)
 
 
 def _check_attributes(layer: Layer, rules: _Rules) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from shapely import Geometry, box, centroid, get_coordinates, intersection, transform
 
 from rsprompter_cli.errors import UsageError, did_you_mean
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.gsd import ground_steps
 from rsprompter_cli.geo.lonlat import measures_m
 from rsprompter_cli.geo.polygons import polygon_parts, simplify
@@ -39,6 +40,7 @@ class OutputOptions:
 
     classes: names of the classes kept; None: all.
     aoi: a vector file whose polygons say where objects are looked for; None: everywhere.
+    layer: name of the layer of `aoi`, or of a file of prompts; needed where that file has several.
     aoi_cut: objects on its border are cut there; else they stay whole.
     crs: of the output where its format allows one, as in EPSG:32633; None: the scene's (GeoJSON: WGS84).
     pixel_coords: vector features in pixels of the file, for pictures that lie nowhere on earth.
@@ -56,6 +58,7 @@ class OutputOptions:
     regularize: bool = False
     simplify: float = 0.0
     min_area: float = 0.0
+    layer: str | None = None
 
     def on_earth(self, scene: PlacedScene) -> bool:
         """Whether objects of a scene get a place on the earth and areas in square metres."""
@@ -100,10 +103,16 @@ def chosen_labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> 
     """
     if classes is None:
         return None
+    spelled = [class_name_of(name) for name in class_names]
+    found = []
     for name in classes:
-        if name not in class_names:
+        if name in class_names:
+            found.append(class_names.index(name))
+        elif (plain := class_name_of(name)) is not None and plain in spelled:
+            found.append(spelled.index(plain))
+        else:
             raise UsageError(f"--classes {name}: the model has no such class", did_you_mean(name, class_names))
-    return frozenset(class_names.index(name) for name in classes)
+    return frozenset(found)
 
 
 def finish_objects(

@@ -182,10 +182,11 @@ def predict_scenes(
             outputs.out if outputs.layout is Layout.MERGED else outputs.files[0], outputs.kind, options.output
         )
         outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
+        outputs.try_names()
         named = [*read, *scenes, *outputs.files, outputs.out]
         claim_report(options.report, named, out=outputs.out, overwrite=options.overwrite)
     if options.output.aoi is not None:
-        read_footprints(options.output.aoi)
+        read_footprints(options.output.aoi, layer=options.output.layer)
     chosen_labels(options.output.classes, meta_of(model).class_names)
     if outputs is None or options.dry_run:
         return _plan(scenes, options, model, start)

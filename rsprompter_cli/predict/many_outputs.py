@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,12 +11,18 @@ from pathlib import Path
 
 from rsprompter_cli.errors import OutputError, UsageError, did_you_mean
 from rsprompter_cli.geo.tables import written_files
+from rsprompter_cli.geo.vector import try_vector_output
 from rsprompter_cli.io.atomic import check_writable, hidden_beside, refuse_existing
 from rsprompter_cli.predict.merged import COCO_PART, VECTOR_PART
 from rsprompter_cli.predict.outputs import FORMATS, OutputKind, output_kind
 from rsprompter_cli.predict.scene_list import is_address, output_names
 
 DEFAULT_FORMAT = "geojson"
+
+_USUAL = re.compile(r"\w[\w .()+-]{0,80}")
+_RESERVED = re.compile("gpkg|sqlite|rtree", re.IGNORECASE)
+_MOST_TRIED = 100
+"""Each takes some hundredths of a second; the others are tried when their scene's turn comes."""
 
 
 class Layout(Enum):
@@ -69,6 +76,20 @@ class ManyOutputs:
                     refuse_existing(path, overwrite=overwrite, inputs=inputs)
                     if (scene := real.get(os.path.realpath(path))) is not None:
                         raise OutputError(f"{path} is the input {scene}", "name another output")
+
+    def try_names(self) -> None:
+        """Raise OutputError for a name that the format of the files refuses, before anything is found.
+
+        Of the files of a folder the first is tried, and those whose names are unusual.
+        """
+        if self.kind is not OutputKind.VECTOR:
+            return
+        if self.layout is Layout.MERGED:
+            try_vector_output(self.out)
+            return
+        unusual = [one for one in self.files if not _USUAL.fullmatch(one.stem) or _RESERVED.match(one.stem)]
+        for file in dict.fromkeys([self.files[0], *unusual[:_MOST_TRIED]]):
+            try_vector_output(file)
 
 
 def scene_file(scene: str, out: Path | None) -> Path | None:

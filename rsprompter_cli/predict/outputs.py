@@ -26,6 +26,7 @@ from rsprompter_cli.geo.vector import (
     VECTOR_SUFFIXES,
     Feature,
     found_feature,
+    try_vector_output,
     write_features,
 )
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
@@ -87,13 +88,15 @@ def claim_output(out: str | Path | None, inputs: Sequence[str | Path], *, overwr
 
     Raises:
         UsageError: an extension that names no known format.
-        OutputError: a file of it exists and may not be replaced, or is an input.
+        OutputError: a file of it exists and may not be replaced, is an input, or could not be written.
     """
     if out is None:
         return None
     kind = output_kind(Path(out))
     for path in written_files(Path(out)):
         refuse_existing(path, overwrite=overwrite, inputs=inputs)
+    if kind is OutputKind.VECTOR:
+        try_vector_output(out)
     return kind
 
 

@@ -43,38 +43,40 @@ class PromptFile:
         return len(self.names)
 
 
-def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> PromptFile:
+def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool, layer: str | None = None) -> PromptFile:
     """Read the points and boxes of a vector file and lay them over a scene.
 
     Args:
         path: any format that footprints are read from.
         scene: open, and on the earth unless `pixel_coords`.
         pixel_coords: the file's coordinates are pixels of the scene's file, y down, whatever CRS it names.
+        layer: name of the layer, needed where the file has several.
 
     Raises:
+        UsageError: no such layer, or several that could be meant.
         InputError: missing, damaged or foreign file; no CRS; coordinates that do not fit the CRS.
         OffTheSceneError: no point or box lies on the scene.
     """
-    layer = open_layer(path)
+    opened = open_layer(path, layer=layer)
     with warnings.catch_warnings():
         # GDAL keeps an id for itself, beside the attribute, and complains where it is not unique.
         warnings.filterwarnings("ignore", message="Several features with id")
-        batches = list(layer.batches())
+        batches = list(opened.batches())
     found: list[Any] = [geometry for batch in batches for geometry in batch.geometries]
     columns = {
-        name: [_finite(value) for batch in batches for value in batch.columns[name]] for name in layer.attributes
+        name: [_finite(value) for batch in batches for value in batch.columns[name]] for name in opened.attributes
     }
     geometries = np.empty(len(found), dtype=object)
     geometries[:] = [_usable(geometry) for geometry in found]
     if pixel_coords:
         places = from_file_pixels(geometries, scene)
     else:
-        places = lay_over(layer.path, geometries, layer.crs_wkt, scene)
+        places = lay_over(opened.path, geometries, opened.crs_wkt, scene)
     frame = shapely.box(0, 0, scene.width, scene.height)
     if any(geometry is not None for geometry in geometries) and not shapely.intersects(places, frame).any():
-        crs = layer.crs_wkt
+        crs = opened.crs_wkt
         raise off_the_scene(
-            f"--prompts {path}", layer.path, geometries, crs, scene, what="prompts", pixel_coords=pixel_coords
+            f"--prompts {path}", opened.path, geometries, crs, scene, what="prompts", pixel_coords=pixel_coords
         )
     prompts: list[Prompt] = []
     misses: dict[int, Miss] = {}
@@ -85,7 +87,7 @@ def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool) -> Promp
             misses[row] = prompt
         else:
             prompts.append(prompt)
-    return PromptFile(layer.path, _names(columns, len(found)), columns, layer.attributes, prompts, misses)
+    return PromptFile(opened.path, _names(columns, len(found)), columns, opened.attributes, prompts, misses)
 
 
 def id_column(columns: Mapping[str, Sequence[Any]]) -> str | None:

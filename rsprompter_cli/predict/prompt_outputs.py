@@ -15,7 +15,7 @@ from shapely import Geometry
 
 from rsprompter_cli.geo.geojson import prepare
 from rsprompter_cli.geo.target_crs import WGS84
-from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, write_features
+from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, Feature, try_vector_output, write_features
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.models.prompted import CLASS_NAME
 from rsprompter_cli.predict.coco_output import coco_annotation, coco_head
@@ -101,13 +101,28 @@ def write_answers(
         )
         for place in places
     ]
-    attributes: Mapping[str, type] = {
-        **({} if own_id else {"id": int}),
+    attributes = _attributes(asked, names)
+    write_features(out, features, crs, attributes=attributes, on_dropped=lambda number: on_dropped(places[number]))
+
+
+def try_answers(out: Path, kind: OutputKind, asked: PromptFile) -> None:
+    """Raise OutputError when the output could not hold the attributes of the prompts, before a SAM is asked."""
+    if kind is OutputKind.VECTOR:
+        try_vector_output(out, _attributes(asked, output_names(asked, out.suffix.lower())))
+
+
+def _attributes(asked: PromptFile, names: Mapping[str, str]) -> Mapping[str, type]:
+    """Attributes of a vector file of answers.
+
+    Args:
+        names: see `output_names`.
+    """
+    return {
+        **({} if id_column(asked.columns) else {"id": int}),
         **{new: asked.types[old] for old, new in names.items()},
         "score": float,
         "area_m2": float,
     }
-    write_features(out, features, crs, attributes=attributes, on_dropped=lambda number: on_dropped(places[number]))
 
 
 def _unsplit(geometries: Sequence[Geometry], crs: str | None) -> list[Geometry | None]:

@@ -26,7 +26,7 @@ from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
-from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, write_answers
+from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, try_answers, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
 
 log = logging.getLogger(__name__)
@@ -135,11 +135,12 @@ def predict_prompts(
                 "pass --pixel-coords and give them in pixels of the file, or warp it first (gdalwarp)",
             )
         check_room(scene, kind, options.output)
-        asked = read_prompts(prompts, scene, pixel_coords=pixel_coords)
+        asked = read_prompts(prompts, scene, pixel_coords=pixel_coords, layer=options.output.layer)
         _refuse_points(asked, folder)
         if out is None or kind is None or options.dry_run:
             windows = _count_windows(asked, scene, meta.image_size)
             return _result(None, asked, asked.misses, windows, meta.image_size, start)
+        try_answers(Path(out), kind, asked)
         announce("loading SAM")
         model = load_prompted(folder, resolve_device(options.device))
         dtype = resolve_precision(options.precision, model.device)

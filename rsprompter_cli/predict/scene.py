@@ -394,7 +394,9 @@ def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInt
     """The area of interest that the user named."""
     if options.aoi is None:
         return None
-    return read_area(options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords)
+    return read_area(
+        options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords, layer=options.layer
+    )
 
 
 def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:

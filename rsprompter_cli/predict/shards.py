@@ -211,6 +211,7 @@ def predict_shard(
     """
     options = (options or PredictOptions()).changed(**changes)
     check_part_name(out)
+    refuse_existing(out, overwrite=True)  # before the model is loaded
     with ShardRunner(source, options, model) as runner:
         return runner.run(shard, Path(out), progress=progress, meter=meter)
 

@@ -132,7 +132,7 @@ def fit(
         model: checkpoint folder to start from; "bundled" or None takes the bundled model.
         resume: go on with the run in `OUT-run`.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, `page`, `scene_crs`,
-            `nodata`, see `Wishes`.
+            `nodata`, `layer`, see `Wishes`.
 
     Raises:
         KeyboardInterrupt: a signal ended the training; its state is saved.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import find_checkpoint, model_argument, model_name
 from rsprompter_cli.train.defaults import FIT_MINUTES
@@ -44,7 +45,8 @@ class Wishes:
     pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from, or
         `bundled`; None: not said, the bundled model.
     class_column: column of the labels with their class; None: `class` where all label files have it.
-    class_name: class of labels without such a column or value.
+    class_name: class of labels without such a column, or whose value is empty or blank.
+    layer: names of layers, for label files that have several; each file is read in the one that it has.
     complete: the labels show every object of the scenes, so ground without any is background.
     minutes: for everything; at least one epoch over some tiles is trained, however short it is. None: not said, see
         `budget`.
@@ -65,6 +67,7 @@ class Wishes:
     page: int | None = None
     scene_crs: str | None = None
     nodata: float | None = None
+    layer: tuple[str, ...] = ()
 
     @property
     def start(self) -> str:
@@ -100,20 +103,22 @@ def wishes_of(
 
     Args:
         model: "bundled" or None takes the bundled model.
-        others: fields of `Wishes`.
+        others: fields of `Wishes`; `layer` may be one name, too.
 
     Raises:
         UsageError: a number out of range.
     """
+    layer = others.pop("layer", ())
     wishes = Wishes(
         tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
         None if model is None else model_name(_whole(model)),
+        layer=(layer,) if isinstance(layer, str) else tuple(layer or ()),
         **others,
     )
     if not 0 < wishes.budget < float("inf"):
         raise UsageError(f"--minutes {wishes.minutes}: a number above 0")
-    if wishes.class_name is not None and not wishes.class_name.strip():
-        raise UsageError("--class-name is empty", "name the class")
+    if wishes.class_name is not None and class_name_of(wishes.class_name) is None:
+        raise UsageError("--class-name is blank", "name the class")
     return wishes
 
 
@@ -162,6 +167,7 @@ def read_record(run: Path) -> Record:
             raise TrainingError(f"{path}: of another version of rsp", "start anew with --overwrite")
         wishes = content["wishes"]
         wishes["pairs"] = tuple((str(scene), str(labels)) for scene, labels in wishes["pairs"])
+        wishes["layer"] = tuple(wishes.get("layer", ()))
         wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
         content["wishes"] = Wishes(**wishes)
         content["start"] = None if content["start"] is None else Figures(**content["start"])

@@ -22,9 +22,10 @@ from rsprompter_cli.data.convert.tiles import MIN_PIXELS
 from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.copies import first_of_each
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.layers import Layer, open_layer, require_layers
 from rsprompter_cli.geo.lonlat import reproject, to_map, to_pixels
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import Scene
@@ -134,8 +135,9 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
     for scene in scenes_given:
         if scenes_given.count(scene) > 1:
             raise UsageError(f"{scene} is given twice", "put all its labels into one file")
+    require_layers([labels for _, labels in wishes.pairs], wishes.layer)
     column = _class_column(wishes)
-    name = wishes.class_name or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
+    name = class_name_of(wishes.class_name) or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
     stated = Stated(wishes.page, wishes.scene_crs, wishes.nodata)
     colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta), stated)
     paths = [(Path(scene), Path(labels)) for scene, labels in wishes.pairs]
@@ -169,6 +171,7 @@ def _say_what_matters(scenes: Sequence[FitScene], classes: Mapping[str, int], fe
             _log.warning("%s: labels that are not counted: %s", one.label_file, _counted(one.not_counted))
     if few:
         _log.warning("%s", few)
+    warn_of_look_alikes(", ".join(dict.fromkeys(str(one.label_file) for one in scenes)), classes)
     for rare, count in sorted(classes.items()):
         if count < FEWEST_LABELS:
             _log.warning("class %s has few labels, %d: hardly enough to learn it", rare, count)
@@ -183,7 +186,7 @@ def _class_column(wishes: Wishes) -> str | None:
     if wishes.class_column is not None or wishes.class_name is not None:
         return wishes.class_column
     files = sorted({labels for _, labels in wishes.pairs})
-    having = [path for path in files if AUTO_COLUMN in open_layer(path, in_pixels=False).attributes]
+    having = [path for path in files if AUTO_COLUMN in _opened(path, wishes).attributes]
     if not having:
         return None
     if len(having) < len(files):
@@ -193,6 +196,10 @@ def _class_column(wishes: Wishes) -> str | None:
             "--class-name NAME takes all labels as one class",
         )
     return AUTO_COLUMN
+
+
+def _opened(path: str, wishes: Wishes) -> Layer:
+    return open_layer(path, in_pixels=False, layer=wishes.layer or None)
 
 
 def _read_scene(
@@ -210,7 +217,7 @@ def _read_scene(
         if not scene.georef.on_earth or crs is None or scene.working_gsd is None or scene.gsd is None:
             why = why_off_the_map(scene.native_georef)
             raise InputError(f"{path}: {why}, so labels cannot be laid over it", way_onto_the_map(scene.native_georef))
-        footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column)
+        footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column, layer=wishes.layer or None)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
         labels = _labels_of(footprints, class_name, scene)
         area = (

@@ -26,8 +26,7 @@ from rsprompter_cli.data.spellings import whole_or_none
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
 from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
-from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, write_features
-from rsprompter_cli.io.atomic import check_writable
+from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, try_vector_output, write_features
 from rsprompter_cli.structures import Georef
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def convert_coco(
     """
     out = Path(out)
     check_vector_suffix(out)
-    check_writable(out)
+    try_vector_output(out, ATTRIBUTES)
     if not 0 <= score <= 1:
         raise UsageError(f"--score {score}: from 0 to 1")
     instances, crowds = _read_instances(

@@ -44,8 +44,10 @@ from rsprompter_cli.data.convert.tiles import (
 )
 from rsprompter_cli.data.image_place import mean_gsd
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.gsd import MAX_GSD
+from rsprompter_cli.geo.layers import require_layers
 from rsprompter_cli.geo.lonlat import to_pixels
 from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.stated import Stated
@@ -111,6 +113,7 @@ class _Options:
     bands: tuple[int, ...] | None
     scale: str | None
     stated: Stated
+    layers: tuple[str, ...]
 
     def open(self, path: Path, gsd: float | None) -> Scene:
         """A scene on the grid that it is tiled on."""
@@ -162,6 +165,7 @@ def convert_vectors(
     page: int | None = None,
     scene_crs: str | None = None,
     nodata: float | None = None,
+    layer: str | Sequence[str] = (),
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> VectorReport:
@@ -177,7 +181,7 @@ def convert_vectors(
             does not enlarge its pixels by more than LARGEST_ENLARGEMENT. Empty: as fine as the scene is.
         native: the file's own pixels, even if they are not square on the ground.
         class_attribute: column of the footprints with their class.
-        class_name: class of footprints without such a column or value.
+        class_name: class of footprints without such a column, or whose value is empty or blank.
         val, val_scenes, split: see `assign_splits` and `cut_scene`.
         min_visible: see `keeps_piece`.
         skip_empty: leave training tiles without instances out; validation keeps them, or its figures
@@ -185,6 +189,7 @@ def convert_vectors(
         min_data: leave training tiles out of which less than this share has data, 0..1.
         bands, scale: see `open_scene`; the set says what was chosen, so that a model trained on it reads alike.
         page, scene_crs, nodata: what holds of all scenes, see `Stated`.
+        layer: names of layers, for label files that have several; each file is read in the one that it has.
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
     Raises:
@@ -193,21 +198,27 @@ def convert_vectors(
         OutputError: the folder holds something else, or another set and `overwrite` is not given.
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
+    name = class_name_of(class_name)
+    if name is None:
+        raise UsageError("--class-name is blank", "name the class")
+    layers = (layer,) if isinstance(layer, str) else tuple(layer)
     options = _Options(
         tile,
         overlap,
         tuple(gsd),
         native,
         class_attribute,
-        class_name,
+        name,
         min_visible,
         skip_empty,
         min_data,
         bands,
         scale,
         Stated(page, scene_crs, nodata),
+        layers,
     )
     _check_options(scenes, options)
+    require_layers([labels for _, labels in scenes], layers)
     wishes = assign_splits([scene for scene, _ in scenes], split=split, val_scenes=val_scenes, val=val)
     check_owned(Path(out))
     documents: dict[str, SplitDocument] = {}
@@ -223,6 +234,7 @@ def convert_vectors(
                 outlines.append((pair[0], wish, outline))
         warn_of_shared_ground(outlines)
         classes = write_annotations(filling.folder / "annotations", documents, _info(options, reports))
+        warn_of_look_alikes(str(out), classes)
     counts = {key: (len(document.images), len(document.annotations)) for key, document in sorted(documents.items())}
     return VectorReport(Path(out), filling.outcome, classes, counts, reports)
 
@@ -322,7 +334,12 @@ def _read_labels(path: Path, label_path: Path, scene: Scene, options: _Options) 
     if not scene.georef.on_earth:
         why = why_off_the_map(scene.native_georef)
         raise InputError(f"{path}: {why}, so footprints cannot be laid over it", way_onto_the_map(scene.native_georef))
-    footprints = read_footprints(label_path, to_crs_wkt=scene.georef.crs_wkt, class_attribute=options.class_attribute)
+    footprints = read_footprints(
+        label_path,
+        to_crs_wkt=scene.georef.crs_wkt,
+        class_attribute=options.class_attribute,
+        layer=options.layers or None,
+    )
     check_labels_on_scene(path, label_path, scene, footprints.polygons)
     classes = [name or options.class_name for name in footprints.classes or [None] * len(footprints)]
     kept = without_copies(label_path, footprints.polygons, classes)
