@@ -9,6 +9,7 @@ import typer
 
 from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption, SetOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
 
 ABOUT = """Import, export, show and merge checkpoints.
@@ -72,19 +73,20 @@ def import_command(
     Examples:
         rsp checkpoint import whu.pth --preset rsprompter-anchor-whu --out whu
     """
-    from rsprompter_cli.config import load_config
-    from rsprompter_cli.models.import_checkpoint import import_checkpoint
+    with show_progress("reading the file"):
+        from rsprompter_cli.config import load_config
+        from rsprompter_cli.models.import_checkpoint import import_checkpoint
 
-    names = None if classes is None else [name.strip() for name in classes.split(",")]
-    done = import_checkpoint(
-        file,
-        out,
-        load_config(preset, overrides or ()),
-        chosen=[text.partition("=")[0].strip() for text in overrides or ()],
-        class_names=names,
-        ema=ema,
-        overwrite=overwrite,
-    )
+        names = None if classes is None else [name.strip() for name in classes.split(",")]
+        done = import_checkpoint(
+            file,
+            out,
+            load_config(preset, overrides or ()),
+            chosen=[text.partition("=")[0].strip() for text in overrides or ()],
+            class_names=names,
+            ema=ema,
+            overwrite=overwrite,
+        )
     if as_json:
         print_json(
             {
@@ -127,9 +129,10 @@ def export_command(
     Examples:
         rsp checkpoint export runs/whu/best --out whu.pth
     """
-    from rsprompter_cli.models.import_checkpoint import export_checkpoint
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.models.import_checkpoint import export_checkpoint
 
-    count = export_checkpoint(folder, out, overwrite=overwrite)
+        count = export_checkpoint(folder, out, overwrite=overwrite)
     if as_json:
         print_json({"file": str(out), "tensors": count})
     else:
@@ -152,9 +155,10 @@ def show_command(
         rsp checkpoint show
         rsp checkpoint show runs/whu/best --json
     """
-    from rsprompter_cli.models.describe import describe_checkpoint, summary_rows
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.models.describe import describe_checkpoint, summary_rows
 
-    facts = describe_checkpoint(folder)
+        facts = describe_checkpoint(folder)
     if as_json:
         print_json(facts)
         return
@@ -176,9 +180,10 @@ def merge_lora_command(
     Examples:
         rsp checkpoint merge-lora runs/whu/best --out merged
     """
-    from rsprompter_cli.models.import_checkpoint import merge_checkpoint
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.models.import_checkpoint import merge_checkpoint
 
-    count = merge_checkpoint(folder, out, overwrite=overwrite)
+        count = merge_checkpoint(folder, out, overwrite=overwrite)
     if as_json:
         print_json({"folder": str(out), "merged": count})
     else:

@@ -9,6 +9,7 @@ import typer
 from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import CHECKS, JsonOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_hanging
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def doctor_command(
     from rsprompter_cli.predict.health import examine
 
     found: list[Finding] = []
-    for finding in examine(self_test=self_test):
-        if not as_json:
-            _print_finding(finding, new_topic=not found or found[-1].topic != finding.topic)
-        found.append(finding)
+    with show_progress("checking the installation") as display:
+        for finding in examine(self_test=self_test):
+            display.announce(f"checking the installation, {finding.topic}: {finding.name} done")
+            found.append(finding)
+    for place, finding in enumerate(found if not as_json else []):
+        _print_finding(finding, new_topic=place == 0 or found[place - 1].topic != finding.topic)
     problems = [finding.name for finding in found if finding.state is State.PROBLEM]
     warnings = sum(finding.state is State.WARNING for finding in found)
     if as_json:

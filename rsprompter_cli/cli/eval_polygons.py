@@ -18,6 +18,7 @@ from rsprompter_cli.cli.options import (
     SceneCrsOption,
 )
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
@@ -128,34 +129,35 @@ def eval_polygons_command(
         rsp eval-polygons pred.geojson truth.geojson --scene scene.tif
         rsp eval-polygons pred.gpkg truth.gpkg --scene scene.tif --map errors.png
     """
-    from rsprompter_cli.evaluate.error_map import save_error_map
-    from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
-    from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
-    from rsprompter_cli.geo.stated import Stated
-
     if scene is None and (page, scene_crs, nodata) != (None, None, None):
         raise UsageError("--page, --scene-crs and --nodata describe a scene", "name it with --scene")
     if aoi_layer is not None and aoi is None:
         raise UsageError("--aoi-layer belongs to --aoi", "add --aoi FILE")
-    _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
-    stated = Stated(page, scene_crs, nodata)
-    evaluation = evaluate_polygons(
-        pred,
-        truth,
-        iou=iou,
-        score=score,
-        score_column=score_column,
-        class_column=class_column,
-        sizes=parse_sizes(sizes),
-        aoi=aoi,
-        scene=scene,
-        stated=stated,
-        layer=layer,
-        truth_layer=truth_layer,
-        aoi_layer=aoi_layer,
-    )
-    if error_map is not None:
-        save_error_map(error_map, evaluation, scene=scene, stated=stated)
+    with show_progress("reading the polygons"):
+        from rsprompter_cli.evaluate.error_map import save_error_map
+        from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
+        from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
+        from rsprompter_cli.geo.stated import Stated
+
+        _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
+        stated = Stated(page, scene_crs, nodata)
+        evaluation = evaluate_polygons(
+            pred,
+            truth,
+            iou=iou,
+            score=score,
+            score_column=score_column,
+            class_column=class_column,
+            sizes=parse_sizes(sizes),
+            aoi=aoi,
+            scene=scene,
+            stated=stated,
+            layer=layer,
+            truth_layer=truth_layer,
+            aoi_layer=aoi_layer,
+        )
+        if error_map is not None:
+            save_error_map(error_map, evaluation, scene=scene, stated=stated)
     if as_json:
         print_json(as_tree(evaluation))
         return

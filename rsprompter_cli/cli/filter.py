@@ -18,6 +18,7 @@ from rsprompter_cli.cli.options import (
     parse_names,
 )
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.errors import plural
 
 
@@ -68,12 +69,13 @@ def filter_command(
     """
     from dataclasses import asdict
 
-    from rsprompter_cli.predict.filter import filter_features
+    with show_progress("reading the features"):
+        from rsprompter_cli.predict.filter import filter_features
 
-    names = parse_names(classes)
-    report = filter_features(
-        source, out, score=score, min_area=min_area, classes=names, layer=layer, overwrite=overwrite
-    )
+        names = parse_names(classes)
+        report = filter_features(
+            source, out, score=score, min_area=min_area, classes=names, layer=layer, overwrite=overwrite
+        )
     if as_json:
         print_json(asdict(report))
         return

@@ -21,6 +21,7 @@ from rsprompter_cli.cli.options import (
     parse_bands,
 )
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
@@ -50,24 +51,25 @@ def info_command(
         rsp info scene.tif
         rsp info scene.tif --model my-model --json
     """
-    from rsprompter_cli.predict.plan import scene_info
-    from rsprompter_cli.predict.reading import Reading
+    with show_progress("opening the scene"):
+        from rsprompter_cli.predict.plan import scene_info
+        from rsprompter_cli.predict.reading import Reading
 
-    reading = Reading(
-        gsd=gsd,
-        native=native,
-        bands=parse_bands(bands),
-        scale=scale,
-        page=page,
-        scene_crs=scene_crs,
-        nodata=nodata,
-        overlap=overlap,
-        max_block=max_block << 20,
-        max_windows=max_windows,
-        allow_vrt=allow_vrt,
-        remote=remote,
-    )
-    info = scene_info(scene, reading, model=model)
+        reading = Reading(
+            gsd=gsd,
+            native=native,
+            bands=parse_bands(bands),
+            scale=scale,
+            page=page,
+            scene_crs=scene_crs,
+            nodata=nodata,
+            overlap=overlap,
+            max_block=max_block << 20,
+            max_windows=max_windows,
+            allow_vrt=allow_vrt,
+            remote=remote,
+        )
+        info = scene_info(scene, reading, model=model)
     if as_json:
         print_json(info.as_dict())
     else:

@@ -9,6 +9,7 @@ import typer
 
 from rsprompter_cli.cli.options import JsonOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
 
 
@@ -29,11 +30,12 @@ def models_command(
     """
     from dataclasses import asdict
 
-    from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
+    with show_progress("looking for models"):
+        from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
 
-    runs = Path("runs")
-    models = find_models(folders or ([str(runs)] if runs.is_dir() else []))
-    variants, sams = list_variants(), find_sams()
+        runs = Path("runs")
+        models = find_models(folders or ([str(runs)] if runs.is_dir() else []))
+        variants, sams = list_variants(), find_sams()
     if as_json:
         print_json(
             {

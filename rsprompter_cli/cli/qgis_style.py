@@ -10,6 +10,7 @@ import typer
 from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import OUTPUT, JsonOption, LayerOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
+from rsprompter_cli.cli.progress import show_progress
 
 
 def qgis_style_command(
@@ -39,9 +40,10 @@ def qgis_style_command(
     Examples:
         rsp qgis-style buildings.gpkg
     """
-    from rsprompter_cli.geo.qgis_style import write_qgis_style
+    with show_progress("reading the features"):
+        from rsprompter_cli.geo.qgis_style import write_qgis_style
 
-    style = write_qgis_style(source, attribute=by, layer=layer, overwrite=overwrite)
+        style = write_qgis_style(source, attribute=by, layer=layer, overwrite=overwrite)
     if as_json:
         print_json(style.as_dict())
         return
