@@ -1,7 +1,8 @@
-"""How much CPU time help pages take: the median of several starts of `rsp --help` and its like.
+"""How much CPU time help pages take, and how soon a command in a terminal shows that it is at work.
 
-User and system time of the started process are measured, which other programs on the machine disturb less than the
-time on the clock. Runs on Linux and macOS.
+Of help pages, user and system time of the started process are measured, which other programs on the machine disturb
+less than the time on the clock. Of the first sign of life, both are: until something is on the screen. Runs on Linux
+and macOS.
 
 python examples/bench_startup.py
 """
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 import os
 import platform
+import pty
 import re
 import resource
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,6 +37,9 @@ LIMIT_SECONDS = 0.55
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 """An installation has compiled files: where they are not written, compiling would be measured too."""
 RUNS = 15
+AT_WORK = ("predict examples/scene/town.tif --out {}/a.gpkg", "models")
+"""Commands, from the folder that holds examples/, that are ended as soon as they show something."""
+FIRST_SIGN_SECONDS = 1.0
 
 
 def seconds(arguments: list[str]) -> tuple[float, float]:
@@ -42,6 +49,22 @@ def seconds(arguments: list[str]) -> tuple[float, float]:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, time.perf_counter() - began
+
+
+def first_sign(arguments: list[str]) -> tuple[float, float]:
+    """CPU and clock time until a command in a terminal has shown something, in seconds; it is ended then."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    child, terminal = pty.fork()
+    if child == 0:
+        command = [sys.executable, "-m", "rsprompter_cli", *arguments]
+        os.execve(sys.executable, command, ENVIRONMENT | {"TERM": "xterm-256color"})  # noqa: S606
+    os.read(terminal, 1)
+    clock = time.perf_counter() - began
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(terminal)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, clock
 
 
 def processor() -> str:
@@ -65,6 +88,15 @@ def main() -> None:
             f"clock {statistics.median(clocks):.3f} s"
         )
         slow += [words] if middle > LIMIT_SECONDS else []
+    with tempfile.TemporaryDirectory() as folder:
+        for words in AT_WORK:
+            cpus, clocks = zip(*(first_sign(words.format(folder).split()) for _ in range(RUNS)), strict=True)
+            middle = statistics.median(cpus)
+            verdict = "within" if middle <= FIRST_SIGN_SECONDS else "over"
+            print(
+                f"rsp {words.split()[0]:<24} first sign of life after CPU {middle:.3f} s ({verdict} "
+                f"{FIRST_SIGN_SECONDS:.2f} s), clock {statistics.median(clocks):.3f} s"
+            )
     if slow:
         sys.exit(f"over the limit of {LIMIT_SECONDS} s: {', '.join(slow)}")
 

@@ -84,7 +84,7 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
     from rich.text import Text
 
     line = Text.assemble((label, style), f" {text}") if label else Text(text)
-    stderr_console().print(line, soft_wrap=True)
+    stderr_console().print(line, overflow="fold")
 
 
 def print_message(text: str) -> None:
