@@ -57,7 +57,7 @@ def first_sign(arguments: list[str]) -> tuple[float, float]:
     child, terminal = pty.fork()
     if child == 0:
         command = [sys.executable, "-m", "rsprompter_cli", *arguments]
-        os.execve(sys.executable, command, ENVIRONMENT | {"TERM": "xterm-256color"})  # noqa: S606
+        os.execve(sys.executable, command, ENVIRONMENT | {"TERM": "xterm-256color"})
     os.read(terminal, 1)
     clock = time.perf_counter() - began
     os.kill(child, signal.SIGKILL)
