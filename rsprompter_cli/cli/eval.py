@@ -103,7 +103,9 @@ def eval_command(
             help="Draw the precision-recall curve at mask IoU 0.5 into this PNG.",
         ),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Also print the figures of the boxes of each class.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", rich_help_panel=OUTPUT, help="Also print the figures of boxes, by class.")
+    ] = False,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
     device: DeviceOption = Device.AUTO,
@@ -133,10 +135,7 @@ def eval_command(
         from rsprompter_cli.models.precision import require_gpus
         from rsprompter_cli.train.ranks import find_place, quiet_but_first
 
-    if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
-        raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
-    if pr_curve is not None and pr_curve.suffix.lower() != ".png":
-        raise UsageError(f"--pr-curve {pr_curve}: is drawn as PNG", "name a file that ends in .png")
+    _check_outputs(save_detections, pr_curve)
     outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
     for path in outputs:
         refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
@@ -183,3 +182,11 @@ def eval_command(
         print()
         print_table(*class_rows(evaluation.metrics, boxes=boxes))
     print_written(*outputs)
+
+
+def _check_outputs(save_detections: Path | None, pr_curve: Path | None) -> None:
+    """Raise UsageError for outputs that cannot be written as they are named."""
+    if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
+        raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
+    if pr_curve is not None and pr_curve.suffix.lower() != ".png":
+        raise UsageError(f"--pr-curve {pr_curve}: is drawn as PNG", "name a file that ends in .png")

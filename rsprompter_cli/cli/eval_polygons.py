@@ -91,10 +91,22 @@ def eval_polygons_command(
     layer: LayerOption = None,
     truth_layer: Annotated[
         str | None,
-        typer.Option("--truth-layer", metavar="NAME", help="Layer of the true polygons; default: as --layer."),
+        typer.Option(
+            "--truth-layer",
+            metavar="NAME",
+            rich_help_panel=MATCHING,
+            show_default="that of --layer",
+            help="Layer of the true polygons.",
+        ),
     ] = None,
     aoi_layer: Annotated[
-        str | None, typer.Option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, where it has several.")
+        str | None,
+        typer.Option(
+            "--aoi-layer",
+            metavar="NAME",
+            rich_help_panel=MATCHING,
+            help="Layer of the --aoi file, if it has several.",
+        ),
     ] = None,
     error_map: Annotated[
         Path | None,
@@ -114,7 +126,10 @@ def eval_polygons_command(
     page: PageOption = None,
     scene_crs: SceneCrsOption = None,
     nodata: NodataOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Also print AP, outlines, sizes, classes and all IoUs.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", rich_help_panel=OUTPUT, help="Also print AP, outlines, sizes, classes and all IoUs."),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:

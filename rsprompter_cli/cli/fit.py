@@ -158,8 +158,8 @@ def fit_command(
         print_json(result.as_dict())
     else:
         print_table(["model", "F1", "AP50", "AP", "score", "checkpoint"], result.rows())
-        print_message(result.summary())
         print_written(*files_for_people(result.run / TRAINING))
+        print_message(result.summary())
 
 
 def _refuse_contradictions(

@@ -273,20 +273,38 @@ def predict_command(
             dry_run=dry_run,
         )
         chosen = find_everything(sam, model) if everything else model
-        result: Prediction
-        if many:
-            result = _predict_many(sources, out, options, format=format, model=chosen, display=display)
-        elif shard is not None and out is not None:
-            result = predict_part(sources[0], out, shard, options, model=chosen, display=display)
-        elif prompts is not None:
-            from rsprompter_cli.predict.prompted import predict_prompts
-
-            on_prompt, parts = display.bar("prompts"), keep_parts
-            result = predict_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=parts, progress=on_prompt)
-        else:
-            result = workers.predict(sources[0], out, options, model=chosen, display=display)
+        ways: dict[str, Any] = {"format": format, "shard": shard, "prompts": prompts, "sam": sam, "parts": keep_parts}
+        result = _predict(sources, out, options, workers, many=many, model=chosen, display=display, **ways)
     _print_result(result, options, as_json=as_json)
     result.check()
+
+
+def _predict(
+    sources: list[str],
+    out: Path | None,
+    options: PredictOptions,
+    workers: Workers,
+    *,
+    many: bool,
+    format: str | None,
+    shard: str | None,
+    prompts: Path | None,
+    sam: str | None,
+    parts: bool,
+    model: Chosen,
+    display: Display,
+) -> Prediction:
+    """Predict in the way that the options ask for: many scenes, a shard, prompts, or one scene."""
+    if many:
+        return _predict_many(sources, out, options, format=format, model=model, display=display)
+    if shard is not None and out is not None:
+        return predict_part(sources[0], out, shard, options, model=model, display=display)
+    if prompts is not None:
+        from rsprompter_cli.predict.prompted import predict_prompts
+
+        counter = display.bar("prompts")
+        return predict_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=parts, progress=counter)
+    return workers.predict(sources[0], out, options, model=model, display=display)
 
 
 def _predict_many(

@@ -404,7 +404,7 @@ def test_the_bundled_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.
         ["checkpoint", "export", "bundled", "--out", "bundled.pth"], 4, capsys
     )
     assert "bundled: has no adapters" in error_of(["checkpoint", "merge-lora", "bundled", "--out", "m"], 4, capsys)
-    for split in ("train", "val"):
+    for split in ("train", "test"):
         make_set(tmp_path / "set", split=split)
     assert "bundled: holds a rsprompter-anchor" in error_of(
         ["train", "samseg-maskrcnn-whu", "--data", "set", "--load-from", "bundled"],

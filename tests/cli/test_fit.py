@@ -32,7 +32,7 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert run(["fit", *given, "--out", "mine", *SHORT]) == 0
     captured = capsys.readouterr()
     rows = [line.split() for line in captured.out.splitlines()]
-    assert rows[0] == ["held", "back", "F1", "AP50", "AP", "score"]
+    assert rows[0] == ["model", "F1", "AP50", "AP", "score", "checkpoint"]
     assert [row[0] for row in rows[1:]] == ["start", "fitted"]
     assert sum("written" in row for row in rows) == 1
     assert "40 labels, 10 held back, at 0.5 and 0.625 m per pixel" in captured.err
@@ -145,9 +145,9 @@ def test_files_in_the_wrong_order_are_named(
 def test_a_resolution_that_is_refused_names_no_option_of_others(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["fit", *given, "--gsd", "9", "--dry-run"]) == 3
+    assert run(["fit", *given, "--gsd", "0.1", "--dry-run"]) == 3
     error = capsys.readouterr().err.strip()
-    assert "give --gsd between" in error
+    assert "leave out --gsd" in error
     assert "--native" not in error
     assert "\n" not in error
 

@@ -157,7 +157,7 @@ def test_everything(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert len(json.loads(Path("few.geojson").read_text())["features"]) == 3
     capsys.readouterr()
     assert run(["predict", _scene(), "--dry-run", *options]) == 0
-    assert "windows of 64 px" in capsys.readouterr().out
+    assert "window of 64 px" in capsys.readouterr().out
 
 
 def test_the_sam_of_everything_is_found_or_named(capsys: pytest.CaptureFixture[str]) -> None:

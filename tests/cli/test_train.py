@@ -34,7 +34,7 @@ def test_a_run_ends_in_a_table_and_a_default_folder(preset: str, capsys: pytest.
     assert _train(preset, "--epochs", "2", "--set", "train.batch_size=4") == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].split() == ["run", str(Path("runs") / "tiny")]
-    assert "segm_AP50" in captured.out
+    assert "mask AP50" in captured.out
     assert Path("runs/tiny/best/model.safetensors").is_file()
     # The table of what trains and the progress of each epoch are talk, not data.
     rows = {line.split()[0]: line.split()[1:] for line in captured.err.splitlines() if line}
