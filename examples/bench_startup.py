@@ -1,7 +1,7 @@
-"""Measure the CPU time of help pages: the median of several starts of `rsp --help` and others.
+"""How much CPU time help pages take: the median of several starts of `rsp --help` and its like.
 
-The figure is user and system time of the process, which other programs on the machine affect less than wall time. Runs
-on Linux and macOS.
+User and system time of the started process are measured, which other programs on the machine disturb less than the
+time on the clock. Runs on Linux and macOS.
 
 python examples/bench_startup.py
 """
