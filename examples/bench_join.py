@@ -1,8 +1,8 @@
-"""Seconds and memory of joining: a town of made-up houses seen through windows, outlined, joined and written.
+"""Measure time and memory of joining: fabricated houses are cut into windows, outlined, joined and written.
 
-Each size runs in a process of its own. Making the label images that the model would give is timed apart and not
-counted. `cpu` is the time the processor worked on it, which other programs disturb less than the wall clock.
-With --sahi the same polygons are also merged by sahi's GREEDYNMM (pip install sahi), in the same process.
+Each size runs in its own process. The time to make the label images that stand for the model's output is excluded.
+`cpu` is processor time, which other programs affect less than wall time. With --sahi the same polygons are also merged
+by sahi's GREEDYNMM (pip install sahi), in the same process.
 
 python examples/bench_join.py [--sizes 100000,300000,1000000] [--sahi]
 """

@@ -1,9 +1,9 @@
-"""Peak memory of predicting on scenes of any size, with a stub in place of the model.
+"""Measure the peak memory of predicting large scenes, with a stub instead of the model.
 
 1. A sparse GeoTIFF of 100,000 x 100,000 px (10 gigapixels) of which 0.1 % is stored: peak under 1.5 GB.
 2. Dense scenes of one width, 10,000 and 40,000 rows high: peaks equal within 10 %.
 
-Each scene is predicted on in a process of its own; the files are made in a temporary folder and take up to 3 GB.
+Each scene is predicted in its own process; the files are made in a temporary folder and take up to 3 GB.
 
 python examples/bench_memory.py [--only sparse,dense] [--width 20000] [--heights 10000,40000] [--side 100000]
 """

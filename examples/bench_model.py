@@ -1,7 +1,7 @@
-"""Seconds and memory of the models on this machine, against transformers' own SAM modules.
+"""Measure time and memory of the models on this machine, compared with the SAM modules of transformers.
 
-SAM-base, 1024 px, batch 1, 100 instances, random weights. Parts are timed in turn with the plain path,
-so that other programs disturb both; whole models run in a process of their own each, which tells their peak memory.
+SAM-base, 1024 px, batch 1, 100 instances, random weights. Timings of parts alternate with the plain path, so that other
+programs affect both; each whole model runs in its own process, to measure its peak memory.
 
 python examples/bench_model.py [--only encoder,decoder,models,training] [--repeats 5] [--json FILE]
 """

@@ -1,12 +1,12 @@
-"""Where the time of `rsp predict` goes: start-up, encoder, decoder and the rest, with the peak of memory.
+"""Measure the parts of `rsp predict`: start-up, encoder, decoder and the rest, and the peak memory.
 
     python examples/bench_predict.py ../shared/data/buildings/zanzibar_b.tif ../shared/data/buildings/kampala_a.tif
 
-Each scene and arithmetic runs in a process of its own with the bundled model and default settings, once as a user
-types it (wall time from start to end, peak resident memory) and once with clocks around the parts of the model. Of the
-time after start-up, that is after the weights are loaded, it prints the shares of the encoder, of the mask decoder with
-its prompts, of the boxes between them, of the rest within the model, and of all that lies outside of it and is not done
-beside it. The goals are for an idle machine with two cores.
+Each scene and precision runs in its own process with the bundled model and default settings, once as the plain command
+(wall time, peak resident memory) and once with timers around the parts of the model. Of the time after the weights are
+loaded, it prints the shares of the encoder, of the mask decoder with its prompts, of the boxes between them, of the
+rest of the model, and of everything outside the model that does not run in parallel with it. The goals are for an idle
+machine with two cores.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""What a scene costs beside the model: wall time of `predict_scene` over the time of the model on the same windows.
+"""Measure the overhead of a scene: wall time of `predict_scene` over that of the model on the same windows.
 
     python examples/bench_scene.py [SCENE.tif ...] [--windows 200] [--rounds 3] [--threads 1,2] [--precision auto]
 
-The given scenes (else examples/scene/town.tif) are laid side by side into one GeoTIFF of at least so many windows,
-which is resampled as usual. In one process and in turn, the bundled model alone runs over the windows, read
-beforehand, and `predict_scene` goes from the file to a GeoJSON file; what it needs to start up is left out. Printed are
-the medians, their ratio and the shares of the stages. Goal: a ratio of at most 1.10 with one thread for the model and
-one beside it.
+The scenes (by default examples/scene/town.tif) are tiled into one GeoTIFF of at least the given number of windows,
+which is resampled as usual. Alternating in one process, the bundled model runs on the windows, which were read before,
+and `predict_scene` runs from the file to a GeoJSON file, without start-up. The script prints the medians, their ratio
+and the shares of the stages. Goal: a ratio of at most 1.10 with one thread for the model and one in parallel.
 """
 
 from __future__ import annotations

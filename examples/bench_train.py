@@ -1,10 +1,10 @@
-"""How fast training is fed, how it grows with processes, and what our loop costs, on this machine.
+"""Measure data loading, scaling and the overhead of the training loop on this machine.
 
-loader    pictures a second of the loader alone: NWPU at 1024 px with its augmentation, by number of workers.
-scaling   pictures a second of `rsp train --procs 2` over twice those of `--procs 1`, one thread each: the CPU preset
-          at 256 px, with its encoder in every step, and from the second epoch on with the encoder's maps kept on disk.
+loader    pictures per second of the loader alone: NWPU at 1024 px with its augmentation, by number of workers.
+scaling   pictures per second of `rsp train --procs 2` over twice those of `--procs 1`, one thread each: the CPU preset
+          at 256 px, with its encoder in every step, and with the encoder's features cached on disk (from epoch 2 on).
 overhead  seconds of a step of `rsprompter_cli.train` over those of a bare forward, backward and AdamW step on the same
-          pictures, in turn, so that other programs disturb both.
+          pictures, alternating, so that other programs affect both.
 
 python examples/bench_train.py [--only loader,scaling,overhead] [--repeats 3] [--data ../shared/data/nwpu] [--json FILE]
 """

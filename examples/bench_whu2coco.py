@@ -1,10 +1,10 @@
-"""How fast `rsp convert whu2coco` is, beside a plain loop over instances, on the same fabricated tiles.
+"""Measure `rsp convert whu2coco` and a plain loop over instances on the same fabricated tiles.
 
     python examples/bench_whu2coco.py [--tiles 500]
 
-The plain loop reads the same files and compares the whole picture with every instance number, then
-encodes that mask with pycocotools. Both results are compared before the figures are printed. Exit code
-1 when the converter is less than 5 times faster or slower than 20 tiles a second.
+The plain loop reads the same files, compares the whole picture with every instance number and encodes
+the mask with pycocotools. Both results are checked for equality. The exit code is 1 if the converter is less
+than 5 times faster, or slower than 20 tiles per second.
 """
 
 from __future__ import annotations

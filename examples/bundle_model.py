@@ -1,11 +1,11 @@
-"""Make the model in the box from a trained checkpoint: half precision, measured speed, credits.
+"""Make the bundled model from trained checkpoints: half precision, measured speed, credits.
 
     python examples/bundle_model.py runs/buildings/run/best --out rsprompter_cli/weights --gsd 0.25 0.3 --score 0.4
 
-The weights of several checkpoints of one run are averaged, which quiets a run whose learning rate is still high at its
-end; --data then says on what their figures are measured again, for a checkpoint's own are not those of the mean.
-Stops unless the half-precision model finds the same objects on the example scene as the original.
-MODEL_CARD.md beside the weights is written by hand: bring it up to date.
+The weights of several checkpoints of one run are averaged, which reduces noise if the learning rate is still high at
+the end. --data names the set on which the averaged model is evaluated, since the metrics of the checkpoints do not
+apply to it. The script stops unless the half-precision model finds the same objects on the example scene as the
+original. MODEL_CARD.md beside the weights is written by hand: update it.
 """
 
 from __future__ import annotations

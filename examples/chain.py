@@ -1,10 +1,10 @@
-"""From footprints to a model to polygons, with the commands a user would type.
+"""Run all steps from footprints to a model to polygons, with the commands of the README.
 
     python examples/chain.py --shared ../shared --out runs/chain --minutes 60
 
-Takes the georeferenced scenes of SHARED/data/buildings: four to train on, three others to validate.
-Runs vector2coco, train, eval and predict, compares the mask AP50 with the same model untrained,
-and leaves in OUT: set/ (COCO), untrained/ and trained/ (run folders), a GeoJSON and an overlay PNG
+Uses the georeferenced scenes of SHARED/data/buildings: four for training, three others for validation.
+Runs vector2coco, train, eval and predict, compares the mask AP50 with that of the untrained model,
+and writes to OUT: set/ (COCO), untrained/ and trained/ (run folders), a GeoJSON and an overlay PNG
 for each validation scene, worst/best pictures, and summary.json.
 """
 

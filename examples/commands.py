@@ -1,4 +1,4 @@
-"""How the examples run the commands a user would type."""
+"""Run commands of `rsp` from the examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def rsp(*arguments: str | Path) -> str:
-    """Run one command, shown as typed; its talk goes to our stderr, its data is returned."""
+    """Run one command and print it; its messages go to our stderr, its stdout is returned."""
     words = [str(word) for word in arguments]
     print(f"$ rsp {shlex.join(words)}", flush=True)
     command = [sys.executable, "-m", "rsprompter_cli", *words]

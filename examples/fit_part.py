@@ -1,10 +1,10 @@
-"""What fifty polygons of one's own are worth: `rsp fit` on a part of a scene, measured on the rest of it.
+"""Measure `rsp fit` on a part of a scene by its effect on the rest of the scene.
 
     python examples/fit_part.py --shared ../shared --out runs/fit_part
 
 Takes the footprints in the western 40 % of banepa_block and in the southern 40 % of catanduanes, fits the bundled model
-to each within --minutes, finds the buildings of the whole scene with both models, and compares F1 at IoU 0.5 on the
-ground that the labels did not cover. Leaves labels, models, polygons, error maps and summary.json in OUT.
+to each within --minutes, predicts the whole scene with both models, and compares F1 at IoU 0.5 on the area that the
+labels did not cover. Writes labels, models, polygons, error maps and summary.json to OUT.
 """
 
 from __future__ import annotations

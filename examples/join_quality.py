@@ -1,10 +1,10 @@
-"""How good joining is: a detector that errs, simulated on real footprints, and several ways to join what it saw.
+"""Measure the quality of joining: a simulated detector with errors on real footprints, and several joining rules.
 
-In every window an object may be missed, be merged with a close neighbour, and has an outline that wavers, all
-independently of the other windows. F1 is that of the joined objects with the footprints (IoU >= 0.5). "one window"
-is the same detector on the whole scene at once: with it there is nothing to join.
+In every window, independently of the others, an object may be missed or merged with a close neighbour, and its outline
+is perturbed. F1 compares the joined objects with the footprints (IoU >= 0.5). "one window" is the same detector on the
+whole scene at once, where there is nothing to join.
 
-sahi's GREEDYNMM (match by intersection over the smaller, 0.5: its defaults) is left out when sahi is not installed.
+sahi's GREEDYNMM (defaults: intersection over the smaller area, 0.5) is skipped if sahi is not installed.
 
 python examples/join_quality.py --shared ../shared [--window 256] [--seeds 2] [--scenes banepa_core,zanzibar_a]
 """

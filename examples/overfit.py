@@ -1,12 +1,12 @@
-"""Every kind of model learns eight pictures by heart, with the commands a user would type.
+"""Overfit every kind of model on eight pictures, with the commands of `rsp`.
 
     python examples/overfit.py --shared ../shared --out runs/overfit
     python examples/overfit.py --only rsprompter-anchor,samdet
 
-Takes eight pictures of SHARED/data/nwpu, makes them small, and trains each kind on them from random
-weights (samdet and samcls beside a pretrained SAM that stays as it is). A kind that does not find again
-what it was shown has a fault. The script leaves in OUT: set/ (COCO), one run folder for each kind with
-loss.png (its losses) and shown/ (overlays), and summary.json. It ends with code 1 if a figure is missed.
+Takes eight pictures of SHARED/data/nwpu, reduces them, and trains each kind on them from random weights
+(samdet and samcls with a pretrained, frozen SAM). A kind that cannot fit these pictures has a bug. The
+script writes to OUT: set/ (COCO), one run folder per kind with loss.png (its losses) and shown/
+(overlays), and summary.json. The exit code is 1 if a model does not reach its goal.
 """
 
 from __future__ import annotations

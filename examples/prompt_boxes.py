@@ -1,12 +1,11 @@
-"""How well SAM turns the boxes of known buildings into their outlines.
+"""Measure how well SAM turns the boxes of known buildings into outlines.
 
     python examples/prompt_boxes.py --shared ../shared --out runs/prompt_boxes
 
-Takes scenes of SHARED/data/buildings and their footprints as prompts (`rsp predict --prompts`, of which a
-polygon counts as its box), by default with the small SAM that `rsp download-sam tiny-vit` brings. Prints for
-each scene how many boxes got a polygon, and its IoU with the footprint, as far as that lies on the scene,
-beside that of the box itself; leaves a GeoJSON of each in OUT (with --pictures an overlay PNG, which asks
-once more), and summary.json.
+Uses scenes of SHARED/data/buildings with their footprints as prompts (`rsp predict --prompts` uses the box of
+a polygon), by default with the small SAM of `rsp download-sam tiny-vit`. Prints for each scene how many boxes
+got a polygon, and the IoU of polygon and box with the footprint, clipped to the scene. Writes a GeoJSON of each
+scene to OUT (with --pictures also an overlay PNG, which runs the prediction again), and summary.json.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Train the building model in the box: the recipe from scenes to figures, with the commands a user would type.
+"""Train the bundled building model: the recipe from scenes to metrics, with the commands of `rsp`.
 
     python examples/train_buildings.py --shared ../shared --out runs/buildings --minutes 70
 
-Takes the georeferenced scenes of SHARED/data/buildings: four to train on, two of them turned by 30 and 60 degrees too,
-three whole others to validate. Renders synthetic training scenes (other seeds, roofs and textures than the example
-scene), cuts all into tiles of 0.2 and 0.3 m/px, goes on from the model of --start with everything trainable, and
-compares the result with it on the whole validation scenes at several ground resolutions. Those scenes also choose
-resolution and score threshold, so their figures are a little too good. A run that was ended goes on with --resume;
-`examples/bundle_model.py` makes the model in the box from it. Leaves in OUT: synthetic/, turned/, set/ (COCO), run/,
-and summary.json.
+Uses the georeferenced scenes of SHARED/data/buildings: four for training, two of them also rotated by 30 and 60
+degrees, and three others as a whole for validation. Renders synthetic training scenes (other seeds, roofs and textures
+than the example scene), cuts all scenes into tiles of 0.2 and 0.3 m/px, continues from the model of --start with all
+weights trainable, and compares the result with that model on the whole validation scenes at several ground
+resolutions. Those scenes also choose resolution and score threshold, so their metrics are slightly optimistic.
+--resume continues an interrupted run; `examples/bundle_model.py` makes the bundled model from it. Writes to OUT:
+synthetic/, turned/, set/ (COCO), run/, and summary.json.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""The same scenes in the shapes in which people have them: how far do the polygons stay the same?
+"""Compare the predictions on one scene in different bit depths, bands, reference systems and encodings.
 
     python examples/what_users_bring.py --shared ../shared --out runs/what_users_bring
 
-Takes the validation scenes of SHARED/data/buildings and the town of examples/scene, writes each once more as
-16 bit, with an alpha band and an empty collar, with a fourth band, in UTM, in longitude and latitude, and as JPEG, and
-banepa_block at ground resolutions from 0.15 to 0.5 m; finds the buildings in every file with the default settings and
-prints the F1 at IoU 0.5 beside that of the file as it is. Leaves the rasters, a GeoJSON of each and summary.json in
-OUT. It ends with code 1 where a figure is further from the original's than its bound.
+Uses the validation scenes of SHARED/data/buildings and the town of examples/scene, and writes copies of each in 16
+bit, with an alpha band and an empty collar, with a fourth band, in UTM, in longitude and latitude, and as JPEG, and
+banepa_block at ground resolutions from 0.15 to 0.5 m. Predicts every file with default settings and prints its F1 at
+IoU 0.5 beside that of the unchanged file. Writes the rasters, a GeoJSON of each and summary.json to OUT. The exit code
+is 1 if an F1 differs from that of the unchanged file by more than its bound.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_its_cells_run_on_a_part_of_the_scene(
     assert len(names["rows"]) == 9
     assert len(names["kept"]) > 0
     assert list(tmp_path.glob("rsp-notebook-*/buildings.gpkg"))
-    assert "polygons from score" in capsys.readouterr().out
+    assert "polygons with a score of at least" in capsys.readouterr().out
 
 
 @pytest.mark.slow
