@@ -30,7 +30,7 @@ _WORDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
-    "tuple_type": "must be a list, as [1, 2]",
+    "tuple_type": "must be a list, such as [1, 2]",
     "model_type": "must be a table of keys",
     "model_attributes_type": "must be a table of keys",
     "literal_error": "must be {expected}",

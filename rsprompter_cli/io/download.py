@@ -45,7 +45,7 @@ def locked(target: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info("another process is making %s, waiting for it", target)
+        logger.info("waiting for another process that is writing %s", target)
         lock.acquire()
     try:
         yield
@@ -98,7 +98,7 @@ def download(
             if failures >= _RETRIES:
                 raise DownloadError(
                     f"{remote.label}: the connection broke after {here} of {remote.size or 'unknown'} bytes",
-                    "run the same command again, it goes on from there",
+                    "run the same command again to resume",
                 ) from error
             logger.info("%s: the connection broke after %d bytes, trying again", remote.label, here)
             time.sleep(_PAUSE_SECONDS)

@@ -52,7 +52,7 @@ def remote_facts(url: str, *, timeout: float, retries: int) -> dict[str, str]:
                 _log.debug("%s: %s", url, cause)
                 return {}
             reason = str(cause) or type(cause).__name__
-    raise InputError(f"{url}: does not answer: {reason}", "is the address right, and the network up?")
+    raise InputError(f"{url}: no response: {reason}", "check the address and the network")
 
 
 def _heads(url: str, timeout: float) -> HTTPMessage:
