@@ -92,7 +92,7 @@ class DeepSpeedEngine:
         state: dict[str, Any] | None = None,
     ) -> None:
         if dtype == torch.float16:
-            raise UsageError("train.precision = fp16 does not go with --deepspeed", "take bf16 or fp32")
+            raise UsageError("train.precision = fp16 is not supported with --deepspeed", "use bf16 or fp32")
         self._deepspeed = import_deepspeed(device)
         self.model = model
         self.device = device

@@ -91,7 +91,7 @@ def train(
         RspError: bad data, checkpoint, configuration or output folder.
     """
     if minutes is not None and not minutes >= 0:
-        raise UsageError(f"--minutes {minutes}: a number, 0 or more")
+        raise UsageError(f"--minutes {minutes}: must be 0 or more")
     out = Path(out)
     kind = resolve_device(device)
     check_cache_folder(config)
@@ -122,7 +122,7 @@ def train(
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
             keep_maps(setup, out, device=where, dtype=dtype)
-        announce("preparing the training")
+        announce("preparing training")
         engine = build_engine(setup, state, ranks, device=where, dtype=dtype)
         options = setup.config.train
         loader = build_loader(setup, ranks)
@@ -273,11 +273,11 @@ def _agree(run: Run, losses: Mapping[str, float]) -> tuple[dict[str, float], boo
 
 def _finish(run: Run, cursor: Cursor) -> TrainResult:
     finished = cursor.epoch >= run.config.train.epochs
-    announce("saving the run")
+    announce("saving the training state")
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
         save(run, cursor)
-        _log.warning("stopped in epoch %d, the state is saved: --resume goes on", cursor.epoch + 1)
+        _log.warning("stopped in epoch %d; the state is saved, continue with --resume", cursor.epoch + 1)
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError
+from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError, plural
 
 T = TypeVar("T")
 
@@ -119,13 +119,14 @@ class Ranks:
         """
         if self.place is None or device.type != "cuda":
             if self.count > 1 and device.type == "mps":
-                raise DependencyError("several processes cannot share an Apple GPU", "--device cpu, or one process")
+                raise DependencyError("several processes cannot share an Apple GPU", "use --device cpu, or one process")
             return device
         here = torch.cuda.device_count()
         if self.place.local_rank >= here:
             raise DependencyError(
-                f"rank {self.rank}: process {self.place.local_rank + 1} of this machine, which has {here} CUDA GPUs",
-                "start one process for each GPU, or take --device cpu",
+                f"rank {self.rank}: process {self.place.local_rank + 1} of this machine, "
+                f"which has {plural(here, 'CUDA GPU')}",
+                "start one process per GPU, or use --device cpu",
             )
         torch.cuda.set_device(self.place.local_rank)
         return torch.device("cuda", self.place.local_rank)
@@ -213,8 +214,8 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"rank {place.rank}: cannot meet the {place.count} processes of the run at {where}: {reason}",
-            "MASTER_ADDR and MASTER_PORT name a free port of rank 0's machine",
+            f"rank {place.rank}: cannot connect to the {place.count} processes of the run at {where}: {reason}",
+            "set MASTER_ADDR and MASTER_PORT to a free port of rank 0's machine",
         ) from error
     assert dist.get_world_size() == place.count
     try:
@@ -223,7 +224,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         if not _is_lost(error):
             raise
         raise TrainingError(
-            f"rank {place.rank}: {OTHER_ENDED}: {str(error).splitlines()[0]}", "its own line says why"
+            f"rank {place.rank}: {OTHER_ENDED}: {str(error).splitlines()[0]}", "see the error message of that process"
         ) from error
     finally:
         if not here_before:
@@ -242,7 +243,7 @@ def _require_free_port(place: Place) -> None:
         except OSError as error:
             raise UsageError(
                 f"port {place.port} is in use on this machine ({error.strerror})",
-                "name another with MASTER_PORT, the same for all processes",
+                "choose another with MASTER_PORT, the same for all processes",
             ) from error
 
 

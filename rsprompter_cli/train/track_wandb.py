@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 WANDB_FOLDER = "wandb"
 _ID_FILE = "rsp-run-id.txt"
 
-_HINT = "run: wandb login, set WANDB_MODE=offline, or leave train.wandb out"
+_HINT = "run: wandb login, set WANDB_MODE=offline, or omit train.wandb"
 
 
 def require_wandb() -> None:
@@ -96,6 +96,6 @@ def _import_wandb() -> Any:
     except ImportError as error:
         raise DependencyError(
             f"train.wandb: the package wandb cannot be loaded ({error})",
-            "pip install 'rsprompter_cli[wandb]', or leave train.wandb out",
+            "pip install 'rsprompter_cli[wandb]', or omit train.wandb",
         ) from error
     return wandb
