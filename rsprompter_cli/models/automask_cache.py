@@ -77,7 +77,7 @@ class AutomaskCache:
         except (OutputError, SafetensorError) as error:
             raise OutputError(
                 f"{self.folder}: automatic masks cannot be stored: {error}",
-                "free some disk, or name another train.cache_folder",
+                "free disk space, or choose another train.cache_folder",
             ) from error
         return made
 

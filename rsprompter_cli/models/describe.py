@@ -125,7 +125,7 @@ def find_models(folders: Iterable[str | Path]) -> list[FoundModel]:
             continue
         if not os.path.isdir(complete_folder(folder)):
             told = "a file, not a folder" if os.path.exists(folder) else "no such folder"
-            raise InputError(f"{folder}: {told}", "name a checkpoint folder, or one that holds runs")
+            raise InputError(f"{folder}: {told}", "give a checkpoint folder, or one that contains runs")
         # A run folder holds its best and its last; deeper lies no checkpoint of ours.
         places = sorted({path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + META_FILE)})
         found += [_found(str(place), place) for place in places if not place.name.startswith(".")]
@@ -190,7 +190,7 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("variant", facts["variant"] + (f", encoder {facts['encoder']}" if facts["encoder"] else "")),
         ("preset", facts["preset"]),
         ("weights", f"{facts['size'] / 1e6:.1f} MB"),
-        ("parameters", f"{facts['parameters']:,}, of which {facts['trainable']:,} train"),
+        ("parameters", f"{facts['parameters']:,}, of which {facts['trainable']:,} trainable"),
         ("classes", f"{len(names)}: {', '.join(names)}"),
         ("input", f"{facts['image_size']} px"),
         ("resolution", resolution_words(facts["gsd_range"])),

@@ -110,7 +110,7 @@ class EncoderCache:
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{self.folder}: encoder maps cannot be stored: {error}",
-                "free some disk, name another train.cache_folder, or pass --set train.cache_views=0",
+                "free disk space, choose another train.cache_folder, or pass --set train.cache_views=0",
             ) from error
         finally:
             with suppress(OSError):

@@ -66,8 +66,8 @@ def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None
     rows = stored.get(CLASS_ROWS.get(checkpoint.config.model.kind, ""))
     if rows is not None and rows[0] != num_classes + 1:
         raise CheckpointError(
-            f"{checkpoint.name}: {WEIGHTS_FILE} holds a model of {plural(rows[0] - 1, 'class', 'classes')}, "
-            f"meta.json names {num_classes}",
+            f"{checkpoint.name}: {WEIGHTS_FILE} contains a model of {plural(rows[0] - 1, 'class', 'classes')}, "
+            f"meta.json lists {num_classes}",
             "class_names in meta.json must be those the model was trained with",
         )
     check_keys(shapes_of(outline.state_dict()), stored, str(path))

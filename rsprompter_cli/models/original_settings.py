@@ -131,7 +131,7 @@ def decoder_kind(value: Any) -> str:
 
 def _items(value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or len(value) > _MOST_ITEMS:
-        raise ValueError(f"is not a list of {_MOST_ITEMS} items at most")
+        raise ValueError(f"is not a list of at most {_MOST_ITEMS} items")
     return value
 
 

@@ -44,7 +44,7 @@ def test_everything_at_once_and_json_alone_on_stdout(model: str, capsys: pytest.
         assert picture.size[0] > 500
     assert sorted(path.name[:4] for path in Path("show").iterdir()) == ["best", "wors"]
     assert run(command) == 7
-    assert "found.json exists already" in capsys.readouterr().err
+    assert "found.json already exists" in capsys.readouterr().err
     assert run([*command, "--overwrite", "--full"]) == 0
     captured = capsys.readouterr()
     assert captured.err.endswith("wrote found.json\nwrote show\nwrote pr.png\n")
@@ -68,7 +68,7 @@ def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: p
     [
         (["--save-detections", "{truth}"], 7, "is the input"),
         (["--pr-curve", "{truth}"], 2, "ends in .png"),
-        (["--save-detections", "model/meta.json"], 7, "is a part of the input model"),
+        (["--save-detections", "model/meta.json"], 7, "is part of the input model"),
         (["--show-dir", "model"], 7, "is the input"),
         (["--save-detections", ""], 7, "has no name"),
         (["--save-detections", "both", "--pr-curve", "./both"], 2, "both name"),
