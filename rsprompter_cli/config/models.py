@@ -1,4 +1,4 @@
-"""The models: one table for each kind, told apart by `kind`.
+"""The models: one table for each kind, distinguished by `kind`.
 
 The defaults are the numbers of the original (arXiv 2306.16269 and its code); presets write out
 what differs between data sets.

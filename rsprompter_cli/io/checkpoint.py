@@ -51,7 +51,7 @@ class CheckpointMeta:
         "uint8" when none was chosen: 8-bit samples were taken as they are, others by percentiles.
     score_threshold: the score below which `predict` drops an object, when the user names none.
     sam: identity of the SAM weights: name, file hash, commit.
-    metrics: last evaluation, by COCO name ("segm_AP50"); NaN where it says nothing, null in the file.
+    metrics: last evaluation, by COCO name ("segm_AP50"); NaN where undefined, null in the file.
     versions: of the packages that wrote it; git_commit: of the code, when known.
     provenance: free facts: data sets, credits, epochs.
     """
@@ -101,7 +101,7 @@ def refuse_other_folder(folder: str | Path, *, overwrite: bool, inputs: Sequence
         inputs: files and folders that are read for it.
 
     Raises:
-        OutputError: as `refuse_existing` says, or the folder holds more than a checkpoint.
+        OutputError: as `refuse_existing`, or the folder contains more than a checkpoint.
     """
     refuse_existing(folder, overwrite=overwrite, folder=True, inputs=inputs)
     own = (WEIGHTS_FILE, CONFIG_FILE, META_FILE)

@@ -26,7 +26,7 @@ _PAUSE_SECONDS = 1.0
 class RemoteFile:
     """A file to fetch.
 
-    label: its name in messages. size: bytes, None when unknown. headers: of the request, never told to anyone.
+    label: its name in messages. size: bytes, None when unknown. headers: of the request, never shown.
     """
 
     label: str
@@ -69,12 +69,12 @@ def download(
     What arrived is not verified.
 
     Args:
-        part: where the bytes go; what is there already is kept and counted.
-        progress: told after every chunk.
+        part: where the bytes go; existing bytes are kept and counted.
+        progress: called after every chunk.
         explain: a refusal of the server in one line.
 
     Raises:
-        DownloadError: refused, or the connection broke too often; the next call goes on from there.
+        DownloadError: refused, or the connection broke too often; the next call resumes there.
         OutputError: `part` cannot be written.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

@@ -2,7 +2,7 @@
 
 huggingface_hub checks the size of what it downloads, not its content, and drops a broken download
 with the process that ran it. So its client resolves, authenticates and connects, and this module
-keeps the partial file, goes on where it ends, and compares the hash that the hub states.
+keeps the partial file, resumes where it ends, and compares the hash that the hub states.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def cache_folder() -> Path:
         base = os.environ.get("XDG_CACHE_HOME")
         return (Path(base) if base else Path.home() / ".cache") / "rsprompter_cli"
     except RuntimeError as error:
-        told = f"RSP_CACHE = {named}: no such user" if named else "there is no home folder for downloads"
-        raise OutputError(told, _CACHE_WAY_OUT) from error
+        problem = f"RSP_CACHE = {named}: no such user" if named else "there is no home folder for downloads"
+        raise OutputError(problem, _CACHE_WAY_OUT) from error
 
 
 def require_cache(target: Path) -> None:
@@ -108,7 +108,7 @@ def find_sam(name: str) -> Path:
             return folder
     if name not in KNOWN_SAM:
         if os.path.isdir(name):
-            return Path(name)  # its reader says what it lacks
+            return Path(name)  # its reader reports what it lacks
         if os.path.isfile(name):
             raise CheckpointError(
                 f"{name}: a file, not a SAM folder",
@@ -129,14 +129,14 @@ def is_repository(name: str) -> bool:
 def fetch_file(
     repository: str, name: str, *, revision: str, folder: Path, progress: Progress | None = None
 ) -> HubFile | None:
-    """Download one file of a model repository into `folder`, going on with a partial file of an earlier run.
+    """Download one file of a model repository into `folder`, resuming a partial file of an earlier run.
 
     Args:
         repository: owner/name.
         name: the file in it.
         revision: branch, tag or commit.
         folder: receives NAME, and NAME.ETAG.part until it is whole.
-        progress: told after every chunk.
+        progress: called after every chunk.
 
     Returns:
         The file, or None when the repository has none of that name.
@@ -184,7 +184,7 @@ def _host() -> str:
 
 
 def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
-    """What the hub says of a file, or None when it has none of that name."""
+    """The hub's metadata of a file, or None when it has none of that name."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -1,4 +1,4 @@
-"""Weights files of the original RSPrompter: which of their tensors are the model, and what else they tell."""
+"""Weights files of the original RSPrompter: which of their tensors are the model, and their metadata."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
 
 
 def _refuse_folder(path: Path) -> None:
-    """Say of a folder what it is, and what to give instead."""
+    """Refuse a folder, with what it is and what to give instead."""
     if not os.path.isdir(path):
         return
     inside = {file.name for file in path.iterdir()}

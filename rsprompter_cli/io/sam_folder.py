@@ -1,7 +1,7 @@
 """The SAM folder: `config.json`, `model.safetensors`, `source.json`.
 
 The first two are what Hugging Face calls a SamModel, or for TinyViT the same keys with the encoder's
-own below `vision_encoder.`. `source.json` says where the weights came from and what they hash to.
+own below `vision_encoder.`. `source.json` records the origin of the weights and their hash.
 """
 
 from __future__ import annotations

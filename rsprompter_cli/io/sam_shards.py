@@ -39,7 +39,7 @@ class SavedWeights:
         """All tensors by key.
 
         Raises:
-            CheckpointError: a part is damaged or refused, or holds other keys than the index says.
+            CheckpointError: a part is damaged or refused, or contains other keys than the index lists.
         """
         tensors: dict[str, Tensor] = {}
         for part, keys in self.parts.items():

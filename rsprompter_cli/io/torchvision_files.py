@@ -31,7 +31,7 @@ def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
 
     Args:
         network: a key of IMAGENET_FILES.
-        progress: told after every chunk.
+        progress: called after every chunk.
 
     Raises:
         DownloadError: no connection, or the content is not what the name states; a wrong file is

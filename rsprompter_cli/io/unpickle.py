@@ -19,7 +19,7 @@ from rsprompter_cli.errors import CheckpointError
 
 
 class _Inert:
-    """Stands for an object whose content nobody needs: takes anything, does nothing."""
+    """Replaces an object whose content is not needed: accepts anything, does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
         return super().__new__(cls)

@@ -95,7 +95,7 @@ class EncoderCache:
         try:
             maps = load_file(path)
         except (FileNotFoundError, SafetensorError):
-            # A damaged file is as good as none: it is written anew.
+            # A damaged file counts as missing: it is rewritten.
             return None
         return _as_output(maps, device)
 

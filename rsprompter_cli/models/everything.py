@@ -81,7 +81,7 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
     Args:
         sam: as `rsp download-sam` names it, or a folder.
         model: instead, a checkpoint folder or "bundled", whose SAM is taken as it was trained. Where it does not
-            hold all that automatic masks need, a warning says so and the SAM that it was trained from is taken.
+            hold all that automatic masks need, a warning is logged and the SAM that it was trained from is used.
 
     Raises:
         CheckpointError: it is not on this machine, or damaged.
@@ -142,7 +142,7 @@ def _settings(config: SamModelConfig) -> AutomaskSettings:
 
 
 def everything_meta(choice: SamChoice) -> CheckpointMeta:
-    """What `Everything` says of itself; masks are chosen by its own settings, so no score is too low."""
+    """The metadata of `Everything`; masks are chosen by its own settings, so no score is too low."""
     if isinstance(choice.origin, Checkpoint):
         # Of the pictures it knows what the checkpoint knows; how good and fast that is was measured of other answers.
         return replace(

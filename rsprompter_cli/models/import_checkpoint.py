@@ -190,13 +190,13 @@ def _shapes(tensors: Mapping[str, Tensor], kind: str, origin: str) -> OriginalSh
     """
     found = find_kind(tensors)
     if found != kind:
-        told = (
+        mismatch = (
             f"contains a {found} model, the preset describes a {kind} model"
             if found
             else "contains no model of the original"
         )
         hint = f"use a preset of {found}" if found else ""
-        raise CheckpointError(f"{origin}: {told}", hint)
+        raise CheckpointError(f"{origin}: {mismatch}", hint)
     shapes = shapes_of(tensors)
     names = rename_keys(tensors, kind=kind, lora=False)
     plain = {without_adapter_prefix(key, kind): shape for key, shape in shapes.items()}
@@ -246,9 +246,9 @@ def _class_names(
     known = classes_of_preset(config.name)
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
-    told = "" if known is None else f", the preset's data set has {len(known)}"
+    known_count = "" if known is None else f", the preset's data set has {len(known)}"
     raise UsageError(
-        f"{path}: contains a model of {plural(count, 'class', 'classes')}{told}",
+        f"{path}: contains a model of {plural(count, 'class', 'classes')}{known_count}",
         "give their names with --classes a,b,c",
     )
 

@@ -1,7 +1,7 @@
 """Weights of the original RSPrompter code, put into our models.
 
 The names of each kind of model are one `KeyTable` in a file of their own (original_anchor.py, ...), listed
-in `TABLES`; how such a table is written is told in original_keys.py. A table never names the encoder and
+in `TABLES`; original_keys.py describes how such a table is written. A table never names the encoder and
 the neck, which all models share and which the original spells in several ways: see original_shared.py.
 """
 

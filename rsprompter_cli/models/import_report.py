@@ -34,7 +34,7 @@ class ImportedSetting:
 
     @property
     def changed(self) -> bool:
-        """Whether it is not what the preset says."""
+        """Whether it differs from the preset."""
         return not same(self.value, self.preset)
 
     def words(self) -> str:

@@ -17,7 +17,7 @@ from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to predict, with what its folder says of it."""
+    """A model ready to predict, with the metadata of its folder."""
 
     model: nn.Module
     config: Config

@@ -79,7 +79,7 @@ def obtain_sam(
         revision: branch, tag or commit on the hub; None: main.
         out: the folder; None: one below the user's cache.
         overwrite: replace a folder that is there, even a sound one.
-        progress: told of every downloaded chunk.
+        progress: called after every downloaded chunk.
 
     Raises:
         UsageError: no such name, or a revision of something that has none.

@@ -87,7 +87,7 @@ class OriginalShapes:
         """K, without the background.
 
         Raises:
-            CheckpointError: the file lacks the tensor that tells, or it has no row for a class.
+            CheckpointError: the file lacks the tensor that shows it, or it has no row for a class.
         """
         key = _CLASS_KEYS[self.kind]
         count = self.rows(key) - 1
@@ -143,7 +143,7 @@ def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> Fitted:
 
 
 def effective_settings(config: ModelConfig) -> dict[str, Any]:
-    """A completed configuration as a tree, with what its models take where it says None."""
+    """A completed configuration as a tree, with the value that its models use in place of None."""
     tree = config.model_dump(mode="json")
     if isinstance(config, TrainedSamConfig):
         kind = aggregator_kind(config)
@@ -273,7 +273,7 @@ def _check_adapters(config: TrainedSamConfig, shapes: OriginalShapes) -> None:
             "--set model.lora.alpha=...",
         )
     if rank is not None and rank != config.lora.r:
-        # The file does not tell alpha, by which the adapters' output is scaled.
+        # The file does not contain alpha, by which the adapters' output is scaled.
         raise CheckpointError(
             f"{shapes.origin}: its adapters (LoRA) have rank {rank}, the preset's {config.lora.r}",
             f"pass --set model.lora.r={rank} --set model.lora.alpha=..., as it was trained with",

@@ -66,7 +66,7 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 @functools.cache
 def _cpu_has_fast_bf16() -> bool:
-    # Only Linux tells the flags without a further package; elsewhere float32 is the safe answer.
+    # Only Linux reports the flags without a further package; elsewhere float32 is the safe answer.
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

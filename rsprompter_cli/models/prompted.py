@@ -126,7 +126,7 @@ def knows_points(arch: VitArch | TinyVitArch) -> bool:
 
 
 def prompted_meta(folder: SamFolder) -> CheckpointMeta:
-    """What a SAM that is asked says of itself."""
+    """The metadata of a prompted SAM."""
     return CheckpointMeta(
         class_names=(CLASS_NAME,),
         category_ids=(1,),

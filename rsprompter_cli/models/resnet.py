@@ -101,7 +101,7 @@ def _stage(channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequ
 
 
 def freeze_stages(resnet: nn.Module, stages: int) -> None:
-    """Let the first parts of a ResNet train no more.
+    """Freeze the first parts of a ResNet.
 
     Args:
         resnet: this one, torchvision's or transformers'.

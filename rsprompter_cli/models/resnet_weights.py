@@ -60,7 +60,7 @@ def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> Non
 
     Raises:
         CheckpointError: a file that is damaged or refused, or weights that do not fit or are no numbers;
-            how they differ is told.
+            the error lists the differences.
     """
     stored = read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
     given = {torchvision_name(key): value for key, value in _body(stored).items()}

@@ -45,7 +45,7 @@ class Stated:
 
 @dataclass(frozen=True, eq=False)
 class StatedSettings:
-    """What the original's configuration says of a model.
+    """The settings of a model in the original's configuration.
 
     values: by our key below `model`.
     unread: entries whose value or meaning is not known.
@@ -69,7 +69,7 @@ def read_settings(
     Args:
         config: of the training.
         shapes: of the file.
-        chosen: keys below `model` that the user set: what the configuration says of them is not looked at.
+        chosen: keys below `model` that the user set: the configuration is not consulted for them.
         check_classes: compare the number of classes.
 
     Raises:
@@ -127,10 +127,10 @@ def with_settings(
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"] if isinstance(part, str))
         entry = taken.get(key, Stated(key, _MISSING))
-        told = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise CheckpointError(
             f"{origin}: its configuration has model.{entry.path} = {_short(entry.value)}, which model.{key} cannot be: "
-            f"{told}",
+            f"{reason}",
             f"choose with --set model.{key}=VALUE",
         ) from error
 
@@ -262,12 +262,12 @@ class _Reader:
     def _at(self, path: str) -> Any:
         return self._config.at(f"model.{path}", _MISSING)
 
-    def _error(self, told: str, hint: str) -> CheckpointError:
-        return CheckpointError(f"{self._shapes.origin}: its configuration {told}", hint)
+    def _error(self, problem: str, hint: str) -> CheckpointError:
+        return CheckpointError(f"{self._shapes.origin}: its configuration {problem}", hint)
 
 
 def _concerns(entry: Row | Fixed, shapes: OriginalShapes) -> bool:
-    """Whether an entry says anything of the model: not of adapters or an aggregator that it does not have."""
+    """Whether an entry applies to the model: not if it is about adapters or an aggregator that it lacks."""
     name = entry.key if isinstance(entry, Row) else entry.path
     if name.startswith(("lora.", "backbone.peft_config.")):
         return shapes.adapter_rank is not None

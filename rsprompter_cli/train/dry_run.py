@@ -163,7 +163,7 @@ def dry_run(
 
 
 def _ignore(_done: int, _all: int) -> None:
-    """Progress that nobody wants."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,10 @@ class TrainEngine(Protocol):
         """The learning rate of the last step."""
 
     def memory_bytes(self) -> int | None:
-        """Peak memory so far: of the GPU, else of this process; None where the system does not tell."""
+        """Peak memory so far: of the GPU, else of this process; None if not available."""
 
     def state(self) -> dict[str, Any]:
-        """What another engine of the same model, of any kind and on any number of ranks, needs to go on."""
+        """What another engine of the same model, of any kind and on any number of ranks, needs to continue."""
 
 
 class Engine:
@@ -309,7 +309,7 @@ def fits_the_model() -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak memory so far: of the GPU, else of this process; None where the system does not tell."""
+    """Peak memory so far: of the GPU, else of this process; None if not available."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return _peak_resident_bytes()

@@ -70,7 +70,7 @@ class DeepSpeedEngine:
         model: the network, already on `device`, with the weights of `state` where there is one.
         optimizer: over the parameters that train.
         stage: of ZeRO, 2 or 3.
-        state: to go on from; see `TrainEngine.state`.
+        state: to continue from; see `TrainEngine.state`.
 
     Raises:
         DependencyError: the package is missing.

@@ -80,7 +80,7 @@ _FEW_EPOCHS = 20
 
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
-"""Per window, where the model does not say: twice what the bundled one takes on two cores with bfloat16."""
+"""Per window, for models without a recorded speed: twice that of the bundled one on two cores with bfloat16."""
 
 _NODATA = "the other labels lie on nodata; outline more objects on valid pixels"
 
@@ -280,8 +280,8 @@ def _most_held_back(start: Checkpoint, minutes: float) -> int:
 
 
 def _seconds_per_window(start: Checkpoint) -> float:
-    told = start.meta.provenance.get("seconds_per_window")
-    return float(told) if told else _GUESSED_SECONDS
+    recorded = start.meta.provenance.get("seconds_per_window")
+    return float(recorded) if recorded else _GUESSED_SECONDS
 
 
 def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> None:

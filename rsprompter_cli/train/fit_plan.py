@@ -11,7 +11,7 @@ from rsprompter_cli.config import AugmentConfig, Config, TrainConfig
 from rsprompter_cli.errors import InputError, UsageError, plural
 
 FEWEST_LABELS = 10
-"""That train or validate: below this there is nothing to hold back that could tell a better model from a worse one."""
+"""To train and validate: with fewer, the held-back ones could not distinguish a better model from a worse one."""
 
 FEWEST_TRAIN, FEWEST_HELD_BACK = 5, 2
 """On either side of the line that divides them: half of FEWEST_LABELS, and two since on a single one F1 is 0 or 1."""
@@ -113,7 +113,7 @@ class Timing:
 class Schedule:
     """How long to train.
 
-    tiles: training tiles, fewer than there are when the time allows no more.
+    tiles: training tiles, fewer than there are when the time limit requires it.
     views: augmented views of each whose encoder maps are kept; 0 keeps none.
     seconds: expected, evaluations included.
     """
@@ -229,7 +229,7 @@ def fit_config(start: Config, *, new_classes: bool) -> Config:
     """The configuration that trains on from a checkpoint, its schedule still open.
 
     A full encoder is frozen: a few outlines would not teach it, and its maps can be kept. The rate is half of
-    what the bundled model was trained with, unless class weights start anew.
+    what the bundled model was trained with, unless class weights are newly initialized.
 
     Raises:
         UsageError: a kind of model that cannot be fitted.

@@ -189,7 +189,7 @@ def check_run_folder(run: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def leaving_nothing(run: Path) -> Iterator[None]:
-    """Remove a run that fails before it trains, which would stand in the way of the next; one that is stopped stays."""
+    """Remove a run that fails before it trains, which would block the next one; an interrupted run is kept."""
     with ExitStack() as undo:
         undo.callback(clear_run_folder, run)
         try:

@@ -59,7 +59,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The launcher's own talk says nothing that our line does not.
+    # The launcher's own messages add nothing to our line.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _PATIENCE)
     with tempfile.TemporaryDirectory(prefix="rsp-ranks-") as folder, _environment({EXCHANGE: folder}):

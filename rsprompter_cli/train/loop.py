@@ -1,9 +1,9 @@
 """A training run from top to bottom: set up, build, fit, validate.
 
 The run folder holds `last/` and `best/` (complete checkpoints), `state/` (to resume), `log.jsonl`,
-`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` where it is told to Weights & Biases and, where there
-are several processes, `ranks/` with what the others say.
-All of them run what stands here, in step; rank 0 writes the files.
+`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` for a run logged to Weights & Biases and, with
+several processes, `ranks/` with the output of the others.
+All processes run this code in step; rank 0 writes the files.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def train(
     Args:
         data: folder with `annotations/*{train,val}.json` and the pictures.
         out: run folder.
-        resume: go on from the state in `out`, exactly as if never stopped.
+        resume: continue from the state in `out`, exactly as if never stopped.
         load_from: checkpoint folder whose weights to start from, or "bundled".
         random_sam: start SAM from random weights instead of downloaded ones.
         minutes: time budget; the run then saves its state and ends.

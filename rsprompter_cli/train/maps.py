@@ -91,7 +91,7 @@ def cache_of(model: nn.Module) -> EncoderCache | AutomaskCache | None:
 
 
 def require_masks(model: nn.Module, train_images: int, own_images: int, everywhere: Callable[[bool], bool]) -> None:
-    """Refuse to go on with SAM-cls when SAM found no mask in any picture.
+    """Refuse to continue with SAM-cls when SAM found no mask in any image.
 
     Args:
         train_images: pictures of an epoch.

@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, how they find each other, what they tell each other.
+"""The processes of a run: their ranks, how they find each other, what they exchange.
 
 A process that starts a run alone is rank 0 of 1. Under torchrun, SLURM, the deepspeed launcher or our own `--gpus` it
 finds its place in the environment and joins the others.
@@ -35,7 +35,7 @@ _SLURM_PORT = 29500
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process stands in a run, as its launcher told it.
+    """The rank of a process in a run, as its launcher set it.
 
     rank: of count; local_rank: of local_count on this machine. address, port: where rank 0 listens.
     """
@@ -104,7 +104,7 @@ class Ranks:
         self.place = place
         self.rank = 0 if place is None else place.rank
         self.count = 1 if place is None else place.count
-        self._talk: Any = None  # the group of processes in which they talk
+        self._group: Any = None  # the process group for objects and flags
 
     @property
     def first(self) -> bool:
@@ -144,7 +144,7 @@ class Ranks:
         if self.count == 1:
             return list(values)
         total = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(total, group=self._talk)
+        dist.all_reduce(total, group=self._group)
         return [float(value) for value in total]
 
     def any(self, flag: bool) -> bool:
@@ -160,20 +160,20 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.first else None
-        dist.gather_object(value, values, dst=0, group=self._talk)
+        dist.gather_object(value, values, dst=0, group=self._group)
         return values or []
 
     def share(self, value: T | None) -> T:
         """What rank 0 has, in all ranks."""
         values = [value]
         if self.count > 1:
-            dist.broadcast_object_list(values, src=0, group=self._talk)
+            dist.broadcast_object_list(values, src=0, group=self._group)
         return values[0]  # type: ignore[return-value]  # rank 0 gave one
 
     def wait(self) -> None:
         """Until all ranks have come here."""
         if self.count > 1:
-            dist.barrier(group=self._talk)
+            dist.barrier(group=self._group)
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors by those of rank 0."""
@@ -210,7 +210,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
             size = place.count
             dist.init_process_group(backend, method, timeout=_TIMEOUT, world_size=size, rank=place.rank)
         # Objects and flags live in main memory, whatever the device.
-        ranks._talk = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        ranks._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
@@ -248,7 +248,7 @@ def _require_free_port(place: Place) -> None:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether an error only says that a peer is gone."""
+    """Whether an error only reports that a peer is gone."""
     if isinstance(error, RspError):
         return False
     text = str(error)
@@ -258,7 +258,7 @@ def _is_lost(error: Exception) -> bool:
 
 @contextmanager
 def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
-    """Send what a rank other than 0 says to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
+    """Send the output of a rank other than 0 to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
 
     Raises:
         OutputError: the file cannot be written.
@@ -286,7 +286,7 @@ def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_but_first(place: Place | None) -> Iterator[None]:
-    """Drop what a rank other than 0 says; its error line is left for the process that started it all the same."""
+    """Drop the output of a rank other than 0; its error line is left for the process that started it all the same."""
     if place is None or place.rank == 0:
         yield
         return

@@ -138,7 +138,7 @@ class _ResNetStart:
 
 
 def _resnet_start(model: ModelConfig) -> _ResNetStart | None:
-    """What the configuration says of the model's ResNet; None where it has none."""
+    """How the configuration initializes the model's ResNet; None where it has none."""
     match model:
         case SamclsConfig():
             return _ResNetStart(model.backbone_weights, "resnet18", frozen=False, changed=False)

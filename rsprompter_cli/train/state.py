@@ -39,9 +39,9 @@ class Cursor:
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything a run needs to go on.
+    """Everything a run needs to resume.
 
-    identity: facts that must be the same in the run that goes on (configuration, data), by name.
+    identity: facts that must be the same in the resumed run (configuration, data), by name.
     engine: `TrainEngine.state()`.
     random: `random_state()` of each rank.
     """

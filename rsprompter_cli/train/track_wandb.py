@@ -25,11 +25,11 @@ _HINT = "run: wandb login, set WANDB_MODE=offline, or omit train.wandb"
 
 
 def require_wandb() -> None:
-    """Find out before the work whether a run can be told to W&B.
+    """Check before the work whether a run can be logged to W&B.
 
     Raises:
         DependencyError: the package is missing.
-        UsageError: nobody is logged in, and it is not told to stay offline.
+        UsageError: nobody is logged in, and offline mode is not set.
     """
     wandb = _import_wandb()
     if os.environ.get("WANDB_MODE", "online") != "online":
@@ -46,7 +46,7 @@ class WandbRun:
     Args:
         folder: the run folder.
         config: its settings; `train.wandb` names the project.
-        resume: go on with the run at W&B that the folder belongs to.
+        resume: continue the run at W&B that the folder belongs to.
 
     Raises:
         DependencyError: the package is missing.
