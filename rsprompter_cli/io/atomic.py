@@ -167,7 +167,7 @@ def _refuse_inputs(path: Path, inputs: Sequence[str | Path]) -> None:
         if path.samefile(given):
             raise OutputError(f"{path} is the input", "choose another output")
         if one in output.parents:
-            raise OutputError(f"{path} is part of the input {given}", "choose another output")
+            raise OutputError(f"{path} is a part of the input {given}", "choose another output")
         if output in one.parents:
             raise OutputError(f"{path} contains the input {given}", "choose another output")
 

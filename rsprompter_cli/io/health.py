@@ -230,14 +230,15 @@ def _control_group(name: str) -> int | None:
 
 def cache_findings() -> Iterator[Finding]:
     """Where downloads go, what lies there, and room on the disk."""
-    from rsprompter_cli.io.hub import cache_folder, require_cache
+    from rsprompter_cli.io.atomic import check_writable
+    from rsprompter_cli.io.hub import cache_folder
 
     folder = cache_folder()
     there = "" if folder.is_dir() else ", made by the first download"
     way_out = "set RSP_CACHE to a folder that can be written"
 
     def writable() -> Iterator[Finding]:
-        require_cache(folder / "sam")
+        check_writable(folder / "sam")
         yield Finding("caches", "downloads", State.OK, f"{folder}{there}")
 
     yield from checked("caches", "downloads", writable, way_out)

@@ -281,7 +281,7 @@ def test_inputs_and_foreign_files_are_never_replaced(folder: Path, tmp_path: Pat
         assert "ends in .pth" in error_of(wrong, 2, capsys)
     image = str(Path(__file__).parents[2] / "examples/scene/town.tif")
     command = ["predict", image, "--model", model, "--out", f"{model}/meta.json", "--overwrite"]
-    assert "is part of the input" in error_of(command, 7, capsys)
+    assert "is a part of the input" in error_of(command, 7, capsys)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

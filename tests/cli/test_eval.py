@@ -68,7 +68,7 @@ def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: p
     [
         (["--save-detections", "{truth}"], 7, "is the input"),
         (["--pr-curve", "{truth}"], 2, "ends in .png"),
-        (["--save-detections", "model/meta.json"], 7, "is part of the input model"),
+        (["--save-detections", "model/meta.json"], 7, "is a part of the input model"),
         (["--show-dir", "model"], 7, "is the input"),
         (["--save-detections", ""], 7, "has no name"),
         (["--save-detections", "both", "--pr-curve", "./both"], 2, "both name"),
