@@ -227,10 +227,10 @@ def test_what_the_originals_code_takes_where_an_entry_is_missing(
         ("lora", "backbone.peft_config.r", 8, "tensors have adapters (LoRA) of rank 4"),
         ("lora", "backbone.peft_config", None, "states none in model.backbone.peft_config"),
         ("samdet", "detector.roi_head.bbox_head.num_classes", 10, "its tensors are those of 3 classes"),
-        ("samseg-maskrcnn", "roi_head.bbox_head.fc_out_channels", 1024, "its tensors 32"),
-        ("samseg-maskrcnn", "neck.feature_aggregator.type", "RSFeatureAggregator", "its tensors last"),
-        ("rsprompter-anchor", "roi_head.mask_head.per_pointset_point", 4, "its tensors 5"),
-        ("rsprompter-anchor", "data_preprocessor.batch_augments.0.size", (512, 512), "its tensors 64"),
+        ("samseg-maskrcnn", "roi_head.bbox_head.fc_out_channels", 1024, "its tensors to 32"),
+        ("samseg-maskrcnn", "neck.feature_aggregator.type", "RSFeatureAggregator", "its tensors to last"),
+        ("rsprompter-anchor", "roi_head.mask_head.per_pointset_point", 4, "its tensors to 5"),
+        ("rsprompter-anchor", "data_preprocessor.batch_augments.0.size", (512, 512), "its tensors to 64"),
         (
             "rsprompter-anchor",
             "type",
@@ -245,7 +245,7 @@ def test_what_the_originals_code_takes_where_an_entry_is_missing(
         ("lora", "backbone.peft_config.target_modules", ["qkv", "proj"], "target_modules = ['qkv', 'proj']"),
         ("rsprompter-query", "panoptic_head.positional_encoding.normalize", False, "positional_encoding.normalize"),
         # Values that contradict each other, or that no setting takes.
-        ("rsprompter-query", "panoptic_head.positional_encoding.num_feats", 5, "model.query.channels 16"),
+        ("rsprompter-query", "panoptic_head.positional_encoding.num_feats", 5, "model.query.channels to 16"),
         ("rsprompter-query", "panoptic_head.transformer_decoder.layer_cfg.self_attn_cfg.num_heads", 1, "query.heads"),
         ("rsprompter-anchor", "test_cfg.rcnn.max_per_img", -1, "max_per_img = -1, which is not a whole number from 0"),
         (

@@ -50,7 +50,7 @@ def test_labels_that_no_line_divides_are_refused(start: Path, tmp_path: Path) ->
 def test_labels_too_small_to_be_seen_do_not_count(start: Path, tmp_path: Path) -> None:
     message = _refused(tmp_path, start, [rectangle(10 * place, 50 + place, 3, 3) for place in range(1, 13)])
     assert "0 usable labels" in message
-    assert "12 under 16 px" in message
+    assert "12 smaller than 16 px" in message
 
 
 def test_labels_centred_off_the_scene_and_copies_are_neither_counted_nor_announced(
