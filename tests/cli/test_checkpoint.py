@@ -190,7 +190,7 @@ def words_of(command: str, data: Path, model: Path, out: Path) -> list[str]:
 
 WIDER = TINY_VIT.model_copy(update={"hidden_size": 32})
 UNFIT: dict[str, tuple[Config, int, str]] = {
-    "variant": (Config(name="x", model=tiny_samseg_maskrcnn_config()), 2, "missing: mask_head."),
+    "variant": (Config(name="x", model=tiny_samseg_maskrcnn_config()), 2, "missing keys: mask_head."),
     "classes": (tiny_config(), 3, "contains a model of 3 classes, meta.json lists 2"),
     "sam": (tiny_config(sam_arch=WIDER), 2, "vit.pos_embed [1, 4, 4, 16] instead of [1, 4, 4, 32]"),
 }
@@ -238,7 +238,7 @@ def test_training_does_not_start_from_another_model(data: Path, tmp_path: Path, 
     words = words_of("train", data, model, tmp_path)
     assert "its SAM base differs in size from the SAM base of the configuration" in error_of(words, 4, capsys)
     told = error_of(["train", "rsprompter-anchor-cpu", *words[2:]], 4, capsys)
-    assert "that of the configuration, tiny-vit (--sam base)" in told
+    assert "the SAM tiny-vit of the configuration (use --sam base)" in told
     # Of the same sizes, but of pictures of another size.
     write_checkpoint(model, tiny_model(num_classes=2, image_size=96).state_dict(), tiny_config(image_size=96), meta)
     assert "vit.pos_embed [1, 6, 6, 16] instead of [1, 4, 4, 16]" in error_of(words, 4, capsys)
@@ -427,7 +427,7 @@ def test_a_folder_called_bundled_is_told_from_the_model(
     assert run(["checkpoint", "show", "bundled", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["class_names"] == ["building"]
-    assert "bundled is ./bundled" in captured.err
+    assert "bundled give ./bundled" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_weights_that_are_no_numbers_are_refused_from_hub_and_disk(
     for name in (str(local), "base", "owner/old"):
         told = _error([name], capsys, 4)
         assert "tensors contain NaN or infinity: mask_decoder.iou_token.weight" in told
-        assert "get the file again, or another" in told
+        assert "download or copy the file again" in told
     assert _left(tmp_path) == []
 
 
@@ -245,7 +245,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
     for name in ("base", "owner/sam", "tiny-vit"):
         told = _error([name], capsys, 7)
         assert "file is not a folder" in told
-        assert "set RSP_CACHE to a folder" in told
+        assert "set RSP_CACHE to a writable folder" in told
     assert hub.requests == []
 
 
@@ -296,7 +296,7 @@ def test_a_saved_model_becomes_a_sam_folder(
     assert json.loads(_run([f"{tmp_path / 'mine'}/", "--json"], capsys)[1])["fetched"] is False
     _saved(tmp_path / "other" / "mine", kind, seed=4)
     told = _error([str(tmp_path / "other" / "mine")], capsys, 7)
-    assert "was made of another mine" in told
+    assert "was made from another mine" in told
     assert _run([str(tmp_path / "other" / "mine"), "--overwrite"], capsys)[0] == 0
 
 
