@@ -32,13 +32,13 @@ class RspError(Exception):
 
 
 class UsageError(RspError):
-    """A command line or configuration that cannot be obeyed: unknown key, bad value, contradiction."""
+    """A command line or configuration that is invalid: unknown key, bad value, contradicting options."""
 
     exit_code = 2
 
 
 class InputError(RspError):
-    """A raster, picture, COCO or vector file that is missing, damaged or not what it should be."""
+    """A raster, image, COCO or vector file that is missing, damaged or unsuitable."""
 
     exit_code = 3
 
@@ -50,7 +50,7 @@ class CheckpointError(RspError):
 
 
 class DependencyError(RspError):
-    """A package or a device that is asked for or needed, and is not there or does not work."""
+    """A package or device that is required and is missing or does not work."""
 
     exit_code = 5
 
@@ -62,13 +62,13 @@ class DownloadError(RspError):
 
 
 class OutputError(RspError):
-    """An output that exists already, equals an input or cannot be written."""
+    """An output that already exists, equals an input or cannot be written."""
 
     exit_code = 7
 
 
 class TrainingError(RspError):
-    """A training run that cannot go on: the loss is not finite, or its state cannot be restored."""
+    """A training run that cannot continue: the loss is not finite, or its state cannot be restored."""
 
     exit_code = 8
 
@@ -80,7 +80,7 @@ class ResourceError(RspError):
 
 
 class PartlyDoneError(RspError):
-    """Some of several inputs failed, each with a line that says why; the rest is done."""
+    """Some of several inputs failed, each with its own error line; the others were processed."""
 
     exit_code = 10
 

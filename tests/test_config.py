@@ -106,7 +106,7 @@ def test_bad_override_is_named(override: str, message: str, hint: str) -> None:
         ("train.seed=9223372036854775808", "train.seed: must be less than 9223372036854775808"),
         ("train.augment.rotate90=perhaps", "train.augment.rotate90: must be true or false"),
         ("train.precision=fp8", "train.precision: must be 'auto', 'fp32', 'bf16' or 'fp16'"),
-        ("train.augment.scale=1.5", "train.augment.scale: must be a list, as [1, 2]"),
+        ("train.augment.scale=1.5", "train.augment.scale: must be a list, such as [1, 2]"),
         ("train.augment.scale=[1, 2, 3]", "train.augment.scale: must have 2 items at most, has 3"),
         ("train.augment.scale=[1]", "train.augment.scale.1: is missing"),
         ("model.rpn.anchor_scales=[]", "model.rpn.anchor_scales: must have 1 or more items, has 0"),
@@ -220,8 +220,8 @@ def test_any_valid_configuration_survives_the_file(
         ("train.seed=99999999999999999999999", "train.seed"),
         ("model.rpn.anchor_scales=[]", "model.rpn.anchor_scales"),
         ("model.rpn.anchor_scales=[-4.0]", "model.rpn.anchor_scales"),
-        ("train.wandb=a/b", "train.wandb: the name of a project"),
-        ("train.wandb=", "train.wandb: the name of a project"),
+        ("train.wandb=a/b", "train.wandb: must be a project name"),
+        ("train.wandb=", "train.wandb: must be a project name"),
         ("train.augment.scale=[1e-9, 1e-9]", "train.augment.scale: two ascending numbers from 0.01 to 100"),
         (
             'model.sam_arch={kind = "vit", hidden_size = 33, num_layers = 4, num_heads = 4, mlp_dim = 64, '

@@ -25,7 +25,7 @@ def test_message_and_hint_are_one_line_each() -> None:
 
 
 def test_without_hint_only_the_message_is_said() -> None:
-    assert str(OutputError("x exists already")) == "x exists already"
+    assert str(OutputError("x already exists")) == "x already exists"
 
 
 @pytest.mark.parametrize("kind", RspError.__subclasses__(), ids=lambda kind: kind.__name__)

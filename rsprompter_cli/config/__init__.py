@@ -1,4 +1,4 @@
-"""The configuration: one frozen tree, read from TOML, that knows no torch.
+"""The configuration: one frozen tree, read from TOML, without torch.
 
 A preset is a complete file in `presets/`; `--set a.b=value` changes one key of it. An unknown
 key is an error that names its path and the nearest valid one. Nothing below `cli` takes a

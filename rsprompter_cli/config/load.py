@@ -30,7 +30,7 @@ _WORDS = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
-    "tuple_type": "must be a list, as [1, 2]",
+    "tuple_type": "must be a list, such as [1, 2]",
     "model_type": "must be a table of keys",
     "model_attributes_type": "must be a table of keys",
     "literal_error": "must be {expected}",
@@ -145,7 +145,7 @@ def _toml_value(key: str, raw: str) -> Any:
 def _locate(parts: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
     """The dotted path as the user typed it, and the table its last key stands in.
 
-    A union puts its tag ("tiny-vit") between the field and its key, which nobody typed.
+    A union puts its tag ("tiny-vit") between the field and its key, which the user did not type.
     """
     words: list[str] = []
     table: type[BaseModel] | None = None

@@ -1,4 +1,4 @@
-"""The models: one table for each kind, told apart by `kind`.
+"""The models: one table for each kind, distinguished by `kind`.
 
 The defaults are the numbers of the original (arXiv 2306.16269 and its code); presets write out
 what differs between data sets.
@@ -18,9 +18,9 @@ AnchorScales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_le
 """Sides of the anchors over the stride of their level."""
 
 BACKBONE_WEIGHTS: str = Field(
-    "imagenet", description="first weights of the ResNet: imagenet, a file of torchvision's, or random"
+    "imagenet", description="initial weights of the ResNet: imagenet, a torchvision file, or random"
 )
-FROZEN_STAGES: int = Field(1, ge=-1, le=4, description="stages of the ResNet that stay: 1 = stem and layer1; -1: none")
+FROZEN_STAGES: int = Field(1, ge=-1, le=4, description="frozen stages of the ResNet: 1 = stem and layer1; -1: none")
 FROZEN_NORMS: bool = Field(True, description="the ResNet's BatchNorm keeps its running statistics")
 """What the models that start from a ResNet's weights share."""
 
@@ -57,8 +57,8 @@ class RpnConfig(Frozen):
     samples: PositiveInt = 256
     anchor_area: Literal["square", "original"] = Field(
         "square",
-        description="anchors that training sees: of the whole padded square; original: where a batch fills the square, "
-        "of each picture only, its size rounded up to multiples of 32",
+        description="anchors used in training: all of the padded square; original: where a batch fills the square, "
+        "those on each image only, its size rounded up to multiples of 32",
     )
 
 
@@ -90,7 +90,7 @@ class RoiConfig(BoxConfig):
 class QueryConfig(Frozen):
     """Pixel decoder and query decoder of RSPrompter-query."""
 
-    queries: PositiveInt = Field(100, description="objects at most, Np")
+    queries: PositiveInt = Field(100, description="maximum number of objects, Np")
     channels: PositiveInt = Field(128, description="width of queries, pixel decoder and mask features")
     encoder_layers: PositiveInt = Field(3, description="deformable layers of the pixel decoder")
     decoder_layers: PositiveInt = 6
@@ -100,10 +100,10 @@ class QueryConfig(Frozen):
     decoder_feedforward: PositiveInt = 512
     norm_groups: PositiveInt = 32
     loss_points: PositiveInt = Field(12544, description="mask points compared per object")
-    oversample: float = Field(3.0, ge=1, description="points drawn for each that is kept for its uncertainty")
+    oversample: float = Field(3.0, ge=1, description="points drawn for each one kept for its uncertainty")
     importance: float = Field(0.75, ge=0, le=1, description="share of the points kept for their uncertainty")
     max_detections: PositiveInt | None = Field(
-        None, description="pairs of query and class kept per picture; None: as many as there are queries"
+        None, description="pairs of query and class kept per image; None: as many as there are queries"
     )
 
 
@@ -137,20 +137,20 @@ class AutomaskConfig(Frozen):
     """SAM's automatic masks: a grid of prompts, each answered by masks, of which the good ones stay."""
 
     prompts: Literal["points", "boxes"] | None = Field(
-        None, description="what SAM is asked with; None: boxes for tiny-vit, which knows nothing else, points otherwise"
+        None, description="prompts given to SAM; None: boxes for tiny-vit, which accepts nothing else, points otherwise"
     )
     points_per_side: int = Field(32, ge=1, le=256)
     box_sizes: tuple[Annotated[float, Field(ge=0.01, le=1)], ...] = Field(
-        (0.5, 0.25, 0.125), min_length=1, description="boxes: their sides, shares of the picture's longer side"
+        (0.5, 0.25, 0.125), min_length=1, description="boxes: their sides, as shares of the image's longer side"
     )
     min_return_iou: float = Field(
-        0.8, ge=0, le=1, description="boxes: a mask stays if its own bounds, asked for, give it back by this IoU"
+        0.8, ge=0, le=1, description="boxes: a mask is kept if its own bounds as prompt reproduce it with this IoU"
     )
     min_predicted_iou: float = Field(0.5, ge=0, le=1)
     min_stability: float = Field(0.6, ge=0, le=1)
-    stability_offset: float = Field(1.0, gt=0, description="logits added and taken away to see a mask's stability")
+    stability_offset: float = Field(1.0, gt=0, description="logit offset, up and down, that tests a mask's stability")
     box_nms_iou: float = Field(0.5, gt=0, le=1)
-    crop_layers: int = Field(0, ge=0, le=4, description="further passes over 4, 16, .. crops of the picture")
+    crop_layers: int = Field(0, ge=0, le=4, description="further passes over 4, 16, .. crops of the image")
     crop_nms_iou: float = Field(0.6, gt=0, le=1)
     min_region_area: int = Field(16, ge=0, description="holes and islands below this many pixels are removed")
 
@@ -196,7 +196,7 @@ class RSPrompterQueryConfig(TrainedSamConfig):
     kind: Literal["rsprompter-query"] = "rsprompter-query"
     decoder: Literal["train", "frozen"] = "train"
     decoder_init: Literal["sam", "random"] = Field(
-        "sam", description="first weights of the mask decoder; random: as the original, by accident, started"
+        "sam", description="initial weights of the mask decoder; random: as in the original, there by accident"
     )
     query: QueryConfig = QueryConfig()
     prompts_per_object: PositiveInt = 5
@@ -239,15 +239,18 @@ class SamclsConfig(SamModelConfig):
     automask: AutomaskConfig = AutomaskConfig()
     backbone_weights: str = BACKBONE_WEIGHTS
     crop_size: int = Field(224, ge=64, description="side of the crops the classifier reads, pixels")
-    crop_scale: float = Field(2.0, ge=1, le=100, description="the crop is the mask's box, enlarged by this")
-    blur: PositiveInt = Field(7, description="side of the blur of everything outside the mask, pixels, odd")
+    crop_scale: float = Field(2.0, ge=1, le=100, description="the crop is the mask's box enlarged by this factor")
+    blur: PositiveInt = Field(7, description="kernel size of the blur outside the mask, pixels, odd")
     match_iou: float = Field(
-        0.2, gt=0, le=1, description="a mask takes the class of the object its box overlaps by more"
+        0.2,
+        gt=0,
+        le=1,
+        description="a mask takes the class of the object that its box overlaps most, if by more than this",
     )
     crop_samples: PositiveInt = Field(
-        64, description="crops per picture that a training step sees, half of them objects where there are enough"
+        64, description="crops per image in a training step, half of them of objects where there are enough"
     )
-    max_detections: PositiveInt = Field(100, description="pairs of mask and class kept per picture")
+    max_detections: PositiveInt = Field(100, description="pairs of mask and class kept per image")
     mask_chunk: PositiveInt = Field(16, description="points decoded at a time; changes speed, never the result")
 
 
@@ -259,8 +262,8 @@ class MaskRcnnConfig(Frozen):
     backbone_weights: str = BACKBONE_WEIGHTS
     frozen_stages: int = FROZEN_STAGES
     frozen_norms: bool = FROZEN_NORMS
-    max_proposals: PositiveInt = Field(1000, description="regions looked at per picture in evaluation")
-    roi_samples: PositiveInt = Field(512, description="regions per picture that the losses of a training step see")
+    max_proposals: PositiveInt = Field(1000, description="regions per image in evaluation")
+    roi_samples: PositiveInt = Field(512, description="regions per image in the losses of a training step")
     score_threshold: float = Field(0.05, ge=0, lt=1)
     max_detections: PositiveInt = 100
 

@@ -36,10 +36,13 @@ class AugmentConfig(Frozen):
     saturation: float = Field(0.0, ge=0, le=1)
     hue: float = Field(0.0, ge=0, le=0.5)
     coarsen: float = Field(
-        1.0, ge=1, le=8, description="half the pictures lose detail, as of pixels up to so many times larger; 1: none"
+        1.0,
+        ge=1,
+        le=8,
+        description="half the images lose detail, as if their pixels were up to this many times larger; 1: none",
     )
     eight_bit: bool = Field(
-        False, description="round augmented pictures to 8 bits, as samdet's were trained; false: they stay float32"
+        False, description="round augmented images to 8 bits, as samdet was trained; false: they stay float32"
     )
 
 
@@ -57,23 +60,23 @@ class TrainConfig(Frozen):
     eval_every: PositiveInt = Field(3, description="epochs between evaluations")
     save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
     pictures_every: int = Field(
-        10, ge=0, description="epochs between pictures of what is found in the validation set; 0: none"
+        10, ge=0, description="epochs between images of detections on the validation split; 0: none"
     )
-    wandb: str | None = Field(None, description="project at Weights & Biases that the run is told to; None: it is not")
+    wandb: str | None = Field(None, description="Weights & Biases project to log to; None: no logging there")
     normalise: Literal["all-ranks", "each-rank"] = Field(
         "all-ranks",
-        description="what losses are divided by: counts of all processes together, or each process by its own",
+        description="counts that normalise the losses: of all processes together, or of each process alone",
     )
-    sync_bn: bool = Field(False, description="batch norms see the batches of all processes; GPUs only")
+    sync_bn: bool = Field(False, description="batch norm over the batches of all processes; GPUs only")
     zero_stage: Literal[0, 2, 3] = Field(
-        0, description="DeepSpeed's ZeRO: 2 cuts up the optimizer's state, 3 the weights too; 0: without DeepSpeed"
+        0, description="DeepSpeed ZeRO stage: 2 shards the optimizer state, 3 the weights too; 0: no DeepSpeed"
     )
     seed: int = Field(0, ge=0, lt=2**63)
-    workers: int = Field(2, ge=0, description="processes that read and augment pictures")
+    workers: int = Field(2, ge=0, description="processes that read and augment images")
     cache_views: int = Field(
-        0, ge=0, description="frozen encoder: augmented views per picture whose encoder maps are kept on disk; 0: none"
+        0, ge=0, description="frozen encoder: augmented views per image whose encoder maps are cached on disk; 0: none"
     )
-    cache_folder: str | None = Field(None, description="where those maps lie; None: in the run folder")
+    cache_folder: str | None = Field(None, description="folder for those maps; None: the run folder")
     boxes: Literal["masks", "annotations"] = Field(
         "masks",
         description="boxes to train on: the bounds of the augmented masks, or the boxes of the annotation file",
@@ -95,7 +98,7 @@ class Config(Frozen):
         if not 0.01 <= low <= high <= 100:
             raise ValueError("train.augment.scale: two ascending numbers from 0.01 to 100")
         if self.train.wandb is not None and not re.fullmatch(r"[^/\\#?%:]{1,128}", self.train.wandb):
-            raise ValueError("train.wandb: the name of a project, without any of / \\ # ? % :")
+            raise ValueError("train.wandb: must be a project name without any of / \\ # ? % :")
         frozen = isinstance(self.model, TrainedSamConfig) and self.model.encoder == "frozen"
         if self.train.cache_views and not frozen:
             raise ValueError("train.cache_views: only models whose model.encoder is frozen keep maps; set it to 0")

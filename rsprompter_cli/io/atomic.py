@@ -25,8 +25,8 @@ _PROBE = 4096
 """Bytes that are written to find out whether there is room."""
 
 _WAYS_OUT = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room, or write to another disk"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "name a file in a folder that you may write to"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free disk space, or write to another disk"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you can write to"),
     errno.ENAMETOOLONG: "shorten the name",
 }
 
@@ -146,16 +146,16 @@ def refuse_existing(
     """
     path = Path(path)
     if path.name in ("", ".."):
-        raise OutputError(f"the output {str(path)!r} has no name of its own", "name it")
+        raise OutputError(f"the output {str(path)!r} has no name", "add one")
     check_writable(path)
     if path.is_dir() and not folder:
-        raise OutputError(f"{path} is a folder", "name a file in it")
+        raise OutputError(f"{path} is a folder", "give a file in it")
     if folder and path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file", "name a folder")
+        raise OutputError(f"{path} is a file", "give a folder")
     if path.exists():
         _refuse_inputs(path, inputs)
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already", "pass --overwrite to replace it")
+        raise OutputError(f"{path} already exists", "pass --overwrite to replace it")
 
 
 def _refuse_inputs(path: Path, inputs: Sequence[str | Path]) -> None:
@@ -165,11 +165,11 @@ def _refuse_inputs(path: Path, inputs: Sequence[str | Path]) -> None:
             continue
         one = given.resolve()
         if path.samefile(given):
-            raise OutputError(f"{path} is the input", "name another output")
+            raise OutputError(f"{path} is the input", "choose another output")
         if one in output.parents:
-            raise OutputError(f"{path} is a part of the input {given}", "name another output")
+            raise OutputError(f"{path} is a part of the input {given}", "choose another output")
         if output in one.parents:
-            raise OutputError(f"{path} holds the input {given}", "name another output")
+            raise OutputError(f"{path} contains the input {given}", "choose another output")
 
 
 def check_writable(path: str | Path) -> None:
@@ -180,7 +180,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     above = next((folder for folder in path.parents if os.path.lexists(folder)), path.parent)
     if above.exists() and not above.is_dir():
-        raise OutputError(f"{path}: cannot be written: {above} is not a folder", "name a file in a folder")
+        raise OutputError(f"{path}: cannot be written: {above} is not a folder", "choose a path in an existing folder")
     probe = above / temporary_beside(path, path.suffix).name
     try:
         for name in path.relative_to(above).parts:

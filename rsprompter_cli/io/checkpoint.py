@@ -51,7 +51,7 @@ class CheckpointMeta:
         "uint8" when none was chosen: 8-bit samples were taken as they are, others by percentiles.
     score_threshold: the score below which `predict` drops an object, when the user names none.
     sam: identity of the SAM weights: name, file hash, commit.
-    metrics: last evaluation, by COCO name ("segm_AP50"); NaN where it says nothing, null in the file.
+    metrics: last evaluation, by COCO name ("segm_AP50"); NaN where undefined, null in the file.
     versions: of the packages that wrote it; git_commit: of the code, when known.
     provenance: free facts: data sets, credits, epochs.
     """
@@ -101,13 +101,15 @@ def refuse_other_folder(folder: str | Path, *, overwrite: bool, inputs: Sequence
         inputs: files and folders that are read for it.
 
     Raises:
-        OutputError: as `refuse_existing` says, or the folder holds more than a checkpoint.
+        OutputError: as `refuse_existing`, or the folder contains more than a checkpoint.
     """
     refuse_existing(folder, overwrite=overwrite, folder=True, inputs=inputs)
     own = (WEIGHTS_FILE, CONFIG_FILE, META_FILE)
     foreign = sorted(path.name for path in Path(folder).glob("*") if path.name not in own)
     if foreign:
-        raise OutputError(f"{folder} holds {foreign[0]!r}, which is no part of a checkpoint", "name another folder")
+        raise OutputError(
+            f"{folder} contains {foreign[0]!r}, which is not part of a checkpoint", "choose another folder"
+        )
 
 
 def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: Config, meta: CheckpointMeta) -> None:
@@ -163,7 +165,7 @@ def model_argument(folder: str | Path) -> str:
 def _warn_of_namesake(working_folder: str) -> None:
     """Warn, once, that the working folder holds a folder of the bundled model's name."""
     namesake = Path(working_folder) / BUNDLED
-    _log.warning("%s names the model that comes with rsp; the folder %s is ./%s", BUNDLED, namesake, BUNDLED)
+    _log.warning("%s is the bundled model; for the folder %s give ./%s", BUNDLED, namesake, BUNDLED)
 
 
 def read_checkpoint(folder: str | Path | None) -> Checkpoint:
@@ -181,7 +183,7 @@ def read_checkpoint(folder: str | Path | None) -> Checkpoint:
         inside = folder.name in (WEIGHTS_FILE, CONFIG_FILE, META_FILE)
         raise CheckpointError(
             f"{folder}: a file, not a checkpoint folder",
-            f"give {folder.parent}" if inside else "rsp checkpoint import makes a folder of the original's weights",
+            f"give {folder.parent}" if inside else "convert weights of the original with rsp checkpoint import",
         )
     if not os.path.isdir(folder):
         raise CheckpointError(f"{model_argument(named)}: no such checkpoint folder", _nearest(named))
@@ -203,11 +205,11 @@ def _nearest(folder: Path) -> str:
     """A hint for the name of a model that does not exist: what it resembles, or which models there are."""
     word = str(folder)
     if word == BUNDLED:
-        return f"without ./ {BUNDLED} names the model that comes with rsp"
+        return f"give {BUNDLED} without ./ for the bundled model"
     if word in list_presets():
-        return f"{word} is a preset, which has no weights: rsp train {word} trains one, rsp checkpoint import takes one"
+        return f"{word} is a preset, which has no weights: use rsp train {word} or rsp checkpoint import to get some"
     if word in KNOWN_SAM:
-        return f"{word} is a SAM, which detects no classes: it goes with --sam, and --everything or --prompts"
+        return f"{word} is a SAM, which detects no classes: use it as --sam, with --everything or --prompts"
     around = folder.parent
     nearby = [str(path) for path in _checkpoints_within(around) if not path.name.startswith(".")]
     # A short name is looked for among the runs, too.
@@ -265,5 +267,5 @@ def _parse_meta(fields: dict[str, Any]) -> CheckpointMeta:
     fields["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
     meta = CheckpointMeta(**fields)
     if not meta.class_names or len(meta.class_names) != len(meta.category_ids):
-        raise ValueError("class_names and category_ids must be as many")
+        raise ValueError("class_names and category_ids must have the same length")
     return meta

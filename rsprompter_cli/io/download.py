@@ -26,7 +26,7 @@ _PAUSE_SECONDS = 1.0
 class RemoteFile:
     """A file to fetch.
 
-    label: its name in messages. size: bytes, None when unknown. headers: of the request, never told to anyone.
+    label: its name in messages. size: bytes, None when unknown. headers: of the request, never shown.
     """
 
     label: str
@@ -45,7 +45,7 @@ def locked(target: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info("another process is making %s, waiting for it", target)
+        logger.info("waiting for another process that is writing %s", target)
         lock.acquire()
     try:
         yield
@@ -69,12 +69,12 @@ def download(
     What arrived is not verified.
 
     Args:
-        part: where the bytes go; what is there already is kept and counted.
-        progress: told after every chunk.
+        part: where the bytes go; existing bytes are kept and counted.
+        progress: called after every chunk.
         explain: a refusal of the server in one line.
 
     Raises:
-        DownloadError: refused, or the connection broke too often; the next call goes on from there.
+        DownloadError: refused, or the connection broke too often; the next call resumes there.
         OutputError: `part` cannot be written.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -98,7 +98,7 @@ def download(
             if failures >= _RETRIES:
                 raise DownloadError(
                     f"{remote.label}: the connection broke after {here} of {remote.size or 'unknown'} bytes",
-                    "run the same command again, it goes on from there",
+                    "run the same command again to resume",
                 ) from error
             logger.info("%s: the connection broke after %d bytes, trying again", remote.label, here)
             time.sleep(_PAUSE_SECONDS)

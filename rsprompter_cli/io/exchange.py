@@ -1,4 +1,4 @@
-"""The folder through which the processes of one run and the process that started them talk.
+"""The folder through which the processes of one run and the process that started them communicate.
 
 It holds the error line of each process that failed, and a file that asks them all to save and end.
 """
@@ -19,7 +19,7 @@ _STOP = "stop"
 
 @dataclass(frozen=True)
 class Told:
-    """The error line of a process, the exit code it ends with, and when it said so, seconds since the epoch."""
+    """The error line of a process, the exit code it ends with, and the time of that, seconds since the epoch."""
 
     line: str
     exit_code: int

@@ -2,7 +2,7 @@
 
 huggingface_hub checks the size of what it downloads, not its content, and drops a broken download
 with the process that ran it. So its client resolves, authenticates and connects, and this module
-keeps the partial file, goes on where it ends, and compares the hash that the hub states.
+keeps the partial file, resumes where it ends, and compares the hash that the hub states.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SAM_REPOSITORIES = {
 }
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OWN_WEIGHTS = "give weights that you have: rsp download-sam FILE.pth, or the folder of a saved model"
-_CACHE_WAY_OUT = "set RSP_CACHE to a folder that can be written"
+_OWN_WEIGHTS = "convert weights that you have: rsp download-sam FILE.pth, or the folder of a saved model"
+_CACHE_WAY_OUT = "set RSP_CACHE to a writable folder"
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def cache_folder() -> Path:
         base = os.environ.get("XDG_CACHE_HOME")
         return (Path(base) if base else Path.home() / ".cache") / "rsprompter_cli"
     except RuntimeError as error:
-        told = f"RSP_CACHE = {named}: no such user" if named else "there is no home folder to keep downloads in"
-        raise OutputError(told, _CACHE_WAY_OUT) from error
+        problem = f"RSP_CACHE = {named}: no such user" if named else "there is no home folder for downloads"
+        raise OutputError(problem, _CACHE_WAY_OUT) from error
 
 
 def require_cache(target: Path) -> None:
@@ -108,16 +108,16 @@ def find_sam(name: str) -> Path:
             return folder
     if name not in KNOWN_SAM:
         if os.path.isdir(name):
-            return Path(name)  # its reader says what it lacks
+            return Path(name)  # its reader reports what it lacks
         if os.path.isfile(name):
             raise CheckpointError(
                 f"{name}: a file, not a SAM folder",
-                f"rsp download-sam {name} converts it and prints the folder to name",
+                f"convert it with rsp download-sam {name}, which prints the folder to use",
             )
     if name in KNOWN_SAM or is_repository(name):
         raise CheckpointError(f"the SAM weights {name!r} are not on this machine", f"run: rsp download-sam {name}")
     if "/" in name or os.sep in name:
-        raise CheckpointError(f"{name}: no such SAM folder", f"make one with rsp download-sam base --out {name}")
+        raise CheckpointError(f"{name}: no such SAM folder", f"create one with rsp download-sam base --out {name}")
     raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
 
 
@@ -129,14 +129,14 @@ def is_repository(name: str) -> bool:
 def fetch_file(
     repository: str, name: str, *, revision: str, folder: Path, progress: Progress | None = None
 ) -> HubFile | None:
-    """Download one file of a model repository into `folder`, going on with a partial file of an earlier run.
+    """Download one file of a model repository into `folder`, resuming a partial file of an earlier run.
 
     Args:
         repository: owner/name.
         name: the file in it.
         revision: branch, tag or commit.
         folder: receives NAME, and NAME.ETAG.part until it is whole.
-        progress: told after every chunk.
+        progress: called after every chunk.
 
     Returns:
         The file, or None when the repository has none of that name.
@@ -184,7 +184,7 @@ def _host() -> str:
 
 
 def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
-    """What the hub says of a file, or None when it has none of that name."""
+    """The hub's metadata of a file, or None when it has none of that name."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -198,12 +198,12 @@ def _resolve(repository: str, name: str, revision: str) -> _Remote | None:
         raise _explain(error, repository, revision) from error
     if not facts.commit_hash or not facts.etag:
         raise DownloadError(
-            f"{_host()} does not state commit and hash of {repository}/{name}",
+            f"{_host()} does not report commit and hash of {repository}/{name}",
             "check that HF_ENDPOINT names a mirror of the Hugging Face hub",
         )
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", facts.etag):
         raise DownloadError(
-            f"{_host()} states no hash of {repository}/{name} that can be checked", "use another HF_ENDPOINT"
+            f"{_host()} reports no hash of {repository}/{name} that can be checked", "use another HF_ENDPOINT"
         )
     # The commit instead of the branch: every file then comes from the same state of the repository.
     url = hf_hub_url(repository, name, revision=facts.commit_hash, endpoint=endpoint)
@@ -216,7 +216,7 @@ def _verify(remote: _Remote, part: Path) -> str:
     if remote.size is not None and size != remote.size:
         part.unlink()
         raise DownloadError(
-            f"{remote.label}: {size} bytes came instead of {remote.size}, the file was deleted", "run it again"
+            f"{remote.label}: received {size} bytes instead of {remote.size}, the file was deleted", "run it again"
         )
     with part.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -224,7 +224,7 @@ def _verify(remote: _Remote, part: Path) -> str:
     if found != remote.etag:
         part.unlink()
         raise DownloadError(
-            f"{remote.label}: its hash is {found}, the hub states {remote.etag}, the file was deleted",
+            f"{remote.label}: its hash is {found}, expected {remote.etag}, the file was deleted",
             "run it again; if it repeats, use another HF_ENDPOINT",
         )
     return sha256
@@ -252,10 +252,10 @@ def _explain(error: Exception, label: str, revision: str) -> DownloadError:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         return DownloadError(
-            f"{label}: {_host()} has no such model, or not for you", "check the id; a private one needs HF_TOKEN"
+            f"{label}: {_host()} has no such model, or it is private", "check the id; a private model needs HF_TOKEN"
         )
     if status is not None:
-        return DownloadError(f"{label}: {_host()} answered {status}", "try again later, or another HF_ENDPOINT")
+        return DownloadError(f"{label}: {_host()} answered {status}", "try again later, or use another HF_ENDPOINT")
     return DownloadError(
         f"{label}: cannot reach {_host()} ({type(error).__name__})",
         f"check the network, set HF_ENDPOINT to a mirror, or {_OWN_WEIGHTS}",

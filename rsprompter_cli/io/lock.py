@@ -35,7 +35,7 @@ class OutputLock:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise OutputError(
-                f"{shown}: another run is at work on it", "wait for it, or name another output"
+                f"{shown}: another run is using it", "wait for it to finish, or choose another output"
             ) from error
         except OSError as error:
             raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error

@@ -100,7 +100,7 @@ def _from_text(text: str, where: str) -> OriginalConfig:
     except LiteralsError as error:
         return OriginalConfig(where=where, problem=str(error))
     if not isinstance(tree, dict) or not tree:
-        return OriginalConfig(where=where, problem="it assigns no values")
+        return OriginalConfig(where=where, problem="it contains no assignments")
     return _completed(tree, where)
 
 

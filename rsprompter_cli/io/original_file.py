@@ -1,4 +1,4 @@
-"""Weights files of the original RSPrompter: which of their tensors are the model, and what else they tell."""
+"""Weights files of the original RSPrompter: which of their tensors are the model, and their metadata."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
     else:
         content = load_pickle(path)
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds no table of tensors")
+        raise CheckpointError(f"{path}: contains no state dict")
     if {"cursor", "identity", "engine"} <= content.keys():
         raise CheckpointError(
-            f"{path}: the state of a run of rsp, whose checkpoints need no import", _as_it_is(path.parents[1])
+            f"{path}: the training state of an rsp run, whose checkpoints need no import", _as_it_is(path.parents[1])
         )
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
@@ -86,39 +86,39 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
 
 
 def _refuse_folder(path: Path) -> None:
-    """Say of a folder what it is, and what to give instead."""
+    """Refuse a folder, with what it is and what to give instead."""
     if not os.path.isdir(path):
         return
     inside = {file.name for file in path.iterdir()}
     if {WEIGHTS_FILE, CONFIG_FILE, META_FILE} <= inside:
         raise CheckpointError(
             f"{path}: a checkpoint folder, which needs no import",
-            "give it as it is: rsp predict --model, rsp eval, rsp train --load-from",
+            "use it directly: rsp predict --model, rsp eval, rsp train --load-from",
         )
     if (path / "state" / _RUN_STATE).is_file() or _RUN_STATE in inside:
         run = path if (path / "state").is_dir() else path.parent
-        raise CheckpointError(f"{path}: a run of rsp, whose checkpoints need no import", _as_it_is(run))
+        raise CheckpointError(f"{path}: a run folder of rsp, whose checkpoints need no import", _as_it_is(run))
     parts = [*path.glob(f"*{_PART}"), *path.glob(f"*/*{_PART}")]
     if parts or _CONVERTER in inside:
         raise CheckpointError(
-            f"{path}: a folder of DeepSpeed's, which holds the weights in parts",
-            f"convert it with the {_CONVERTER} that lies in it or beside it, and import the file that comes out",
+            f"{path}: a DeepSpeed folder, whose weights are sharded",
+            f"convert it with {_CONVERTER}, in it or beside it, and import the resulting file",
         )
     files = sorted(name for name in inside if name.endswith((".pth", ".safetensors")))
     raise CheckpointError(
-        f"{path}: a folder, not a weights file", "name the file in it" + (f": {some(files)}" if files else "")
+        f"{path}: a folder, not a weights file", "give the file in it" + (f": {some(files)}" if files else "")
     )
 
 
 def _part_of_deepspeed(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path}: DeepSpeed's own file, whose weights may be rounded or in parts",
-        f"convert its folder with the {_CONVERTER} that lies in it or beside it, and import the file that comes out",
+        f"{path}: a DeepSpeed file, whose weights may be rounded or sharded",
+        f"convert its folder with {_CONVERTER}, in it or beside it, and import the resulting file",
     )
 
 
 def _as_it_is(run: Path) -> str:
-    return f"give {run / 'last'} or {run / 'best'} as it is: rsp predict --model, rsp eval, rsp train --load-from"
+    return f"use {run / 'last'} or {run / 'best'} directly: rsp predict --model, rsp eval, rsp train --load-from"
 
 
 def _from_checkpoint(content: Mapping[str, Any], wrapper: str, path: Path, ema: bool) -> OriginalFile:
@@ -147,19 +147,19 @@ def _tensors(table: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
 
     wrong = [str(key) for key, value in table.items() if not isinstance(value, Tensor)]
     if wrong or not table:
-        named = f": {shorten(wrong[0])} is none" if wrong else ""
-        raise CheckpointError(f"{path}: holds no table of tensors{named}")
+        named = f": {shorten(wrong[0])} is not a tensor" if wrong else ""
+        raise CheckpointError(f"{path}: contains no state dict{named}")
     tensors = {str(key): value for key, value in table.items()}
     _require_plain(tensors, path)
     return tensors
 
 
 def _require_plain(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse tensors that are no plain arrays of numbers."""
+    """Refuse tensors that are not dense numeric arrays."""
     kinds = {key: kind for key, value in tensors.items() if (kind := _unusual_kind(value))}
     if kinds:
         raise CheckpointError(
-            f"{path}: {len(kinds)} of {len(tensors)} tensors are no plain arrays of numbers: "
+            f"{path}: {len(kinds)} of {len(tensors)} tensors are not dense numeric arrays: "
             + some(f"{key} ({kind})" for key, kind in kinds.items()),
             "save them with .to_dense() or .dequantize(), or import the file that the training wrote",
         )
@@ -174,7 +174,7 @@ def _unusual_kind(value: Tensor) -> str | None:
     if value.is_quantized:
         return "quantised"
     if value.is_meta:
-        return "without numbers"
+        return "without data"
     return "sparse" if value.layout != torch.strided else None
 
 

@@ -99,7 +99,7 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
             continue
         count += 1
         if count > MAX_TOKENS:
-            raise LiteralsError(f"more than {MAX_TOKENS:,} words")
+            raise LiteralsError(f"more than {MAX_TOKENS:,} tokens")
         if kind != "newline":
             statement.add(kind, word, start)
         elif not statement.open:
@@ -131,7 +131,7 @@ class _Statement:
         self.tokens.append((kind, word, start))
         if kind == "close":
             if not self.open:
-                raise LiteralsError("a bracket closes that was not opened")
+                raise LiteralsError("a closing bracket has no opening one")
             self._chains.pop()
         elif kind == "end":
             self._chains[-1] = 0
@@ -218,7 +218,7 @@ class _Reader:
     def _charge(self, count: int) -> None:
         self._items += count
         if self._items > MAX_ITEMS:
-            raise LiteralsError(f"makes more than {MAX_ITEMS:,} items")
+            raise LiteralsError(f"produces more than {MAX_ITEMS:,} items")
 
     def _table(self, pairs: Sequence[tuple[Any, ast.expr]]) -> Any:
         if not all(isinstance(key, str | int | float | bool | None) for key, _ in pairs):

@@ -1,4 +1,4 @@
-"""What a server says of a file without sending it: enough to see that it is another one than before."""
+"""A file's metadata on a server: enough to detect that the file has changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def remote_facts(url: str, *, timeout: float, retries: int) -> dict[str, str]:
-    """What tells the file behind an address from another one: its size, its ETag and when it was changed.
+    """The identity of the file behind an address: its size, its ETag and when it was changed.
 
     Asks for the first byte, not for the head alone, because an address that is signed for reading admits nothing else.
 
@@ -52,7 +52,7 @@ def remote_facts(url: str, *, timeout: float, retries: int) -> dict[str, str]:
                 _log.debug("%s: %s", url, cause)
                 return {}
             reason = str(cause) or type(cause).__name__
-    raise InputError(f"{url}: does not answer: {reason}", "is the address right, and the network up?")
+    raise InputError(f"{url}: no response: {reason}", "check the address and the network")
 
 
 def _heads(url: str, timeout: float) -> HTTPMessage:

@@ -1,7 +1,7 @@
 """The SAM folder: `config.json`, `model.safetensors`, `source.json`.
 
 The first two are what Hugging Face calls a SamModel, or for TinyViT the same keys with the encoder's
-own below `vision_encoder.`. `source.json` says where the weights came from and what they hash to.
+own below `vision_encoder.`. `source.json` records the origin of the weights and their hash.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_sam_folder(path: str | Path, *, verify: bool = True) -> SamFolder:
     if verify and source is not None and file_sha256(path / SAM_WEIGHTS_FILE) != source.sha256:
         raise CheckpointError(
             f"{path / SAM_WEIGHTS_FILE}: damaged, its sha256 is not the one in {SAM_SOURCE_FILE}",
-            f"make it again: rsp download-sam {_maker(source)} --out {path} --overwrite",
+            f"create it again: rsp download-sam {_maker(source)} --out {path} --overwrite",
         )
     return SamFolder(path, arch, source)
 
@@ -101,8 +101,8 @@ def read_sam_folder(path: str | Path, *, verify: bool = True) -> SamFolder:
 def _conversion(path: Path) -> str:
     """How a SAM folder is made of what lies at `path`."""
     if os.path.isdir(path) and any(path.iterdir()):
-        return f"rsp download-sam {path} converts what Hugging Face's libraries saved, and prints the folder to name"
-    return f"make one with rsp download-sam base --out {path}, or name another"
+        return f"convert a saved Hugging Face model with rsp download-sam {path}, which prints the folder to use"
+    return f"create one with rsp download-sam base --out {path}, or give another"
 
 
 def _maker(source: SamSource) -> str:

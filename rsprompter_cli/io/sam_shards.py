@@ -39,7 +39,7 @@ class SavedWeights:
         """All tensors by key.
 
         Raises:
-            CheckpointError: a part is damaged or refused, or holds other keys than the index says.
+            CheckpointError: a part is damaged or refused, or contains other keys than the index lists.
         """
         tensors: dict[str, Tensor] = {}
         for part, keys in self.parts.items():
@@ -47,7 +47,7 @@ class SavedWeights:
             if keys is not None and read.keys() != keys:
                 differing = sorted(keys ^ read.keys())
                 raise CheckpointError(
-                    f"{part}: its tensors are not those that {self.path.name} names: {some(differing)}",
+                    f"{part}: its tensors differ from those listed in {self.path.name}: {some(differing)}",
                     "copy the whole folder again",
                 )
             tensors |= read
@@ -65,7 +65,7 @@ def find_saved_weights(folder: Path) -> SavedWeights:
         lacking = [SAM_CONFIG_FILE] * (not os.path.isfile(folder / SAM_CONFIG_FILE))
         lacking += [f"{SAM_WEIGHTS_FILE} or {PICKLE_FILE}"] * (not present)
         raise CheckpointError(
-            f"{folder}: not a SAM as Hugging Face saves it, it lacks {' and '.join(lacking)}", _what_else(folder)
+            f"{folder}: not a SAM in Hugging Face's layout, it lacks {' and '.join(lacking)}", _what_else(folder)
         )
     path = folder / present[0]
     if not path.name.endswith(_INDEX):
@@ -79,16 +79,16 @@ def _indexed(path: Path) -> dict[Path, frozenset[str] | None]:
     """The files that an index names, and the keys in each."""
     placed = read_json(path).get("weight_map")
     if not isinstance(placed, dict) or not placed or not all(isinstance(name, str) for name in placed.values()):
-        raise CheckpointError(f"{path}: damaged, it names no files of weights", "copy the whole folder again")
+        raise CheckpointError(f"{path}: damaged, it lists no weight files", "copy the whole folder again")
     suffix = Path(path.name.removesuffix(_INDEX)).suffix
     parts: dict[Path, frozenset[str] | None] = {}
     for name in sorted(set(placed.values())):
         # The parts lie beside the index; a name that leads elsewhere is not followed.
         if Path(name).name != name or "\\" in name or not name.endswith(suffix):
-            raise CheckpointError(f"{path}: names {name[:60]!a}, which is not a {suffix} file beside it")
+            raise CheckpointError(f"{path}: lists {name[:60]!a}, which is not a {suffix} file beside it")
         if not os.path.isfile(path.parent / name):
             raise CheckpointError(
-                f"{path.parent}: lacks {name}, which {path.name} names", "copy the whole folder again"
+                f"{path.parent}: lacks {name}, which {path.name} lists", "copy the whole folder again"
             )
         parts[path.parent / name] = frozenset(key for key, place in placed.items() if place == name)
     return parts
@@ -98,7 +98,7 @@ def _what_else(folder: Path) -> str:
     """What to give instead of a folder that is no saved SAM."""
     inside = sorted(entry.name for entry in folder.iterdir())
     if "config.toml" in inside:
-        return f"it looks like a checkpoint folder, which rsp predict takes as --model {folder}"
+        return f"it looks like a checkpoint folder, which rsp predict accepts as --model {folder}"
     saved = sorted(folder.glob(f"snapshots/*/{SAM_CONFIG_FILE}"))
     if saved:
         return f"rsp download-sam {saved[-1].parent}"

@@ -21,7 +21,7 @@ IMAGENET_FILES = {"resnet18": "resnet18-f37072fd.pth", "resnet50": "resnet50-067
 
 _ADDRESS = "https://download.pytorch.org/models"
 _NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
-_WAY_OUT = "give the file with --backbone-weights FILE, or pass --backbone-weights random"
+_WAY_OUT = "give a file with --backbone-weights FILE, or pass --backbone-weights random"
 
 
 def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
@@ -31,7 +31,7 @@ def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
 
     Args:
         network: a key of IMAGENET_FILES.
-        progress: told after every chunk.
+        progress: called after every chunk.
 
     Raises:
         DownloadError: no connection, or the content is not what the name states; a wrong file is
@@ -44,7 +44,7 @@ def imagenet_file(network: str, *, progress: Progress | None = None) -> Path:
         if place.is_file():
             if named_hash_fits(place, file_sha256(place)):
                 return place
-            logger.warning("%s is damaged, it is not used", place)
+            logger.warning("%s is damaged and is ignored", place)
     require_cache(target)
     with locked(target):
         if not target.is_file() or not named_hash_fits(target, file_sha256(target)):
@@ -67,7 +67,7 @@ def require_named_hash(path: Path) -> str:
     sha256 = file_sha256(path)
     if not named_hash_fits(path, sha256):
         raise CheckpointError(
-            f"{path}: damaged, its sha256 begins with {sha256[:8]}, not as its name states", "fetch or copy it again"
+            f"{path}: damaged, its sha256 begins with {sha256[:8]}, not as its name states", "download or copy it again"
         )
     return sha256
 

@@ -19,7 +19,7 @@ from rsprompter_cli.errors import CheckpointError
 
 
 class _Inert:
-    """Stands for an object whose content nobody needs: takes anything, does nothing."""
+    """Replaces an object whose content is not needed: accepts anything, does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
         return super().__new__(cls)
@@ -133,7 +133,7 @@ def load_state_dict(path: str | Path) -> dict[str, Any]:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not content or not all(isinstance(item, Tensor) for item in content.values()):
-        raise CheckpointError(f"{path}: holds no table of tensors")
+        raise CheckpointError(f"{path}: contains no state dict")
     return {str(key): value for key, value in content.items()}
 
 
@@ -142,10 +142,10 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     if name is None:
         return _damaged(path)
     return CheckpointError(
-        f"{path}: refused, loading it would use {name[1]}, which is no part of a weights file",
-        "take weights from a source you trust, if possible as .safetensors",
+        f"{path}: refused, loading it would use {name[1]}, which does not belong in a weights file",
+        "use weights from a source you trust, if possible as .safetensors",
     )
 
 
 def _damaged(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path}: damaged, truncated or not a file of torch.save", "fetch or copy it again")
+    return CheckpointError(f"{path}: damaged, truncated or not written by torch.save", "download or copy it again")

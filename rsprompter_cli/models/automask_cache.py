@@ -77,7 +77,7 @@ class AutomaskCache:
         except (OutputError, SafetensorError) as error:
             raise OutputError(
                 f"{self.folder}: automatic masks cannot be stored: {error}",
-                "free some disk, or name another train.cache_folder",
+                "free disk space, or choose another train.cache_folder",
             ) from error
         return made
 
@@ -108,7 +108,7 @@ def _store(path: Path, found: PictureMasks) -> None:
 
 
 def _load(path: Path, size: tuple[int, int]) -> PictureMasks | None:
-    """What `_store` wrote; None when there is nothing, or nothing sound, which is then written anew."""
+    """What `_store` wrote; None when there is nothing, or nothing sound, which is then rewritten."""
     try:
         stored = load_file(path)
     except (FileNotFoundError, SafetensorError):

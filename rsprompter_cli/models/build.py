@@ -41,7 +41,7 @@ def complete_config(model_config: ModelConfig) -> ModelConfig:
     Stored with a checkpoint, it rebuilds the model without the SAM folder it was trained from.
 
     Raises:
-        UsageError: no such SAM, one that knows no points and is asked with them, or an image size the model
+        UsageError: no such SAM, one without point prompts that is given points, or an image size the model
             cannot take.
         CheckpointError: a SAM folder that cannot be read.
     """

@@ -76,7 +76,7 @@ def build_pixel_decoder(query: QueryConfig, width: int) -> PixelDecoder:
         if query.channels % parts:
             raise UsageError(
                 f"model.query.channels = {query.channels}: must be a multiple of model.query.{name} = {parts}",
-                f"--set model.query.{name}=N that divides it; for an imported model, the N it was trained with",
+                f"pass --set model.query.{name}=N, a divisor of it; for an imported model, the N of its training",
             )
     return PixelDecoder(
         in_channels=width,

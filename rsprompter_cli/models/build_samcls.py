@@ -68,7 +68,7 @@ def check_prompts(config: AutomaskConfig, arch: VitArch | TinyVitArch) -> None:
     if config.prompts == "points" and isinstance(arch, TinyVitArch):
         raise UsageError(
             "model.automask.prompts = points: tiny-vit was trained with boxes alone and finds nothing with points",
-            "leave it out, or take another SAM",
+            "omit it, or use another SAM",
         )
 
 

@@ -44,7 +44,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """A checkpoint folder that can predict; `problem` says why not, the rest is then unknown.
+    """A checkpoint folder that can predict; otherwise `problem` is the reason and the rest is unknown.
 
     size: bytes of the weights. gsd_range: metres per pixel on the ground.
     """
@@ -71,7 +71,7 @@ class FoundSam:
 
 
 def describe_checkpoint(folder: str | Path | None = None) -> dict[str, Any]:
-    """All that a checkpoint folder tells, its weights compared with what its configuration builds.
+    """The contents of a checkpoint folder, its weights compared with what its configuration builds.
 
     Args:
         folder: `"bundled"` or None is the bundled model.
@@ -124,8 +124,8 @@ def find_models(folders: Iterable[str | Path]) -> list[FoundModel]:
         if folder == BUNDLED_MODEL:
             continue
         if not os.path.isdir(complete_folder(folder)):
-            told = "a file, not a folder" if os.path.exists(folder) else "no such folder"
-            raise InputError(f"{folder}: {told}", "name a checkpoint folder, or one that holds runs")
+            reason = "a file, not a folder" if os.path.exists(folder) else "no such folder"
+            raise InputError(f"{folder}: {reason}", "give a checkpoint folder, or one that contains runs")
         # A run folder holds its best and its last; deeper lies no checkpoint of ours.
         places = sorted({path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + META_FILE)})
         found += [_found(str(place), place) for place in places if not place.name.startswith(".")]
@@ -190,7 +190,7 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("variant", facts["variant"] + (f", encoder {facts['encoder']}" if facts["encoder"] else "")),
         ("preset", facts["preset"]),
         ("weights", f"{facts['size'] / 1e6:.1f} MB"),
-        ("parameters", f"{facts['parameters']:,}, of which {facts['trainable']:,} train"),
+        ("parameters", f"{facts['parameters']:,}, of which {facts['trainable']:,} trainable"),
         ("classes", f"{len(names)}: {', '.join(names)}"),
         ("input", f"{facts['image_size']} px"),
         ("resolution", resolution_words(facts["gsd_range"])),
@@ -199,5 +199,5 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("SAM", ", ".join(f"{key} {value}" for key, value in facts["sam"].items()) or "none"),
         ("written by", f"rsp {facts['versions'].get('rsprompter_cli', 'unknown')}"),
     ]
-    told = {key: value for key, value in facts["provenance"].items() if not isinstance(value, Mapping)}
-    return rows + [(key.replace("_", " "), str(value)) for key, value in told.items()]
+    shown = {key: value for key, value in facts["provenance"].items() if not isinstance(value, Mapping)}
+    return rows + [(key.replace("_", " "), str(value)) for key, value in shown.items()]

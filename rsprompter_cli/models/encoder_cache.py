@@ -95,7 +95,7 @@ class EncoderCache:
         try:
             maps = load_file(path)
         except (FileNotFoundError, SafetensorError):
-            # A damaged file is as good as none: it is written anew.
+            # A damaged file counts as missing: it is rewritten.
             return None
         return _as_output(maps, device)
 
@@ -110,7 +110,7 @@ class EncoderCache:
         except (OSError, SafetensorError) as error:
             raise OutputError(
                 f"{self.folder}: encoder maps cannot be stored: {error}",
-                "free some disk, name another train.cache_folder, or pass --set train.cache_views=0",
+                "free disk space, choose another train.cache_folder, or pass --set train.cache_views=0",
             ) from error
         finally:
             with suppress(OSError):

@@ -81,14 +81,14 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
     Args:
         sam: as `rsp download-sam` names it, or a folder.
         model: instead, a checkpoint folder or "bundled", whose SAM is taken as it was trained. Where it does not
-            hold all that automatic masks need, a warning says so and the SAM that it was trained from is taken.
+            hold all that automatic masks need, a warning is logged and the SAM that it was trained from is used.
 
     Raises:
         CheckpointError: it is not on this machine, or damaged.
         UsageError: no such SAM, a model without one, or both are named.
     """
     if sam is not None and model is not None:
-        raise UsageError("--sam names a SAM, --model brings another", "give one of the two")
+        raise UsageError("--sam and --model give two different SAMs", "give one of the two")
     if model is not None:
         return _choose_within(read_checkpoint(model))
     if sam is not None:
@@ -98,20 +98,22 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
             folder = find_sam(name)
         except CheckpointError:
             continue
-        _log.info("everything is found with the SAM %s", name)
+        _log.info("segmenting everything with the SAM %s", name)
         return SamChoice(read_sam_folder(folder))
-    raise CheckpointError("no SAM weights are on this machine", "run: rsp download-sam, or name a folder with --sam")
+    raise CheckpointError(
+        "there are no SAM weights on this machine", "run rsp download-sam, or give a folder with --sam"
+    )
 
 
 def _choose_within(checkpoint: Checkpoint) -> SamChoice:
     config = complete_config(checkpoint.config.model)
     if not isinstance(config, SamModelConfig):
-        raise UsageError(f"{checkpoint.name}: a {config.kind} has no SAM", "name one with --sam instead of --model")
+        raise UsageError(f"{checkpoint.name}: a {config.kind} has no SAM", "give one with --sam instead of --model")
     lacking = _lacking(checkpoint, config)
     if lacking is None:
         return SamChoice(checkpoint)
     _log.warning(
-        "%s: a %s holds no %s; everything is found with the SAM %s, as it was before training",
+        "%s: a %s has no %s; segmenting everything with the SAM %s, as it was before training",
         checkpoint.name,
         config.kind,
         lacking,
@@ -140,7 +142,7 @@ def _settings(config: SamModelConfig) -> AutomaskSettings:
 
 
 def everything_meta(choice: SamChoice) -> CheckpointMeta:
-    """What `Everything` says of itself; masks are chosen by its own settings, so no score is too low."""
+    """The metadata of `Everything`; masks are chosen by its own settings, so no score is too low."""
     if isinstance(choice.origin, Checkpoint):
         # Of the pictures it knows what the checkpoint knows; how good and fast that is was measured of other answers.
         return replace(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, plural, some
 from rsprompter_cli.models.import_original import TABLES
 from rsprompter_cli.models.original_keys import to_original
 from rsprompter_cli.models.original_shared import PEFT_PREFIX, QKV, Spelling, export_rows
@@ -27,7 +27,7 @@ def original_tensors(tensors: Mapping[str, Tensor], *, kind: str, spelling: Spel
     table = TABLES.get(kind)
     if table is None:
         raise CheckpointError(
-            f"{origin}: the original's code has no model of the kind {kind}", "it has " + ", ".join(sorted(TABLES))
+            f"{origin}: the original's code has no model of the kind {kind}", "it supports " + ", ".join(sorted(TABLES))
         )
     last = "neck.aggregator.reduce.0.0.weight" not in tensors
     rows = table.rows + export_rows(table.encoder, mmpretrain=spelling.mmpretrain, last=last)
@@ -37,7 +37,7 @@ def original_tensors(tensors: Mapping[str, Tensor], *, kind: str, spelling: Spel
     unknown = [key for key in single if plain[key] not in names]
     if unknown:
         raise CheckpointError(
-            f"{origin}: the original's {kind} has no place for {len(unknown)} keys: {', '.join(unknown[:4])}"
+            f"{origin}: {plural(len(unknown), 'key')} without equivalent in the original's {kind}: {some(unknown)}"
         )
     result = {_spelt(names[plain[key]], table.encoder, spelling): tensors[key] for key in single}
     for ours, pieces in table.stacked.items():

@@ -27,7 +27,7 @@ class PictureModel(Protocol):
 
 @runtime_checkable
 class PadsWithMean(Protocol):
-    """A model that says what a padded pixel is, per channel on the 0..255 scale."""
+    """A model with its own value of a padded pixel, per channel on the 0..255 scale."""
 
     @property
     def pixel_mean(self) -> Sequence[float]: ...
@@ -35,7 +35,7 @@ class PadsWithMean(Protocol):
 
 @runtime_checkable
 class RatesMasks(Protocol):
-    """A model that says whether its detections carry a guess of the quality of each mask."""
+    """A model that states whether its detections carry a predicted quality of each mask."""
 
     @property
     def gives_quality(self) -> bool: ...

@@ -112,8 +112,8 @@ def import_checkpoint(
     kind = config.model.kind
     if kind not in TABLES:
         raise UsageError(
-            f"{config.name}: no original of the kind {kind} was ever trained",
-            "take a preset of " + ", ".join(sorted(TABLES)),
+            f"{config.name}: the original has no model of the kind {kind}",
+            "use a preset of " + ", ".join(sorted(TABLES)),
         )
     refuse_other_folder(out, overwrite=overwrite, inputs=[path])
     file = read_original_file(path, ema=ema)
@@ -145,7 +145,7 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
         OutputError: the file exists, or cannot be written.
     """
     if Path(out).name and Path(out).suffix not in (".pth", ".pt"):
-        raise UsageError(f"{out}: the original's code reads .pth files", "name a file that ends in .pth")
+        raise UsageError(f"{out}: the original's code reads .pth files", "give a name that ends in .pth")
     refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
     checkpoint = read_checkpoint(folder)
     model = checkpoint.config.model
@@ -174,7 +174,7 @@ def merge_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = F
     loaded = load_model(folder)
     count = merge_lora(loaded.model)
     if not count:
-        raise CheckpointError(f"{folder}: has no adapters (LoRA) to merge", "its weights are whole already")
+        raise CheckpointError(f"{folder}: has no adapters (LoRA) to merge", "use it as it is")
     config = loaded.config.model_copy(update={"model": merged_config(loaded.config.model)})
     provenance = {**loaded.meta.provenance, "merged_adapters": count}
     provenance.pop(_SPELLING, None)
@@ -190,9 +190,13 @@ def _shapes(tensors: Mapping[str, Tensor], kind: str, origin: str) -> OriginalSh
     """
     found = find_kind(tensors)
     if found != kind:
-        told = f"holds a {found}, the preset is a {kind}" if found else "holds no model of the original"
-        hint = f"take a preset of {found}" if found else ""
-        raise CheckpointError(f"{origin}: {told}", hint)
+        mismatch = (
+            f"contains a {found} model, the preset describes a {kind} model"
+            if found
+            else "contains no model of the original"
+        )
+        hint = f"use a preset of {found}" if found else ""
+        raise CheckpointError(f"{origin}: {mismatch}", hint)
     shapes = shapes_of(tensors)
     names = rename_keys(tensors, kind=kind, lora=False)
     plain = {without_adapter_prefix(key, kind): shape for key, shape in shapes.items()}
@@ -214,9 +218,9 @@ def _compare(stated: StatedSettings, fitted: Fitted, chosen: Collection[str], or
         entry = stated.values.get(key)
         if entry is not None and not is_chosen(key, chosen) and not same(entry.value, found):
             raise CheckpointError(
-                f"{origin}: its configuration makes model.{key} {entry.value} in model.{entry.path}, "
-                f"its tensors {found}",
-                f"if the tensors are right, --set model.{key}={found}",
+                f"{origin}: its configuration sets model.{key} to {entry.value} in model.{entry.path}, "
+                f"its tensors to {found}",
+                f"if the tensors are right, pass --set model.{key}={found}",
             )
 
 
@@ -230,9 +234,7 @@ def _class_names(
     if file.class_names is not None and len(file.class_names) == count:
         fault = unsound_name(file.class_names)
         if fault is not None:
-            raise CheckpointError(
-                f"{path}: the class names in it cannot be taken: {fault}", "name them with --classes a,b,c"
-            )
+            raise CheckpointError(f"{path}: its class names cannot be used: {fault}", "give them with --classes a,b,c")
         return file.class_names, "the file"
     named_by_config = file.config.class_names()
     if named_by_config is not None and len(named_by_config) == count and unsound_name(named_by_config) is None:
@@ -244,21 +246,23 @@ def _class_names(
     known = classes_of_preset(config.name)
     if known is not None and len(known) == count:
         return known, f"the data set of {config.name}"
-    told = "" if known is None else f", the preset's data set has {len(known)}"
+    known_count = "" if known is None else f", the preset's data set has {len(known)}"
     raise UsageError(
-        f"{path}: holds a model of {plural(count, 'class', 'classes')}{told}", "name them with --classes a,b,c"
+        f"{path}: contains a model of {plural(count, 'class', 'classes')}{known_count}",
+        "give their names with --classes a,b,c",
     )
 
 
 def _check_named(names: Sequence[str], count: int, path: Path) -> None:
     """Raise UsageError for names that are not those of `count` classes."""
-    hint = "name each class once, in the order of the category ids it was trained with"
+    hint = "give each class once, in the order of the category ids of the training"
     fault = unsound_name(names)
     if fault is not None:
         raise UsageError(f"--classes: {fault}", hint)
     if len(names) != count:
         raise UsageError(
-            f"--classes names {plural(len(names), 'class', 'classes')}, {path} holds a model of {count}", hint
+            f"--classes has {plural(len(names), 'name')}, {path} contains a model of {count}",
+            hint,
         )
 
 

@@ -1,7 +1,7 @@
 """Weights of the original RSPrompter code, put into our models.
 
 The names of each kind of model are one `KeyTable` in a file of their own (original_anchor.py, ...), listed
-in `TABLES`; how such a table is written is told in original_keys.py. A table never names the encoder and
+in `TABLES`; original_keys.py describes how such a table is written. A table never names the encoder and
 the neck, which all models share and which the original spells in several ways: see original_shared.py.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, plural, some
 from rsprompter_cli.models.keys import check_keys, shapes_of
 from rsprompter_cli.models.original_anchor import ANCHOR
 from rsprompter_cli.models.original_keys import KeyTable, to_ours
@@ -81,17 +81,16 @@ def our_tensors(tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin:
     names = rename_keys(tensors, kind=kind, lora=lora)
     unknown = [key for key in tensors if key not in names]
     if unknown:
-        shown = ", ".join(unknown[:4])
         raise CheckpointError(
-            f"{origin}: {len(unknown)} keys are none of an original {kind}: {shown}",
-            "is the preset the one it was trained with?",
+            f"{origin}: {plural(len(unknown), 'unexpected key')} for an original {kind}: {some(unknown)}",
+            "use the preset that it was trained with",
         )
     for copy, source in table.copies.items():
         if copy in tensors and source in tensors and not torch.equal(tensors[copy], tensors[source]):
-            raise CheckpointError(f"{origin}: {copy} is not the same as {source}, of which it is a copy")
+            raise CheckpointError(f"{origin}: {copy} differs from {source}, of which it must be a copy")
     ours = {name: tensors[key] for key, name in names.items() if key not in table.copies}
     for name, pieces in table.stacked.items():
         ours.pop(name, None)
-        if all(piece in tensors for piece in pieces):  # else it is missing, and told as such
+        if all(piece in tensors for piece in pieces):  # else it is missing, and reported as such
             ours[name] = torch.cat([tensors[piece] for piece in pieces])
     return ours

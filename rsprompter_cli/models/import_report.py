@@ -13,7 +13,7 @@ from rsprompter_cli.models.stated_settings import StatedSettings, is_chosen, sam
 
 TENSORS, CONFIGURATION, USER, PRESET = "tensors", "configuration", "--set", "preset"
 BUILT_IN = "built in"
-"""What rsp's models always have."""
+"""Fixed in rsp's models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ImportedSetting:
 
     @property
     def changed(self) -> bool:
-        """Whether it is not what the preset says."""
+        """Whether it differs from the preset."""
         return not same(self.value, self.preset)
 
     def words(self) -> str:
@@ -105,10 +105,10 @@ class SettingsReport:
         yield "configuration", f"{state}, not read: {self.problem}" if self.problem else state
         for one in self.settings:
             if one.changed and one.source != PRESET:
-                yield {TENSORS: "read off", USER: "set"}.get(one.source, "taken"), one.words()
+                yield {TENSORS: "from tensors", USER: "from --set"}.get(one.source, "from configuration"), one.words()
         agreed = [one.key for one in self.settings if one.source == CONFIGURATION and not one.changed]
         if agreed:
-            yield "as the preset", ", ".join(agreed)
+            yield "same as preset", ", ".join(agreed)
         for one in self.assumed:
             yield "assumed", f"{one.key} = {one.value}"
         if self.built_in:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rsprompter_cli.errors import SHOWN, CheckpointError, some
+from rsprompter_cli.errors import SHOWN, CheckpointError, plural, some
 
 _FRACTIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -22,7 +22,7 @@ CLASS_ROWS: Mapping[str, str] = {
     "mask2former": "network.class_predictor.weight",
     "maskrcnn": "roi_heads.box_predictor.cls_score.weight",
 }
-"""By kind of model, the tensor with one row for each class and one for "none of them"."""
+"""By kind of model, the tensor with one row for each class and one for the background."""
 
 
 class HasShape(Protocol):
@@ -60,8 +60,12 @@ def check_keys(
         if key in given and list(given[key]) != list(needed[key])
     ]
     problems = [
-        f"{len(names)} {what}: {some(names, shown)}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", differing))
+        f"{plural(len(names), *what)}: {some(names, shown)}"
+        for what, names in (
+            (("missing key",), missing),
+            (("unexpected key",), unexpected),
+            (("shape mismatch", "shape mismatches"), differing),
+        )
         if names
     ]
     if problems:
@@ -87,14 +91,14 @@ def check_values(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], orig
     ]
     if wrong:
         raise CheckpointError(
-            f"{origin}: {len(wrong)} of {len(needed)} tensors hold another kind of numbers: {some(wrong)}",
+            f"{origin}: {len(wrong)} of {len(needed)} tensors have an unsuitable dtype: {some(wrong)}",
             hint or "import the weights as the training saved them, in floating point",
         )
     broken = [key for key, value in needed.items() if not bool(given[key].to(value.dtype).isfinite().all())]
     if broken:
         raise CheckpointError(
-            f"{origin}: {len(broken)} of {len(needed)} tensors hold NaN or infinity: {some(broken)}",
-            hint or "such a model finds nothing: import what the training saved before",
+            f"{origin}: {len(broken)} of {len(needed)} tensors contain NaN or infinity: {some(broken)}",
+            hint or "such a model detects nothing: import an earlier checkpoint of that training",
         )
 
 

@@ -17,7 +17,7 @@ from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to predict, with what its folder says of it."""
+    """A model ready to predict, with the metadata of its folder."""
 
     model: nn.Module
     config: Config
@@ -66,8 +66,8 @@ def _check(checkpoint: Checkpoint, outline: nn.Module, num_classes: int) -> None
     rows = stored.get(CLASS_ROWS.get(checkpoint.config.model.kind, ""))
     if rows is not None and rows[0] != num_classes + 1:
         raise CheckpointError(
-            f"{checkpoint.name}: {WEIGHTS_FILE} holds a model of {plural(rows[0] - 1, 'class', 'classes')}, "
-            f"meta.json names {num_classes}",
+            f"{checkpoint.name}: {WEIGHTS_FILE} contains a model of {plural(rows[0] - 1, 'class', 'classes')}, "
+            f"meta.json lists {num_classes}",
             "class_names in meta.json must be those the model was trained with",
         )
     check_keys(shapes_of(outline.state_dict()), stored, str(path))

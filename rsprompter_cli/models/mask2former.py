@@ -22,7 +22,7 @@ _LOSS = re.compile(r"(loss_[a-z_]*[a-z])(?:_(\d+))?")
 
 
 class Answers(NamedTuple):
-    """What the queries say of a batch, before the first layer of their decoder and after each.
+    """Predictions of the queries for a batch, before the first layer of their decoder and after each.
 
     classes: float32 [B, Q, K + 1] each, the last class for "no object".
     masks: float32 logits [B, Q, S/4, S/4] each.
@@ -78,10 +78,10 @@ class Mask2Former(nn.Module):
         return maps
 
     def ask(self, maps: Sequence[Tensor]) -> Answers:
-        """What the queries say of the ResNet's maps."""
+        """Predictions of the queries from the ResNet's maps."""
         pixel_decoder = self.network.get_submodule("model.pixel_level_module.decoder")
         with torch.autocast(maps[0].device.type, enabled=False):
-            # Half precision does not tell neighbouring cells of the deformable attention apart.
+            # Half precision cannot distinguish neighbouring cells of the deformable attention.
             decoded = pixel_decoder([part.float() for part in maps])
         query_decoder = self.network.get_submodule("model.transformer_module")
         asked = query_decoder(multi_scale_features=decoded.multi_scale_features, mask_features=decoded.mask_features)

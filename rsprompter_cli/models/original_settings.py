@@ -26,7 +26,7 @@ class Row:
     """An entry that is one of our settings.
 
     path: of the entry. key: of our setting.
-    read: its value as ours; ValueError says why it is none.
+    read: its value as ours; raises ValueError with the reason if it is not valid.
     default: what the original's code takes where the entry is missing and the table that would hold it is there.
     training: it counts in training only, and our models use the setting of the same key of evaluation.
     """
@@ -131,7 +131,7 @@ def decoder_kind(value: Any) -> str:
 
 def _items(value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple) or len(value) > _MOST_ITEMS:
-        raise ValueError(f"is not a list of {_MOST_ITEMS} items at most")
+        raise ValueError(f"is not a list of at most {_MOST_ITEMS} items")
     return value
 
 
@@ -369,4 +369,4 @@ SILENT = frozenset({
     "task_type", "panoptic_on", "semantic_on", "iou_thr", "filter_low_score", "activate", "pred_act", "use_sigmoid",
     "eps", "mask_size", "min_bbox_size", "add_gt_as_proposals", "match_low_quality",
 })  # fmt: skip
-"""Last parts of paths that tell nothing which a setting or a tensor does not."""
+"""Last parts of paths that add nothing to the settings and tensors."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rsprompter_cli.config import KNOWN_SAM, ModelConfig, SamModelConfig, TrainedSamConfig, VitArch
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, plural
 from rsprompter_cli.models.build_sam import aggregator_kind, hidden_channels
 
 Shape = tuple[int, ...]
@@ -43,9 +43,9 @@ _ADAPTER = re.compile(r".*\.lora_A\..*")
 
 _TOLD_BY_NO_TENSOR = {
     r"panoptic_head\.pixel_decoder\.encoder\.layers\.\d+\.self_attn\.(sampling_offsets|attention_weights)\..*": (
-        "--set model.query.heads=... --set model.query.points=..., as it was trained with"
+        "pass --set model.query.heads=... --set model.query.points=..., as it was trained with"
     ),
-    r"(detector\.)?rpn_head\.rpn_(cls|reg)\..*": "--set model.rpn.anchor_scales=[...], as it was trained with",
+    r"(detector\.)?rpn_head\.rpn_(cls|reg)\..*": "pass --set model.rpn.anchor_scales=[...], as it was trained with",
 }
 """Original names of tensors whose sizes come from settings that cannot be read off, and the way to give those."""
 
@@ -74,7 +74,7 @@ class OriginalShapes:
         """
         shape = self.original.get(key) or self.ours.get(key)
         if not shape:
-            raise CheckpointError(f"{self.origin}: an original {self.kind} without {key}, which it must have")
+            raise CheckpointError(f"{self.origin}: lacks {key}, which every original {self.kind} has")
         return shape
 
     def count(self, pattern: str) -> int:
@@ -87,12 +87,12 @@ class OriginalShapes:
         """K, without the background.
 
         Raises:
-            CheckpointError: the file lacks the tensor that tells, or it has no row for a class.
+            CheckpointError: the file lacks the tensor that shows it, or it has no row for a class.
         """
         key = _CLASS_KEYS[self.kind]
         count = self.rows(key) - 1
         if count < 1:
-            raise CheckpointError(f"{self.origin}: a model without classes, {key} has {count + 1} rows")
+            raise CheckpointError(f"{self.origin}: a model without classes, {key} has {plural(count + 1, 'row')}")
         return count
 
     @property
@@ -138,12 +138,12 @@ def fit_to_file(config: ModelConfig, shapes: OriginalShapes) -> Fitted:
         return _fitted(config, shapes)
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{shapes.origin}: its tensors have sizes that no original {shapes.kind} has", "fetch or copy it again"
+            f"{shapes.origin}: the sizes of its tensors fit no original {shapes.kind}", "fetch or copy it again"
         ) from error
 
 
 def effective_settings(config: ModelConfig) -> dict[str, Any]:
-    """A completed configuration as a tree, with what its models take where it says None."""
+    """A completed configuration as a tree, with the value that its models use in place of None."""
     tree = config.model_dump(mode="json")
     if isinstance(config, TrainedSamConfig):
         kind = aggregator_kind(config)
@@ -195,7 +195,7 @@ def _check_sam(config: SamModelConfig, shapes: OriginalShapes) -> None:
     if not isinstance(arch, VitArch):
         raise CheckpointError(
             f"{shapes.origin}: an original model has a ViT encoder, the preset's is {config.sam}",
-            "take a preset with sam = base, large or huge",
+            "use a preset with sam = base, large or huge",
         )
     found = _encoder_sizes(shapes) | _decoder_sizes(shapes)
     wrong = _differences(arch, shapes, found)
@@ -203,16 +203,16 @@ def _check_sam(config: SamModelConfig, shapes: OriginalShapes) -> None:
         return
     fitting = [name for name, known in KNOWN_SAM.items() if not _differences(known, shapes, found)]
     raise CheckpointError(
-        f"{shapes.origin}: holds {'SAM ' + fitting[0] if fitting else 'another SAM'} instead of the preset's "
+        f"{shapes.origin}: contains {'SAM ' + fitting[0] if fitting else 'another SAM'} instead of the preset's "
         f"{config.sam}: {'; '.join(wrong)}",
-        f"--set model.sam={fitting[0] if fitting else 'FOLDER, one of the SAM it was trained from'}",
+        f"pass --set model.sam={fitting[0] if fitting else 'FOLDER, that of the SAM it was trained from'}",
     )
 
 
 def _differences(arch: object, shapes: OriginalShapes, found: Mapping[str, int]) -> list[str]:
     """Sizes of a SAM that are not those of the file, in words."""
     if not isinstance(arch, VitArch):
-        return [f"{type(arch).__name__} is no ViT"]
+        return [f"{type(arch).__name__} is not a ViT"]
     sizes = arch.model_dump()
     sizes |= {f"decoder.{key}": value for key, value in sizes["decoder"].items()}
     wrong = [f"{key} {value}, not {sizes[key]}" for key, value in found.items() if value != sizes[key]]
@@ -264,19 +264,19 @@ def _check_adapters(config: TrainedSamConfig, shapes: OriginalShapes) -> None:
     if rank is None and config.encoder == "lora":
         raise CheckpointError(
             f"{shapes.origin}: has no adapters (LoRA), the preset's encoder has",
-            "--set model.encoder=frozen, or a preset without peft in its name",
+            "pass --set model.encoder=frozen, or use a preset without peft in its name",
         )
     if rank is not None and config.encoder != "lora":
         raise CheckpointError(
             f"{shapes.origin}: its encoder has adapters (LoRA) of rank {rank}, the preset's has none",
-            f"a preset with peft in its name, or --set model.encoder=lora --set model.lora.r={rank} "
+            f"use a preset with peft in its name, or pass --set model.encoder=lora --set model.lora.r={rank} "
             "--set model.lora.alpha=...",
         )
     if rank is not None and rank != config.lora.r:
-        # The file does not tell alpha, by which the adapters' output is scaled.
+        # The file does not contain alpha, by which the adapters' output is scaled.
         raise CheckpointError(
             f"{shapes.origin}: its adapters (LoRA) have rank {rank}, the preset's {config.lora.r}",
-            f"--set model.lora.r={rank} --set model.lora.alpha=..., as it was trained with",
+            f"pass --set model.lora.r={rank} --set model.lora.alpha=..., as it was trained with",
         )
 
 

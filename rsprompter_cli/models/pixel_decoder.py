@@ -84,7 +84,7 @@ class DeformableAttention(nn.Module):
         batch, total, _ = cells.shape
         queries = cells + positions
         grouped = (batch, total, self.heads, LEVELS, self.points)
-        # Places in float32: half precision does not tell neighbouring cells apart.
+        # Places in float32: half precision cannot distinguish neighbouring cells.
         offsets = self.sampling_offsets(queries).float().reshape(*grouped, 2)
         weights = self.attention_weights(queries).float().reshape(*grouped[:3], -1).softmax(-1).reshape(grouped)
         values = self.value_proj(cells).reshape(batch, total, self.heads, -1)  # [B, T, M, C/M]

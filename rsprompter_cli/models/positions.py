@@ -1,4 +1,4 @@
-"""Sine positions: what tells an attention where a cell of a map lies."""
+"""Sine position embeddings of the cells of a map."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rsprompter_cli.errors import DependencyError
+from rsprompter_cli.errors import DependencyError, plural
 
 _FAST_BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
@@ -36,8 +36,8 @@ def require_gpus(count: int) -> None:
     here = torch.cuda.device_count()
     if here < count:
         raise DependencyError(
-            f"--gpus {count}: torch sees {here} CUDA GPU{'' if here == 1 else 's'} here",
-            f"--gpus {here}" if here else "--procs N starts processes on the CPU",
+            f"--gpus {count}: torch sees {plural(here, 'CUDA GPU')} here",
+            f"--gpus {here}" if here else "use --procs N to start processes on the CPU",
         )
 
 
@@ -66,7 +66,7 @@ def _has_fast_bf16(device: torch.device) -> bool:
 
 @functools.cache
 def _cpu_has_fast_bf16() -> bool:
-    # Only Linux tells the flags without a further package; elsewhere float32 is the safe answer.
+    # Only Linux reports the flags without a further package; elsewhere float32 is the safe answer.
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -115,7 +115,7 @@ def find_prompted(sam: str | None) -> SamFolder:
     try:
         folder = find_sam(DEFAULT_SAM)
     except CheckpointError as error:
-        hint = f"{error.hint}; for boxes the small one may do: rsp download-sam tiny-vit, and --sam tiny-vit"
+        hint = f"{error.hint}; for boxes the small SAM may be enough: rsp download-sam tiny-vit, then --sam tiny-vit"
         raise CheckpointError(error.message, hint) from error
     return read_sam_folder(folder)
 
@@ -126,7 +126,7 @@ def knows_points(arch: VitArch | TinyVitArch) -> bool:
 
 
 def prompted_meta(folder: SamFolder) -> CheckpointMeta:
-    """What a SAM that is asked says of itself."""
+    """The metadata of a prompted SAM."""
     return CheckpointMeta(
         class_names=(CLASS_NAME,),
         category_ids=(1,),

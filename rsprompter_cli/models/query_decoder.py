@@ -18,7 +18,7 @@ from rsprompter_cli.models.positions import sine_positions
 
 
 class QueryOutput(NamedTuple):
-    """What the queries say, at the start or after one layer.
+    """Predictions of the queries, at the start or after one layer.
 
     states: [B, Q, C] the queries, normed.
     class_logits: [B, Q, K + 1], the last for "no object".

@@ -76,7 +76,7 @@ def check_sizes(hidden_sizes: Sequence[int], depths: Sequence[int]) -> None:
     """
     if len(hidden_sizes) != 4 or len(depths) != 4 or any(size % 4 for size in hidden_sizes):
         raise UsageError(
-            f"model.backbone: hidden_sizes {list(hidden_sizes)} and depths {list(depths)} make no ResNet",
+            f"model.backbone: hidden_sizes {list(hidden_sizes)} and depths {list(depths)} do not describe a ResNet",
             "give four of each, hidden_sizes as multiples of 4",
         )
 
@@ -101,7 +101,7 @@ def _stage(channels: int, out_channels: int, depth: int, stride: int) -> nn.Sequ
 
 
 def freeze_stages(resnet: nn.Module, stages: int) -> None:
-    """Let the first parts of a ResNet train no more.
+    """Freeze the first parts of a ResNet.
 
     Args:
         resnet: this one, torchvision's or transformers'.

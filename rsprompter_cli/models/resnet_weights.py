@@ -45,7 +45,7 @@ def find_resnet_file(weights: str, network: str) -> ResNetFile | None:
     path = imagenet_file(network) if weights == "imagenet" else Path(weights)
     if not path.is_file():
         raise CheckpointError(
-            f"model.backbone_weights = {weights}: no such file", "give imagenet, random, or a file of torchvision's"
+            f"model.backbone_weights = {weights}: no such file", "give imagenet, random, or a torchvision file"
         )
     return ResNetFile(path, require_named_hash(path))
 
@@ -60,7 +60,7 @@ def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> Non
 
     Raises:
         CheckpointError: a file that is damaged or refused, or weights that do not fit or are no numbers;
-            how they differ is told.
+            the error lists the differences.
     """
     stored = read_safetensors(path) if path.suffix == ".safetensors" else load_state_dict(path)
     given = {torchvision_name(key): value for key, value in _body(stored).items()}
@@ -69,7 +69,7 @@ def load_resnet_weights(resnet: nn.Module, path: Path, *, hint: str = "") -> Non
     needed = {name: tuple(own[key].shape) for name, key in keys.items()}
     # A wrong file differs in hundreds of keys; one of each list shows which network it is of.
     check_keys(needed, shapes_of(given), str(path), hint=hint, shown=1)
-    check_values({name: own[key] for name, key in keys.items()}, given, str(path), hint=hint or "take another file")
+    check_values({name: own[key] for name, key in keys.items()}, given, str(path), hint=hint or "use another file")
     resnet.load_state_dict({key: given[name].to(own[key].dtype) for name, key in keys.items()}, strict=False)
 
 

@@ -30,7 +30,7 @@ from rsprompter_cli.structures import Detections, Size, Target
 
 
 class Answers(NamedTuple):
-    """What the queries say of a batch.
+    """Predictions of the queries for a batch.
 
     outputs: before the first layer and after each.
     mask_features: [B, D, S/4, S/4].
@@ -128,7 +128,7 @@ class RSPrompterQuery(nn.Module):
         return self.neck(encoded), encoded.embedding
 
     def ask(self, levels: Sequence[Tensor], embedding: Tensor) -> Answers:
-        """What the queries say of a pyramid."""
+        """Predictions of the queries from a pyramid."""
         maps = self.pixel_decoder(levels)
         return Answers(self.query_decoder(maps), maps.mask_features, embedding)
 

@@ -73,7 +73,7 @@ class SamVitEncoder(nn.Module):
             patch_size=patch_size,
             output_channels=output_channels,
             image_size=image_size,
-            # transformers' own default is 1e-10, with which a random encoder says nothing.
+            # transformers' own default is 1e-10, with which a random encoder carries no information.
             initializer_range=0.02,
         )
         self.vit = SamVisionEncoder(config)
@@ -154,7 +154,7 @@ class PromptedDecoder(nn.Module):
             num_multimask_outputs=num_multimask_outputs,
             layer_norm_eps=norm_eps,
         )
-        # A decoder outside a SamModel has to be told how to attend.
+        # A decoder outside a SamModel needs its attention implementation set.
         config._attn_implementation = "sdpa"
         self.decoder = SamMaskDecoder(config)
         if empty_prompt:
@@ -191,7 +191,7 @@ class PromptedDecoder(nn.Module):
         return self._encode(corners) + self.corner_embed.weight
 
     def point_prompts(self, points: Tensor, side: int, labels: Tensor | None = None) -> Tensor:
-        """SAM's prompt tokens of points: one each, and the token that says that no box follows.
+        """SAM's prompt tokens of points: one each, and the token for the absence of a box.
 
         Args:
             points: [N, P, 2] xy of pixels of the square input (their first corner: SAM adds half a pixel),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, plural, some
 from rsprompter_cli.io.sam_folder import TIED_KEY, TIED_TO, config_from_arch
 from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 from rsprompter_cli.models.tiny_vit import TinyVitEncoder
@@ -136,7 +136,9 @@ def check_tensors(found: Mapping[str, Tensor], arch: VitArch | TinyVitArch, orig
     if TIED_KEY not in found:
         del expected[TIED_KEY]
     check_keys(shapes_of(expected), shapes_of(found), origin)
-    check_values(expected, found, origin, hint="a SAM with such weights sees nothing: get the file again, or another")
+    check_values(
+        expected, found, origin, hint="such a SAM segments nothing: download or copy the file again, or use another"
+    )
     if TIED_KEY in found and not torch.equal(found[TIED_KEY], found[TIED_TO]):
         raise CheckpointError(f"{origin}: {TIED_KEY} differs from {TIED_TO}, which is the same matrix in a SAM")
 
@@ -152,8 +154,8 @@ def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...], ori
         else:
             renamed[new] = value
     if unknown:
-        listed = ", ".join(sorted(unknown)[:3])
-        raise CheckpointError(f"{origin}: {len(unknown)} keys are not those of a SAM: {listed}")
+        listed = some(sorted(unknown), 3)
+        raise CheckpointError(f"{origin}: {plural(len(unknown), 'unexpected key')} for a SAM: {listed}")
     if TIED_TO in renamed:
         renamed[TIED_KEY] = renamed[TIED_TO]
     return renamed

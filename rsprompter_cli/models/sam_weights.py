@@ -87,7 +87,7 @@ def load_sam_weights(model: nn.Module, folder: str | Path, *, decoder: bool = Tr
         {plain: own[key] for plain, key in wanted.items()},
         tensors,
         str(path),
-        hint="a SAM with such weights sees nothing: get the folder again, or name another",
+        hint="such a SAM segments nothing: download or copy the folder again, or use another",
     )
     model.load_state_dict(
         {wanted[key]: value.to(own[wanted[key]].dtype) for key, value in tensors.items()}, strict=False

@@ -26,7 +26,7 @@ from rsprompter_cli.structures import Detections, Size, Target
 
 
 class Answers(NamedTuple):
-    """What the queries say of a batch.
+    """Predictions of the queries for a batch.
 
     outputs: before the first layer and after each.
     mask_features: [B, D, S/4, S/4].
@@ -90,7 +90,7 @@ class SamsegMask2Former(nn.Module):
         return levels
 
     def ask(self, levels: Sequence[Tensor]) -> Answers:
-        """What the queries say of a pyramid."""
+        """Predictions of the queries from a pyramid."""
         maps = self.pixel_decoder(levels)
         return Answers(self.query_decoder(maps), maps.mask_features)
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rsprompter_cli.config import KNOWN_SAM, ModelConfig
-from rsprompter_cli.errors import CheckpointError, shorten
+from rsprompter_cli.errors import CheckpointError, plural, shorten
 from rsprompter_cli.io.original_config import OriginalConfig
 from rsprompter_cli.io.python_literals import UNREAD
 from rsprompter_cli.models.original_settings import (
@@ -45,7 +45,7 @@ class Stated:
 
 @dataclass(frozen=True, eq=False)
 class StatedSettings:
-    """What the original's configuration says of a model.
+    """The settings of a model in the original's configuration.
 
     values: by our key below `model`.
     unread: entries whose value or meaning is not known.
@@ -69,7 +69,7 @@ def read_settings(
     Args:
         config: of the training.
         shapes: of the file.
-        chosen: keys below `model` that the user set: what the configuration says of them is not looked at.
+        chosen: keys below `model` that the user set: the configuration is not consulted for them.
         check_classes: compare the number of classes.
 
     Raises:
@@ -127,11 +127,11 @@ def with_settings(
     except ValidationError as error:
         key = ".".join(str(part) for part in error.errors()[0]["loc"] if isinstance(part, str))
         entry = taken.get(key, Stated(key, _MISSING))
-        told = error.errors()[0]["msg"].removeprefix("Value error, ")
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise CheckpointError(
-            f"{origin}: its configuration has model.{entry.path} = {_short(entry.value)}, which no model.{key} can be: "
-            f"{told}",
-            f"--set model.{key}=VALUE says what to take",
+            f"{origin}: its configuration has model.{entry.path} = {_short(entry.value)}, which model.{key} cannot be: "
+            f"{reason}",
+            f"choose with --set model.{key}=VALUE",
         ) from error
 
 
@@ -171,7 +171,8 @@ class _Reader:
         kind = MODEL_TYPES.get(name.rpartition(".")[2]) if isinstance(name, str) else None
         if kind is not None and kind != self._shapes.kind:
             raise self._error(
-                f"is of a {kind}, its tensors are a {self._shapes.kind}", "import the file that belongs to it"
+                f"describes a {kind}, its tensors are those of a {self._shapes.kind}",
+                "import the weights file that belongs to it",
             )
         if kind is None:
             self.unread.append("type")
@@ -180,9 +181,10 @@ class _Reader:
         for path in CLASS_COUNTS[self._shapes.kind]:
             count = self._at(path)
             if type(count) is int and count != self._shapes.num_classes:
+                classes = plural(self._shapes.num_classes, "class", "classes")
                 raise self._error(
-                    f"has model.{path} = {count}, its tensors are of {self._shapes.num_classes} classes",
-                    "if the tensors are right, name the classes with --classes a,b,c",
+                    f"has model.{path} = {count}, its tensors are those of {classes}",
+                    "if the tensors are right, give the class names with --classes a,b,c",
                 )
 
     def check_adapters(self) -> None:
@@ -190,17 +192,17 @@ class _Reader:
         found = self._shapes.adapter_rank
         encoder, rank = self.values.get("encoder"), self.values.get("lora.r")
         if encoder is not None and (encoder.value == "lora") != (found is not None):
-            told = "no adapters (LoRA)" if found is None else f"adapters (LoRA) of rank {found}"
+            adapters = "no adapters (LoRA)" if found is None else f"adapters (LoRA) of rank {found}"
             stated = "adapters" if encoder.value == "lora" else "none"
             right = "frozen" if found is None else "lora"
             raise self._error(
-                f"states {stated} in model.{encoder.path}, its tensors have {told}",
-                f"if the tensors are right, --set model.encoder={right}",
+                f"states {stated} in model.{encoder.path}, its tensors have {adapters}",
+                f"if the tensors are right, pass --set model.encoder={right}",
             )
         if rank is not None and found is not None and rank.value != found:
             raise self._error(
                 f"has model.{rank.path} = {rank.value}, its tensors have adapters (LoRA) of rank {found}",
-                f"if the tensors are right, --set model.lora.r={found} --set model.lora.alpha=VALUE",
+                f"if the tensors are right, pass --set model.lora.r={found} --set model.lora.alpha=VALUE",
             )
 
     def read(self, entry: Row | Fixed) -> None:
@@ -228,7 +230,7 @@ class _Reader:
             except ValueError as error:
                 raise self._error(
                     f"has model.{row.path} = {_short(value)}, which {error}",
-                    f"--set model.{row.key}=VALUE says what to take",
+                    f"choose with --set model.{row.key}=VALUE",
                 ) from error
         known = self.values.get(row.key)
         if known is None and not row.training:
@@ -238,9 +240,9 @@ class _Reader:
                 self.differences[row.path] = f"{_short(ours)}, rsp trains with {_short(known.value)}"
                 return
             raise self._error(
-                f"makes model.{row.key} {_short(known.value)} in model.{known.path} and {_short(ours)} in "
+                f"sets model.{row.key} to {_short(known.value)} in model.{known.path} and to {_short(ours)} in "
                 f"model.{row.path}",
-                f"--set model.{row.key}=VALUE says what to take",
+                f"choose with --set model.{row.key}=VALUE",
             )
 
     def _check_fixed(self, entry: Fixed, value: Any) -> None:
@@ -253,19 +255,19 @@ class _Reader:
         if not entry.training:
             raise self._error(
                 f"has model.{entry.path} = {_short(value)}, rsp's {self._shapes.kind} has {_short(entry.value)}",
-                "such a model cannot be built here",
+                "rsp cannot build such a model",
             )
         self.differences[entry.path] = f"{_short(value)}, rsp trains with {_short(entry.value)}"
 
     def _at(self, path: str) -> Any:
         return self._config.at(f"model.{path}", _MISSING)
 
-    def _error(self, told: str, hint: str) -> CheckpointError:
-        return CheckpointError(f"{self._shapes.origin}: its configuration {told}", hint)
+    def _error(self, problem: str, hint: str) -> CheckpointError:
+        return CheckpointError(f"{self._shapes.origin}: its configuration {problem}", hint)
 
 
 def _concerns(entry: Row | Fixed, shapes: OriginalShapes) -> bool:
-    """Whether an entry says anything of the model: not of adapters or an aggregator that it does not have."""
+    """Whether an entry applies to the model: not if it is about adapters or an aggregator that it lacks."""
     name = entry.key if isinstance(entry, Row) else entry.path
     if name.startswith(("lora.", "backbone.peft_config.")):
         return shapes.adapter_rank is not None

@@ -32,7 +32,7 @@ _STEP: ContextVar[_Step | None] = ContextVar("training step", default=None)
 
 @contextmanager
 def training_step(seeds: Sequence[int], mean: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the block models draw and divide as told here.
+    """Within the block models draw and divide as given here.
 
     Args:
         seeds: of the chance of each picture of the batch, 0 .. 2**63 - 1.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.train.engine import Engine, TrainEngine, share_norms
 from rsprompter_cli.train.folder import AUTOMASKS, ENCODER_MAPS
@@ -25,9 +25,9 @@ def require_pictures(ranks: Ranks, setup: Setup) -> None:
     pictures, batch = len(setup.train_data), setup.config.train.batch_size
     if pictures <= (ranks.count - 1) * batch:
         raise InputError(
-            f"{setup.train_data.coco.path}: {pictures} pictures are too few for {ranks.count} processes "
-            f"with train.batch_size={batch}: some would never get one",
-            f"start at most {-(-pictures // batch)}, or lower train.batch_size",
+            f"{setup.train_data.coco.path}: too few images ({pictures}) for {ranks.count} processes "
+            f"at train.batch_size={batch}: some processes would get none",
+            f"start at most {plural(-(-pictures // batch), 'process', 'processes')}, or lower train.batch_size",
         )
 
 
@@ -87,7 +87,7 @@ def build_engine(
     }
     if options.zero_stage:
         if ranks.place is None:
-            raise UsageError("train.zero_stage needs processes that know of each other", "--gpus N, or torchrun")
+            raise UsageError("train.zero_stage needs a distributed launch", "use --gpus N or torchrun")
         from rsprompter_cli.train.engine_deepspeed import DeepSpeedEngine
 
         saved = None if state is None else state.engine

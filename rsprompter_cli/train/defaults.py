@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 FIT_MINUTES = 15.0
-"""What a fit takes when nobody says otherwise."""
+"""Default time budget of a fit."""

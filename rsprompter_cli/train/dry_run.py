@@ -38,17 +38,17 @@ from rsprompter_cli.train.track_wandb import require_wandb
 _log = logging.getLogger(__name__)
 
 _STEPS = 2
-"""The first pays for what is set up once, the last is timed."""
+"""The first includes one-time set-up, the last is timed."""
 
 
 @dataclass(frozen=True)
 class DryRun:
     """What a training is made of and how long it would take; seconds are those of the slowest process.
 
-    memory_bytes: largest peak of a process (of its GPU, else of its main memory), None where the system does not tell.
-    step_images: training pictures of an optimizer step, all processes together.
-    seconds_per_step: with all that a step reads and computes; seconds_per_step_with_maps: where what SAM
-        answers is read from the disk, None for a run that keeps nothing of it.
+    memory_bytes: largest peak of a process (of its GPU, else of its main memory), None if not available.
+    step_images: training images of an optimizer step, all processes together.
+    seconds_per_step: with all that a step reads and computes; seconds_per_step_with_maps: with SAM's
+        outputs read from disk, None for a run that does not cache them.
     seconds_per_evaluation: of the first one; by one batch of each process and a model that has learned little.
     seconds: of all steps and evaluations.
     """
@@ -78,11 +78,13 @@ class DryRun:
 
     def rows(self) -> list[tuple[str, str]]:
         """All of it as a table for people."""
-        step = f"{self.seconds_per_step:.2f} s, {plural(self.step_images, 'picture')}"
+        step = f"{self.seconds_per_step:.2f} s for {plural(self.step_images, 'image')}"
         if self.seconds_per_step_with_maps is not None:
-            step += f"; {self.seconds_per_step_with_maps:.2f} s where SAM's answers are on the disk"
+            step += f"; {self.seconds_per_step_with_maps:.2f} s with cached SAM outputs"
         first = _duration(self.seconds_per_evaluation)
-        memory = "not told by this system" if self.memory_bytes is None else f"{self.memory_bytes / 2**20:,.0f} MiB"
+        memory = (
+            "not available on this system" if self.memory_bytes is None else f"{self.memory_bytes / 2**20:,.0f} MiB"
+        )
         whole = "" if self.processes == 1 else " in each process"
         return [
             ("engine", f"{self.engine}, {self.processes} x {self.device}, {self.precision}"),
@@ -93,10 +95,13 @@ class DryRun:
             (
                 "steps",
                 f"{self.steps:,} = {plural(self.epochs, 'epoch')} x {self.steps_per_epoch} "
-                f"({plural(self.train_images, 'picture')})",
+                f"({plural(self.train_images, 'image')})",
             ),
-            ("evaluations", f"{self.evaluations} of {plural(self.val_images, 'picture')}, the first {first}"),
-            ("whole run", f"about {_duration(self.seconds)}"),
+            (
+                "evaluations",
+                f"{self.evaluations} of {plural(self.val_images, 'image')} each, {first} for the first one",
+            ),
+            ("total time", f"about {_duration(self.seconds)}"),
         ]
 
 
@@ -158,7 +163,7 @@ def dry_run(
 
 
 def _ignore(_done: int, _all: int) -> None:
-    """Progress that nobody wants."""
+    """A progress callback that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ def _time_steps(run: Run, *, again: bool) -> tuple[float, float | None]:
     if not again:
         return seconds, None
     batches = run.loader.epoch(cursor.epoch, cursor.done)
-    _log.info("the same step again, with SAM's answers from the disk")
+    _log.info("timing the step again with cached SAM outputs")
     # As in a run, pictures are read while the step before works.
     return seconds, _time_step(run, chain([next(batches)], batches), groups[place], cursor)
 

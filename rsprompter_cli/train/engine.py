@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rsprompter_cli.errors import TrainingError, UsageError
+from rsprompter_cli.errors import TrainingError, UsageError, some
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.step import training_step
 from rsprompter_cli.structures import Batch, Target
@@ -69,10 +69,10 @@ class TrainEngine(Protocol):
         """The learning rate of the last step."""
 
     def memory_bytes(self) -> int | None:
-        """Peak memory so far: of the GPU, else of this process; None where the system does not tell."""
+        """Peak memory so far: of the GPU, else of this process; None if not available."""
 
     def state(self) -> dict[str, Any]:
-        """What another engine of the same model, of any kind and on any number of ranks, needs to go on."""
+        """What another engine of the same model, of any kind and on any number of ranks, needs to continue."""
 
 
 class Engine:
@@ -204,7 +204,9 @@ def share_norms(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Modu
         UsageError: on the CPU, which torch has no such norms for.
     """
     if device.type != "cuda":
-        raise UsageError(f"train.sync_bn = true: torch synchronises batch norms on GPUs only, this is {device.type}")
+        raise UsageError(
+            f"train.sync_bn = true: torch synchronises batch norm on GPUs only, the device is {device.type}"
+        )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if ranks.count > 1 else model
 
 
@@ -291,7 +293,7 @@ def restore_weights(model: nn.Module, state: Mapping[str, Any]) -> None:
     own, saved = _changing(model), state["changing"]
     if own.keys() != saved.keys():
         odd = sorted(own.keys() ^ saved.keys())
-        raise TrainingError(f"the saved state is of another model: {odd[0]} and {len(odd) - 1} more keys differ")
+        raise TrainingError(f"the saved state belongs to another model; keys that differ: {some(odd)}")
     with fits_the_model(), torch.no_grad():
         for key, value in own.items():
             value.copy_(saved[key])
@@ -307,7 +309,7 @@ def fits_the_model() -> Iterator[None]:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Peak memory so far: of the GPU, else of this process; None where the system does not tell."""
+    """Peak memory so far: of the GPU, else of this process; None if not available."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return _peak_resident_bytes()

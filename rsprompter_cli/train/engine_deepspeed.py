@@ -70,7 +70,7 @@ class DeepSpeedEngine:
         model: the network, already on `device`, with the weights of `state` where there is one.
         optimizer: over the parameters that train.
         stage: of ZeRO, 2 or 3.
-        state: to go on from; see `TrainEngine.state`.
+        state: to continue from; see `TrainEngine.state`.
 
     Raises:
         DependencyError: the package is missing.
@@ -92,7 +92,7 @@ class DeepSpeedEngine:
         state: dict[str, Any] | None = None,
     ) -> None:
         if dtype == torch.float16:
-            raise UsageError("train.precision = fp16 does not go with --deepspeed", "take bf16 or fp32")
+            raise UsageError("train.precision = fp16 is not supported with --deepspeed", "use bf16 or fp32")
         self._deepspeed = import_deepspeed(device)
         self.model = model
         self.device = device

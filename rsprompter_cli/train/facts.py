@@ -74,7 +74,7 @@ class WindowClock:
         self._ended = time.monotonic()
 
     def seconds_per_window(self) -> float | None:
-        """Mean time of a picture; None where it does not tell that of a window."""
+        """Mean time per image; None where it is no estimate for a window."""
         if not self._comparable or not self._done or self._hits_now() != self._hits:
             return None
         return (self._ended - self._began) / self._done

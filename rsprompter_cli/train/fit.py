@@ -1,8 +1,8 @@
-"""A model of one's own from a few polygons: tile, hold back, train on from a checkpoint, write what holds.
+"""Fine-tune a checkpoint on a few polygons: tile, hold back, train, compare, write the better model.
 
 Beside the checkpoint folder OUT lies OUT-run with the run's own files: `fit.json` (what was asked and found so
 far), `tiles/` (a COCO set), `train/` (a run folder of `rsp train`) and, while it works, `encoder-maps/`. Each
-stage leaves its result there, so that a run that was stopped anywhere goes on with the next one.
+stage leaves its result there, so that a stopped run continues with the next one.
 """
 
 from __future__ import annotations
@@ -80,16 +80,16 @@ _FEW_EPOCHS = 20
 
 _FEWEST_HELD_BACK = 8
 _GUESSED_SECONDS = 2.0
-"""Per window, where the model does not say: twice what the bundled one takes on two cores with bfloat16."""
+"""Per window, for models without a recorded speed: twice that of the bundled one on two cores with bfloat16."""
 
-_NODATA = "the others lie where the scene has no data; outline more where it has"
+_NODATA = "the other labels lie on nodata; outline more objects on valid pixels"
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told how a fit goes on: (windows done, in all), a training step, (pictures evaluated, in all)."""
+    """Progress callbacks of a fit: (windows done, in all), a training step, (images evaluated, in all)."""
 
     tiles: Progress = lambda _done, _all: None
     step: Callable[[StepReport], None] = lambda _report: None
@@ -124,13 +124,13 @@ def fit(
     watch: Watch = _SILENT,
     **asked: Any,
 ) -> FitResult:
-    """Train a checkpoint on from polygons that someone outlined, and write it unless it is clearly worse.
+    """Fine-tune a checkpoint on outlined polygons, and write it unless it is clearly worse.
 
     Args:
         pairs: scenes with their labels (any CRS); may be empty with `resume`.
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
         model: checkpoint folder to start from; "bundled" or None takes the bundled model.
-        resume: go on with the run in `OUT-run`.
+        resume: continue the run in `OUT-run`.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, `page`, `scene_crs`,
             `nodata`, `layer`, see `Wishes`.
 
@@ -146,9 +146,9 @@ def fit(
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
         if (out / META_FILE).is_file():
-            _log.info("%s: that run has ended", run)
+            _log.info("%s: the run is already finished", run)
             return result_of(record.result)
-        _log.info("%s: that run has ended, and %s is written again from it", run, out)
+        _log.info("%s: the run is already finished, writing %s again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
     start = read_checkpoint(record.wishes.start)
     inputs: list[str | Path] = [
@@ -157,7 +157,7 @@ def fit(
     ]
     refuse_other_folder(out, overwrite=record.overwrite or record.result is not None, inputs=inputs)
     if not record.wishes.pairs:
-        raise UsageError("no scene given", "give SCENE LABELS, one or more times")
+        raise UsageError("no scene given", "give one or more pairs of SCENE LABELS")
     with only_run(run):
         if not resume:
             check_run_folder(run, overwrite=overwrite)
@@ -165,14 +165,14 @@ def fit(
             return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
         except KeyboardInterrupt:
             if (run / RECORD_FILE).is_file():
-                _log.warning("stopped; rsp fit --resume --out %s goes on", out)
+                _log.warning("stopped; continue with: rsp fit --resume --out %s", out)
             raise
 
 
 def _run(
     record: Record, start: Checkpoint, out: Path, clock: _Clock, *, fresh: bool, device: str, watch: Watch
 ) -> FitResult:
-    """One stage after the other, those left out that have their result already."""
+    """Run the stages in order, skipping those that already have their result."""
     run = run_folder(out)
     if record.plan is None or not (run / TILES).is_dir():
         with nullcontext() if fresh or record.plan is not None else leaving_nothing(run):
@@ -186,7 +186,7 @@ def _run(
     if trained.interrupted:
         raise KeyboardInterrupt
     if not trained.finished:
-        _log.warning("the time was up in epoch %d: what is best so far is written", trained.epochs_done + 1)
+        _log.warning("time limit reached in epoch %d: writing the best checkpoint so far", trained.epochs_done + 1)
     result = _write(record, start, trained, out, clock, device=device)
     if record.result is not None and record.result["finished"]:
         result = replace(result, minutes=record.result["minutes"])
@@ -230,11 +230,11 @@ def plan_fit(
 
 
 def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch) -> None:
-    """Plan and tile; the record then says what the tiles are."""
+    """Plan and tile; the record then describes the tiles."""
     fit_config(start.config, new_classes=False)
     announce("reading scenes and labels")
     plan = plan_scenes(record.wishes, start.meta)
-    _say(plan)
+    _log_plan(plan)
     if fresh:
         # Only now: a run that is refused leaves a former one as it was.
         clear_run_folder(run)
@@ -252,18 +252,22 @@ def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: W
         check_split(counts["train"].labels, counts["val"].labels, names=names, way_out=_NODATA)
         left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, record.wishes.budget))
     if left < counts["val"].images:
-        _log.info("the time allows %d of %d held-back tiles, half of them with labels", left, counts["val"].images)
+        _log.info(
+            "the time limit allows %d of %s, half of them with labels",
+            left,
+            plural(counts["val"].images, "held-back tile"),
+        )
     record.plan = plan.as_dict()
     record.tiles = {split: [count.images, count.instances] for split, count in counts.items()}
     record.tiles["val"][0] = left
     record.save(run)
 
 
-def _say(plan: FitPlan) -> None:
+def _log_plan(plan: FitPlan) -> None:
     for one in plan.scenes:
         gsd = " and ".join(f"{value:.3g}" for value in one.gsd)
         _log.info(
-            "%s: %s, %d held back, at %s m per pixel",
+            "%s: %s (%d held back), tiled at %s m per pixel",
             one.scene,
             plural(sum(one.labels.values()), "label"),
             one.labels.get("val", 0),
@@ -276,8 +280,8 @@ def _most_held_back(start: Checkpoint, minutes: float) -> int:
 
 
 def _seconds_per_window(start: Checkpoint) -> float:
-    told = start.meta.provenance.get("seconds_per_window")
-    return float(told) if told else _GUESSED_SECONDS
+    recorded = start.meta.provenance.get("seconds_per_window")
+    return float(recorded) if recorded else _GUESSED_SECONDS
 
 
 def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> None:
@@ -294,7 +298,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
         found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
         record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
         _log.info(
-            "before: F1 %.3f, AP50 %.3f on %s",
+            "before training: F1 %.3f, AP50 %.3f on %s",
             found.figures.f1,
             found.figures.ap50,
             plural(len(setup.val_data), "held-back tile"),
@@ -310,12 +314,12 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     )
     if schedule.tiles < len(setup.train_data):
         _log.warning(
-            "the time allows %d of %d training tiles: more --minutes take more of them",
+            "the time limit allows %d of %s; raise --minutes to use more",
             schedule.tiles,
-            len(setup.train_data),
+            plural(len(setup.train_data), "training tile"),
         )
     _log.info(
-        "%s of %s, about %.0f min (a step of one tile takes %.2f s, its encoder %.2f s)",
+        "training for %s on %s, about %.0f min (per tile: %.2f s a step, %.2f s in the encoder)",
         plural(schedule.epochs, "epoch"),
         plural(schedule.tiles, "tile"),
         schedule.seconds / 60,
@@ -375,7 +379,7 @@ def _write(
         "after": asdict(fitted),
         "labels": labels,
         "verdict": verdict.as_dict(),
-        "chosen_on": "the held-back labels, which so have had a say in checkpoint and score threshold too",
+        "chosen_on": "the held-back labels, which therefore also influenced checkpoint and score threshold",
     }
     kept = {key: start.meta.provenance[key] for key in ("credits", "licence") if key in start.meta.provenance}
     speeds = ("seconds_per_window", "seconds_per_window_on")
@@ -420,7 +424,7 @@ def _judge(record: Record, fitted: Figures, trained: TrainResult, labels: Mappin
 
 
 def _best(trained: TrainResult, run: Path, *, device: str) -> tuple[Checkpoint, Figures]:
-    """The best checkpoint of a training with its figures; its last one where the time was up before any evaluation."""
+    """The best checkpoint of a training with its figures; the last one if there was no evaluation in time."""
     if trained.best is not None:
         best = read_checkpoint(trained.best)
         metrics = best.meta.metrics

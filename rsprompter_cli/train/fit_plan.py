@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsprompter_cli.config import AugmentConfig, Config, TrainConfig
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 
 FEWEST_LABELS = 10
-"""That train or validate: below this there is nothing to hold back that could tell a better model from a worse one."""
+"""To train and validate: with fewer, the held-back ones could not distinguish a better model from a worse one."""
 
 FEWEST_TRAIN, FEWEST_HELD_BACK = 5, 2
 """On either side of the line that divides them: half of FEWEST_LABELS, and two since on a single one F1 is 0 or 1."""
 
 FEW_LABELS = 30
-"""Below this the figures are so coarse that it is said."""
+"""Below this the metrics are so coarse that a warning is printed."""
 
 FEW_HELD_BACK = 5
-"""With fewer each is over a fifth of the figures, which then mean little; that is said too."""
+"""With fewer each counts for over a fifth of the metrics; a warning is printed too."""
 
 HELD_BACK = 0.25
 """Share of the labels that validates: of 50 about 12, so that one more found is 8 %, and 38 are left to learn from."""
@@ -113,7 +113,7 @@ class Timing:
 class Schedule:
     """How long to train.
 
-    tiles: training tiles, fewer than there are when the time allows no more.
+    tiles: training tiles, fewer than there are when the time limit requires it.
     views: augmented views of each whose encoder maps are kept; 0 keeps none.
     seconds: expected, evaluations included.
     """
@@ -149,7 +149,7 @@ def check_labels(usable: int, *, names: str, not_counted: str = "") -> None:
     """
     if usable < FEWEST_LABELS:
         raise InputError(
-            f"{names}: {usable} of the labels on the imagery can train or validate, at least {FEWEST_LABELS} are needed"
+            f"{names}: {plural(usable, 'usable label')} on the imagery, at least {FEWEST_LABELS} are needed"
             + (f" (not counted: {not_counted})" if not_counted else ""),
             "outline more objects; 50 are a good start",
         )
@@ -163,24 +163,24 @@ def check_split(train: int, held_back: int, *, names: str, way_out: str) -> None
     """
     if train < FEWEST_TRAIN or held_back < FEWEST_HELD_BACK:
         raise InputError(
-            f"{names}: of its labels {train} would train and {held_back} be held back to measure with, "
+            f"{names}: {plural(train, 'label')} for training and {held_back} held back for evaluation, "
             f"at least {FEWEST_TRAIN} and {FEWEST_HELD_BACK} are needed",
             way_out,
         )
 
 
 def word_on_few(train: int, held_back: int) -> str | None:
-    """A word of warning about the number of labels, None when there are enough."""
+    """A warning about the number of labels, None when there are enough."""
     total = train + held_back
     if held_back < FEW_HELD_BACK:
         return (
-            f"{total} labels, only {held_back} of them held back to measure with: the figures mean little, "
+            f"only {held_back} of {plural(total, 'label')} held back for evaluation: the metrics are not reliable; "
             "50 labels or more are better"
         )
     if total < FEW_LABELS:
         return (
-            f"{total} labels are few: {held_back} are held back to measure with, so the figures are coarse; "
-            "50 or more are better"
+            f"few labels: {total}, {held_back} of them held back for evaluation, so the metrics are coarse; "
+            "50 labels or more are better"
         )
     return None
 
@@ -229,14 +229,16 @@ def fit_config(start: Config, *, new_classes: bool) -> Config:
     """The configuration that trains on from a checkpoint, its schedule still open.
 
     A full encoder is frozen: a few outlines would not teach it, and its maps can be kept. The rate is half of
-    what the bundled model was trained with, unless class weights start anew.
+    what the bundled model was trained with, unless class weights are newly initialized.
 
     Raises:
         UsageError: a kind of model that cannot be fitted.
     """
     model = start.model
     if model.kind == "samcls":
-        raise UsageError("rsp fit: samcls names the masks of a SAM and finds nothing itself", "rsp train trains one")
+        raise UsageError(
+            "rsp fit cannot fine-tune a samcls model, which only classifies the masks of a SAM", "use rsp train"
+        )
     if getattr(model, "encoder", None) == "full":
         model = model.model_copy(update={"encoder": "frozen"})
     train = TrainConfig(

@@ -1,4 +1,4 @@
-"""What a fit was asked for, what it has found so far (kept in its run folder), and how it ended; knows no torch."""
+"""The arguments of a fit, its results so far (kept in its run folder), and its final result; without torch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_folder(out: Path) -> Path:
         OutputError: the checkpoint has no name.
     """
     if out.name in ("", ".."):
-        raise OutputError(f"the output {str(out)!r} has no name of its own", "name it")
+        raise OutputError(f"the output {str(out)!r} has no name", "add one")
     return out.with_name(f"{out.name}-run")
 
 
@@ -43,13 +43,12 @@ class Wishes:
     """The arguments of a fit; a resumed run takes them from its record.
 
     pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from, or
-        `bundled`; None: not said, the bundled model.
+        `bundled`; None: the bundled model.
     class_column: column of the labels with their class; None: `class` where all label files have it.
     class_name: class of labels without such a column, or whose value is empty or blank.
     layer: names of layers, for label files that have several; each file is read in the one that it has.
     complete: the labels show every object of the scenes, so ground without any is background.
-    minutes: for everything; at least one epoch over some tiles is trained, however short it is. None: not said, see
-        `budget`.
+    minutes: for everything; at least one epoch over some tiles is trained, however short it is. None: see `budget`.
     gsd: metres per pixel on the ground; None: as `rsp predict` reads the scenes with `model`.
     bands, scale: see `open_scene`; None: as `model` knows them.
     page, scene_crs, nodata: what holds of all scenes, see `Stated`.
@@ -80,7 +79,7 @@ class Wishes:
         return FIT_MINUTES if self.minutes is None else self.minutes
 
     def require_fitting(self, began: Wishes) -> None:
-        """Refuse to go on with a run that began otherwise; what is not said is as it began, and minutes may differ.
+        """Refuse to continue a run with other arguments; omitted ones are those of the run, and minutes may differ.
 
         Raises:
             UsageError: names the option.
@@ -91,8 +90,8 @@ class Wishes:
             if one.name != "minutes" and not unsaid and now != then:
                 name = "SCENE LABELS" if one.name == "pairs" else f"--{one.name.replace('_', '-')}"
                 raise UsageError(
-                    f"--resume goes on as the run began, with another {name}",
-                    "leave it out, or start anew with --overwrite",
+                    f"--resume: {name} differs from that of the run",
+                    "omit it, or start over with --overwrite",
                 )
 
 
@@ -116,9 +115,9 @@ def wishes_of(
         **others,
     )
     if not 0 < wishes.budget < float("inf"):
-        raise UsageError(f"--minutes {wishes.minutes}: a number above 0")
+        raise UsageError(f"--minutes {wishes.minutes}: must be a number above 0")
     if wishes.class_name is not None and class_name_of(wishes.class_name) is None:
-        raise UsageError("--class-name is blank", "name the class")
+        raise UsageError("--class-name is blank", "give the name of the class")
     return wishes
 
 
@@ -128,7 +127,7 @@ def _whole(model: str | Path) -> Path:
 
 @dataclass
 class Record:
-    """What a run has found so far.
+    """The results of a run so far.
 
     overwrite: the checkpoint that is written may replace one.
     plan: what it tiled; None until all tiles are there. tiles: (images, objects) by split.
@@ -160,11 +159,11 @@ def read_record(run: Path) -> Record:
     """
     path = run / RECORD_FILE
     if not path.is_file():
-        raise TrainingError(f"{run}: no run to resume ({path} is missing)", "start it without --resume")
+        raise TrainingError(f"{run}: no run to resume ({path} is missing)", "omit --resume to start one")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format_version") != _FORMAT_VERSION:
-            raise TrainingError(f"{path}: of another version of rsp", "start anew with --overwrite")
+            raise TrainingError(f"{path}: written by another version of rsp", "start over with --overwrite")
         wishes = content["wishes"]
         wishes["pairs"] = tuple((str(scene), str(labels)) for scene, labels in wishes["pairs"])
         wishes["layer"] = tuple(wishes.get("layer", ()))
@@ -176,19 +175,21 @@ def read_record(run: Path) -> Record:
             content["result"] = None  # of a version that gave none: the end of the run is done again
         return Record(**content)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}", "start anew with --overwrite") from error
+        raise TrainingError(f"{path}: cannot be read: {error}", "start over with --overwrite") from error
 
 
 def check_run_folder(run: Path, *, overwrite: bool) -> None:
     """Refuse to mix two runs in a folder."""
     used = [name for name in _OWN_NAMES if (run / name).exists()]
     if used and not overwrite:
-        raise OutputError(f"{run} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+        raise OutputError(
+            f"{run} already contains a run ({', '.join(used)})", "--resume continues it, --overwrite starts over"
+        )
 
 
 @contextmanager
 def leaving_nothing(run: Path) -> Iterator[None]:
-    """Remove a run that fails before it trains, which would stand in the way of the next; one that is stopped stays."""
+    """Remove a run that fails before it trains, which would block the next one; an interrupted run is kept."""
     with ExitStack() as undo:
         undo.callback(clear_run_folder, run)
         try:
@@ -216,7 +217,7 @@ class FitResult:
     out: checkpoint folder; run: the run's own files. written: "fitted", or "start" where the model it
         began with is clearly better on the held-back tiles.
     labels, tiles: by split. start: None when that model has other classes. score_threshold: chosen for `written`.
-    finished: False when the time was up before the last epoch.
+    finished: False when the time limit was reached before the last epoch.
     scene: whole path of the first one. verdict: on the fitted model.
     """
 

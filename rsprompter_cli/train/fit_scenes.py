@@ -21,7 +21,7 @@ from rsprompter_cli.data.convert.scene_split import Split
 from rsprompter_cli.data.convert.tiles import MIN_PIXELS
 from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.copies import first_of_each
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
@@ -47,16 +47,14 @@ from rsprompter_cli.train.fit_record import Wishes
 _log = logging.getLogger(__name__)
 
 AUTO_COLUMN = "class"
-"""The column that names the class when the user says nothing: the one that `rsp predict` writes."""
+"""The default class column: the one that `rsp predict` writes."""
 
-_FARTHER = (
-    "outline more objects, farther apart, so that a straight line leaves some on either side; 50 are a good start"
-)
+_FARTHER = "outline more objects, farther apart, so that a straight line can divide them; 50 are a good start"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FitScene:
-    """One scene with what its labels say of it.
+    """One scene and its labels.
 
     gsd: metres per pixel to train at; held-back ground is tiled at the first.
     polygons, classes: of all footprints, each once, in the CRS of the scene.
@@ -122,13 +120,13 @@ class FitPlan:
 
 
 def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
-    """Read scenes and labels, decide what trains and what is held back; says on stderr what the user should know.
+    """Read scenes and labels, decide what trains and what is held back; logs warnings.
 
     Args:
         meta: of the model to start from.
 
     Raises:
-        InputError: a file cannot be used, labels lie nowhere on their scene, or they are too few.
+        InputError: a file cannot be used, labels do not overlap their scene, or they are too few.
         UsageError: options that contradict each other, or a column that is not there.
     """
     scenes_given = [scene for scene, _ in wishes.pairs]
@@ -157,24 +155,24 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
     for one in scenes:
         for index in one.usable:
             classes[one.classes[index]] += 1
-    _say_what_matters(scenes, classes, word_on_few(numbers["train"], numbers["val"]))
+    _log_warnings(scenes, classes, word_on_few(numbers["train"], numbers["val"]))
     counted, overlap = _with_tiles(scenes, meta.image_size, colours)
     return FitPlan(counted, dict(sorted(classes.items())), meta.image_size, overlap, colours)
 
 
-def _say_what_matters(scenes: Sequence[FitScene], classes: Mapping[str, int], few: str | None) -> None:
-    """Only now that nothing is refused any more: who is refused needs one line."""
+def _log_warnings(scenes: Sequence[FitScene], classes: Mapping[str, int], few: str | None) -> None:
+    """Log warnings once nothing can be refused any more: an error is a single line."""
     for one in scenes:
         for note in one.notes:
             _log.warning("%s", note)
         if one.not_counted:
-            _log.warning("%s: labels that are not counted: %s", one.label_file, _counted(one.not_counted))
+            _log.warning("%s: labels not counted: %s", one.label_file, _counted(one.not_counted))
     if few:
         _log.warning("%s", few)
     warn_of_look_alikes(", ".join(dict.fromkeys(str(one.label_file) for one in scenes)), classes)
     for rare, count in sorted(classes.items()):
         if count < FEWEST_LABELS:
-            _log.warning("class %s has few labels, %d: hardly enough to learn it", rare, count)
+            _log.warning("class %s has only %s, hardly enough to learn it", rare, plural(count, "label"))
 
 
 def _counted(things: Mapping[str, int]) -> str:
@@ -193,7 +191,7 @@ def _class_column(wishes: Wishes) -> str | None:
         without = next(path for path in files if path not in having)
         raise UsageError(
             f"{having[0]} has a column {AUTO_COLUMN!r}, {without} has none",
-            "--class-name NAME takes all labels as one class",
+            "--class-name NAME makes all labels one class",
         )
     return AUTO_COLUMN
 
@@ -216,7 +214,7 @@ def _read_scene(
         crs = scene.georef.crs_wkt
         if not scene.georef.on_earth or crs is None or scene.working_gsd is None or scene.gsd is None:
             why = why_off_the_map(scene.native_georef)
-            raise InputError(f"{path}: {why}, so labels cannot be laid over it", way_onto_the_map(scene.native_georef))
+            raise InputError(f"{path}: {why}, so labels cannot be placed on it", way_onto_the_map(scene.native_georef))
         footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column, layer=wishes.layer or None)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
         labels = _labels_of(footprints, class_name, scene)
@@ -228,11 +226,13 @@ def _read_scene(
         covered = min(1.0, area.area / (scene.height * scene.width))
         notes = []
         if column is not None and labels.nameless:
-            notes.append(f"{label_path}: no value in {column!r}: {labels.nameless}, counted as {class_name}")
+            notes.append(
+                f"{label_path}: no value in {column!r} for {plural(labels.nameless, 'label')}, counted as {class_name}"
+            )
         if covered < 1:
             notes.append(
                 f"{label_path}: labels cover about {100 * covered:.0f} % of {path}, the rest is not used "
-                "(--complete says that nothing is there to be found)"
+                "(if every object is labelled, --complete uses all of it as background)"
             )
         ground = _cut(area, labels.pixels[labels.usable], meta.image_size)
         return FitScene(
@@ -282,9 +282,9 @@ def _labels_of(footprints: Footprints, class_name: str, scene: Scene) -> _Labels
     seen = np.zeros(len(pixels), dtype=bool)
     seen[centred] = shapely.area(pixels[centred]) >= MIN_PIXELS
     not_counted = {
-        "copies of others": len(footprints) - len(kept),
-        "centred off the scene": int(np.count_nonzero(touching & ~centred)),
-        f"under {MIN_PIXELS} px": int(np.count_nonzero(centred & ~seen)),
+        "duplicated": len(footprints) - len(kept),
+        "centred outside the scene": int(np.count_nonzero(touching & ~centred)),
+        f"smaller than {MIN_PIXELS} px": int(np.count_nonzero(centred & ~seen)),
     }
     on_scene = np.flatnonzero(touching).tolist()
     return _Labels(
@@ -330,7 +330,7 @@ def _without_shared_ground(scenes: list[FitScene]) -> list[FitScene]:
                         del ground["train"]
         result.append(replace(one, ground=ground))
     if len(scenes) > 1 and not any("train" in one.ground for one in result):
-        raise InputError("the scenes show the same ground, so that nothing is left to train with", "give one of them")
+        raise InputError("the scenes show the same ground, so nothing is left for training", "give only one of them")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Whether a fit made its model better, as far as the held-back labels can tell, and what would help; knows no torch."""
+"""Whether a fit made its model better, as far as the held-back labels can tell, and what would help; without torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Verdict:
     def sentence(self) -> str:
         """The outcome, the figures and how far they can be trusted."""
         labels = plural(self.labels_held_back, "held-back label")
-        doubt = "; so few labels mean little" if self.labels_held_back < FEW_HELD_BACK else ""
+        doubt = "; too few labels for a reliable answer" if self.labels_held_back < FEW_HELD_BACK else ""
         if self.outcome is Outcome.NOTHING_FOUND:
             return f"{self.outcome}: no model finds any of the {labels}{doubt}"
         if self.f1_before is None:
@@ -104,7 +104,7 @@ def judge(
     if short_of_time or outcome in (Outcome.WORSE, Outcome.NOTHING_FOUND):
         helps.append("more --minutes")
     if not complete:
-        helps.append("--complete, if the labels show every object of the scenes")
+        helps.append("--complete, if every object of the scenes is labelled")
     if scenes == 1:
         helps.append("labels from other regions")
     return Verdict(outcome, None if start is None else start.f1, fitted.f1, round(error, 4), held_back, tuple(helps))

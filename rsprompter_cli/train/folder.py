@@ -38,7 +38,7 @@ def only_run(out: Path) -> Iterator[None]:
     """Be the only run in a folder of this machine; the system ends the lock with the process, however that ends.
 
     Raises:
-        OutputError: another run is at work there, or the folder cannot be written.
+        OutputError: another run uses the folder, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -48,14 +48,16 @@ def only_run(out: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise OutputError(f"{out}: another training is at work there", "wait for it, or name another --out") from None
+        raise OutputError(
+            f"{out}: another training run is using this folder", "wait for it to finish, or choose another --out"
+        ) from None
     try:
         yield
     finally:
         # A run that was refused leaves no folder; another rank may be about to remove its log, which is empty then.
         with suppress(OSError):
-            said = any(path.stat().st_size for path in (out / RANKS).glob("*"))
-            if {path.name for path in out.iterdir()} <= {_LOCK_FILE, RANKS} and not said:
+            logged = any(path.stat().st_size for path in (out / RANKS).glob("*"))
+            if {path.name for path in out.iterdir()} <= {_LOCK_FILE, RANKS} and not logged:
                 (out / _LOCK_FILE).unlink()
         lock.release()
         with suppress(OSError):
@@ -66,7 +68,9 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix two runs in a folder, before any work is done."""
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
-        raise OutputError(f"{out} holds a run already ({', '.join(used)})", "--resume goes on, --overwrite starts anew")
+        raise OutputError(
+            f"{out} already contains a run ({', '.join(used)})", "--resume continues it, --overwrite starts over"
+        )
 
 
 def check_cache_folder(config: Config) -> None:
@@ -85,7 +89,7 @@ def check_cache_folder(config: Config) -> None:
         reason = error.message.removeprefix(f"{inside}: ")
         raise OutputError(
             f"train.cache_folder = {options.cache_folder}: {reason}",
-            "name another, or leave it out: maps and masks then lie in the run folder",
+            "choose another, or omit it: maps and masks are then kept in the run folder",
         ) from error
 
 
@@ -115,6 +119,6 @@ def config_of_run(out: Path) -> Path:
     path = out / CONFIG_FILE
     if not path.is_file():
         raise TrainingError(
-            f"{out}: no saved state to resume ({path} is missing)", "name the run's folder with --out, or its preset"
+            f"{out}: no saved state to resume ({path} is missing)", "give the run's folder with --out, or its preset"
         )
     return path

@@ -74,8 +74,8 @@ def explain_out_of_memory(model: ModelConfig, *, batch_size: int, device: torch.
         text = str(error)
         if "DataLoader worker" in text:
             raise ResourceError(
-                f"a process that reads pictures was ended from outside: {text.splitlines()[0]}",
-                "it is most often a lack of memory: lower train.workers or train.batch_size",
+                f"a data loader process was killed: {text.splitlines()[0]}",
+                "most often out of memory: lower train.workers or train.batch_size",
             ) from error
         if "DefaultCPUAllocator" not in text:
             raise
@@ -87,7 +87,7 @@ def _out_of_memory(model: ModelConfig, batch_size: int, device: torch.device) ->
     advice = f"--set train.batch_size={smaller}" if batch_size > 1 else f"--set model.image_size={image_size // 2}"
     return ResourceError(
         f"out of memory on {device.type} with train.batch_size={batch_size} and model.image_size={image_size}",
-        f"lower them, as in {advice} (a larger train.accumulate makes up for a smaller batch); "
+        f"lower them, for instance {advice} (a larger train.accumulate makes up for a smaller batch); "
         f"{', '.join(_savers(model))} and train.precision=bf16 save memory too",
     )
 
@@ -156,4 +156,4 @@ class StopRequest:
         if self.interrupted:
             raise KeyboardInterrupt
         self._signal = number
-        _log.warning("stopping after this step and saving the state (once more to stop at once)")
+        _log.warning("stopping after this step and saving the state (interrupt again to stop immediately)")

@@ -23,7 +23,7 @@ from rsprompter_cli.io.exchange import EXCHANGE, stop_file, told
 from rsprompter_cli.train.ranks import OTHER_ENDED
 
 _PATIENCE = "10"
-"""Seconds that processes get to end by themselves when one of them failed."""
+"""Seconds that processes have to exit by themselves when one of them failed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # The launcher's own talk says nothing that our line does not.
+    # The launcher's own messages add nothing to our line.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _PATIENCE)
     with tempfile.TemporaryDirectory(prefix="rsp-ranks-") as folder, _environment({EXCHANGE: folder}):
@@ -108,11 +108,11 @@ def _cause(failures: Sequence[_Failure]) -> RspError:
     first = min(failures, key=lambda failure: (failure.is_echo, failure.when))
     if first.line is None and first.exit_code < 0:
         return ResourceError(
-            f"the process of rank {first.rank} was ended by signal {-first.exit_code}",
-            "it is most often a lack of memory; --resume goes on from the last save",
+            f"the process of rank {first.rank} was killed by signal {-first.exit_code}",
+            "most often out of memory; --resume continues from the last save",
         )
     # Without a line of its own it has shown its traceback.
-    error = RspError(first.line or f"the process of rank {first.rank} ended with exit code {first.exit_code}")
+    error = RspError(first.line or f"the process of rank {first.rank} exited with code {first.exit_code}")
     error.exit_code = first.exit_code if first.exit_code > 0 else RspError.exit_code
     return error
 

@@ -1,9 +1,9 @@
 """A training run from top to bottom: set up, build, fit, validate.
 
 The run folder holds `last/` and `best/` (complete checkpoints), `state/` (to resume), `log.jsonl`,
-`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` where it is told to Weights & Biases and, where there
-are several processes, `ranks/` with what the others say.
-All of them run what stands here, in step; rank 0 writes the files.
+`tensorboard/`, `pictures/`, `curves.png`, `config.toml`, `wandb/` for a run logged to Weights & Biases and, with
+several processes, `ranks/` with the output of the others.
+All processes run this code in step; rank 0 writes the files.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def train(
     Args:
         data: folder with `annotations/*{train,val}.json` and the pictures.
         out: run folder.
-        resume: go on from the state in `out`, exactly as if never stopped.
+        resume: continue from the state in `out`, exactly as if never stopped.
         load_from: checkpoint folder whose weights to start from, or "bundled".
         random_sam: start SAM from random weights instead of downloaded ones.
         minutes: time budget; the run then saves its state and ends.
@@ -91,7 +91,7 @@ def train(
         RspError: bad data, checkpoint, configuration or output folder.
     """
     if minutes is not None and not minutes >= 0:
-        raise UsageError(f"--minutes {minutes}: a number, 0 or more")
+        raise UsageError(f"--minutes {minutes}: must be 0 or more")
     out = Path(out)
     kind = resolve_device(device)
     check_cache_folder(config)
@@ -122,7 +122,7 @@ def train(
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
             keep_maps(setup, out, device=where, dtype=dtype)
-        announce("preparing the training")
+        announce("preparing training")
         engine = build_engine(setup, state, ranks, device=where, dtype=dtype)
         options = setup.config.train
         loader = build_loader(setup, ranks)
@@ -273,11 +273,11 @@ def _agree(run: Run, losses: Mapping[str, float]) -> tuple[dict[str, float], boo
 
 def _finish(run: Run, cursor: Cursor) -> TrainResult:
     finished = cursor.epoch >= run.config.train.epochs
-    announce("saving the run")
+    announce("saving the training state")
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
         save(run, cursor)
-        _log.warning("stopped in epoch %d, the state is saved: --resume goes on", cursor.epoch + 1)
+        _log.warning("stopped in epoch %d; the state is saved, continue with --resume", cursor.epoch + 1)
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)

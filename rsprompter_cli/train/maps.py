@@ -1,4 +1,4 @@
-"""What a run keeps on disk of SAM's answers: where it lies, how much it takes, when it goes."""
+"""SAM outputs that a run caches on disk: their folder, their size, their removal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
-from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.errors import OutputError, TrainingError, plural
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache, KeepsEncoderMaps
 from rsprompter_cli.models.samcls import SamCls
@@ -38,10 +38,10 @@ def keep_encoder_maps(
         image_size: side of the model's input, pixels.
 
     Raises:
-        OutputError: the disk is too small for the maps that are still to come.
+        OutputError: the disk is too small for the maps that are still to be written.
     """
     if not isinstance(model, KeepsEncoderMaps):
-        raise ValueError(f"a {type(model).__name__} keeps no encoder maps")
+        raise ValueError(f"a {type(model).__name__} does not cache encoder maps")
     encoder = model.get_submodule("encoder")
     cache = EncoderCache(folder, encoder, device=device, dtype=dtype)
     each = cache.measure(encoder, image_size)
@@ -50,7 +50,7 @@ def keep_encoder_maps(
     missing = max(0, total - cache.stored_bytes())
     free = shutil.disk_usage(_existing(folder)).free
     _log.info(
-        "encoder maps: about %s in %s (%d x %d + %d pictures of %.1f MB), %s still to come, %s free",
+        "encoder maps: about %s in %s (%d x %d + %d images, %.1f MB each), %s still to write, %s free",
         _gigabytes(total),
         folder,
         train_images,
@@ -63,7 +63,7 @@ def keep_encoder_maps(
     if missing > free:
         raise OutputError(
             f"{folder}: encoder maps need {_gigabytes(missing)} more, the disk has {_gigabytes(free)} free",
-            "free some disk, name a train.cache_folder elsewhere, or lower train.cache_views (0 keeps no maps)",
+            "free disk space, choose another train.cache_folder, or lower train.cache_views (0 keeps no maps)",
         )
     model.encoder_cache = cache
 
@@ -80,7 +80,7 @@ def keep_automatic_masks(
     model.crop_transform = train_transform(
         **(augment.model_dump() | {"image_size": model.crop_size, "scale": (1.0, 1.0)})
     )
-    _log.info("automatic masks are made once for each picture and kept in %s", folder)
+    _log.info("automatic masks are computed once per image and cached in %s", folder)
 
 
 def cache_of(model: nn.Module) -> EncoderCache | AutomaskCache | None:
@@ -91,7 +91,7 @@ def cache_of(model: nn.Module) -> EncoderCache | AutomaskCache | None:
 
 
 def require_masks(model: nn.Module, train_images: int, own_images: int, everywhere: Callable[[bool], bool]) -> None:
-    """Refuse to go on with SAM-cls when SAM found no mask in any picture.
+    """Refuse to continue with SAM-cls when SAM found no mask in any image.
 
     Args:
         train_images: pictures of an epoch.
@@ -106,19 +106,19 @@ def require_masks(model: nn.Module, train_images: int, own_images: int, everywhe
     cache = model.mask_cache
     if everywhere(cache.given == 0 and cache.hits + cache.misses >= own_images):
         raise TrainingError(
-            f"SAM found no mask in any of the {train_images} pictures: the classifier has nothing to learn from",
-            "take another SAM (--sam), or lower model.automask.min_predicted_iou or min_stability",
+            f"SAM found no mask in {plural(train_images, 'training image')}: the classifier has nothing to learn from",
+            "use another SAM (--sam), or lower model.automask.min_predicted_iou or min_stability",
         )
 
 
 def remove_maps(folder: Path) -> None:
-    """Remove the maps or masks of a run that needs them no more."""
+    """Remove the maps or masks of a run that no longer needs them."""
     if not folder.is_dir():
         return
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        _log.warning("%s is needed no more and cannot be removed: %s", folder, error)
+        _log.warning("%s is no longer needed and cannot be removed: %s", folder, error)
 
 
 def _existing(folder: Path) -> Path:

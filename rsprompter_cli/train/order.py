@@ -1,4 +1,4 @@
-"""The order of training pictures: a function of (seed, epoch), so that a resumed run goes on in it.
+"""The order of training images: a function of (seed, epoch), so that a resumed run continues it.
 
 All ranks of a run share one order. A batch of the run is `batch_size` pictures for each rank, in rank order; the last
 batch of an epoch may be smaller, and its last ranks may get none: they are lent a picture that does not count.

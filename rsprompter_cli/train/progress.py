@@ -1,4 +1,4 @@
-"""What a run tells while it works and when it ends."""
+"""The progress reports and the result of a run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StepReport:
     eta: float
 
     def details(self) -> str:
-        """What a progress display says beside the count of steps."""
+        """The text of a progress display beside the count of steps."""
         memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
         return (
             f"epoch {self.epoch + 1}/{self.epochs}, loss {sum(self.losses.values()):.3f}, lr {self.rate:.1e}, "
@@ -50,7 +50,7 @@ class StepReport:
 class TrainResult:
     """How a run ended.
 
-    finished: all epochs are done; otherwise `--resume` goes on. interrupted: a signal ended it.
+    finished: all epochs are done; otherwise `--resume` continues. interrupted: a signal ended it.
     best: checkpoint of the best evaluation, None before the first; metrics: of the last evaluation.
     """
 

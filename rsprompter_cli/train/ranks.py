@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, how they find each other, what they tell each other.
+"""The processes of a run: their ranks, how they find each other, what they exchange.
 
 A process that starts a run alone is rank 0 of 1. Under torchrun, SLURM, the deepspeed launcher or our own `--gpus` it
 finds its place in the environment and joins the others.
@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError
+from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError, plural
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _SLURM_PORT = 29500
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process stands in a run, as its launcher told it.
+    """The rank of a process in a run, as its launcher set it.
 
     rank: of count; local_rank: of local_count on this machine. address, port: where rank 0 listens.
     """
@@ -104,7 +104,7 @@ class Ranks:
         self.place = place
         self.rank = 0 if place is None else place.rank
         self.count = 1 if place is None else place.count
-        self._talk: Any = None  # the group of processes in which they talk
+        self._group: Any = None  # the process group for objects and flags
 
     @property
     def first(self) -> bool:
@@ -119,13 +119,14 @@ class Ranks:
         """
         if self.place is None or device.type != "cuda":
             if self.count > 1 and device.type == "mps":
-                raise DependencyError("several processes cannot share an Apple GPU", "--device cpu, or one process")
+                raise DependencyError("several processes cannot share an Apple GPU", "use --device cpu, or one process")
             return device
         here = torch.cuda.device_count()
         if self.place.local_rank >= here:
             raise DependencyError(
-                f"rank {self.rank}: process {self.place.local_rank + 1} of this machine, which has {here} CUDA GPUs",
-                "start one process for each GPU, or take --device cpu",
+                f"rank {self.rank}: process {self.place.local_rank + 1} of this machine, "
+                f"which has {plural(here, 'CUDA GPU')}",
+                "start one process per GPU, or use --device cpu",
             )
         torch.cuda.set_device(self.place.local_rank)
         return torch.device("cuda", self.place.local_rank)
@@ -143,7 +144,7 @@ class Ranks:
         if self.count == 1:
             return list(values)
         total = torch.tensor(list(values), dtype=torch.float64)
-        dist.all_reduce(total, group=self._talk)
+        dist.all_reduce(total, group=self._group)
         return [float(value) for value in total]
 
     def any(self, flag: bool) -> bool:
@@ -159,20 +160,20 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.first else None
-        dist.gather_object(value, values, dst=0, group=self._talk)
+        dist.gather_object(value, values, dst=0, group=self._group)
         return values or []
 
     def share(self, value: T | None) -> T:
         """What rank 0 has, in all ranks."""
         values = [value]
         if self.count > 1:
-            dist.broadcast_object_list(values, src=0, group=self._talk)
+            dist.broadcast_object_list(values, src=0, group=self._group)
         return values[0]  # type: ignore[return-value]  # rank 0 gave one
 
     def wait(self) -> None:
         """Until all ranks have come here."""
         if self.count > 1:
-            dist.barrier(group=self._talk)
+            dist.barrier(group=self._group)
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors by those of rank 0."""
@@ -209,12 +210,12 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
             size = place.count
             dist.init_process_group(backend, method, timeout=_TIMEOUT, world_size=size, rank=place.rank)
         # Objects and flags live in main memory, whatever the device.
-        ranks._talk = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        ranks._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"rank {place.rank}: cannot meet the {place.count} processes of the run at {where}: {reason}",
-            "MASTER_ADDR and MASTER_PORT name a free port of rank 0's machine",
+            f"rank {place.rank}: cannot connect to the {place.count} processes of the run at {where}: {reason}",
+            "set MASTER_ADDR and MASTER_PORT to a free port of rank 0's machine",
         ) from error
     assert dist.get_world_size() == place.count
     try:
@@ -223,7 +224,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         if not _is_lost(error):
             raise
         raise TrainingError(
-            f"rank {place.rank}: {OTHER_ENDED}: {str(error).splitlines()[0]}", "its own line says why"
+            f"rank {place.rank}: {OTHER_ENDED}: {str(error).splitlines()[0]}", "see the error message of that process"
         ) from error
     finally:
         if not here_before:
@@ -242,12 +243,12 @@ def _require_free_port(place: Place) -> None:
         except OSError as error:
             raise UsageError(
                 f"port {place.port} is in use on this machine ({error.strerror})",
-                "name another with MASTER_PORT, the same for all processes",
+                "choose another with MASTER_PORT, the same for all processes",
             ) from error
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether an error only says that a peer is gone."""
+    """Whether an error only reports that a peer is gone."""
     if isinstance(error, RspError):
         return False
     text = str(error)
@@ -257,7 +258,7 @@ def _is_lost(error: Exception) -> bool:
 
 @contextmanager
 def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
-    """Send what a rank other than 0 says to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
+    """Send the output of a rank other than 0 to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
 
     Raises:
         OutputError: the file cannot be written.
@@ -285,7 +286,7 @@ def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def quiet_but_first(place: Place | None) -> Iterator[None]:
-    """Drop what a rank other than 0 says; its error line is left for the process that started it all the same."""
+    """Drop the output of a rank other than 0; its error line is left for the process that started it all the same."""
     if place is None or place.rank == 0:
         yield
         return

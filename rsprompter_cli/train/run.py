@@ -1,4 +1,4 @@
-"""What the parts of a run share, and how it is saved and told about."""
+"""What the parts of a run share, and how it is saved and reported."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Run:
 
 
 def save(run: Run, cursor: Cursor) -> None:
-    """`last/`, then the state that goes on from here.
+    """`last/`, then the state to resume from.
 
     The state holds all weights that change, so the two need not be of the same moment.
     """
@@ -69,7 +69,7 @@ def write_named(run: Run, name: str, cursor: Cursor, *, epochs_done: int) -> Non
 
 
 def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: float) -> StepReport:
-    """What a step tells, with how long the rest will take."""
+    """The report of a step, with the time that is left."""
     options = run.config.train
     sizes = run.loader.sizes()
     rate = run.speed.images_per_second()

@@ -34,7 +34,7 @@ from rsprompter_cli.models.sam_weights import load_sam_weights
 
 _log = logging.getLogger(__name__)
 
-_OTHER_SAM = "give another with --sam: " + ", ".join(KNOWN_SAM) + ", or a folder that rsp download-sam printed"
+_OTHER_SAM = "give another with --sam: " + ", ".join(KNOWN_SAM) + ", or a folder written by rsp download-sam"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +88,8 @@ def _fitted(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     former = checkpoint.config.model
     if former.kind != model.kind:
         raise CheckpointError(
-            f"{checkpoint.name}: holds a {former.kind}, the configuration is a {model.kind}",
-            f"take a preset of {former.kind}, or another checkpoint",
+            f"{checkpoint.name}: contains a {former.kind} model, the configuration describes a {model.kind} model",
+            f"use a preset of {former.kind}, or another checkpoint",
         )
     outline_of(checkpoint)
     if not isinstance(model, SamModelConfig) or not isinstance(former, SamModelConfig):
@@ -99,8 +99,8 @@ def _fitted(model: ModelConfig, checkpoint: Checkpoint) -> ModelConfig:
     complete = complete_config(model.model_copy(update={"sam_arch": model.sam_arch or known}))
     if complete.sam_arch != complete_config(former).sam_arch:  # type: ignore[union-attr]
         raise CheckpointError(
-            f"{checkpoint.name}: its SAM, {former.sam}, has other sizes than that of the configuration, {model.sam}",
-            f"--sam {former.sam}" if model.sam != former.sam else "leave model.sam_arch out",
+            f"{checkpoint.name}: its SAM {former.sam} differs in size from the SAM {model.sam} of the configuration",
+            f"use --sam {former.sam}" if model.sam != former.sam else "omit model.sam_arch",
         )
     return complete
 
@@ -112,7 +112,7 @@ def _find_sam(model: SamModelConfig) -> SamFolder:
         way_out = f"run: rsp download-sam {model.sam} --overwrite" if model.sam in KNOWN_SAM else _OTHER_SAM
         raise CheckpointError(error.message, error.hint or way_out) from error
     if model.sam_arch is not None and model.sam_arch != folder.arch:
-        raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "leave model.sam_arch out")
+        raise CheckpointError(f"{folder.path}: its sizes are not those of model.sam_arch", "omit model.sam_arch")
     return folder
 
 
@@ -132,13 +132,13 @@ class _ResNetStart:
     def fitting_file(self) -> str:
         """Which file fits, in words."""
         if self.changed:
-            return "give a file of a ResNet of the sizes in model.backbone, or --backbone-weights random"
+            return "give the weights of a ResNet with the sizes in model.backbone, or --backbone-weights random"
         name = IMAGENET_FILES[self.network]
         return f"give torchvision's {self.network} (IMAGENET1K_V1, {name}), or --backbone-weights random"
 
 
 def _resnet_start(model: ModelConfig) -> _ResNetStart | None:
-    """What the configuration says of the model's ResNet; None where it has none."""
+    """How the configuration initializes the model's ResNet; None where it has none."""
     match model:
         case SamclsConfig():
             return _ResNetStart(model.backbone_weights, "resnet18", frozen=False, changed=False)
@@ -157,13 +157,13 @@ def _find_backbone(model: ModelConfig) -> ResNetFile | None:
         return None
     if resnet.weights == "random" and resnet.frozen:
         _log.warning(
-            "a random ResNet with frozen parts learns little: "
+            "a randomly initialized ResNet with frozen layers learns little: pass "
             "--set model.frozen_stages=-1 --set model.frozen_norms=false"
         )
     if resnet.weights == "imagenet" and resnet.changed:
         raise CheckpointError(
             "model.backbone_weights = imagenet: these are weights of a ResNet-50, model.backbone has other sizes",
-            "pass --backbone-weights random, or a file of such a ResNet",
+            "pass --backbone-weights random, or the weights of such a ResNet",
         )
     return find_resnet_file(resnet.weights, resnet.network)
 
@@ -197,7 +197,7 @@ def _load_checkpoint(
     if tuple(class_names) != checkpoint.meta.class_names:
         left_out = class_keys(model_config, len(class_names))
         _log.warning(
-            "%s knows other classes (%s): %s start anew",
+            "%s has other classes (%s): newly initialized: %s",
             checkpoint.folder,
             ", ".join(checkpoint.meta.class_names),
             ", ".join(sorted({key.rpartition(".")[0] for key in left_out})),

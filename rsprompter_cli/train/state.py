@@ -39,9 +39,9 @@ class Cursor:
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything a run needs to go on.
+    """Everything a run needs to resume.
 
-    identity: facts that must be the same in the run that goes on (configuration, data), by name.
+    identity: facts that must be the same in the resumed run (configuration, data), by name.
     engine: `TrainEngine.state()`.
     random: `random_state()` of each rank.
     """
@@ -82,11 +82,11 @@ def load_state(run_folder: Path) -> RunState:
     """
     path = run_folder / STATE_FILE
     if not path.is_file():
-        raise TrainingError(f"{run_folder}: no saved state to resume ({path} is missing)", "start it without --resume")
+        raise TrainingError(f"{run_folder}: no saved state to resume ({path} is missing)", "omit --resume to start one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format_version"] != _FORMAT_VERSION:
-            raise TrainingError(f"{path}: state of another version of rsp", "resume it with the version that wrote it")
+            raise TrainingError(f"{path}: written by another version of rsp", "resume it with that version")
         return RunState(Cursor(**content["cursor"]), content["identity"], content["engine"], content["random"])
     except TrainingError:
         raise
@@ -94,12 +94,12 @@ def load_state(run_folder: Path) -> RunState:
         reason = " ".join(str(error).split())[:200]
         raise TrainingError(
             f"{path}: the saved state cannot be restored: {reason}",
-            f"start anew from its weights with --load-from {run_folder / 'last'}",
+            f"start over from its weights with --load-from {run_folder / 'last'}",
         ) from error
 
 
 def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]) -> None:
-    """Refuse to go on with other settings or data than the run began with.
+    """Refuse to resume with other settings or data than the run began with.
 
     Raises:
         TrainingError: names what differs.
@@ -112,8 +112,8 @@ def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]
         if more := changed[SHOWN:]:
             shown += f"; {', '.join(more)} differ too"
         raise TrainingError(
-            f"{run_folder}: an exact resume needs the settings the run began with: {shown}",
-            f"set them back, or start anew with --load-from {run_folder / 'last'} and another --out",
+            f"{run_folder}: --resume needs the settings that the run began with: {shown}",
+            f"restore them, or start over with --load-from {run_folder / 'last'} and another --out",
         )
 
 

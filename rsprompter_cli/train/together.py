@@ -31,7 +31,7 @@ def evaluate_together(
     The batches are those of one process, and so are the figures.
 
     Args:
-        on_progress: told of this process's own part.
+        on_progress: called for this process's own part.
 
     Returns:
         The evaluation in rank 0, None in the others.

@@ -41,7 +41,7 @@ class TensorBoard:
 
     Args:
         folder: the run folder.
-        step: the step the run goes on from; what was written of later ones is no more shown.
+        step: the step the run resumes from; what was written of later ones is no longer shown.
     """
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
@@ -68,7 +68,7 @@ class RunLog:
 
     Args:
         folder: the run folder.
-        step: the step the run goes on from; what an interrupted run wrote of later steps is removed.
+        step: the step the run resumes from; what an interrupted run wrote of later steps is removed.
         boards: closed with the log.
     """
 
@@ -81,7 +81,7 @@ class RunLog:
         self._boards = boards
 
     def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
-        """One line; `kind` says which: start, step, evaluation, stop, end."""
+        """One line; `kind` is one of: start, step, evaluation, stop, end."""
         record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
         self._file.flush()

@@ -21,15 +21,15 @@ _log = logging.getLogger(__name__)
 WANDB_FOLDER = "wandb"
 _ID_FILE = "rsp-run-id.txt"
 
-_HINT = "run: wandb login, set WANDB_MODE=offline, or leave train.wandb out"
+_HINT = "run: wandb login, set WANDB_MODE=offline, or omit train.wandb"
 
 
 def require_wandb() -> None:
-    """Find out before the work whether a run can be told to W&B.
+    """Check before the work whether a run can be logged to W&B.
 
     Raises:
         DependencyError: the package is missing.
-        UsageError: nobody is logged in, and it is not told to stay offline.
+        UsageError: nobody is logged in, and offline mode is not set.
     """
     wandb = _import_wandb()
     if os.environ.get("WANDB_MODE", "online") != "online":
@@ -46,7 +46,7 @@ class WandbRun:
     Args:
         folder: the run folder.
         config: its settings; `train.wandb` names the project.
-        resume: go on with the run at W&B that the folder belongs to.
+        resume: continue the run at W&B that the folder belongs to.
 
     Raises:
         DependencyError: the package is missing.
@@ -96,6 +96,6 @@ def _import_wandb() -> Any:
     except ImportError as error:
         raise DependencyError(
             f"train.wandb: the package wandb cannot be loaded ({error})",
-            "pip install 'rsprompter_cli[wandb]', or leave train.wandb out",
+            "pip install 'rsprompter_cli[wandb]', or omit train.wandb",
         ) from error
     return wandb

@@ -96,7 +96,7 @@ def test_import_lists_what_it_took_from_the_configuration_and_what_it_assumed(
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
         "configuration meta.cfg",
-        "taken lora.alpha = 8 (preset: 32)",
+        "from configuration lora.alpha = 8 (preset: 32)",
         "assumed rpn.anchor_scales = [4.0, 8.0]",
         "assumed roi.score_threshold = 0.01",
         "not understood test_cfg.rcnn.score_thr",
@@ -125,7 +125,7 @@ def test_import_lists_what_it_took_from_the_configuration_and_what_it_assumed(
 def test_import_ends_in_one_line_with_its_exit_code(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     out = ["--out", str(tmp_path / "out")]
     assert "LoRA" in error_of(import_words(folder, "epoch_12.pth", *out, "--set", "model.encoder=frozen"), 4, capsys)
-    assert "--classes names 1" in error_of(import_words(folder, "epoch_12.pth", *out, "--classes", "a"), 2, capsys)
+    assert "--classes has 1 name" in error_of(import_words(folder, "epoch_12.pth", *out, "--classes", "a"), 2, capsys)
     words = ["checkpoint", "import", str(folder / "epoch_12.pth"), "--preset", "rsprompter-anchor-nwpu-peft-512", *out]
     assert "instead of the preset's base" in error_of(words, 4, capsys)
     words[4] = "rsprompter-anchor-cpu"
@@ -133,9 +133,11 @@ def test_import_ends_in_one_line_with_its_exit_code(folder: Path, tmp_path: Path
     words[4] = "rsprompter-anchor-wuh"
     assert "rsprompter-anchor-whu" in error_of(words, 2, capsys)
     words[4] = "samseg-maskrcnn-nwpu"
-    assert "holds a rsprompter-anchor, the preset is a samseg-maskrcnn" in error_of(words, 4, capsys)
+    assert "contains a rsprompter-anchor model, the preset describes a samseg-maskrcnn model" in error_of(
+        words, 4, capsys
+    )
     words[4] = "maskrcnn-nwpu"
-    assert "no original of the kind maskrcnn" in error_of(words, 2, capsys)
+    assert "no model of the kind maskrcnn" in error_of(words, 2, capsys)
     words[2] = str(cut_in_half(folder / "model" / WEIGHTS_FILE, tmp_path / "cut.safetensors"))
     words[4] = "rsprompter-anchor-nwpu"
     assert "cut.safetensors: damaged" in error_of(words, 4, capsys)
@@ -188,8 +190,8 @@ def words_of(command: str, data: Path, model: Path, out: Path) -> list[str]:
 
 WIDER = TINY_VIT.model_copy(update={"hidden_size": 32})
 UNFIT: dict[str, tuple[Config, int, str]] = {
-    "variant": (Config(name="x", model=tiny_samseg_maskrcnn_config()), 2, "missing: mask_head."),
-    "classes": (tiny_config(), 3, "holds a model of 3 classes, meta.json names 2"),
+    "variant": (Config(name="x", model=tiny_samseg_maskrcnn_config()), 2, "missing keys: mask_head."),
+    "classes": (tiny_config(), 3, "contains a model of 3 classes, meta.json lists 2"),
     "sam": (tiny_config(sam_arch=WIDER), 2, "vit.pos_embed [1, 4, 4, 16] instead of [1, 4, 4, 32]"),
 }
 """What a folder's config.toml says, how many classes its weights have, and what is told of it."""
@@ -204,7 +206,7 @@ def test_weights_that_are_not_what_their_folder_says(
     meta = tiny_meta(num_classes=2, class_names=CLASSES)
     write_checkpoint(tmp_path / "model", tiny_model(num_classes=count).state_dict(), config, meta)
     if command == "train" and fault == "variant":
-        told = "holds a samseg-maskrcnn, the configuration is a rsprompter-anchor"
+        told = "contains a samseg-maskrcnn model, the configuration describes a rsprompter-anchor model"
     assert told in error_of(words_of(command, data, tmp_path / "model", tmp_path), 4, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
@@ -234,9 +236,9 @@ def test_training_does_not_start_from_another_model(data: Path, tmp_path: Path, 
     meta = tiny_meta(num_classes=2, class_names=CLASSES)
     write_checkpoint(model, tiny_model(num_classes=2, sam_arch=WIDER).state_dict(), tiny_config(sam_arch=WIDER), meta)
     words = words_of("train", data, model, tmp_path)
-    assert "its SAM, base, has other sizes than that of the configuration, base" in error_of(words, 4, capsys)
+    assert "its SAM base differs in size from the SAM base of the configuration" in error_of(words, 4, capsys)
     told = error_of(["train", "rsprompter-anchor-cpu", *words[2:]], 4, capsys)
-    assert "that of the configuration, tiny-vit (--sam base)" in told
+    assert "the SAM tiny-vit of the configuration (use --sam base)" in told
     # Of the same sizes, but of pictures of another size.
     write_checkpoint(model, tiny_model(num_classes=2, image_size=96).state_dict(), tiny_config(image_size=96), meta)
     assert "vit.pos_embed [1, 6, 6, 16] instead of [1, 4, 4, 16]" in error_of(words, 4, capsys)
@@ -267,8 +269,8 @@ def test_inputs_and_foreign_files_are_never_replaced(folder: Path, tmp_path: Pat
     source, model = str(keep / "epoch_12.pth"), str(keep / "model")
     tried = {
         "is a file": ["import", source, *preset, "--out", source],
-        "holds the input": ["import", source, *preset, "--out", str(keep)],
-        "'thesis.txt', which is no part of a checkpoint": ["import", source, *preset, "--out", str(foreign)],
+        "contains the input": ["import", source, *preset, "--out", str(keep)],
+        "'thesis.txt', which is not part of a checkpoint": ["import", source, *preset, "--out", str(foreign)],
         "has no name": ["import", source, *preset, "--out", ""],
         "is the input": ["merge-lora", model, "--out", f"{keep}/sub/../model"],
     }
@@ -406,7 +408,7 @@ def test_the_bundled_model_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.
     assert "bundled: has no adapters" in error_of(["checkpoint", "merge-lora", "bundled", "--out", "m"], 4, capsys)
     for split in ("train", "test"):
         make_set(tmp_path / "set", split=split)
-    assert "bundled: holds a rsprompter-anchor" in error_of(
+    assert "bundled: contains a rsprompter-anchor model" in error_of(
         ["train", "samseg-maskrcnn-whu", "--data", "set", "--load-from", "bundled"],
         4,
         capsys,
@@ -417,7 +419,7 @@ def test_a_folder_called_bundled_is_told_from_the_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "without ./ bundled names the model" in error_of(["checkpoint", "show", "./bundled"], 4, capsys)
+    assert "give bundled without ./" in error_of(["checkpoint", "show", "./bundled"], 4, capsys)
     shutil.copytree(folder / "model", "bundled")
     assert run(["checkpoint", "show", "./bundled", "--json"]) == 0
     own = json.loads(capsys.readouterr().out)
@@ -425,7 +427,7 @@ def test_a_folder_called_bundled_is_told_from_the_model(
     assert run(["checkpoint", "show", "bundled", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["class_names"] == ["building"]
-    assert "bundled is ./bundled" in captured.err
+    assert "bundled give ./bundled" in captured.err
 
 
 @pytest.mark.parametrize(

@@ -211,8 +211,8 @@ def test_weights_that_are_no_numbers_are_refused_from_hub_and_disk(
     hub.files["owner/old/pytorch_model.bin"] = pickle_bytes(tensors)
     for name in (str(local), "base", "owner/old"):
         told = _error([name], capsys, 4)
-        assert "tensors hold NaN or infinity: mask_decoder.iou_token.weight" in told
-        assert "get the file again, or another" in told
+        assert "tensors contain NaN or infinity: mask_decoder.iou_token.weight" in told
+        assert "download or copy the file again" in told
     assert _left(tmp_path) == []
 
 
@@ -245,7 +245,7 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_fetched(
     for name in ("base", "owner/sam", "tiny-vit"):
         told = _error([name], capsys, 7)
         assert "file is not a folder" in told
-        assert "set RSP_CACHE to a folder" in told
+        assert "set RSP_CACHE to a writable folder" in told
     assert hub.requests == []
 
 
@@ -296,7 +296,7 @@ def test_a_saved_model_becomes_a_sam_folder(
     assert json.loads(_run([f"{tmp_path / 'mine'}/", "--json"], capsys)[1])["fetched"] is False
     _saved(tmp_path / "other" / "mine", kind, seed=4)
     told = _error([str(tmp_path / "other" / "mine")], capsys, 7)
-    assert "was made of another mine" in told
+    assert "was made from another mine" in told
     assert _run([str(tmp_path / "other" / "mine"), "--overwrite"], capsys)[0] == 0
 
 
@@ -309,7 +309,7 @@ def test_a_saved_model_with_a_number_that_is_none_is_refused(
     tensors["vision_encoder.layers.1.attn.qkv.bias"][5] = torch.nan
     save_hugging_face(tmp_path / "mine", tensors, kind)
     told = _error([str(tmp_path / "mine")], capsys, 4)
-    assert "tensors hold NaN or infinity: vision_encoder.layers.1.attn.qkv.bias" in told
+    assert "tensors contain NaN or infinity: vision_encoder.layers.1.attn.qkv.bias" in told
     assert not (tmp_path / "cache" / "sam" / "mine").exists()
 
 
@@ -321,12 +321,12 @@ def test_faults_of_a_saved_model_are_one_line(tmp_path: Path, capsys: Output, mo
     whole = json.loads(index.read_text())
     first, second = sorted(set(whole["weight_map"].values()))
     faults: dict[str, Any] = {
-        "names no files of weights": {"weight_map": {}},
+        "lists no weight files": {"weight_map": {}},
         "damaged or not JSON": "[" * 100_000,
         "not a JSON object": [],
         "is not a .bin file beside it": {"weight_map": {"a": "../other/pytorch_model.bin"}},
         f"lacks {first}.bin": {"weight_map": {"a": f"{first}.bin"}},
-        "its tensors are not those": {"weight_map": dict.fromkeys(whole["weight_map"], first)},
+        "its tensors differ from those listed": {"weight_map": dict.fromkeys(whole["weight_map"], first)},
     }
     for told, content in faults.items():
         index.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -355,10 +355,10 @@ def test_a_folder_is_not_written_into_itself_or_over_a_known_name(
     _saved(mine, "pytorch_model.bin")
     assert "is the input" in _error([str(mine)], capsys, 7)
     assert "is the input" in _error([str(mine), "--out", str(mine), "--overwrite"], capsys, 7)
-    assert "holds the input" in _error([str(mine), "--out", str(mine.parent), "--overwrite"], capsys, 7)
+    assert "contains the input" in _error([str(mine), "--out", str(mine.parent), "--overwrite"], capsys, 7)
     _saved(tmp_path / "huge", "pytorch_model.bin")
     told = _error([str(tmp_path / "huge")], capsys, 2)
-    assert "would take the place of the SAM that huge names" in told
+    assert "would replace the SAM named huge" in told
     assert _run([str(tmp_path / "huge"), "--out", str(tmp_path / "out")], capsys)[0] == 0
     assert (mine / "pytorch_model.bin").is_file()
 

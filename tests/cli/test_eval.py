@@ -44,7 +44,7 @@ def test_everything_at_once_and_json_alone_on_stdout(model: str, capsys: pytest.
         assert picture.size[0] > 500
     assert sorted(path.name[:4] for path in Path("show").iterdir()) == ["best", "wors"]
     assert run(command) == 7
-    assert "found.json exists already" in capsys.readouterr().err
+    assert "found.json already exists" in capsys.readouterr().err
     assert run([*command, "--overwrite", "--full"]) == 0
     captured = capsys.readouterr()
     assert captured.err.endswith("wrote found.json\nwrote show\nwrote pr.png\n")

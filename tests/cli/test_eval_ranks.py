@@ -88,7 +88,7 @@ def test_outputs_are_refused_before_processes_start(
     monkeypatch.setattr("rsprompter_cli.train.launch.launch", lambda *_: pytest.fail("processes were started"))
     Path("found.json").write_text("[]")
     assert run([*COMMAND, "--procs", "2", "--save-detections", "found.json"]) == 7
-    assert "found.json exists already" in capsys.readouterr().err
+    assert "found.json already exists" in capsys.readouterr().err
 
 
 def test_a_process_ends_when_the_one_that_started_it_asks(

@@ -35,7 +35,7 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert rows[0] == ["model", "F1", "AP50", "AP", "score", "checkpoint"]
     assert [row[0] for row in rows[1:]] == ["start", "fitted"]
     assert sum("written" in row for row in rows) == 1
-    assert "40 labels, 10 held back, at 0.5 and 0.625 m per pixel" in captured.err
+    assert "40 labels (10 held back), tiled at 0.5 and 0.625 m per pixel" in captured.err
     last = captured.err.splitlines()[-4:]
     assert [line.split(":")[0] for line in last] == ["verdict", "written", "next", "would help"]
     assert "10 held-back labels" in last[0]
@@ -46,7 +46,7 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     capsys.readouterr()
     # The run is over: a second one needs --overwrite, --resume repeats its result.
     assert run(["fit", *given, "--out", "mine", *SHORT]) == 7
-    assert "mine exists already" in capsys.readouterr().err
+    assert "mine already exists" in capsys.readouterr().err
     assert run(["fit", "--resume", "--out", "mine", "--json"]) == 0
     first = capsys.readouterr()
     told = json.loads(first.out)
@@ -97,7 +97,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(
         assert run(["fit", *given, "--out", "mine", *SHORT]) == 130
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
-    assert "rsp fit --resume --out mine goes on" in captured.err
+    assert "continue with: rsp fit --resume --out mine" in captured.err
     assert captured.out == ""
     assert run(["fit", *given, "--out", "mine", *SHORT, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 4

@@ -89,7 +89,7 @@ def test_into_a_folder_goes_a_file_of_the_name_of_the_scene(
     assert json.loads(capsys.readouterr().out)["out"] == str(out / "scene.geojson")
     assert [path.name for path in out.iterdir()] == ["scene.geojson"]
     assert run(command) == 7
-    assert "scene.geojson exists already" in capsys.readouterr().err
+    assert "scene.geojson already exists" in capsys.readouterr().err
     assert run([*command, "--shard", "1/2"]) == 7
     assert "polygons is a folder" in capsys.readouterr().err
 

@@ -122,7 +122,7 @@ def test_everything_with_a_sam_without_a_name(capsys: pytest.CaptureFixture[str]
 def test_a_sam_that_finds_nothing_ends_the_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert _train(_preset(epochs=9), "--set", "model.automask.min_predicted_iou=1") == 8
     (error,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rsp: error")]
-    assert "SAM found no mask in any of the 3 pictures" in error
+    assert "SAM found no mask in 3 training images" in error
     assert "min_predicted_iou" in error
 
 
@@ -194,7 +194,7 @@ def test_everything_with_the_sam_within_a_model(
     assert "before training" not in capsys.readouterr().err
     assert run([*command, "--out", "twice.geojson", "--sam", "base"]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
-    assert "--sam names a SAM, --model brings another (give one of the two)" in error
+    assert "--sam and --model give two different SAMs (give one of the two)" in error
 
 
 def test_points_are_refused_for_a_sam_that_knows_boxes_alone(capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +205,7 @@ def test_points_are_refused_for_a_sam_that_knows_boxes_alone(capsys: pytest.Capt
         assert run([*command, *more]) == 2
         (error,) = capsys.readouterr().err.strip().splitlines()
         assert "model.automask.prompts = points: tiny-vit was trained with boxes alone" in error
-        assert "leave it out, or take another SAM" in error
+        assert "omit it, or use another SAM" in error
     assert not Path("run").exists()
 
 

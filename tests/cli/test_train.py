@@ -65,7 +65,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
         assert _train(preset, *options) == 130
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
-    assert "--resume goes on" in captured.err
+    assert "continue with --resume" in captured.err
     assert _train(preset, *options, "--resume") == 0
     assert "yes" in capsys.readouterr().out
 
@@ -107,7 +107,7 @@ def test_a_second_run_needs_overwrite_or_resume(preset: str, capsys: pytest.Capt
     capsys.readouterr()
     assert _train(preset, "--out", "r") == 7
     error = capsys.readouterr().err.strip()
-    assert error.startswith("rsp: error: r holds a run already")
+    assert error.startswith("rsp: error: r already contains a run")
     assert "\n" not in error
     assert _train(preset, "--out", "r", "--overwrite") == 0
 
@@ -153,7 +153,7 @@ def test_a_dry_run_tells_and_leaves_nothing(preset: str, capsys: pytest.CaptureF
     assert _train(preset, "--dry-run") == 0
     captured = capsys.readouterr()
     rows = dict(line.split("  ", 1) for line in captured.out.splitlines())
-    assert rows.keys() >= {"dry run", "engine", "parameters", "trainable", "peak memory", "step", "steps", "whole run"}
+    assert rows.keys() >= {"dry run", "engine", "parameters", "trainable", "peak memory", "step", "steps", "total time"}
     assert rows["steps"].strip() == "2 = 1 epoch x 2 (4 pictures)"
     assert "step 2: loss" in captured.err
     assert sorted(Path().rglob("*")) == before

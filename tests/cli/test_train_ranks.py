@@ -97,7 +97,7 @@ def _one_line(capfd: pytest.CaptureFixture[str]) -> str:
 def test_more_processes_than_batches_of_pictures_are_refused(preset: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(_arguments(preset, "--procs", "2", "--set", "train.batch_size=4")) == 3
     line = _one_line(capfd)
-    assert "instances_train.json: 4 pictures are too few for 2 processes with train.batch_size=4" in line
+    assert "instances_train.json: too few images (4) for 2 processes at train.batch_size=4" in line
     assert "start at most 1, or lower train.batch_size" in line
 
 
@@ -164,7 +164,7 @@ def test_a_killed_rank_ends_the_run_which_then_goes_on(preset: str) -> None:
         os.kill(_children(process.pid)[1], signal.SIGKILL)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 9
-        assert errors.splitlines()[-1].startswith("rsp: error: the process of rank 1 was ended by signal 9")
+        assert errors.splitlines()[-1].startswith("rsp: error: the process of rank 1 was killed by signal 9")
         assert "Traceback" not in errors
     reached = load_state(Path("r")).cursor.step
     assert reached > 0

@@ -91,7 +91,7 @@ def test_both_files_together_are_the_whole(tmp_path: Path) -> None:
         ids = {image["id"] for image in part["images"]}
         assert {annotation["image_id"] for annotation in part["annotations"]} <= ids
     before = [file.read_bytes() for file in written.values()]
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         split_file(path, tmp_path, val=0.25)
     split_file(path, tmp_path, val=0.25, overwrite=True)
     assert [file.read_bytes() for file in written.values()] == before

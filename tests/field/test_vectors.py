@@ -42,7 +42,7 @@ def test_the_classes_of_a_set_are_those_that_its_check_reads(field: Path, capsys
     assert run(["fit", *files, "--class-column", "kind", "--dry-run", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["classes"] == {"Building": 3, "building": 16}
-    assert "no value in 'kind': 9, counted as building" in captured.err
+    assert "no value in 'kind' for 9 labels, counted as building" in captured.err
 
 
 @pytest.mark.parametrize("name", ["pred", "utf8"])

@@ -203,5 +203,5 @@ def test_reading_leaves_the_leftover_of_a_finished_replacement_to_its_writer(tmp
 def test_class_names_and_category_ids_must_be_as_many(tmp_path: Path) -> None:
     meta = replace(META, category_ids=(1,))
     write_checkpoint(tmp_path / "x", {"w": torch.zeros(1)}, load_config("rsprompter-anchor-cpu"), meta)
-    with pytest.raises(CheckpointError, match="as many"):
+    with pytest.raises(CheckpointError, match="the same length"):
         read_checkpoint(tmp_path / "x")

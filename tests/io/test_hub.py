@@ -85,7 +85,7 @@ def test_a_flipped_byte_of_right_length_is_deleted_and_refused(hub: Hub, tmp_pat
 
 def test_a_short_body_is_deleted_and_refused(hub: Hub, tmp_path: Path) -> None:
     hub.short.add(NAME)
-    with pytest.raises(DownloadError, match=rf"{len(CONTENT) // 2} bytes came instead of {len(CONTENT)}"):
+    with pytest.raises(DownloadError, match=rf"received {len(CONTENT) // 2} bytes instead of {len(CONTENT)}"):
         _fetch(tmp_path)
     assert _names(tmp_path) == []
 

@@ -118,7 +118,7 @@ def test_a_deepspeed_file_says_how_to_convert_it(tmp_path: Path, name: str, cont
     path = tmp_path / "global_step12" / name
     path.parent.mkdir()
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"DeepSpeed's own file") as caught:
+    with pytest.raises(CheckpointError, match=r"a DeepSpeed file") as caught:
         read_original_file(path)
     assert "zero_to_fp32.py" in caught.value.hint
 
@@ -126,7 +126,7 @@ def test_a_deepspeed_file_says_how_to_convert_it(tmp_path: Path, name: str, cont
 def test_a_part_of_deepspeeds_is_not_even_read(tmp_path: Path) -> None:
     path = tmp_path / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     path.write_bytes(b"whatever")
-    with pytest.raises(CheckpointError, match=r"DeepSpeed's own file"):
+    with pytest.raises(CheckpointError, match=r"a DeepSpeed file"):
         read_original_file(path)
     with pytest.raises(CheckpointError, match=r"no such file"):
         read_original_file(tmp_path / "mp_rank_00_model_states.pt")
@@ -136,7 +136,7 @@ def test_a_part_of_deepspeeds_is_not_even_read(tmp_path: Path) -> None:
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "other.pth"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match=r"other\.pth: holds no table of tensors"):
+    with pytest.raises(CheckpointError, match=r"other\.pth: contains no state dict"):
         read_original_file(path)
 
 
@@ -144,7 +144,7 @@ UNUSUAL = {
     "sparse": lambda: torch.eye(3).to_sparse(),
     "quantised": lambda: torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8),
     "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
-    "without numbers": lambda: torch.empty(3, device="meta"),
+    "without data": lambda: torch.empty(3, device="meta"),
 }
 
 
@@ -157,7 +157,7 @@ def test_tensors_that_are_no_plain_arrays_are_named(tmp_path: Path, kind: str) -
         warnings.simplefilter("error")
         with pytest.raises(CheckpointError) as caught:
             read_original_file(path)
-    assert f"odd.pth: 1 of 2 tensors are no plain arrays of numbers: neck.weight ({kind})" in caught.value.message
+    assert f"odd.pth: 1 of 2 tensors are not dense numeric arrays: neck.weight ({kind})" in caught.value.message
     assert ".to_dense()" in caught.value.hint
 
 
@@ -174,10 +174,10 @@ def touch(*paths: Path) -> None:
         (["mp_rank_00_model_states.pt"], "DeepSpeed", "zero_to_fp32.py"),
         (["epoch_12.pth/mp_rank_00_model_states.pt", "latest"], "DeepSpeed", "zero_to_fp32.py"),
         (["zero_to_fp32.py"], "DeepSpeed", "zero_to_fp32.py"),
-        (["state/resume.pt", "last/model.safetensors"], "a run of rsp", "last or"),
-        (["resume.pt"], "a run of rsp", "last or"),
+        (["state/resume.pt", "last/model.safetensors"], "a run folder of rsp", "last or"),
+        (["resume.pt"], "a run folder of rsp", "last or"),
         (["epoch_9.pth", "epoch_12.pth", "log.txt"], "a folder, not a weights file", ": epoch_12.pth, epoch_9.pth"),
-        ([], "a folder, not a weights file", "name the file in it"),
+        ([], "a folder, not a weights file", "give the file in it"),
     ],
 )
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights"])
@@ -197,6 +197,6 @@ def test_the_state_of_a_run_says_where_its_weights_are(tmp_path: Path) -> None:
     path = tmp_path / "run" / "state" / "resume.pt"
     path.parent.mkdir(parents=True)
     torch.save({"format_version": 2, "cursor": {}, "identity": {}, "engine": {}, "random": []}, path)
-    with pytest.raises(CheckpointError, match="the state of a run of rsp") as caught:
+    with pytest.raises(CheckpointError, match="the training state of an rsp run") as caught:
         read_original_file(path)
     assert str(tmp_path / "run" / "last") in caught.value.hint

@@ -55,7 +55,7 @@ def test_a_busy_server_is_asked_again_and_then_named(server: Ranges, pauses: lis
     assert ask(server) == {"bytes": "5000"}
     assert [one for one in pauses if one] == [1.0, 2.0]
     server.failures = [503] * 9
-    with pytest.raises(InputError, match=r"/a\.tif: does not answer: HTTP 503"):
+    with pytest.raises(InputError, match=r"/a\.tif: no response: HTTP 503"):
         ask(server)
 
 
@@ -65,6 +65,6 @@ def test_letters_beyond_ascii_are_quoted_and_what_is_quoted_stays(server: Ranges
 
 
 def test_nobody_there(pauses: list[float]) -> None:
-    with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:1/x\.tif: does not answer: "):
+    with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:1/x\.tif: no response: "):
         remote_facts("http://127.0.0.1:1/x.tif", timeout=1, retries=1)
     assert pauses == [1.0]

@@ -87,9 +87,9 @@ def test_a_sam_cls_asks_as_it_was_trained_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "lacking"),
     [
-        (tiny_model_config(), "a rsprompter-anchor holds no embeddings of points"),
-        (tiny_query_config(), "a rsprompter-query holds no embeddings of points"),
-        (tiny_mask2former_config(), "a samseg-mask2former holds no mask decoder"),
+        (tiny_model_config(), "a rsprompter-anchor has no embeddings of points"),
+        (tiny_query_config(), "a rsprompter-query has no embeddings of points"),
+        (tiny_mask2former_config(), "a samseg-mask2former has no mask decoder"),
     ],
 )
 def test_what_a_checkpoint_lacks_is_told_and_the_named_sam_taken(
@@ -106,12 +106,12 @@ def test_what_a_checkpoint_lacks_is_told_and_the_named_sam_taken(
     choice = find_everything(model=folder)
     assert isinstance(choice.origin, SamFolder)
     assert choice.path == sam_folder_for("base")
-    assert lines[1:] == [f"{folder}: {lacking}; everything is found with the SAM base, as it was before training"]
+    assert lines[1:] == [f"{folder}: {lacking}; segmenting everything with the SAM base, as it was before training"]
 
 
 def test_a_model_without_a_sam_and_two_sams_are_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "m", {}, Config(name="tiny", model=tiny_maskrcnn_config()), tiny_meta())
     with pytest.raises(UsageError, match="a maskrcnn has no SAM"):
         find_everything(model=tmp_path / "m")
-    with pytest.raises(UsageError, match=r"--sam names a SAM, --model brings another \(give one of the two\)"):
+    with pytest.raises(UsageError, match=r"--sam and --model give two different SAMs \(give one of the two\)"):
         find_everything("base", tmp_path / "m")

@@ -69,16 +69,16 @@ def test_every_difference_is_listed_before_anything_is_built(folder: Path, monke
         load_model(folder)
     message = caught.value.message
     assert str(folder / WEIGHTS_FILE) in message
-    assert "13 missing: prompt_head." in message
+    assert "13 missing keys: prompt_head." in message
     assert "and 9 more" in message
-    assert "1 unexpected: backbone.weight" in message
-    assert "1 of another shape: rpn.conv.weight [16, 16, 1, 1] instead of [16, 16, 3, 3]" in message
+    assert "1 unexpected key: backbone.weight" in message
+    assert "1 shape mismatch: rpn.conv.weight [16, 16, 1, 1] instead of [16, 16, 3, 3]" in message
     assert devices == ["meta"]
 
 
 def test_a_wrong_class_count_is_named(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "m", tiny_model(num_classes=10).state_dict(), tiny_config(), tiny_meta(num_classes=3))
-    with pytest.raises(CheckpointError, match=r"holds a model of 10 classes, meta\.json names 3"):
+    with pytest.raises(CheckpointError, match=r"contains a model of 10 classes, meta\.json lists 3"):
         load_model(tmp_path / "m")
 
 

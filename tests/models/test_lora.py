@@ -130,7 +130,7 @@ def test_an_original_dictionary_is_read_whole() -> None:
 def test_unknown_missing_and_left_over_keys_are_listed() -> None:
     model = tiny_model()
     weights = _original_names(model)
-    with pytest.raises(CheckpointError, match=r"a\.pth: 1 keys are none of an original rsprompter-anchor: head\.x"):
+    with pytest.raises(CheckpointError, match=r"a\.pth: 1 unexpected key for an original rsprompter-anchor: head\.x"):
         load_original(model, weights | {"head.x": torch.zeros(1)}, kind="rsprompter-anchor", lora=False, origin="a.pth")
     del weights["rpn_head.rpn_cls.bias"]
     weights["rpn_head.rpn_conv.weight"] = torch.zeros(1, 16, 3, 3)
@@ -138,6 +138,6 @@ def test_unknown_missing_and_left_over_keys_are_listed() -> None:
     with pytest.raises(CheckpointError) as caught:
         load_original(model, weights, kind="rsprompter-anchor", lora=False, origin="a.pth")
     message = caught.value.message
-    assert "1 missing: rpn.objectness.bias" in message
-    assert "1 unexpected: neck.splitter.output.7.conv.weight" in message
+    assert "1 missing key: rpn.objectness.bias" in message
+    assert "1 unexpected key: neck.splitter.output.7.conv.weight" in message
     assert "rpn.conv.weight [1, 16, 3, 3] instead of [16, 16, 3, 3]" in message

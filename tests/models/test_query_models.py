@@ -271,7 +271,7 @@ def test_a_checkpoint_gives_the_same_answer_and_counts_its_classes(kind: str, tm
     assert torch.equal(one.scores, other.scores)  # type: ignore[union-attr]
     assert torch.equal(one.masks.values, other.masks.values)  # type: ignore[union-attr]
     write_checkpoint(tmp_path / "d", model.state_dict(), config=config, meta=tiny_meta(num_classes=2))
-    with pytest.raises(Exception, match="holds a model of 3 classes"):
+    with pytest.raises(Exception, match="contains a model of 3 classes"):
         load_model(tmp_path / "d")
 
 

@@ -79,7 +79,9 @@ def test_a_classifier_of_other_classes_keeps_its_own_and_takes_the_rest(tmp_path
 def test_another_resnet_is_listed(reference: tuple[Path, nn.Module]) -> None:
     path, _ = reference
     narrow = ResNet(stem_channels=8, hidden_sizes=(16, 16, 32, 32), depths=(1, 1, 1, 1), frozen_norms=True)
-    with pytest.raises(CheckpointError, match=r"unexpected: layer1\.1.*conv1\.weight \[64, 3, 7, 7\] instead of \[8,"):
+    with pytest.raises(
+        CheckpointError, match=r"unexpected keys: layer1\.1.*conv1\.weight \[64, 3, 7, 7\] instead of \[8,"
+    ):
         load_resnet_weights(narrow, path)
 
 
@@ -88,7 +90,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, key: str) -> No
     stored = _state(resnet18())
     stored[key].view(-1)[2] = torch.nan
     save_file(stored, tmp_path / "resnet18.safetensors")
-    with pytest.raises(CheckpointError, match=f"resnet18.safetensors: 1 of 100 tensors hold NaN or infinity: {key}"):
+    with pytest.raises(CheckpointError, match=f"resnet18.safetensors: 1 of 100 tensors contain NaN or infinity: {key}"):
         load_resnet_weights(resnet18(), tmp_path / "resnet18.safetensors")
 
 

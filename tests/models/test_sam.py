@@ -341,8 +341,8 @@ def test_weights_that_do_not_fit_are_listed(folder: Path, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError) as caught:
         load_sam_weights(tiny_model(), tmp_path)
     message = caught.value.message
-    assert "1 missing: mask_decoder.decoder.iou_token.weight" in message
-    assert "1 unexpected: encoder.vit.extra" in message
+    assert "1 missing key: mask_decoder.decoder.iou_token.weight" in message
+    assert "1 unexpected key: encoder.vit.extra" in message
     assert "encoder.vit.pos_embed [1, 4, 4, 17] instead of [1, 4, 4, 16]" in message
 
 

@@ -69,10 +69,10 @@ def test_a_config_that_is_no_sam_is_refused() -> None:
 
 def test_missing_unexpected_and_misshapen_keys_are_listed() -> None:
     original = original_keys(small_sam_tensors())
-    with pytest.raises(CheckpointError, match=r"not those of a SAM: head\.weight"):
+    with pytest.raises(CheckpointError, match=r"1 unexpected key for a SAM: head\.weight"):
         convert_meta({**original, "head.weight": torch.zeros(1)}, "x.pth")
     without = {key: value for key, value in original.items() if key != "image_encoder.neck.2.weight"}
-    with pytest.raises(CheckpointError, match=r"1 missing: vision_encoder\.neck\.conv2\.weight"):
+    with pytest.raises(CheckpointError, match=r"1 missing key: vision_encoder\.neck\.conv2\.weight"):
         convert_meta(without, "x.pth")
     bent = {**original, "image_encoder.neck.1.weight": torch.zeros(5)}
     with pytest.raises(CheckpointError, match=r"layer_norm1\.weight \[5\] instead of \[32\]"):

@@ -237,7 +237,7 @@ def test_an_encoder_of_another_normalisation_gets_its_own() -> None:
 
 @pytest.mark.parametrize("backbone", [{"hidden_sizes": [16, 16, 32]}, {"hidden_sizes": [16, 18, 32, 32]}])
 def test_sizes_that_make_no_resnet(backbone: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="make no ResNet"):
+    with pytest.raises(UsageError, match="do not describe a ResNet"):
         _samdet(backbone=backbone)
 
 

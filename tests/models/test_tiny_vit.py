@@ -152,7 +152,7 @@ def _decode(tensors: dict[str, Tensor], embedding: Tensor) -> Tensor:
 
 
 def test_a_key_too_many_or_too_few_is_refused(tensors: dict[str, Tensor]) -> None:
-    with pytest.raises(CheckpointError, match=r"not those of a SAM: image_encoder\.head"):
+    with pytest.raises(CheckpointError, match=r"1 unexpected key for a SAM: image_encoder\.head"):
         convert_lite_medsam({"image_encoder.head": torch.zeros(1)}, "x.pth")
     with pytest.raises(CheckpointError, match="missing"):
         convert_lite_medsam({"mask_decoder.iou_token.weight": torch.zeros(1, 256)}, "x.pth")

@@ -221,9 +221,9 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
 
     def again(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
-        with pytest.raises(OutputError, match="another run is at work on it"):
+        with pytest.raises(OutputError, match="another run is using it"):
             predicted(scene, out)
-        with pytest.raises(OutputError, match="another run is at work on it"):
+        with pytest.raises(OutputError, match="another run is using it"):
             predict_scene(scene, out, model=blob_model(), native=True)
         in_turn(job, shards, tally)
 

@@ -154,7 +154,7 @@ def test_a_scene_that_fails_leaves_the_others_and_is_tried_again(
     report = json.loads((tmp_path / "report.json").read_text())
     assert [one["state"] for one in report["scenes"]] == states(again)
     (tmp_path / "report.json").write_text(json.dumps({**report, "output": "other"}))
-    with pytest.raises(OutputError, match=r"report.json exists already"):
+    with pytest.raises(OutputError, match=r"report.json already exists"):
         predict_scenes(scenes, out, model=loaded, native=True, report=str(tmp_path / "report.json"))
     (tmp_path / "report.json").unlink()
     assert isinstance(loaded.model, BlobModel)
@@ -193,7 +193,7 @@ def test_what_failed_and_fails_again_is_said_again(town: Path, tmp_path: Path) -
     assert states(run(scenes, out)) == ["kept", "failed"]
     assert out.read_bytes() == before
     out.write_text("mine")
-    with pytest.raises(OutputError, match=r"all\.gpkg exists already"):
+    with pytest.raises(OutputError, match=r"all\.gpkg already exists"):
         run(scenes, out)
     with pytest.raises(OutputError, match="was begun by a run with score"):
         run(scenes, out, score=0.7)
@@ -253,14 +253,14 @@ def test_what_this_run_did_not_make_is_not_replaced(town: Path, tmp_path: Path) 
     out = tmp_path / "out"
     out.mkdir()
     (out / "b.geojson").write_text("mine")
-    with pytest.raises(OutputError, match=r"b\.geojson exists already"):
+    with pytest.raises(OutputError, match=r"b\.geojson already exists"):
         run([town], out)
     (out / "b.geojson").unlink()
     run([town], out)
     (out / "b.geojson").write_text("edited")
     others: list[dict[str, Any]] = [{}, {"score": 0.7}]
     for options in others:
-        with pytest.raises(OutputError, match=r"b\.geojson exists already"):
+        with pytest.raises(OutputError, match=r"b\.geojson already exists"):
             run([town], out, **options)
     assert (out / "b.geojson").read_text() == "edited"
 

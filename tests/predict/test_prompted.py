@@ -328,5 +328,5 @@ def test_refused_at_the_door(scene: Path) -> None:
     with pytest.raises(UsageError, match="unknown extension"):
         _run(scene, prompts, "out.docx")
     Path("out.geojson").write_text("")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         _run(scene, prompts)

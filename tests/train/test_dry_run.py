@@ -80,7 +80,7 @@ def test_the_whole_is_the_sum_of_its_parts(data: Path, tmp_path: Path, clock: No
     # What SAM-cls keeps of a picture is made in the first epoch.
     samcls = Config(name="tiny", model=tiny_samcls_config(), train=TrainConfig(workers=0, batch_size=2, **options))
     assert dry_run(samcls, **keywords).seconds == 3 * (1 * 2 + 4 * 0.5) + 2 * (3 + 2 * 1)
-    assert dict(kept.rows())["whole run"] == "about 0:00:26"
+    assert dict(kept.rows())["total time"] == "about 0:00:26"
 
 
 def test_errors_are_those_of_a_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(town: Pair, start: Path, tm
         _fit([town], out, start, watch=Watch(step=_interrupt))
     assert not out.exists()
     record = read_record(tmp_path / "mine-run")
-    with pytest.raises(OutputError, match="holds a run already"):
+    with pytest.raises(OutputError, match="already contains a run"):
         _fit([town], out, start)
     with pytest.raises(UsageError, match="another --complete"):
         _fit([], out, start, resume=True, complete=True)
@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(town: Pair, start: Path, tm
     assert read_checkpoint(out).meta.class_names == ("building",)
     # Once more: it has ended, and says the same.
     assert fit([], out, resume=True) == result
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         _fit([town], out, start)
     assert _fit([town], out, start, overwrite=True).finished
 
@@ -149,7 +149,7 @@ def test_without_a_run_there_is_nothing_to_resume(start: Path, tmp_path: Path) -
 
 def test_too_few_labels_are_refused_and_leave_nothing(start: Path, tmp_path: Path) -> None:
     pair = make_town(tmp_path, rows=3, cols=3)
-    with pytest.raises(InputError, match="9 of the labels on the imagery"):
+    with pytest.raises(InputError, match="9 usable labels on the imagery"):
         _fit([pair], tmp_path / "mine", start)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["town.gpkg", "town.tif"]
 
@@ -157,7 +157,7 @@ def test_too_few_labels_are_refused_and_leave_nothing(start: Path, tmp_path: Pat
 def test_few_labels_are_warned_of(start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair = make_town(tmp_path, rows=3, cols=5)
     plan = plan_fit([pair], model=start)
-    assert "15 labels, only 4 of them held back" in caplog.text
+    assert "only 4 of 15 labels held back" in caplog.text
     assert (plan["train"]["labels"], plan["val"]["labels"]) == (11, 4)
 
 
@@ -207,8 +207,8 @@ def test_classes_come_from_a_column_or_a_name(start: Path, tmp_path: Path, caplo
     assert plan_fit([pair], model=start, class_name="roof")["classes"] == {"roof": 40}
     caplog.clear()
     assert plan_fit([pair], model=start, class_column="kind")["classes"] == {"building": 1, "house": 31, "shed": 8}
-    assert "no value in 'kind': 1, counted as building" in caplog.text
-    assert "class shed has few labels, 8" in caplog.text
+    assert "no value in 'kind' for 1 label, counted as building" in caplog.text
+    assert "class shed has only 8 labels, hardly enough" in caplog.text
     with pytest.raises(UsageError, match="no attribute 'knid'"):
         plan_fit([pair], model=start, class_column="knid")
 
@@ -249,7 +249,7 @@ def test_an_output_replaces_no_input(town: Pair, start: Path, tmp_path: Path) ->
     with pytest.raises(OutputError, match="is the input"):
         _fit([town], start, start, overwrite=True)
     assert read_checkpoint(start).meta.class_names == ("building",)
-    with pytest.raises(OutputError, match="no name of its own"):
+    with pytest.raises(OutputError, match="has no name"):
         _fit([town], Path(), start)
 
 

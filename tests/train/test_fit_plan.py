@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsprompter_cli.config import SamclsConfig
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.train.fit_plan import (
     Figures,
     Timing,
@@ -62,9 +62,9 @@ def test_maps_that_the_disk_cannot_hold_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("train", "held_back", "said"),
     [
-        (8, 2, "10 labels, only 2 of them held back to measure with: the figures mean little"),
-        (22, 7, "29 labels are few: 7 are held back"),
-        (60, 4, "64 labels, only 4 of them held back"),
+        (8, 2, "only 2 of 10 labels held back for evaluation: the metrics are not reliable"),
+        (22, 7, "few labels: 29, 7 of them held back"),
+        (60, 4, "only 4 of 64 labels held back"),
         (22, 8, None),
         (3750, 1250, None),
     ],
@@ -76,7 +76,7 @@ def test_few_labels_are_said(train: int, held_back: int, said: str | None) -> No
 
 def test_too_few_labels_are_refused() -> None:
     check_labels(10, names="labels.gpkg")
-    with pytest.raises(InputError, match=r"labels.gpkg: 9 of the labels on the imagery .*, at least 10") as error:
+    with pytest.raises(InputError, match=r"labels.gpkg: 9 usable labels on the imagery, at least 10") as error:
         check_labels(9, names="labels.gpkg", not_counted="3 under 16 px")
     assert "(not counted: 3 under 16 px)" in error.value.message
     assert "50" in error.value.hint
@@ -87,7 +87,7 @@ def test_a_side_with_hardly_any_label_is_refused(train: int, held_back: int, ref
     if not refused:
         check_split(train, held_back, names="labels.gpkg", way_out="more")
         return
-    with pytest.raises(InputError, match=f"{train} would train and {held_back} be held back"):
+    with pytest.raises(InputError, match=f"{plural(train, 'label')} for training and {held_back} held back"):
         check_split(train, held_back, names="labels.gpkg", way_out="more")
 
 

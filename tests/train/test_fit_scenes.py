@@ -36,32 +36,31 @@ def _refused(folder: Path, start: Path, polygons: list[Any]) -> str:
 
 def test_labels_on_one_spot_are_one_label(start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     message = _refused(tmp_path, start, [rectangle(100, 100, 16, 16)] * 12)
-    assert "town.gpkg: 1 of the labels on the imagery can train or validate, at least 10 are needed" in message
-    assert "not counted: 11 copies of others" in message
+    assert "town.gpkg: 1 usable label on the imagery, at least 10 are needed" in message
+    assert "not counted: 11 duplicated" in message
     assert caplog.text == ""
 
 
 def test_labels_that_no_line_divides_are_refused(start: Path, tmp_path: Path) -> None:
     rings = [rectangle(100 - grown, 80 - grown, 12 + 2 * grown, 12 + 2 * grown) for grown in range(0, 24, 2)]
     message = _refused(tmp_path, start, rings)
-    assert "at least 5 and 2 are needed" in message
-    assert "town.gpkg: of its labels " in message
+    assert "held back for evaluation, at least 5 and 2 are needed" in message
 
 
 def test_labels_too_small_to_be_seen_do_not_count(start: Path, tmp_path: Path) -> None:
     message = _refused(tmp_path, start, [rectangle(10 * place, 50 + place, 3, 3) for place in range(1, 13)])
-    assert "0 of the labels" in message
-    assert "12 under 16 px" in message
+    assert "0 usable labels" in message
+    assert "12 smaller than 16 px" in message
 
 
 def test_labels_centred_off_the_scene_and_copies_are_neither_counted_nor_announced(
     start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     inside, off = squares(5, 8), [rectangle(-12, 32 * row, 16, 16) for row in range(5)]
-    assert "5 centred off the scene" in _refused(tmp_path, start, [*inside[:9], *off])
+    assert "5 centred outside the scene" in _refused(tmp_path, start, [*inside[:9], *off])
     pair = make_town(tmp_path, polygons=[*inside, *inside[:7], *off])
     plan = plan_fit([pair], model=start)
-    assert "labels that are not counted: 7 copies of others, 5 centred off the scene" in caplog.text
+    assert "labels not counted: 7 duplicated, 5 centred outside the scene" in caplog.text
     assert plan["classes"] == {"building": 40}
     assert plan["train"]["labels"] + plan["val"]["labels"] == 40
     assert plan["scenes"][0]["labels_on_scene"] == 45
@@ -73,7 +72,7 @@ def test_the_number_held_back_is_the_one_that_is_announced(
     start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = plan_fit([make_town(tmp_path, rows=3, cols=4)], model=start)
-    assert f"12 labels, only {plan['val']['labels']} of them held back" in caplog.text
+    assert f"only {plan['val']['labels']} of 12 labels held back" in caplog.text
 
 
 def test_a_run_that_is_refused_after_planning_leaves_nothing(start: Path, tmp_path: Path) -> None:
@@ -145,4 +144,7 @@ def test_the_last_word_doubts_figures_on_few_labels(tmp_path: Path) -> None:
         scene="a.tif",
         verdict=verdict,
     )
-    assert "the noise of 2 held-back labels (standard error 0.000); so few labels mean little" in result.summary()
+    assert (
+        "the noise of 2 held-back labels (standard error 0.000); too few labels for a reliable answer"
+        in result.summary()
+    )

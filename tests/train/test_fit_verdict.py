@@ -64,7 +64,7 @@ def test_what_would_help_depends_on_the_run() -> None:
     assert few.would_help == (
         "more labels",
         "more --minutes",
-        "--complete, if the labels show every object of the scenes",
+        "--complete, if every object of the scenes is labelled",
         "labels from other regions",
     )
     assert judge(figures(0.5), figures(0.9), labels={"train": 750, "val": 250}).would_help == ()

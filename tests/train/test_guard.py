@@ -101,7 +101,7 @@ def test_other_errors_are_not_called_a_lack_of_memory() -> None:
     ):
         raise RuntimeError("shapes do not match")
     with (
-        pytest.raises(ResourceError, match="ended from outside"),
+        pytest.raises(ResourceError, match="data loader process was killed"),
         explain_out_of_memory(tiny_model_config(), batch_size=1, device=torch.device("cpu")),
     ):
         raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed.")

@@ -86,7 +86,7 @@ def test_more_processes_than_pictures_are_refused(tmp_path: Path) -> None:
     data = make_data(tmp_path, train=5)
     setup = prepare(tiny_config(train={"batch_size": 2}), data, load_from=None, random_sam=True)
     assemble.require_pictures(Ranks(Place(0, 3, 0, 3, "a", 1)), setup)
-    with pytest.raises(InputError, match="5 pictures are too few for 4 processes") as caught:
+    with pytest.raises(InputError, match=r"too few images \(5\) for 4 processes") as caught:
         assemble.require_pictures(Ranks(Place(0, 4, 0, 4, "a", 1)), setup)
     assert "at most 3" in caught.value.hint
 
@@ -116,7 +116,7 @@ def test_a_run_ends_with_the_first_error_that_is_no_echo(tmp_path: Path, monkeyp
     killed = _end(tmp_path, 4, -9, None, monkeypatch)
     error = _cause([echo, killed, ended])
     assert error.exit_code == 9
-    assert "rank 4 was ended by signal 9" in error.message
+    assert "rank 4 was killed by signal 9" in error.message
     assert _cause([echo, ended]).message == echo.line
     # It had said its line when the launcher ended it because of another one.
     cut_short = _end(tmp_path, 5, -signal.SIGTERM, "no weights (fetch them)", monkeypatch, told=4)

@@ -129,7 +129,7 @@ def test_other_settings_or_data_are_refused_by_name(data: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
 def test_one_run_at_a_time_in_a_folder(data: Path, tmp_path: Path, how: dict[str, bool]) -> None:
-    with only_run(tmp_path / "run"), pytest.raises(OutputError, match="another training is at work"):
+    with only_run(tmp_path / "run"), pytest.raises(OutputError, match="another training run is using"):
         run(data, tmp_path / "run", **how)
     assert not (tmp_path / "run").exists()
 
@@ -194,7 +194,7 @@ def test_a_finished_run_resumes_to_itself_and_a_folder_holds_one_run(data: Path,
     assert again.finished
     assert again.metrics == done.metrics != {}
     assert equal(before, tensors(again.last))
-    with pytest.raises(OutputError, match="holds a run already"):
+    with pytest.raises(OutputError, match="already contains a run"):
         run(data, tmp_path / "run", OPTIONS)
     (tmp_path / "run" / "notes.txt").write_text("mine")
     run(data, tmp_path / "run", OPTIONS | {"epochs": 1}, overwrite=True)

@@ -148,7 +148,9 @@ def test_other_classes_start_anew_and_are_told_in_one_line(
     monkeypatch.setattr(start._log, "warning", lambda text, *values: lines.append(text % values))
     setup = _prepare(data, load_from=folder)
     (line,) = lines
-    assert line.endswith(f"knows other classes ({', '.join(names)}): box_head.classes, box_head.offsets start anew")
+    assert line.endswith(
+        f"has other classes ({', '.join(names)}): newly initialized: box_head.classes, box_head.offsets"
+    )
     state, old = setup.model.state_dict(), tensors(folder)
     fresh = class_keys(tiny_model_config(), 2)
     assert fresh == {

@@ -62,7 +62,9 @@ def test_a_file_of_another_network_is_one_short_line_that_names_the_right_one(tm
     path = tmp_path / "other.pth"
     torch.save({f"layer{index}.weight": torch.zeros(1) for index in range(700)}, path)
     start = choose_start(tiny_samcls_config(backbone_weights=str(path)), checkpoint=None, random_sam=True)
-    with pytest.raises(CheckpointError, match=r"100 missing: conv1\.weight and 99 more; 700 unexpected: ") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"100 missing keys: conv1\.weight and 99 more; 700 unexpected keys: "
+    ) as caught:
         load_start(build_model(start.model, num_classes=2), start, ("house", "tank"))
     assert "resnet18 (IMAGENET1K_V1, resnet18-f37072fd.pth)" in caught.value.hint
     assert "--backbone-weights random" in caught.value.hint

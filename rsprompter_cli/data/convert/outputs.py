@@ -50,7 +50,7 @@ def write_files(files: Mapping[Path, bytes], *, overwrite: bool) -> Outcome:
     if taken and not overwrite:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         raise OutputError(
-            f"{taken[0]}{more} exists already with other content",
+            f"{taken[0]}{more} already {'exists' if len(taken) == 1 else 'exist'} with other content",
             "pass --overwrite to replace it, or choose another --out",
         )
     for path, content in pending.items():
@@ -115,7 +115,7 @@ def fill_folder(out: Path, *, overwrite: bool) -> Iterator[Filling]:
             if _same_files(folder, out):
                 raise _UnchangedError
             if out.exists() and any(out.iterdir()) and not overwrite:
-                raise OutputError(f"{out} exists already with other content", "pass --overwrite to replace it")
+                raise OutputError(f"{out} already exists with other content", "pass --overwrite to replace it")
     except _UnchangedError:
         if filling is not None:
             filling.outcome = "unchanged"

@@ -23,7 +23,7 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("companion", ["a.dbf", "a.prj", "a.qix"])
 def test_a_companion_is_not_replaced_or_removed_unasked(tmp_path: Path, companion: str) -> None:
     (tmp_path / companion).write_text("precious")
-    with pytest.raises(OutputError, match=f"{companion} exists already"):
+    with pytest.raises(OutputError, match=f"{companion} already exists"):
         write_by_path(tmp_path / "a.shp", shapefile, overwrite=False)
     assert contents(tmp_path) == {companion: "precious"}
     assert write_by_path(tmp_path / "a.shp", shapefile, overwrite=True) == (1, "written")
