@@ -7,6 +7,7 @@ docs/exit-codes.md is generated from this module.
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 SHOWN = 4
 """Words of a long list that a message names."""
@@ -92,6 +93,14 @@ INTERRUPTED_EXIT_CODE = 130
 def shorten(word: str, longest: int = 120) -> str:
     """A name or key for messages."""
     return word if len(word) <= longest else word[: longest - 3] + "..."
+
+
+def shown_path(path: str | Path) -> str:
+    """A path for messages: relative to the current folder where it lies below it, else as it is."""
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
 
 
 def some(words: Iterable[str], count: int = SHOWN) -> str:

@@ -26,6 +26,8 @@ PLAIN_INTERVAL = 30.0
 
 _FRAMES_PER_SECOND = 8
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40
+_ECHO = 6
+"""Columns that stay free at the right: a terminal shows Ctrl-C there as ^C, which must not begin a line of its own."""
 _MEGABYTE = 1e6
 _MARKS = 32
 """Updates over which the speed is measured."""
@@ -144,17 +146,20 @@ class Display:
         return f"{bar.name} {bar.count}{details}; {bar.times}"
 
     def render(self) -> RenderableType:
-        """Two lines at most, no wider than the terminal."""
+        """Two lines at most, with room for Ctrl-C behind them."""
+        from rich.constrain import Constrain
         from rich.text import Text
 
+        width = max(1, stderr_console().width - _ECHO)
         with self._lock:
             bar, status, since = self._bar, self._status, self._since
         if bar is not None:
-            return _render_bar(bar)
+            return Constrain(_render_bar(bar, width), width)
         from rich.spinner import Spinner
 
         seconds = time.monotonic() - since
-        text = Text(status if seconds < 2 else f"{status}, {clock(seconds)} elapsed", no_wrap=True, overflow="ellipsis")
+        text = Text(status if seconds < 2 else f"{status}, {clock(seconds)} elapsed")
+        text.truncate(width - 2, overflow="ellipsis")
         if self._spinner is None:
             unicode = stderr_console().encoding.lower().startswith("utf")
             self._spinner = Spinner("dots" if unicode else "line")
@@ -162,19 +167,19 @@ class Display:
         return self._spinner
 
 
-def _render_bar(bar: Bar) -> RenderableType:
+def _render_bar(bar: Bar, width: int) -> RenderableType:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     times = bar.times
-    room = stderr_console().width - len(bar.name) - len(bar.count) - len(times) - 4
+    room = width - len(bar.name) - len(bar.count) - len(times) - 4
     grid = Table.grid(padding=(0, 1))
     cells: list[RenderableType] = [Text(bar.name, no_wrap=True)]
     if room >= _NARROWEST_BAR:
-        width = min(room, _WIDEST_BAR)
-        cells.append(ProgressBar(total=bar.total or None, completed=bar.done, width=width, pulse=not bar.total))
+        length = min(room, _WIDEST_BAR)
+        cells.append(ProgressBar(total=bar.total or None, completed=bar.done, width=length, pulse=not bar.total))
     cells += [Text(bar.count, no_wrap=True), Text(times, no_wrap=True, style="dim")]
     for _ in cells:
         grid.add_column(no_wrap=True)

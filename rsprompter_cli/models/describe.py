@@ -199,5 +199,5 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("SAM", ", ".join(f"{key} {value}" for key, value in facts["sam"].items()) or "none"),
         ("written by", f"rsp {facts['versions'].get('rsprompter_cli', 'unknown')}"),
     ]
-    shown = {key: value for key, value in facts["provenance"].items() if not isinstance(value, Mapping)}
-    return rows + [(key.replace("_", " "), str(value)) for key, value in shown.items()]
+    plain = {key: value for key, value in facts["provenance"].items() if not isinstance(value, Mapping)}
+    return rows + [(key.replace("_", " "), str(value)) for key, value in plain.items()]

@@ -21,7 +21,7 @@ from rsprompter_cli.data.convert.scene_split import Split
 from rsprompter_cli.data.convert.tiles import MIN_PIXELS
 from rsprompter_cli.data.convert.vector2coco import unique_stems
 from rsprompter_cli.data.image_place import mean_gsd
-from rsprompter_cli.errors import InputError, UsageError, plural
+from rsprompter_cli.errors import InputError, UsageError, plural, shown_path
 from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.copies import first_of_each
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
@@ -129,7 +129,7 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
         InputError: a file cannot be used, labels do not overlap their scene, or they are too few.
         UsageError: options that contradict each other, or a column that is not there.
     """
-    scenes_given = [scene for scene, _ in wishes.pairs]
+    scenes_given = [shown_path(scene) for scene, _ in wishes.pairs]
     for scene in scenes_given:
         if scenes_given.count(scene) > 1:
             raise UsageError(f"{scene} is given twice", "put all its labels into one file")
@@ -138,7 +138,7 @@ def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
     name = class_name_of(wishes.class_name) or (meta.class_names[0] if len(meta.class_names) == 1 else CLASS_NAME)
     stated = Stated(wishes.page, wishes.scene_crs, wishes.nodata)
     colours = Colours(wishes.bands, wishes.scale, meta.bands, trained_scale(meta), stated)
-    paths = [(Path(scene), Path(labels)) for scene, labels in wishes.pairs]
+    paths = [(Path(shown_path(scene)), Path(shown_path(labels))) for scene, labels in wishes.pairs]
     stems = unique_stems([scene for scene, _ in paths])
     scenes = [
         _read_scene(pair, stem, wishes, meta, column, name, colours) for pair, stem in zip(paths, stems, strict=True)

@@ -12,7 +12,7 @@ from torch import nn
 
 from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
-from rsprompter_cli.errors import OutputError, TrainingError, plural
+from rsprompter_cli.errors import OutputError, TrainingError, plural, shown_path
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache, KeepsEncoderMaps
 from rsprompter_cli.models.samcls import SamCls
@@ -52,7 +52,7 @@ def keep_encoder_maps(
     _log.info(
         "encoder maps: about %s in %s (%d x %d + %d images, %.1f MB each), %s still to write, %s free",
         _gigabytes(total),
-        folder,
+        shown_path(folder),
         train_images,
         views,
         val_images,

@@ -36,25 +36,26 @@ ENDS: dict[str, tuple[Sequence[str], int]] = {
 def test_screen(name: str, rsp: Server, place: Path) -> None:
     command, code = ENDS[name]
     ended = rsp.run(command, place).check(code=code)
-    compare(name, ended.terminal.lines())
+    compare(name, ended.terminal.lines(), place)
 
 
 def test_screen_of_a_prediction_at_work(rsp: Server, place: Path) -> None:
     ended = rsp.run(["predict", "scene.tif", "--out", "a.geojson", *TINY], place, pause=0.3).check(code=0)
     frame = next(lines for _, lines in ended.terminal.frames if any(line.startswith("windows") for line in lines))
-    compare("predict-at-work", frame)
+    compare("predict-at-work", frame, place)
 
 
 def test_screen_of_an_interrupted_prediction(rsp: Server, place: Path) -> None:
     command = ["predict", "scene.tif", "--out", "a.geojson", *TINY]
     ended = rsp.run(command, place, pause=0.3, ctrl_c=[lambda terminal: "2/" in "".join(terminal.shown())])
     interrupted = ended.check(code=130)
-    compare("predict-interrupted", interrupted.terminal.lines())
+    compare("predict-interrupted", interrupted.terminal.lines(), place)
 
 
-def compare(name: str, lines: Sequence[str]) -> None:
+def compare(name: str, lines: Sequence[str], folder: Path) -> None:
     """Compare with the file, but for figures that vary: times, speeds, losses, sizes of memory."""
     shown = "\n".join(_steady(line) for line in lines) + "\n"
+    shown = shown.replace(f"{folder}/", "/here/")
     path = SCREENS / f"{name}.txt"
     if os.environ.get("RSP_UPDATE_SCREENS") == "1":
         path.parent.mkdir(exist_ok=True)
