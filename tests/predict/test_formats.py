@@ -113,10 +113,10 @@ def test_another_reference_system(suffix: str, crs: str, scene: Path, tmp_path: 
         ("a.json", {"crs": UTM}, "pixels of the picture"),
         ("a.png", {"crs": UTM}, "pixels of the picture"),
         ("a.gpkg", {"crs": "EPSG:123456789"}, "names no coordinate reference system"),
-        ("a.gpkg", {"crs": UTM, "pixel_coords": True}, "exclude each other"),
+        ("a.gpkg", {"crs": UTM, "pixel_coords": True}, "mutually exclusive"),
         ("a.gpkg", {"classes": ("rde",)}, "did you mean 'red'"),
         ("a.gpkg", {"classes": ()}, "names no class"),
-        ("a.gpkg", {"aoi_cut": True}, "belongs to --aoi"),
+        ("a.gpkg", {"aoi_cut": True}, "requires --aoi"),
         ("a.gmt", {}, ".geojsonl"),
     ],
 )
