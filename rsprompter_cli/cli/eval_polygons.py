@@ -28,14 +28,14 @@ def eval_polygons_command(
         Path,
         typer.Argument(metavar="PREDICTED", help="Predicted polygons in any CRS: .geojson .gpkg .shp .fgb .parquet."),
     ],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in any of these formats and any CRS.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in the same formats and any CRS.")],
     iou: Annotated[
         float,
         typer.Option(
             "--iou",
             metavar="IOU",
             rich_help_panel=MATCHING,
-            help="Lowest IoU at which two polygons are the same object.",
+            help="Lowest IoU at which two polygons match.",
         ),
     ] = MATCH_IOU,
     score: Annotated[
@@ -46,7 +46,7 @@ def eval_polygons_command(
             max=1,
             metavar="SCORE",
             rich_help_panel=MATCHING,
-            help="Leave out predictions with a lower score; AP and the best F1 still count them.",
+            help="Ignore predictions with a lower score; AP and the best F1 still use them.",
         ),
     ] = None,
     score_column: Annotated[
@@ -55,8 +55,8 @@ def eval_polygons_command(
             "--score-column",
             metavar="COLUMN",
             rich_help_panel=MATCHING,
-            show_default="score, where the predictions have it",
-            help="Attribute that holds the scores.",
+            show_default="score, if the predictions have it",
+            help="Attribute with the scores.",
         ),
     ] = None,
     class_column: Annotated[
@@ -65,7 +65,7 @@ def eval_polygons_command(
             "--class-column",
             metavar="COLUMN",
             rich_help_panel=MATCHING,
-            show_default="class, where both layers have it and share a class",
+            show_default="class, if both layers have it and share a class",
             help="Attribute that must be equal in both layers.",
         ),
     ] = None,
@@ -75,7 +75,7 @@ def eval_polygons_command(
             "--sizes",
             metavar="M2,M2",
             rich_help_panel=MATCHING,
-            help="Areas from which objects are medium and large, in square metres.",
+            help="Lowest areas of medium and of large objects, in square metres.",
         ),
     ] = f"{SIZES[0]:g},{SIZES[1]:g}",
     aoi: Annotated[
@@ -90,15 +90,24 @@ def eval_polygons_command(
     layer: LayerOption = None,
     truth_layer: Annotated[
         str | None,
-        typer.Option("--truth-layer", metavar="NAME", help="Layer of the true polygons; default: as --layer."),
+        typer.Option(
+            "--truth-layer",
+            metavar="NAME",
+            rich_help_panel=MATCHING,
+            show_default="that of --layer",
+            help="Layer of the true polygons.",
+        ),
     ] = None,
     aoi_layer: Annotated[
-        str | None, typer.Option("--aoi-layer", metavar="NAME", help="Layer of the --aoi file, where it has several.")
+        str | None,
+        typer.Option(
+            "--aoi-layer", metavar="NAME", rich_help_panel=MATCHING, help="Layer of the --aoi file, if it has several."
+        ),
     ] = None,
     error_map: Annotated[
         Path | None,
         typer.Option(
-            "--map", metavar="FILE", rich_help_panel=OUTPUT, help="Draw right, wrong and missed polygons into this PNG."
+            "--map", metavar="FILE", rich_help_panel=OUTPUT, help="Draw correct, wrong and missed polygons to this PNG."
         ),
     ] = None,
     scene: Annotated[
@@ -107,22 +116,25 @@ def eval_polygons_command(
             "--scene",
             metavar="SCENE",
             rich_help_panel=MATCHING,
-            help="Scene of the predictions: both layers are cut to its valid pixels, and --map is drawn on it.",
+            help="Scene of the predictions: both layers are clipped to its valid pixels, and --map is drawn on it.",
         ),
     ] = None,
     page: PageOption = None,
     scene_crs: SceneCrsOption = None,
     nodata: NodataOption = None,
-    full: Annotated[bool, typer.Option("--full", help="Also print AP, outlines, sizes, classes and all IoUs.")] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", rich_help_panel=OUTPUT, help="Also print AP, outlines, sizes, classes and all IoUs."),
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare predicted polygons with true ones, and map the errors.
+    """Compare predicted with true polygons and map the errors.
 
     Prints precision, recall and F1. Polygons are matched one to one in an equal-area projection. If the predictions
-    have scores, each in turn, best score first, takes the best true polygon that is left, as in COCO; otherwise as many
-    as possible are matched. Name the scene: without it, a true polygon that reaches past its edge counts as missed, and
-    the part that was found as wrong. Figures that are 0/0 are "-", or null in JSON.
+    have scores, they are matched in order of decreasing score, each to the best unmatched true polygon, as in COCO;
+    otherwise the number of matches is maximized. Pass --scene: without it, a true polygon across the edge of the scene
+    counts as missed, and its predicted part as wrong. Undefined metrics (0/0) are "-", or null in JSON.
 
     Examples:
         rsp eval-polygons pred.geojson truth.geojson --scene scene.tif
@@ -134,9 +146,9 @@ def eval_polygons_command(
     from rsprompter_cli.geo.stated import Stated
 
     if scene is None and (page, scene_crs, nodata) != (None, None, None):
-        raise UsageError("--page, --scene-crs and --nodata describe a scene", "name it with --scene")
+        raise UsageError("--page, --scene-crs and --nodata require --scene", "add --scene SCENE")
     if aoi_layer is not None and aoi is None:
-        raise UsageError("--aoi-layer belongs to --aoi", "add --aoi FILE")
+        raise UsageError("--aoi-layer requires --aoi", "add --aoi FILE")
     _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
     stated = Stated(page, scene_crs, nodata)
     evaluation = evaluate_polygons(
@@ -176,5 +188,5 @@ def _check_map(error_map: Path | None, *, inputs: list[Path | None], overwrite: 
     if error_map is None:
         return
     if error_map.suffix.lower() != ".png":
-        raise UsageError(f"--map {error_map}: is drawn as PNG", "name a file that ends in .png")
+        raise UsageError(f"--map {error_map}: must be a .png file", "for example --map errors.png")
     refuse_existing(error_map, overwrite=overwrite, inputs=[path for path in inputs if path is not None])
