@@ -63,7 +63,12 @@ def models_command(
     print_table(
         ["SAM", "encoder", "size", "folder"],
         [
-            (sam.name, sam.problem or sam.encoder, _megabytes(sam.size), sam.folder or f"rsp download-sam {sam.name}")
+            (
+                sam.name,
+                sam.problem or sam.encoder,
+                _megabytes(sam.size),
+                sam.folder or f"none (rsp download-sam {sam.name})",
+            )
             for sam in sams
         ],
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-SCENE = "Scene and reading"
+SCENE = "Input"
 DATA = "Data set"
 LABELS = "Labels"
 TILES = "Tiles"
@@ -19,7 +19,7 @@ MATCHING = "Matching"
 CHECKS = "Checks"
 KEPT = "Filtering"
 OUTPUT = "Output"
-SPEED = "Speed and scale"
+SPEED = "Performance"
 SAFETY = "Safety"
 PANELS = (SCENE, DATA, LABELS, TILES, MODEL, TRAINING, MATCHING, CHECKS, KEPT, OUTPUT, SPEED, SAFETY)
 """Panels of the options in the order of the pages: an option names its own by `rich_help_panel`."""
@@ -138,7 +138,7 @@ GsdOption = Annotated[
         min=1e-6,
         metavar="METRES",
         rich_help_panel=SCENE,
-        show_default="the resolution the model was trained on",
+        show_default="the resolution of the model",
         help="Ground sampling distance to read at, in metres per pixel.",
     ),
 ]

@@ -24,7 +24,6 @@ from rsprompter_cli.cli.options import (
     FormatOption,
     GsdOption,
     JsonOption,
-    LayerOption,
     MaxBlockOption,
     MaxWindowsOption,
     MinAreaOption,
@@ -119,7 +118,7 @@ def predict_command(
         typer.Option(
             "--keep-parts",
             rich_help_panel=KEPT,
-            help="With --prompts: write masks of several parts as multipolygons.",
+            help="With --prompts: write all parts of a mask, as a multipolygon.",
         ),
     ] = False,
     sam: Annotated[
@@ -162,7 +161,16 @@ def predict_command(
             help="With --aoi: clip objects at its border instead of writing them whole.",
         ),
     ] = False,
-    layer: LayerOption = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            rich_help_panel=KEPT,
+            show_default="the only layer with features",
+            help="Layer of the --aoi or --prompts file, if it has several.",
+        ),
+    ] = None,
     crs: CrsOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,

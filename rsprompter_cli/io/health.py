@@ -22,7 +22,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 import rsprompter_cli
-from rsprompter_cli.errors import RspError
+from rsprompter_cli.errors import OutputError, RspError
 
 PACKAGE = "rsprompter_cli"
 NEEDED_MEMORY = 2_500_000_000
@@ -242,7 +242,10 @@ def cache_findings() -> Iterator[Finding]:
     way_out = "set RSP_CACHE to a writable folder"
 
     def writable() -> Iterator[Finding]:
-        check_writable(folder / "sam")
+        try:
+            check_writable(folder / "sam")
+        except OutputError as error:  # its hint is for --out
+            raise OutputError(error.message, way_out) from error
         yield Finding("caches", "downloads", State.OK, f"{folder}{there}")
 
     yield from checked("caches", "downloads", writable, way_out)
