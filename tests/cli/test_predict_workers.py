@@ -142,7 +142,7 @@ def test_a_dry_run_says_the_plan(model: Path, scene: Path, capsys: pytest.Captur
         (["scene.tif", "--procs", "0"], 2, "--procs"),
         (["scene.tif", "--procs", "two"], 2, "--procs"),
         (["scene.tif", "--gpus", "-1"], 2, "--gpus"),
-        (["scene.tif", "--procs", "2", "--gpus", "2"], 2, "give one of the two"),
+        (["scene.tif", "--procs", "2", "--gpus", "2"], 2, "--gpus and --procs are mutually exclusive"),
         (["scene.tif", "--procs", "2", "--device", "cuda"], 2, "contradict"),
         (["scene.tif", "--gpus", "2", "--device", "cpu"], 2, "contradict"),
         (["scene.tif", "--procs", "2", "--shard", "1/2"], 2, "--shard and --procs are mutually exclusive"),

@@ -165,7 +165,7 @@ def test_after_ctrl_c_and_after_a_kill_workers_end_and_a_rerun_goes_on(
         _, talk = rsp.communicate(timeout=120)  # ends when the workers have closed stderr too
     if how == signal.SIGINT:
         assert rsp.returncode == 130, talk
-        assert "windows done so far: run the same command again to resume" in talk
+        assert "done so far: run the same command again to resume" in talk
         assert "Traceback" not in talk
     assert not out.exists()
     with start(scene, out, marker, 1) as rsp:
