@@ -18,14 +18,14 @@ from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, InputError, ResourceErr
 # the panel of `rsp --help` that lists it.
 FIND, MODEL, SETS, WEIGHTS, HELP = (
     "Find objects",
-    "Make a model of your own",
+    "Train and evaluate models",
     "Data sets",
     "Models and weights",
     "Help",
 )
 COMMANDS = {
     "predict": Entry("predict:predict_command", "Find the objects of a scene and write their polygons.", FIND),
-    "info": Entry("info:info_command", "Describe a scene, and what predicting on it would take.", FIND),
+    "info": Entry("info:info_command", "Describe a scene and the cost of predicting on it.", FIND),
     "filter": Entry("filter:filter_command", "Select features by score, area or class.", FIND),
     "merge": Entry("merge:merge_command", "Join the parts that rsp predict --shard wrote.", FIND),
     "qgis-style": Entry("qgis_style:qgis_style_command", "Write a QGIS style beside a vector file.", FIND),
@@ -33,11 +33,11 @@ COMMANDS = {
     "train": Entry("train:train_command", "Train a model on a COCO data set.", MODEL),
     "eval": Entry("eval:eval_command", "Compute the average precision of a model on a COCO data set.", MODEL),
     "eval-polygons": Entry(
-        "eval_polygons:eval_polygons_command", "Compare predicted polygons with true ones, and map the errors.", MODEL
+        "eval_polygons:eval_polygons_command", "Compare predicted with true polygons and map the errors.", MODEL
     ),
-    "convert": Entry("convert:app", "Convert data sets from and to COCO.", SETS),
+    "convert": Entry("convert:app", "Convert data sets to and from COCO.", SETS),
     "data": Entry("data_cmd:app", "Check, show, count and split COCO data sets.", SETS),
-    "models": Entry("models_cmd:models_command", "List the models on this machine and the SAM weights.", WEIGHTS),
+    "models": Entry("models_cmd:models_command", "List the available models and SAM weights.", WEIGHTS),
     "download-sam": Entry(
         "download_sam:download_sam_command", "Download SAM weights and print the folder they are in.", WEIGHTS
     ),
@@ -83,14 +83,16 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for debug talk.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Show more messages; -vv also debug messages.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show only errors on stderr.")] = False,
     log_file: Annotated[
-        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write all talk to this file.")
+        Path | None, typer.Option("--log-file", metavar="FILE", help="Also write all messages to this file.")
     ] = None,
 ) -> None:
     if verbose and quiet:
-        raise UsageError("-v and -q exclude each other")
+        raise UsageError("-v and -q are mutually exclusive")
     set_up_logging(verbose=verbose, quiet=quiet, log_file=log_file)
 
 
@@ -135,7 +137,7 @@ def _exit_code(error: BaseException) -> int:
     if _is_out_of_memory(error):
         return print_error(
             "out of memory",
-            "lower what the command takes at once (batch, workers, picture size), end other programs, "
+            "reduce the batch size, the number of workers or the image size, close other programs, "
             "or use a machine with more memory",
             exit_code=ResourceError.exit_code,
         )

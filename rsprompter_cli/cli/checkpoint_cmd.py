@@ -48,7 +48,7 @@ def import_command(
             "--classes",
             metavar="NAMES",
             rich_help_panel=MODEL,
-            show_default="those of the file, or of the preset",
+            show_default="from the file or the preset",
             help="Class names in order, such as building,road.",
         ),
     ] = None,
@@ -57,18 +57,17 @@ def import_command(
         typer.Option(
             "--ema/--no-ema",
             rich_help_panel=MODEL,
-            help="Take the averaged weights where the file has any, or the trained ones.",
+            help="Use the averaged (EMA) weights if the file has them, else the trained ones.",
         ),
     ] = True,
     overrides: SetOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a weights file of the original RSPrompter code into a checkpoint folder.
+    """Convert weights of the original RSPrompter code to a checkpoint folder.
 
-    Sizes are read from the tensors, other settings from the configuration that the training stored in the file; --set
-    comes before both. What neither states is taken from the preset and listed as assumed. Nothing in the file is
-    executed.
+    Sizes are read from the tensors, other settings from the training configuration in the file; --set overrides both.
+    The remaining settings are taken from the preset and listed as assumed. No code in the file is executed.
 
     Examples:
         rsp checkpoint import whu.pth --preset rsprompter-anchor-whu --out whu
@@ -102,9 +101,9 @@ def import_command(
             }
         )
         return
-    unused = "" if done.other_weights is None else f" (the file also holds the weights {done.other_weights})"
+    unused = "" if done.other_weights is None else f" (the file also contains the {done.other_weights} weights)"
     print_table(
-        ["fact", "value"],
+        ["property", "value"],
         [
             ("folder", str(done.folder)),
             ("variant", done.config.model.kind),
@@ -124,7 +123,7 @@ def export_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as a file that the original RSPrompter code loads.
+    """Write a checkpoint as a file that the original RSPrompter code can load.
 
     Examples:
         rsp checkpoint export runs/whu/best --out whu.pth
@@ -149,7 +148,7 @@ def show_command(
 ) -> None:
     """Show what a checkpoint contains.
 
-    Prints its variant, parameters, classes, resolution, metrics and origin.
+    Prints its variant, parameters, classes, resolution, metrics and provenance.
 
     Examples:
         rsp checkpoint show
@@ -162,7 +161,7 @@ def show_command(
     if as_json:
         print_json(facts)
         return
-    print_table(["fact", "value"], summary_rows(facts))
+    print_table(["property", "value"], summary_rows(facts))
     print()
     rows = [(block["block"], f"{block['trainable']:,}", f"{block['frozen']:,}") for block in facts["blocks"]]
     print_table(["block", "trainable", "frozen"], rows)

@@ -51,7 +51,7 @@ def show_command(
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print a whole configuration, as training would use it.
+    """Print the complete configuration that training would use.
 
     Examples:
         rsp config show rsprompter-anchor-whu

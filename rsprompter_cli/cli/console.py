@@ -88,7 +88,7 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
 
 
 def print_message(text: str) -> None:
-    """Write what a command has to say at its end to stderr; `-q` drops it."""
+    """Write the closing message of a command to stderr, unless `-q` was given."""
     if not _State.quiet:
         write_message(text)
 

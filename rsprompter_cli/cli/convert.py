@@ -46,7 +46,7 @@ from rsprompter_cli.errors import UsageError, plural
 if TYPE_CHECKING:
     from rsprompter_cli.data.convert.vector2coco import VectorReport
 
-ABOUT = """Convert data sets from and to COCO.
+ABOUT = """Convert data sets to and from COCO.
 
 Examples:
     rsp convert vector2coco scene.tif footprints.gpkg --out data/town
@@ -74,7 +74,7 @@ def whu2coco_command(
             "--root",
             metavar="FOLDER",
             rich_help_panel=DATA,
-            help="Folder that holds imgs/{train,val,test}/{image,label}.",
+            help="Folder with imgs/{train,val,test}/{image,label}.",
         ),
     ] = Path("data/WHU"),
     out: Annotated[
@@ -105,18 +105,18 @@ def whu2coco_command(
             min=1,
             metavar="N",
             rich_help_panel=SPEED,
-            show_default="one per CPU core from 1000 labels on",
+            show_default="one per CPU core, for at least 1000 labels",
             help="Number of processes.",
         ),
     ] = None,
     skip_bad: Annotated[
         bool,
-        typer.Option("--skip-bad", rich_help_panel=DATA, help="Leave out broken pairs instead of stopping at them."),
+        typer.Option("--skip-bad", rich_help_panel=DATA, help="Skip broken pairs instead of stopping with an error."),
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert the label pictures of the WHU building data set to COCO.
+    """Convert the label images of the WHU building data set to COCO.
 
     Writes WHU_building_{train,val,test}.json.
 
@@ -146,7 +146,7 @@ def whu2coco_command(
         (
             plural(report.images, "image"),
             plural(report.instances, "building"),
-            plural(report.skipped, "file that is no picture", "files that are no pictures"),
+            plural(report.skipped, "other file skipped", "other files skipped"),
         )
     )
     print_message(found)
@@ -168,7 +168,7 @@ def vector2coco_command(
             "--overlap",
             metavar="SHARE",
             rich_help_panel=TILES,
-            help="Share of a tile that its neighbour covers too, below 0.5.",
+            help="Overlap of neighbouring tiles, as a share of their side, below 0.5.",
         ),
     ] = TILE_OVERLAP,
     gsd: Annotated[
@@ -177,7 +177,7 @@ def vector2coco_command(
             "--gsd",
             metavar="METRES",
             rich_help_panel=SCENE,
-            show_default="that of the scene",
+            show_default="resolution of the scene",
             help="Ground sampling distance of the tiles, in metres per pixel. May be repeated.",
         ),
     ] = None,
@@ -188,7 +188,7 @@ def vector2coco_command(
             "--class-attribute",
             metavar="COLUMN",
             rich_help_panel=LABELS,
-            help="Attribute of the footprints that holds the class.",
+            help="Attribute of the footprints with the class.",
         ),
     ] = None,
     class_name: Annotated[
@@ -208,7 +208,7 @@ def vector2coco_command(
             metavar="SHARE",
             rich_help_panel=TILES,
             show_default="0.2",
-            help="Cut off one end of each scene, with this share of its footprints, for validation.",
+            help="Hold back one end of each scene, with this share of its footprints, for validation.",
         ),
     ] = None,
     val_scene: Annotated[
@@ -232,13 +232,13 @@ def vector2coco_command(
             "--min-visible",
             metavar="SHARE",
             rich_help_panel=TILES,
-            help="Drop cut footprints of which a tile shows less than this share and fewer than 256 pixels. Those of "
-            "fewer than 16 pixels are always dropped.",
+            help="Drop footprints cut by the tile edge if less than this share and fewer than 256 pixels remain. Those "
+            "with fewer than 16 pixels are always dropped.",
         ),
     ] = MIN_VISIBLE,
     skip_empty: Annotated[
         bool,
-        typer.Option("--skip-empty", rich_help_panel=TILES, help="Leave out training tiles without footprints."),
+        typer.Option("--skip-empty", rich_help_panel=TILES, help="Skip training tiles without footprints."),
     ] = False,
     min_data: Annotated[
         float,
@@ -246,7 +246,7 @@ def vector2coco_command(
             "--min-data",
             metavar="SHARE",
             rich_help_panel=TILES,
-            help="Leave out training tiles of which less than this share has data.",
+            help="Skip training tiles with less than this share of valid pixels.",
         ),
     ] = 0.0,
     bands: BandsOption = None,
@@ -268,7 +268,7 @@ def vector2coco_command(
     from dataclasses import asdict
 
     if len(pairs) % 2:
-        raise UsageError(f"{pairs[-1]}: each SCENE is followed by its LABELS, this one has none")
+        raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
     with show_progress("reading the scenes") as display:
         from rsprompter_cli.data.convert.vector2coco import convert_vectors
 
@@ -306,7 +306,7 @@ def _print_set(report: VectorReport) -> None:
     """What vector2coco made: a row per scene and resolution, a line per split; the rest is in --json."""
     columns = ["scene", "split", "m/px", "on scene", "tiles", "instances"]
     rows = [
-        [one.scene, one.split, f"{one.gsd:.3g}", f"{one.on_scene} of {one.footprints}", one.tiles, one.instances]
+        [one.scene, one.split, f"{one.gsd:.3g}", f"{one.on_scene:,} of {one.footprints:,}", one.tiles, one.instances]
         for one in report.scenes
     ]
     print_table(columns, rows)
@@ -334,19 +334,19 @@ def coco2vector_command(
             "--images",
             metavar="FILE",
             rich_help_panel=DATA,
-            help="The COCO file that a list of results was made for.",
+            help="COCO file of the images, if FILE is a list of results.",
         ),
     ] = None,
     score: Annotated[
         float,
-        typer.Option("--score", metavar="SCORE", rich_help_panel=KEPT, help="Leave out instances with a lower score."),
+        typer.Option("--score", metavar="SCORE", rich_help_panel=KEPT, help="Lowest score to keep."),
     ] = 0.0,
     pixel_coords: Annotated[
         bool,
         typer.Option(
             "--pixel-coords",
             rich_help_panel=OUTPUT,
-            help="Write polygons in pixels of each image, which needs no georeference.",
+            help="Write polygons in pixel coordinates of each image, for images without a georeference.",
         ),
     ] = False,
     crowds_are_objects: CrowdsOption = False,
@@ -355,8 +355,8 @@ def coco2vector_command(
 ) -> None:
     """Convert COCO instances to georeferenced polygons.
 
-    The georeference is that of the tiles. Each instance becomes one feature with the name of its image: objects that
-    overlapping tiles show twice are written twice.
+    The georeference is read from the tiles. Each instance becomes one feature with the name of its image, so objects
+    in the overlap of two tiles are written twice.
 
     Examples:
         rsp convert coco2vector data/town/annotations/val.json --out val.gpkg
@@ -381,5 +381,5 @@ def coco2vector_command(
         print_json(asdict(report))
     else:
         print_message(
-            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out} left out"
+            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out:,} omitted"
         )

@@ -40,7 +40,7 @@ SetOutOption = Annotated[
     ),
 ]
 LinkOption = Annotated[
-    bool, typer.Option("--link", rich_help_panel=OUTPUT, help="Hard-link the pictures instead of copying them.")
+    bool, typer.Option("--link", rich_help_panel=OUTPUT, help="Hard-link the images instead of copying them.")
 ]
 PictureSplitOption = Annotated[
     str | None,
@@ -48,7 +48,7 @@ PictureSplitOption = Annotated[
         "--split",
         metavar="SPLITS",
         rich_help_panel=DATA,
-        show_default="folders if there are any, else train=0.8,val=0.2",
+        show_default="folders if there are any, otherwise train=0.8,val=0.2",
         help="Shares such as train=0.8,val=0.1,test=0.1, one split for all such as val, or folders for the subfolders "
         "train, val and test.",
     ),
@@ -71,9 +71,9 @@ class Neighbours(StrEnum):
 
 
 def mask2coco_command(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of the images.")],
     masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="Folder of the masks, named as the pictures; may be IMAGES.")
+        Path, typer.Argument(metavar="MASKS", help="Folder of the masks, named like the images; may be IMAGES.")
     ],
     out: SetOutOption,
     kind: Annotated[
@@ -82,9 +82,9 @@ def mask2coco_command(
             "--kind",
             metavar="KIND",
             rich_help_panel=LABELS,
-            show_default="classes if --classes names several, else binary",
-            help="binary: each connected patch is an object. instances: each value is an object. classes: each value "
-            "is a class, and each of its patches an object.",
+            show_default="classes if --classes names several, otherwise binary",
+            help="binary: each connected region is an object. instances: each value is an object. classes: each value "
+            "is a class, and each of its connected regions an object.",
         ),
     ] = None,
     classes: Annotated[
@@ -113,13 +113,13 @@ def mask2coco_command(
             "--connectivity",
             metavar="N",
             rich_help_panel=LABELS,
-            help="4: pixels of a patch are connected by their edges. 8: also by their corners.",
+            help="4: pixels of a region are connected by their edges. 8: also by their corners.",
         ),
     ] = Neighbours.FOUR,
     min_area: Annotated[
         int,
         typer.Option(
-            "--min-area", min=0, metavar="PIXELS", rich_help_panel=LABELS, help="Leave out objects of fewer pixels."
+            "--min-area", min=0, metavar="PIXELS", rich_help_panel=LABELS, help="Smallest area to keep, in pixels."
         ),
     ] = 0,
     image_suffix: Annotated[
@@ -128,7 +128,7 @@ def mask2coco_command(
             "--image-suffix",
             metavar="SUFFIX",
             rich_help_panel=DATA,
-            help="End of the names of the pictures, before the extension, such as _sat.",
+            help="Suffix of the image names, before the extension, such as _sat.",
         ),
     ] = "",
     mask_suffix: Annotated[
@@ -137,7 +137,7 @@ def mask2coco_command(
             "--mask-suffix",
             metavar="SUFFIX",
             rich_help_panel=DATA,
-            help="End of the names of the masks, before the extension, such as _mask.",
+            help="Suffix of the mask names, before the extension, such as _mask.",
         ),
     ] = "",
     split: PictureSplitOption = None,
@@ -145,7 +145,7 @@ def mask2coco_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert pictures and their label masks to a COCO data set.
+    """Convert images and their label masks to a COCO data set.
 
     Examples:
         rsp convert mask2coco images masks --out data/town
@@ -195,8 +195,8 @@ def coco2yolo_command(
 ) -> None:
     """Convert a COCO data set to the layout of Ultralytics YOLO.
 
-    A line of a YOLO file is one outline. Holes and further parts of an object are joined to it by channels without
-    width, which keeps its area. Crowds are left out.
+    A line of a YOLO file is one outline. Holes and further parts of an object are connected to it by cuts of zero
+    width, which keeps its area. Crowds are omitted.
 
     Examples:
         rsp convert coco2yolo data/town --out data/town-yolo
@@ -206,7 +206,7 @@ def coco2yolo_command(
     from rsprompter_cli.data.convert.coco2yolo import convert_to_yolo
 
     with show_progress("reading the annotations") as display:
-        on_progress = display.bar("pictures")
+        on_progress = display.bar("images")
         report = convert_to_yolo(
             source,
             out,
@@ -221,7 +221,7 @@ def coco2yolo_command(
         return
     _print_counts(report.splits, report.left_out)
     if report.joined:
-        print_message(f"{plural(report.joined, 'object')} with holes or several parts, joined by channels")
+        print_message(f"{plural(report.joined, 'object')} with holes or several parts, connected by cuts of zero width")
     print_message(f"{report.outcome}: {report.out / 'data.yaml'}")
 
 
@@ -234,15 +234,13 @@ def yolo2coco_command(
             "--root",
             metavar="FOLDER",
             rich_help_panel=DATA,
-            show_default="the path in data.yaml",
-            help="Folder of the data set, if it has been moved.",
+            show_default="path in data.yaml",
+            help="Folder of the data set, if it was moved.",
         ),
     ] = None,
     boxes: Annotated[
         bool,
-        typer.Option(
-            "--boxes", rich_help_panel=LABELS, help="Read boxes as rectangles; without this option they are errors."
-        ),
+        typer.Option("--boxes", rich_help_panel=LABELS, help="Read boxes as rectangles; otherwise boxes are errors."),
     ] = False,
     link: LinkOption = False,
     overwrite: OverwriteOption = False,
@@ -256,11 +254,11 @@ def yolo2coco_command(
     from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 
     convert = partial(convert_from_yolo, source, out, root=root, boxes=boxes)
-    _make_set(convert, "pictures", link=link, overwrite=overwrite, as_json=as_json)
+    _make_set(convert, "images", link=link, overwrite=overwrite, as_json=as_json)
 
 
 def labelme2coco_command(
-    labels: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelme JSON files, one per picture.")],
+    labels: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of labelme JSON files, one per image.")],
     out: SetOutOption,
     images: Annotated[
         Path | None,
@@ -268,13 +266,13 @@ def labelme2coco_command(
             "--images",
             metavar="FOLDER",
             rich_help_panel=DATA,
-            show_default="where imagePath points to",
-            help="Folder of the pictures.",
+            show_default="from imagePath",
+            help="Folder of the images.",
         ),
     ] = None,
     embedded: Annotated[
         bool,
-        typer.Option("--embedded", rich_help_panel=DATA, help="Take the pictures from the JSON files (imageData)."),
+        typer.Option("--embedded", rich_help_panel=DATA, help="Read the images from the JSON files (imageData)."),
     ] = False,
     classes: Annotated[
         str | None,
@@ -321,9 +319,7 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
         return
     _print_counts(report.splits, report.left_out)
     if report.skipped:
-        print_message(
-            plural(report.skipped, "file that is no picture or label", "files that are no pictures or labels")
-        )
+        print_message(plural(report.skipped, "other file skipped", "other files skipped"))
     print_message(f"classes: {', '.join(report.classes)}")
     print_annotations(report)
 
@@ -338,7 +334,7 @@ def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, 
     for name, (images, instances) in splits.items():
         print_message(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}")
     for reason, names in left_out.items():
-        print_message(f"left out: {len(names)} {reason}")
+        print_message(f"omitted: {len(names):,} {reason}")
 
 
 def _count(number: int, word: str) -> str:

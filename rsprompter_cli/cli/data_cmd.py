@@ -38,7 +38,7 @@ SourceArgument = Annotated[
     ),
 ]
 SplitOption = Annotated[
-    str, typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Split of the data folder to show.")
+    str, typer.Option("--split", metavar="NAME", rich_help_panel=DATA, help="Split of the data folder to draw.")
 ]
 
 
@@ -51,13 +51,13 @@ def check_command(
         typer.Option(
             "--pictures/--no-pictures",
             rich_help_panel=CHECKS,
-            help="Also decode every picture and compare its size.",
+            help="Also decode every image and compare its size.",
         ),
     ] = True,
     crowds_are_objects: CrowdsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the faults of a COCO data set by annotation or image id.
+    """List the errors of a COCO data set by annotation or image id.
 
     The exit code is 0 if nothing prevents training (there may be warnings), and 3 if there are errors.
 
@@ -74,7 +74,7 @@ def check_command(
             image_folder=image_folder,
             read_pictures=pictures,
             crowds_are_objects=crowds_are_objects,
-            on_picture=display.bar("pictures"),
+            on_picture=display.bar("images"),
         )
     if as_json:
         print_json([report.as_json() for report in reports])
@@ -93,11 +93,11 @@ def show_command(
     source: SourceArgument,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Folder for the PNG pictures."),
+        typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Folder for the PNG images."),
     ],
     split: SplitOption = "train",
     count: Annotated[
-        int, typer.Option("--count", min=1, metavar="N", rich_help_panel=DATA, help="Number of images.")
+        int, typer.Option("--count", min=1, metavar="N", rich_help_panel=DATA, help="Number of images to draw.")
     ] = 8,
     image_folder: ImageFolderOption = None,
     crowds_are_objects: CrowdsOption = False,
@@ -122,7 +122,7 @@ def show_command(
             count=count,
             image_folder=image_folder,
             overwrite=overwrite,
-            on_picture=display.bar("pictures"),
+            on_picture=display.bar("images"),
         )
     _print_paths(written, as_json=as_json)
 
@@ -192,7 +192,7 @@ def split_command(
             "-o",
             metavar="FOLDER",
             rich_help_panel=OUTPUT,
-            show_default="that of the file",
+            show_default="data folder of the file",
             help="Data folder to write annotations/ to.",
         ),
     ] = None,
@@ -211,7 +211,7 @@ def split_command(
 ) -> None:
     """Split a COCO file into train and val by image.
 
-    Both splits get every class where that is possible.
+    Both splits contain every class where possible.
 
     Examples:
         rsp data split all.json --out data/town --val 0.2

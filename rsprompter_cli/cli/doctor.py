@@ -1,4 +1,4 @@
-"""`rsp doctor`: is all here that rsp needs, and does it work?"""
+"""`rsp doctor`: check that everything rsp needs is installed and works."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rsprompter_cli.cli.options import CHECKS, JsonOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_hanging
+from rsprompter_cli.errors import plural
 
 if TYPE_CHECKING:
     from rsprompter_cli.io.health import Finding
@@ -22,15 +23,15 @@ def doctor_command(
         typer.Option(
             "--self-test/--no-self-test",
             rich_help_panel=CHECKS,
-            help="Also predict on a small generated scene, which takes seconds.",
+            help="Also predict on a small generated scene, which takes a few seconds.",
         ),
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Check that everything rsp needs is installed and works.
 
-    Each line is ok, a warning (rsp works, but look at it) or a problem (rsp does not work), with the way out. The exit
-    code is 0, or 5 when there is a problem. The report contains names of folders, but no passwords or tokens.
+    Each line is ok, a warning (rsp works, but check it) or a problem (rsp does not work), with a fix. The exit code is
+    0, or 5 if there is a problem. The report contains folder names, but no passwords or tokens.
 
     Examples:
         rsp doctor
@@ -56,9 +57,9 @@ def doctor_command(
         print_json({**counts, "findings": [asdict(finding) for finding in found]})
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        first = "the way out stands below each problem; begin with the first, others may follow from it"
-        raise DependencyError(f"not all works: {', '.join(problems[:4])}{more}", first)
-    print_message("everything that rsp needs works here" + (f"; warnings: {warnings}" if warnings else ""))
+        first = "each problem is listed with a fix; start with the first, which may cause the others"
+        raise DependencyError(f"{plural(len(problems), 'problem')}: {', '.join(problems[:4])}{more}", first)
+    print_message("everything that rsp needs works" + (f"; {plural(warnings, 'warning')}" if warnings else ""))
 
 
 def _print_finding(finding: Finding, *, new_topic: bool) -> None:
@@ -66,4 +67,4 @@ def _print_finding(finding: Finding, *, new_topic: bool) -> None:
         typer.echo(finding.topic)
     print_hanging(f"  {finding.state:<8} {finding.name:<22} ", finding.text)
     if finding.way_out:
-        print_hanging(f"{'':11}", f"way out: {finding.way_out}")
+        print_hanging(f"{'':11}", f"fix: {finding.way_out}")

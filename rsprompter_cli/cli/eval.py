@@ -48,7 +48,7 @@ def eval_command(
             "--data",
             metavar="FOLDER",
             rich_help_panel=DATA,
-            help="COCO data set: annotations/*{split}.json and pictures.",
+            help="COCO data set: annotations/*{split}.json and images.",
         ),
     ],
     split: Annotated[
@@ -60,14 +60,14 @@ def eval_command(
     image_folder: ImageFolderOption = None,
     crowds_are_objects: TrainedCrowdsOption = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, metavar="N", rich_help_panel=SPEED, help="Pictures per forward pass.")
+        int, typer.Option("--batch", min=1, metavar="N", rich_help_panel=SPEED, help="Images per forward pass.")
     ] = 1,
     oracle: Annotated[
         bool,
         typer.Option(
             "--oracle",
             rich_help_panel=MODEL,
-            help="samdet only: segment the true boxes, as if its detector were perfect.",
+            help="samdet only: segment the true boxes, as with a perfect detector.",
         ),
     ] = False,
     save_detections: Annotated[
@@ -85,13 +85,13 @@ def eval_command(
             "--show-dir",
             metavar="FOLDER",
             rich_help_panel=OUTPUT,
-            help="Write overlays of the worst and the best pictures into this folder.",
+            help="Write overlays of the worst and the best images to this folder.",
         ),
     ] = None,
     show: Annotated[
         int,
         typer.Option(
-            "--show", min=1, metavar="N", rich_help_panel=OUTPUT, help="Number of worst and of best pictures to show."
+            "--show", min=1, metavar="N", rich_help_panel=OUTPUT, help="Number of worst and of best images to draw."
         ),
     ] = 8,
     pr_curve: Annotated[
@@ -100,11 +100,11 @@ def eval_command(
             "--pr-curve",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Draw the precision-recall curve at mask IoU 0.5 into this PNG.",
+            help="Draw the precision-recall curve at mask IoU 0.5 to this PNG.",
         ),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", rich_help_panel=OUTPUT, help="Also print the figures of boxes, by class.")
+        bool, typer.Option("--full", rich_help_panel=OUTPUT, help="Also print the box metrics of each class.")
     ] = False,
     gpus: GpusOption = None,
     procs: ProcsOption = None,
@@ -117,8 +117,8 @@ def eval_command(
 ) -> None:
     """Compute the average precision of a model on a COCO data set.
 
-    Box and mask AP are computed for one split. With --gpus or --procs several processes share the pictures; the
-    figures are the same. A process started by torchrun, SLURM or deepspeed joins the others.
+    Box and mask AP are computed for one split. With --gpus or --procs several processes share the images; the
+    metrics are the same. A process started by torchrun, SLURM or deepspeed joins the others.
 
     Examples:
         rsp eval runs/whu/best --data data/WHU
@@ -164,7 +164,7 @@ def eval_command(
             oracle=oracle,
             image_folder=image_folder,
             crowds_are_objects=crowds_are_objects,
-            on_progress=display.bar("pictures"),
+            on_progress=display.bar("images"),
         )
     if evaluation is None:
         return  # rank 0 has it
@@ -189,4 +189,4 @@ def _check_outputs(save_detections: Path | None, pr_curve: Path | None) -> None:
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
         raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
     if pr_curve is not None and pr_curve.suffix.lower() != ".png":
-        raise UsageError(f"--pr-curve {pr_curve}: is drawn as PNG", "name a file that ends in .png")
+        raise UsageError(f"--pr-curve {pr_curve}: must be a .png file", "for example --pr-curve curve.png")

@@ -29,14 +29,14 @@ def eval_polygons_command(
         Path,
         typer.Argument(metavar="PREDICTED", help="Predicted polygons in any CRS: .geojson .gpkg .shp .fgb .parquet."),
     ],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in any of these formats and any CRS.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in the same formats and any CRS.")],
     iou: Annotated[
         float,
         typer.Option(
             "--iou",
             metavar="IOU",
             rich_help_panel=MATCHING,
-            help="Lowest IoU at which two polygons are the same object.",
+            help="Lowest IoU at which two polygons match.",
         ),
     ] = MATCH_IOU,
     score: Annotated[
@@ -47,7 +47,7 @@ def eval_polygons_command(
             max=1,
             metavar="SCORE",
             rich_help_panel=MATCHING,
-            help="Leave out predictions with a lower score; AP and the best F1 still count them.",
+            help="Ignore predictions with a lower score; AP and the best F1 still use them.",
         ),
     ] = None,
     score_column: Annotated[
@@ -56,8 +56,8 @@ def eval_polygons_command(
             "--score-column",
             metavar="COLUMN",
             rich_help_panel=MATCHING,
-            show_default="score, where the predictions have it",
-            help="Attribute that holds the scores.",
+            show_default="score, if the predictions have it",
+            help="Attribute with the scores.",
         ),
     ] = None,
     class_column: Annotated[
@@ -66,7 +66,7 @@ def eval_polygons_command(
             "--class-column",
             metavar="COLUMN",
             rich_help_panel=MATCHING,
-            show_default="class, where both layers have it and share a class",
+            show_default="class, if both layers have it and share a class",
             help="Attribute that must be equal in both layers.",
         ),
     ] = None,
@@ -76,7 +76,7 @@ def eval_polygons_command(
             "--sizes",
             metavar="M2,M2",
             rich_help_panel=MATCHING,
-            help="Areas from which objects are medium and large, in square metres.",
+            help="Lowest areas of medium and of large objects, in square metres.",
         ),
     ] = f"{SIZES[0]:g},{SIZES[1]:g}",
     aoi: Annotated[
@@ -111,7 +111,7 @@ def eval_polygons_command(
     error_map: Annotated[
         Path | None,
         typer.Option(
-            "--map", metavar="FILE", rich_help_panel=OUTPUT, help="Draw right, wrong and missed polygons into this PNG."
+            "--map", metavar="FILE", rich_help_panel=OUTPUT, help="Draw correct, wrong and missed polygons to this PNG."
         ),
     ] = None,
     scene: Annotated[
@@ -120,7 +120,7 @@ def eval_polygons_command(
             "--scene",
             metavar="SCENE",
             rich_help_panel=MATCHING,
-            help="Scene of the predictions: both layers are cut to its valid pixels, and --map is drawn on it.",
+            help="Scene of the predictions: both layers are clipped to its valid pixels, and --map is drawn on it.",
         ),
     ] = None,
     page: PageOption = None,
@@ -133,21 +133,21 @@ def eval_polygons_command(
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare predicted polygons with true ones, and map the errors.
+    """Compare predicted with true polygons and map the errors.
 
     Prints precision, recall and F1. Polygons are matched one to one in an equal-area projection. If the predictions
-    have scores, each in turn, best score first, takes the best true polygon that is left, as in COCO; otherwise as many
-    as possible are matched. Name the scene: without it, a true polygon that reaches past its edge counts as missed, and
-    the part that was found as wrong. Figures that are 0/0 are "-", or null in JSON.
+    have scores, they are matched in order of decreasing score, each to the best unmatched true polygon, as in COCO;
+    otherwise the number of matches is maximized. Pass --scene: without it, a true polygon across the edge of the scene
+    counts as missed, and its predicted part as wrong. Undefined metrics (0/0) are "-", or null in JSON.
 
     Examples:
         rsp eval-polygons pred.geojson truth.geojson --scene scene.tif
         rsp eval-polygons pred.gpkg truth.gpkg --scene scene.tif --map errors.png
     """
     if scene is None and (page, scene_crs, nodata) != (None, None, None):
-        raise UsageError("--page, --scene-crs and --nodata describe a scene", "name it with --scene")
+        raise UsageError("--page, --scene-crs and --nodata require --scene", "add --scene SCENE")
     if aoi_layer is not None and aoi is None:
-        raise UsageError("--aoi-layer belongs to --aoi", "add --aoi FILE")
+        raise UsageError("--aoi-layer requires --aoi", "add --aoi FILE")
     with show_progress("reading the polygons"):
         from rsprompter_cli.evaluate.error_map import save_error_map
         from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
@@ -193,5 +193,5 @@ def _check_map(error_map: Path | None, *, inputs: list[Path | None], overwrite: 
     if error_map is None:
         return
     if error_map.suffix.lower() != ".png":
-        raise UsageError(f"--map {error_map}: is drawn as PNG", "name a file that ends in .png")
+        raise UsageError(f"--map {error_map}: must be a .png file", "for example --map errors.png")
     refuse_existing(error_map, overwrite=overwrite, inputs=[path for path in inputs if path is not None])

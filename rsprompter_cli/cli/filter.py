@@ -42,7 +42,7 @@ def filter_command(
             max=1,
             metavar="SCORE",
             rich_help_panel=KEPT,
-            help="Lowest score to keep, from 0 to 1; higher than that of rsp predict.",
+            help="Lowest score to keep, from 0 to 1; above that of rsp predict.",
         ),
     ] = None,
     min_area: Annotated[
@@ -62,7 +62,7 @@ def filter_command(
 ) -> None:
     """Select features by score, area or class.
 
-    The model is not run. Attributes, ids and CRS stay as they are (GeoJSON is WGS84).
+    The model is not run. Attributes, ids and the CRS are kept (GeoJSON is always WGS84).
 
     Examples:
         rsp filter buildings.geojson --score 0.6 --min-area 20 --out sure.geojson
@@ -79,8 +79,8 @@ def filter_command(
     if as_json:
         print_json(asdict(report))
         return
-    reasons = ", ".join(f"{count} by {reason}" for reason, count in report.dropped.items())
+    reasons = ", ".join(f"{count:,} by {reason}" for reason, count in report.dropped.items())
     print_message(
-        f"{report.kept} of {plural(report.read, 'feature')} -> {report.out}"
+        f"{report.kept:,} of {plural(report.read, 'feature')} -> {report.out}"
         + (f"; dropped: {reasons}" if reasons else "")
     )

@@ -54,7 +54,7 @@ def fit_command(
             "-o",
             metavar="FOLDER",
             rich_help_panel=OUTPUT,
-            help="Checkpoint folder to write; the files of the run are in FOLDER-run beside it.",
+            help="Checkpoint folder to write; the files of the run are written to FOLDER-run.",
         ),
     ] = None,
     model: ModelOption = None,
@@ -64,8 +64,8 @@ def fit_command(
             "--minutes",
             metavar="MINUTES",
             rich_help_panel=TRAINING,
-            show_default=f"{FIT_MINUTES:g}, or that of the run to resume",
-            help="Time for everything: tiles, training and evaluation.",
+            show_default=f"{FIT_MINUTES:g}, or that of the resumed run",
+            help="Total time for tiling, training and evaluation.",
         ),
     ] = None,
     complete: Annotated[
@@ -73,7 +73,7 @@ def fit_command(
         typer.Option(
             "--complete",
             rich_help_panel=LABELS,
-            help="Every object of the scenes is labelled, so that unlabelled ground is background.",
+            help="All objects in the scenes are labelled: unlabelled ground is background.",
         ),
     ] = False,
     class_column: Annotated[
@@ -82,8 +82,8 @@ def fit_command(
             "--class-column",
             metavar="COLUMN",
             rich_help_panel=LABELS,
-            show_default="class, where the labels have it",
-            help="Attribute of the labels that holds the class.",
+            show_default="class, if the labels have it",
+            help="Attribute of the labels with the class.",
         ),
     ] = None,
     class_name: Annotated[
@@ -92,8 +92,8 @@ def fit_command(
             "--class-name",
             metavar="NAME",
             rich_help_panel=LABELS,
-            show_default="that of the model",
-            help="Class of labels without one; of all labels when there is no --class-column.",
+            show_default="class of the model",
+            help="Class of labels without one; of all labels if there is no class column.",
         ),
     ] = None,
     layer: LayersOption = None,
@@ -104,10 +104,10 @@ def fit_command(
     scene_crs: SceneCrsOption = None,
     nodata: NodataOption = None,
     resume: Annotated[
-        bool, typer.Option("--resume", rich_help_panel=TRAINING, help="Continue the run of --out that was stopped.")
+        bool, typer.Option("--resume", rich_help_panel=TRAINING, help="Continue the stopped run of --out.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", rich_help_panel=TRAINING, help="Print what would be done and write nothing.")
+        bool, typer.Option("--dry-run", rich_help_panel=TRAINING, help="Print the plan and write nothing.")
     ] = False,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
@@ -116,7 +116,7 @@ def fit_command(
 ) -> None:
     """Fine-tune a model on your own polygons and measure it.
 
-    Part of each scene is held back from training: the model is measured there, before and after.
+    Part of each scene is held back from training; the model is evaluated there before and after.
 
     Examples:
         rsp fit scene.tif labels.geojson --out my-model
@@ -165,16 +165,16 @@ def fit_command(
 def _refuse_contradictions(
     pairs: list[Path], out: Path | None, *, resume: bool, overwrite: bool, dry_run: bool
 ) -> None:
-    """Raise UsageError for arguments that cannot be obeyed together."""
+    """Raise UsageError for arguments that contradict each other."""
     if out is None and not dry_run:
-        raise UsageError("--out is missing", "for instance --out my-model, or --dry-run")
+        raise UsageError("--out is missing", "for example --out my-model, or --dry-run")
     if not pairs and not resume:
-        raise UsageError("no scene given", "give SCENE LABELS, one or more times")
+        raise UsageError("no scene given", "pass one or more SCENE LABELS pairs")
     if len(pairs) % 2:
-        raise UsageError(f"{plural(len(pairs), 'file')}: each SCENE is followed by its LABELS, the last has none")
+        raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
     if resume and (overwrite or dry_run):
-        other = "--overwrite removes it" if overwrite else "--dry-run does nothing"
-        raise UsageError(f"--resume goes on with a run, {other}", "give one of the two")
+        other = "--overwrite" if overwrite else "--dry-run"
+        raise UsageError(f"--resume and {other} are mutually exclusive", "omit one of them")
 
 
 def _shown_on(display: Display) -> Watch:

@@ -43,9 +43,9 @@ def info_command(
     remote: RemoteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe a scene, and what predicting on it would take.
+    """Describe a scene and the cost of predicting on it.
 
-    Shows the facts of the file, the resolution it would be read at, and the windows, time and memory of a prediction.
+    Shows the properties of the file, the resolution it is read at, and the windows, time and memory of a prediction.
 
     Examples:
         rsp info scene.tif
@@ -73,4 +73,4 @@ def info_command(
     if as_json:
         print_json(info.as_dict())
     else:
-        print_table(["what", "value"], info.rows())
+        print_table(["property", "value"], info.rows())

@@ -33,7 +33,7 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 def merge_command(
     parts: Annotated[
         list[Path],
-        typer.Argument(metavar="PART...", help="The parts of all shards, in any order, or the folder that holds them."),
+        typer.Argument(metavar="PART...", help="The parts of all shards, in any order, or their folder."),
     ],
     out: Annotated[
         Path,
@@ -42,7 +42,7 @@ def merge_command(
             "-o",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Output file of any format that rsp predict writes, named by its extension.",
+            help="Output file, in any format that rsp predict writes, chosen by its extension.",
         ),
     ],
     classes: ClassesOption = None,
@@ -55,7 +55,7 @@ def merge_command(
         typer.Option(
             "--pixel-coords",
             rich_help_panel=OUTPUT,
-            help="Write polygons in pixels, for pictures without georeference.",
+            help="Write polygons in pixel coordinates, for images without a georeference.",
         ),
     ] = False,
     preview: PreviewOption = None,
@@ -65,7 +65,7 @@ def merge_command(
             "--scene",
             metavar="SCENE",
             rich_help_panel=SCENE,
-            help="The scene of the parts; only --preview and overlays need it.",
+            help="Scene of the parts; needed only for --preview and overlays.",
         ),
     ] = None,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
@@ -76,7 +76,7 @@ def merge_command(
 ) -> None:
     """Join the parts that rsp predict --shard wrote.
 
-    The result is what one run over the whole scene would have written. The imagery is not read.
+    The result is the same as that of a single run over the whole scene. The imagery is not read.
 
     Examples:
         rsp merge parts --out scene.gpkg

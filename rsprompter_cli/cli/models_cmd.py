@@ -16,11 +16,11 @@ from rsprompter_cli.cli.tables import print_table
 def models_command(
     folders: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER...", show_default="runs", help="Where to look for checkpoint folders."),
+        typer.Argument(metavar="FOLDER...", show_default="runs", help="Folders to search for checkpoints."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the models on this machine and the SAM weights.
+    """List the available models and SAM weights.
 
     Also lists the kinds of model that can be trained.
 
@@ -45,7 +45,7 @@ def models_command(
             }
         )
         return
-    print_table(["variant", "what it is"], [(item.kind, item.summary) for item in variants])
+    print_table(["variant", "description"], [(item.kind, item.summary) for item in variants])
     print()
     rows = [
         (
@@ -65,7 +65,12 @@ def models_command(
     print_table(
         ["SAM", "encoder", "size", "folder"],
         [
-            (sam.name, sam.problem or sam.encoder, _megabytes(sam.size), sam.folder or f"rsp download-sam {sam.name}")
+            (
+                sam.name,
+                sam.problem or sam.encoder,
+                _megabytes(sam.size),
+                sam.folder or f"none (rsp download-sam {sam.name})",
+            )
             for sam in sams
         ],
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-SCENE = "Scene and reading"
+SCENE = "Input"
 DATA = "Data set"
 LABELS = "Labels"
 TILES = "Tiles"
@@ -17,9 +17,9 @@ MODEL = "Model"
 TRAINING = "Training"
 MATCHING = "Matching"
 CHECKS = "Checks"
-KEPT = "What is kept"
+KEPT = "Filtering"
 OUTPUT = "Output"
-SPEED = "Speed and scale"
+SPEED = "Performance"
 SAFETY = "Safety"
 PANELS = (SCENE, DATA, LABELS, TILES, MODEL, TRAINING, MATCHING, CHECKS, KEPT, OUTPUT, SPEED, SAFETY)
 """Panels of the options in the order of the pages: an option names its own by `rich_help_panel`."""
@@ -58,7 +58,7 @@ PrecisionOption = Annotated[
         "--precision",
         metavar="TYPE",
         rich_help_panel=SPEED,
-        help="Number type of the model: auto, fp32, bf16 or fp16. auto uses bf16 only where the hardware supports it.",
+        help="Precision of the model: auto, fp32, bf16 or fp16. auto uses bf16 only if the hardware supports it.",
     ),
 ]
 ThreadsOption = Annotated[
@@ -81,7 +81,7 @@ CrowdsOption = Annotated[
     typer.Option(
         "--crowds-are-objects",
         rich_help_panel=DATA,
-        help="Take annotations with iscrowd 1 as single objects: CVAT writes masks drawn with its brush so.",
+        help="Treat annotations with iscrowd 1 as single objects, as needed for brush masks exported by CVAT.",
     ),
 ]
 TrainedCrowdsOption = Annotated[
@@ -89,8 +89,8 @@ TrainedCrowdsOption = Annotated[
     typer.Option(
         "--crowds-are-objects",
         rich_help_panel=DATA,
-        show_default="as the configuration states",
-        help="Take annotations with iscrowd 1 as single objects: CVAT writes masks drawn with its brush so.",
+        show_default="as in the configuration",
+        help="Treat annotations with iscrowd 1 as single objects, as needed for brush masks exported by CVAT.",
     ),
 ]
 SetOption = Annotated[
@@ -100,13 +100,13 @@ SetOption = Annotated[
     ),
 ]
 SceneArgument = Annotated[
-    str, typer.Argument(metavar="SCENE", help="A GeoTIFF scene, or a PNG or JPEG picture.", show_default=False)
+    str, typer.Argument(metavar="SCENE", help="A GeoTIFF scene, or a PNG or JPEG image.", show_default=False)
 ]
 ScenesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SCENE...",
-        help="GeoTIFF scenes, PNG or JPEG pictures: files, folders, quoted patterns, @list or .txt files of them.",
+        help="GeoTIFF scenes, PNG or JPEG images: files, folders, quoted patterns, @list or .txt files of them.",
         show_default=False,
     ),
 ]
@@ -138,12 +138,13 @@ GsdOption = Annotated[
         min=1e-6,
         metavar="METRES",
         rich_help_panel=SCENE,
-        show_default="what the model was trained on",
-        help="Ground sampling distance to work at, in metres per pixel.",
+        show_default="the resolution of the model",
+        help="Ground sampling distance to read at, in metres per pixel.",
     ),
 ]
 NativeOption = Annotated[
-    bool, typer.Option("--native", rich_help_panel=SCENE, help="Work at the pixel size of the file.")
+    bool,
+    typer.Option("--native", rich_help_panel=SCENE, help="Read the scene at its own resolution, without resampling."),
 ]
 BandsOption = Annotated[
     str | None,
@@ -161,7 +162,7 @@ ScaleOption = Annotated[
         metavar="RANGE",
         rich_help_panel=SCENE,
         show_default="auto",
-        help="How samples are scaled to 0..255: auto, none, percentile, or LOW,HIGH.",
+        help="How sample values are scaled to 0..255: auto, none, percentile, or LOW,HIGH.",
     ),
 ]
 OverlapOption = Annotated[
@@ -170,7 +171,7 @@ OverlapOption = Annotated[
         "--overlap",
         metavar="SHARE",
         rich_help_panel=SCENE,
-        help="Share of a window that its neighbour covers too.",
+        help="Overlap of neighbouring windows, as a share of their side.",
     ),
 ]
 PageOption = Annotated[
@@ -180,8 +181,8 @@ PageOption = Annotated[
         min=1,
         metavar="N",
         rich_help_panel=SCENE,
-        show_default="the only full-size one",
-        help="Page to read of a TIFF that has several, counted from 1.",
+        show_default="the only full-size page",
+        help="Page of a multi-page TIFF, counted from 1.",
     ),
 ]
 SceneCrsOption = Annotated[
@@ -190,7 +191,7 @@ SceneCrsOption = Annotated[
         "--scene-crs",
         metavar="EPSG:N",
         rich_help_panel=SCENE,
-        help="CRS of a scene that states none, neither itself nor in a .prj file beside it.",
+        help="CRS of a scene that has none, neither in the file nor in a .prj file beside it.",
     ),
 ]
 NodataOption = Annotated[
@@ -199,8 +200,8 @@ NodataOption = Annotated[
         "--nodata",
         metavar="VALUE",
         rich_help_panel=SCENE,
-        show_default="what the file states",
-        help="Sample value that means no data.",
+        show_default="from the file",
+        help="Sample value that marks nodata pixels.",
     ),
 ]
 MaxBlockOption = Annotated[
@@ -210,13 +211,13 @@ MaxBlockOption = Annotated[
         min=1,
         metavar="MIB",
         rich_help_panel=SAFETY,
-        help="Largest block of a file to decode, in MiB.",
+        help="Largest block of a file that is decoded, in MiB.",
     ),
 ]
 MaxWindowsOption = Annotated[
     int,
     typer.Option(
-        "--max-windows", min=1, metavar="N", rich_help_panel=SAFETY, help="Refuse scenes of more windows than this."
+        "--max-windows", min=1, metavar="N", rich_help_panel=SAFETY, help="Refuse scenes with more windows than this."
     ),
 ]
 CrsOption = Annotated[
@@ -225,7 +226,7 @@ CrsOption = Annotated[
         "--crs",
         metavar="EPSG:N",
         rich_help_panel=OUTPUT,
-        show_default="that of the scene",
+        show_default="CRS of the scene",
         help="CRS of a .gpkg, .fgb, .parquet or .shp output, such as EPSG:32633.",
     ),
 ]
@@ -263,7 +264,7 @@ ImageFolderOption = Annotated[
         "--image-folder",
         metavar="FOLDER",
         rich_help_panel=DATA,
-        help="Folder of the pictures below the data folder; may contain {split}.",
+        help="Folder of the images below the data folder; may contain {split}.",
     ),
 ]
 PreviewOption = Annotated[
@@ -272,7 +273,7 @@ PreviewOption = Annotated[
         "--preview",
         metavar="FILE",
         rich_help_panel=OUTPUT,
-        help="Also write a map for the browser: one .html file that works offline.",
+        help="Also write a map for the browser, a single .html file that works offline.",
     ),
 ]
 ClassesOption = Annotated[
@@ -285,8 +286,8 @@ LayerOption = Annotated[
         "--layer",
         metavar="NAME",
         rich_help_panel=SCENE,
-        show_default="the only one with features",
-        help="Layer to read of a vector file that has several, as a GeoPackage may.",
+        show_default="the only layer with features",
+        help="Layer to read from a vector file with several layers.",
     ),
 ]
 LayersOption = Annotated[
@@ -295,13 +296,13 @@ LayersOption = Annotated[
         "--layer",
         metavar="NAME",
         rich_help_panel=LABELS,
-        show_default="the only one with features",
-        help="Layer to read of labels in a file that has several. May be repeated for further files.",
+        show_default="the only layer with features",
+        help="Layer to read from label files with several layers. May be repeated for further files.",
     ),
 ]
 AllowVrtOption = Annotated[
     bool,
-    typer.Option("--allow-vrt", rich_help_panel=SAFETY, help="Allow VRT files, which read other files."),
+    typer.Option("--allow-vrt", rich_help_panel=SAFETY, help="Allow VRT files, which refer to other files."),
 ]
 RemoteOption = Annotated[bool, typer.Option("--remote", rich_help_panel=SAFETY, help="Allow https:// and s3:// paths.")]
 
@@ -320,7 +321,7 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
     # Few digits, because Python makes no number of thousands of them.
     if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts) or len(parts) not in (1, 3):
         raise UsageError(
-            f"--bands {text}: one band, or three for red,green,blue, counted from 1", "as in --bands 4,3,2"
+            f"--bands {text}: must be one band, or three as red,green,blue, counted from 1", "for example --bands 4,3,2"
         )
     return tuple(int(part) for part in parts)
 

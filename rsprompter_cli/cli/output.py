@@ -56,7 +56,7 @@ def _refuse_foreign_log(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(256)
     if head and not _OWN_LOG.match(head):
-        raise OutputError(f"--log-file {path} exists and is no log of rsp", "choose another file")
+        raise OutputError(f"--log-file {path} exists and is not a log of rsp", "name another file")
 
 
 class _ConsoleHandler(logging.Handler):

@@ -24,7 +24,6 @@ from rsprompter_cli.cli.options import (
     FormatOption,
     GsdOption,
     JsonOption,
-    LayerOption,
     MaxBlockOption,
     MaxWindowsOption,
     MinAreaOption,
@@ -91,7 +90,7 @@ def predict_command(
             metavar="FILE",
             rich_help_panel=OUTPUT,
             help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
-            ".png .jpg (overlay). For several scenes: a folder, or one file for all.",
+            ".png .jpg (overlay). For several scenes: a folder, or one file for all of them.",
         ),
     ] = None,
     format: FormatOption = None,
@@ -111,7 +110,7 @@ def predict_command(
             "--prompts",
             metavar="FILE",
             rich_help_panel=MODEL,
-            help="Vector file of points and boxes: SAM segments one object for each and keeps its attributes.",
+            help="Vector file of points or boxes: SAM segments one object for each, which gets its attributes.",
         ),
     ] = None,
     keep_parts: Annotated[
@@ -119,7 +118,7 @@ def predict_command(
         typer.Option(
             "--keep-parts",
             rich_help_panel=KEPT,
-            help="With --prompts: write masks of several parts as multipolygons.",
+            help="With --prompts: write all parts of a mask, as a multipolygon.",
         ),
     ] = False,
     sam: Annotated[
@@ -128,8 +127,8 @@ def predict_command(
             "--sam",
             metavar="NAME",
             rich_help_panel=MODEL,
-            show_default="base, or that of --model",
-            help="SAM for --everything or --prompts: a name that download-sam knows, or a folder.",
+            show_default="base, or the SAM of --model",
+            help="SAM for --everything or --prompts: a name known to rsp download-sam, or a folder.",
         ),
     ] = None,
     score: Annotated[
@@ -159,10 +158,19 @@ def predict_command(
         typer.Option(
             "--aoi-cut",
             rich_help_panel=KEPT,
-            help="With --aoi: clip objects at its border instead of keeping them whole.",
+            help="With --aoi: clip objects at its border instead of writing them whole.",
         ),
     ] = False,
-    layer: LayerOption = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            rich_help_panel=KEPT,
+            show_default="the only layer with features",
+            help="Layer of the --aoi or --prompts file, if it has several.",
+        ),
+    ] = None,
     crs: CrsOption = None,
     gsd: GsdOption = None,
     native: NativeOption = False,
@@ -183,7 +191,7 @@ def predict_command(
         typer.Option(
             "--pixel-coords",
             rich_help_panel=OUTPUT,
-            help="Write polygons (and read prompts) in pixels, for pictures without georeference.",
+            help="Write polygons (and read prompts) in pixel coordinates, for images without a georeference.",
         ),
     ] = False,
     preview: PreviewOption = None,
@@ -193,7 +201,7 @@ def predict_command(
             "--report",
             metavar="FILE",
             rich_help_panel=OUTPUT,
-            help="Also write a .json with the seconds of each stage, counts, warnings, versions and settings.",
+            help="Also write a .json file with timings, counts, warnings, versions and settings.",
         ),
     ] = None,
     max_block: MaxBlockOption = MAX_BLOCK_BYTES >> 20,
@@ -202,7 +210,7 @@ def predict_command(
     remote: RemoteOption = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", rich_help_panel=SAFETY, help="Print what would be done, without running the model."),
+        typer.Option("--dry-run", rich_help_panel=SAFETY, help="Print the plan without running the model."),
     ] = False,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,
@@ -224,7 +232,7 @@ def predict_command(
     """
     check_options(context, out, prompts, shard, everything=everything, sam=sam, keep_parts=keep_parts, dry_run=dry_run)
     if layer is not None and aoi is None and prompts is None:
-        raise UsageError("--layer belongs to --aoi or --prompts", "a scene is a raster, which has no layers")
+        raise UsageError("--layer requires --aoi or --prompts", "scenes are rasters and have no layers")
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
     where = workers.device(device)
     with show_progress("checking the input", enabled=not dry_run) as display:

@@ -1,4 +1,4 @@
-"""What `rsp predict` refuses before torch is imported: options that do not go together, and files."""
+"""What `rsp predict` refuses before torch is imported: options that contradict each other, and files."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rsprompter_cli.errors import UsageError
 from rsprompter_cli.predict.shard import parse_shard
 
 _NOT_WITH_PROMPTS = {
-    "regularize": "SAM's outlines are written as it draws them",
-    "everything": "prompts say what to look for: give one of the two",
-    "model": "prompts are answered by a SAM, which --sam names",
-    "classes": "what a prompt points at has no class",
-    "aoi": "give the prompts of the area alone",
-    "preview": "polygons of prompts are written alone",
-    "report": "polygons of prompts are written alone",
-    "overlap": "windows are laid around the prompts",
-    "batch": "prompts are asked window by window",
+    "regularize": "SAM's outlines are written unchanged",
+    "everything": "omit one of them",
+    "model": "choose the SAM with --sam",
+    "classes": "prompted objects have no class",
+    "aoi": "pass only the prompts inside the area",
+    "preview": "no map is written of prompted objects",
+    "report": "no report is written for prompts",
+    "overlap": "windows are placed around the prompts",
+    "batch": "prompts are processed window by window",
     "max_windows": "there are never more windows than prompts",
-    **dict.fromkeys(("procs", "gpus", "ray"), "prompts are answered by one process"),
+    **dict.fromkeys(("procs", "gpus", "ray"), "prompts are processed in a single process"),
 }
 """Options that mean nothing beside --prompts, and why."""
 
 _NOT_WITH_SHARD = {
     **dict.fromkeys(
-        ("classes", "crs", "regularize", "simplify", "min_area", "preview", "pixel_coords"), "give it to rsp merge"
+        ("classes", "crs", "regularize", "simplify", "min_area", "preview", "pixel_coords"), "pass it to rsp merge"
     ),
-    "format": "a part is of one scene",
-    "prompts": "prompts are answered by one process",
-    "report": "parts have none",
-    "dry_run": "without --shard it says how many windows there are",
-    **dict.fromkeys(("procs", "gpus", "ray"), "they share a scene among themselves: leave --shard out"),
+    "format": "a part covers one scene",
+    "prompts": "prompts are processed in a single process",
+    "report": "no report is written for parts",
+    "dry_run": "run it without --shard for the number of windows",
+    **dict.fromkeys(("procs", "gpus", "ray"), "they already share the scene: omit --shard"),
 }
 """Options that mean nothing beside --shard, and why."""
 
@@ -53,13 +53,13 @@ def check_options(
     keep_parts: bool,
     dry_run: bool,
 ) -> None:
-    """Raise UsageError for options that do not go together."""
+    """Raise UsageError for options that contradict each other."""
     if prompts is None and keep_parts:
-        raise UsageError("--keep-parts belongs to --prompts", "objects that a model finds keep all their parts")
+        raise UsageError("--keep-parts requires --prompts", "without prompts all parts are kept")
     if sam is not None and not everything and prompts is None:
-        raise UsageError("--sam belongs to --everything or --prompts", "a model brings its SAM with it")
+        raise UsageError("--sam requires --everything or --prompts", "a model includes its SAM")
     if out is None and not dry_run:
-        raise UsageError("--out is missing", "for instance --out buildings.geojson, or --dry-run")
+        raise UsageError("--out is missing", "for example --out buildings.geojson, or --dry-run")
     if prompts is not None:
         _refuse_beside(context, "--prompts", _NOT_WITH_PROMPTS)
     if shard is not None:
@@ -97,7 +97,7 @@ def check_many(
 
     for name in _ONE_SCENE:
         if _is_given(context, name):
-            raise UsageError(f"--{name} takes one scene", "run it once for each")
+            raise UsageError(f"--{name} takes one scene", "run the command once per scene")
     scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
     if out is not None:
         plan_outputs(scenes, out, format)
@@ -107,7 +107,7 @@ def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str
     """Raise UsageError for an option that was given beside one that it means nothing with."""
     for name, reason in others.items():
         if _is_given(context, name):
-            raise UsageError(f"{option} and --{name.replace('_', '-')} exclude each other", reason)
+            raise UsageError(f"{option} and --{name.replace('_', '-')} are mutually exclusive", reason)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -26,7 +26,7 @@ RayOption = Annotated[
         "--ray",
         metavar="ADDRESS",
         rich_help_panel=SPEED,
-        help="Work on the Ray cluster at this address, or on local; --procs and --gpus limit what is used.",
+        help="Predict on the Ray cluster at this address, or local; --procs and --gpus limit the workers.",
     ),
 ]
 ShardOption = Annotated[
@@ -35,7 +35,7 @@ ShardOption = Annotated[
         "--shard",
         metavar="K/N",
         rich_help_panel=SPEED,
-        help="Predict only part K of N, such as 3/8; rsp merge joins the parts.",
+        help="Predict only shard K of N, such as 3/8; rsp merge joins the parts.",
     ),
 ]
 
@@ -114,7 +114,7 @@ class PartPrediction:
 
     def summary(self) -> str:
         """One line for people."""
-        return f"shard {self.shard}: {plural(self.windows, 'window')} -> {self.out}; rsp merge joins it with the others"
+        return f"shard {self.shard}: {plural(self.windows, 'window')} -> {self.out}; join all shards with rsp merge"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""

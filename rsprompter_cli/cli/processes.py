@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 
 GpusOption = Annotated[
     int | None,
-    typer.Option(
-        "--gpus", min=1, metavar="N", rich_help_panel=SPEED, help="Number of GPUs of this machine to work on."
-    ),
+    typer.Option("--gpus", min=1, metavar="N", rich_help_panel=SPEED, help="Number of GPUs of this machine to use."),
 ]
 ProcsOption = Annotated[
     int | None,
-    typer.Option("--procs", min=1, metavar="N", rich_help_panel=SPEED, help="Number of CPU processes to work in."),
+    typer.Option("--procs", min=1, metavar="N", rich_help_panel=SPEED, help="Number of CPU processes to start."),
 ]
 LocalRankOption = Annotated[int | None, typer.Option("--local_rank", "--local-rank", hidden=True)]
 """What some launchers add to the command line; the place is read from the environment."""
@@ -56,10 +54,8 @@ def share_threads(threads: int | None, place: Place | None) -> None:
 def refuse_other_device(device: Device, *, gpus: int | None, procs: int | None) -> None:
     """Raise UsageError for options that name different devices."""
     if gpus and procs:
-        raise UsageError("--gpus starts a process for each GPU, --procs processes on the CPU", "give one of the two")
+        raise UsageError("--gpus and --procs are mutually exclusive", "--gpus uses GPUs, --procs the CPU")
     if gpus and device not in (Device.AUTO, Device.CUDA):
-        raise UsageError(f"--gpus {gpus} and --device {device} contradict each other", "leave --device out")
+        raise UsageError(f"--gpus {gpus} and --device {device} contradict each other", "omit --device")
     if procs and device not in (Device.AUTO, Device.CPU):
-        raise UsageError(
-            f"--procs {procs} and --device {device} contradict each other", "leave --device out, or --gpus"
-        )
+        raise UsageError(f"--procs {procs} and --device {device} contradict each other", "omit --device, or use --gpus")

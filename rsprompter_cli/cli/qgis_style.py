@@ -16,7 +16,7 @@ from rsprompter_cli.cli.progress import show_progress
 def qgis_style_command(
     source: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="Polygons as rsp predict writes them: .geojson .gpkg .fgb .parquet .shp."),
+        typer.Argument(metavar="FILE", help="Vector file of polygons: .geojson .gpkg .fgb .parquet .shp."),
     ],
     by: Annotated[
         str | None,
@@ -24,7 +24,7 @@ def qgis_style_command(
             "--by",
             metavar="COLUMN",
             rich_help_panel=OUTPUT,
-            show_default="class, where the file has it",
+            show_default="class, if the file has it",
             help="Attribute to colour the polygons by, one colour for each value.",
         ),
     ] = None,

@@ -56,7 +56,7 @@ def train_command(
         typer.Argument(
             metavar="PRESET",
             show_default="rsprompter-anchor-whu",
-            help="Name of a preset or a TOML file; with --resume that of the run.",
+            help="Name of a preset, or a TOML file; with --resume, those of the run.",
         ),
     ] = None,
     data: Annotated[
@@ -65,8 +65,8 @@ def train_command(
             "--data",
             metavar="FOLDER",
             rich_help_panel=DATA,
-            show_default="that of the preset",
-            help="COCO data set: annotations/*{train,val}.json and pictures.",
+            show_default="from the preset",
+            help="COCO data set: annotations/*{train,val}.json and images.",
         ),
     ] = None,
     out: Annotated[
@@ -102,12 +102,12 @@ def train_command(
             "--sam",
             metavar="NAME",
             rich_help_panel=MODEL,
-            help="SAM weights: a name that download-sam knows, or a folder. Short for --set model.sam=...",
+            help="SAM weights: a name known to rsp download-sam, or a folder. Short for --set model.sam=...",
         ),
     ] = None,
     random_sam: Annotated[
         bool,
-        typer.Option("--random-sam", rich_help_panel=MODEL, help="Start SAM from random weights, to try things out."),
+        typer.Option("--random-sam", rich_help_panel=MODEL, help="Start SAM from random weights, for tests."),
     ] = False,
     backbone_weights: Annotated[
         str | None,
@@ -115,7 +115,7 @@ def train_command(
             "--backbone-weights",
             metavar="WEIGHTS",
             rich_help_panel=MODEL,
-            help="Initial weights of the ResNet of models that have one: imagenet, random, or a torchvision file.",
+            help="Initial weights of the ResNet, for models with one: imagenet, random, or a torchvision file.",
         ),
     ] = None,
     epochs: Annotated[
@@ -135,7 +135,7 @@ def train_command(
             min=0,
             metavar="MINUTES",
             rich_help_panel=TRAINING,
-            help="Save the state and stop after this time; --resume continues.",
+            help="Save the state and stop after this time; resume with --resume.",
         ),
     ] = None,
     wandb: Annotated[
@@ -154,7 +154,7 @@ def train_command(
         typer.Option(
             "--dry-run",
             rich_help_panel=TRAINING,
-            help="Run two steps, print parameters, memory and time, and write nothing.",
+            help="Run two steps, print parameters, memory and time; write nothing.",
         ),
     ] = False,
     deepspeed: Annotated[
@@ -174,7 +174,7 @@ def train_command(
     """Train a model on a COCO data set.
 
     The run folder holds best/ and last/ (checkpoints), state/ (to resume), log.jsonl, tensorboard/, pictures/ of
-    detections and, at the end, curves.png; with several processes also ranks/, the logs of all but the first. A
+    detections and, at the end, curves.png; with several processes also ranks/ with the logs of all but the first. A
     process started by torchrun, SLURM or deepspeed joins the others.
 
     Examples:
@@ -236,7 +236,7 @@ def train_command(
             overwrite=overwrite,
             minutes=minutes,
             on_step=count_steps(display),
-            on_evaluation=display.bar("validation pictures"),
+            on_evaluation=display.bar("validation images"),
         )
     if place is None or place.rank == 0:
         _print_result(result, as_json=as_json)
@@ -249,26 +249,24 @@ def _refuse_contradictions(
 ) -> None:
     """Raise UsageError for options of which one would be ignored."""
     if resume and overwrite:
-        raise UsageError("--resume goes on with a run, --overwrite removes it", "give one of the two")
+        raise UsageError("--resume and --overwrite are mutually exclusive", "omit one of them")
     if resume and load_from is not None:
         raise UsageError(
-            "--resume takes the weights of its own run, --load-from those of another", "give one of the two"
+            "--resume and --load-from are mutually exclusive", "--resume continues with the weights of its own run"
         )
     if load_from is not None and random_sam:
-        raise UsageError("--load-from brings all weights, --random-sam would make some anew", "give one of the two")
+        raise UsageError("--load-from and --random-sam are mutually exclusive", "--load-from loads all weights")
     if backbone_weights is not None and (resume or load_from is not None):
         former = "--resume" if resume else "--load-from"
-        raise UsageError(
-            f"{former} brings all weights, --backbone-weights would bring some anew", "give one of the two"
-        )
+        raise UsageError(f"{former} and --backbone-weights are mutually exclusive", f"{former} loads all weights")
 
 
 def _refuse_with_dry_run(*, resume: bool, minutes: float | None) -> None:
     """Raise UsageError for options that mean nothing to a dry run."""
     if resume:
-        raise UsageError("--dry-run tells of a whole training, --resume goes on with one", "leave one of the two out")
+        raise UsageError("--dry-run and --resume are mutually exclusive", "omit one of them")
     if minutes is not None:
-        raise UsageError("--dry-run takes two steps, --minutes limits a training", "leave --minutes out")
+        raise UsageError("--dry-run and --minutes are mutually exclusive", "--dry-run takes two steps only")
 
 
 def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, backbone_weights: str | None) -> None:
@@ -283,7 +281,7 @@ def _refuse_misplaced(model: ModelConfig, *, sam: str | None, random_sam: bool, 
     ):
         if given and model.kind not in kinds:
             raise UsageError(
-                f"{option}: a {model.kind} has no {part}", f"leave it out, or take a preset of {', '.join(kinds)}"
+                f"{option}: a {model.kind} has no {part}", f"omit it, or use a preset of {', '.join(kinds)}"
             )
 
 
@@ -343,7 +341,7 @@ def _print_result(result: TrainResult, *, as_json: bool) -> None:
     facts = {
         "epochs": str(result.epochs_done),
         "steps": str(result.steps),
-        "finished": "yes" if result.finished else "no, --resume goes on",
+        "finished": "yes" if result.finished else "no, continue with --resume",
         "best": "none yet" if result.best is None else str(result.best),
         "last": str(result.last),
     }

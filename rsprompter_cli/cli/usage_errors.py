@@ -22,9 +22,9 @@ def explain(error: Any) -> UsageError:
     message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     option = _find_option(getattr(error, "option_name", ""), context)
     if option is not None and not option.is_flag:
-        page = f"as in {option.opts[0]} {option.metavar}; {page}"
+        page = f"usage: {option.opts[0]} {option.metavar}; {page}"
     if message.startswith("Got unexpected extra"):
-        page = f"it is used as {context.command_path} {' '.join(context.command.collect_usage_pieces(context))}; {page}"
+        page = f"usage: {context.command_path} {' '.join(context.command.collect_usage_pieces(context))}; {page}"
     return UsageError(f"{context.command_path}: {message[:1].lower()}{message[1:]}", page)
 
 

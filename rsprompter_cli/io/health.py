@@ -1,6 +1,6 @@
 """What this machine and its Python offer: packages, processor, memory, caches, environment variables.
 
-Nothing heavy is imported before a check asks for it, because a package may be broken: that is what is to be found.
+Heavy packages are imported only by their own check, because they may be broken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 import rsprompter_cli
-from rsprompter_cli.errors import RspError
+from rsprompter_cli.errors import OutputError, RspError
 
 PACKAGE = "rsprompter_cli"
 NEEDED_MEMORY = 2_500_000_000
@@ -101,10 +101,14 @@ def package_findings() -> Iterator[Finding]:
             continue
         yield from checked("versions", name, functools.partial(_imported, name), _reinstall_hint(name))
     if floors:
-        yield Finding("versions", "others", State.OK, f"{others} more packages, installed and new enough")
+        yield Finding("versions", "others", State.OK, f"{others} more packages, all recent enough")
     else:
         yield Finding(
-            "versions", "others", State.WARNING, "rsp is not installed, so its needs are not known", "pip install ."
+            "versions",
+            "others",
+            State.WARNING,
+            "rsp is not installed; its requirements are unknown",
+            "pip install .",
         )
     for name in _EXTRAS:
         state, text = _installed(name, floors)
@@ -129,7 +133,7 @@ def _installed(name: str, floors: Mapping[str, str]) -> tuple[State, str]:
         return State.PROBLEM, "not installed"
     if _fits(found, floors.get(name, "")):
         return State.OK, found
-    return State.PROBLEM, f"{found}, but {floors[name]} is needed"
+    return State.PROBLEM, f"{found}, but {floors[name]} is required"
 
 
 def _fits(found: str, wanted: str) -> bool:
@@ -152,7 +156,7 @@ def _install_hint(name: str, floors: Mapping[str, str]) -> str:
 
 
 def _reinstall_hint(name: str) -> str:
-    return f"pip install --force-reinstall --no-deps {name}, or a fresh environment"
+    return f"run pip install --force-reinstall --no-deps {name}, or create a new environment"
 
 
 def _imported(name: str) -> Iterator[Finding]:
@@ -185,13 +189,13 @@ def machine_findings() -> Iterator[Finding]:
     yield Finding("devices", "CPU", State.OK, f"{_processor()}, {os.cpu_count()} cores")
     total, free = _memory()
     if total is None or free is None:
-        yield Finding("devices", "memory", State.OK, "not told by this system")
+        yield Finding("devices", "memory", State.OK, "unknown on this system")
         return
     text = f"{gigabytes(free)} of {gigabytes(total)} free"
     if free >= NEEDED_MEMORY:
         yield Finding("devices", "memory", State.OK, text)
     else:
-        more = f"predicting takes up to {gigabytes(NEEDED_MEMORY)}: end other programs, keep --batch 1"
+        more = f"a prediction needs up to {gigabytes(NEEDED_MEMORY)}: close other programs and keep --batch 1"
         yield Finding("devices", "memory", State.WARNING, text, more)
 
 
@@ -234,11 +238,14 @@ def cache_findings() -> Iterator[Finding]:
     from rsprompter_cli.io.hub import cache_folder
 
     folder = cache_folder()
-    there = "" if folder.is_dir() else ", made by the first download"
-    way_out = "set RSP_CACHE to a folder that can be written"
+    there = "" if folder.is_dir() else " (created by the first download)"
+    way_out = "set RSP_CACHE to a writable folder"
 
     def writable() -> Iterator[Finding]:
-        check_writable(folder / "sam")
+        try:
+            check_writable(folder / "sam")
+        except OutputError as error:  # its hint is for --out
+            raise OutputError(error.message, way_out) from error
         yield Finding("caches", "downloads", State.OK, f"{folder}{there}")
 
     yield from checked("caches", "downloads", writable, way_out)
@@ -255,7 +262,7 @@ def _room(name: str, folder: Path, way_out: str) -> Iterator[Finding]:
     if enough:
         yield Finding("caches", name, State.OK, text)
     else:
-        yield Finding("caches", name, State.WARNING, f"{text}; a large SAM takes {gigabytes(NEEDED_DISK)}", way_out)
+        yield Finding("caches", name, State.WARNING, f"{text}; a large SAM needs {gigabytes(NEEDED_DISK)}", way_out)
 
 
 def environment_findings() -> Iterator[Finding]:
@@ -282,7 +289,7 @@ def _endpoint(text: str) -> Finding:
         host = None
     if not host or parts.scheme not in ("http", "https"):
         return Finding(
-            "environment", "HF_ENDPOINT", State.WARNING, "is not an address", "write it as https://host, or unset it"
+            "environment", "HF_ENDPOINT", State.WARNING, "is not a URL", "set it to https://HOST, or unset it"
         )
     return Finding("environment", "HF_ENDPOINT", State.OK, f"downloads come from {shown(host)}")
 
@@ -294,5 +301,5 @@ def shown(text: str) -> str:
 
 
 def gigabytes(count: int) -> str:
-    """Bytes for people."""
+    """Bytes in GB."""
     return f"{count / 1e9:.1f} GB"

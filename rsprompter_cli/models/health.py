@@ -1,4 +1,4 @@
-"""What torch computes on here and in which arithmetic, and which models are here."""
+"""Devices and arithmetic that torch uses on this machine, and the models installed on it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def device_findings() -> Iterator[Finding]:
         yield _cuda_finding(index)
     if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
         build = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
-        way_out = "install the torch that fits the driver, which nvidia-smi shows; or go on with the CPU"
+        way_out = "install a torch build for the driver version that nvidia-smi shows, or use --device cpu"
         yield Finding(
-            "devices", "CUDA", State.WARNING, f"an NVIDIA driver is here, but torch sees no GPU: {build}", way_out
+            "devices", "CUDA", State.WARNING, f"an NVIDIA driver is installed, but torch finds no GPU: {build}", way_out
         )
     if torch.backends.mps.is_available():
-        yield Finding("devices", "MPS", State.OK, "an Apple GPU")
+        yield Finding("devices", "MPS", State.OK, "Apple GPU")
     device = resolve_device("auto")
     bf16 = resolve_precision("auto", device) == torch.bfloat16
-    text = "bfloat16, which it multiplies fast" if bf16 else "float32: it has no fast bfloat16"
-    yield Finding("devices", "taken by auto", State.OK, f"{device.type}, in {text}")
+    text = "bfloat16" if bf16 else "float32 (no fast bfloat16)"
+    yield Finding("devices", "--device auto", State.OK, f"{device.type}, {text}")
     if device.type == "cpu":
         level = torch.backends.cpu.get_cpu_capability()
-        library = "oneDNN, with AVX-512" if by_onednn() else f"torch's own ({level}); oneDNN would bring nothing here"
-        yield Finding("devices", "float32 products by", State.OK, library)
-        yield Finding("devices", "CPU threads", State.OK, f"{torch.get_num_threads()} (--threads changes it)")
+        library = "oneDNN, with AVX-512" if by_onednn() else f"torch kernels ({level}); oneDNN is not faster here"
+        yield Finding("devices", "float32 products", State.OK, library)
+        yield Finding("devices", "CPU threads", State.OK, f"{torch.get_num_threads()} (change it with --threads)")
 
 
 def _cuda_finding(index: int) -> Finding:
@@ -48,8 +48,8 @@ def _cuda_finding(index: int) -> Finding:
             "devices",
             name,
             State.WARNING,
-            f"{text}: this torch holds no code for it",
-            "install a torch made for it, or --device cpu",
+            f"{text}: not supported by this torch build",
+            "install a torch build that supports it, or use --device cpu",
         )
     return Finding("devices", name, State.OK, text)
 
@@ -78,7 +78,7 @@ def model_findings() -> Iterator[Finding]:
         text = f"{', '.join(bundled.class_names)}, {(bundled.size or 0) / 1e6:.1f} MB"
         yield Finding("models", "bundled model", State.OK, text)
     else:
-        yield Finding("models", "bundled model", State.PROBLEM, bundled.problem, "install rsp afresh")
+        yield Finding("models", "bundled model", State.PROBLEM, bundled.problem, "reinstall rsp")
     sams = [sam for sam in find_sams() if sam.folder is not None]
     for sam in sams:
         if sam.problem is None:
@@ -88,5 +88,5 @@ def model_findings() -> Iterator[Finding]:
             way_out = f"rsp download-sam {sam.name} --overwrite"
             yield Finding("models", f"SAM {sam.name}", State.WARNING, sam.problem, way_out)
     if not sams:
-        text = "none, which training and --everything take; rsp download-sam gets them"
+        text = "none; training and --everything need one (rsp download-sam)"
         yield Finding("models", "SAM", State.OK, text)

@@ -139,7 +139,7 @@ def predict_apart(
             device = device_type(options.device, None)
             scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
         if options.dry_run or out is None or kind is None:
-            _log.info("the estimated time is that of one process; workers that share the windows take less")
+            _log.info("the time is estimated for one process; several workers take less")
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
         identity = scene_identity(source, scene, grid, options, score=score, area=area)
@@ -194,7 +194,7 @@ def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], tally: Tally)
 def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overwrite: bool) -> Iterator[Path]:
     """The folder of the parts of an output, which no other run works on meanwhile.
 
-    After a fault or an interruption it stays if there are windows in it, and the way to go on is said.
+    After a fault or an interruption it stays if it contains windows, and a warning tells how to resume.
 
     Args:
         identity: of the run, but for its model, as JSON values.
@@ -220,7 +220,7 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
                 shutil.rmtree(folder, ignore_errors=True)
             elif tally.begun or not isinstance(error, OutputError):
                 _log.warning(
-                    "%s keeps the %s done so far: run the same command again to go on", folder, plural(kept, "window")
+                    "%s keeps the %s done so far: run the same command again to resume", folder, plural(kept, "window")
                 )
             raise
     finally:
@@ -237,7 +237,7 @@ def _wait_for_workers(folder: Path, out: Path) -> None:
                 pass
         except Timeout as error:
             raise OutputError(
-                f"{out}: workers of a run that was ended are still at work on it", "wait until they have ended"
+                f"{out}: workers of an earlier run are still writing it", "wait until they have exited"
             ) from error
 
 
@@ -253,12 +253,12 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         if known == wanted:
             continue
         if kept_windows(folder):
-            reason = f"is of a run with {identity_difference(known, wanted)}"
+            reason = f"belongs to a run with {identity_difference(known, wanted)}"
             if not overwrite:
-                way_out = "go on with the command it was begun with, or pass --overwrite to start over"
+                way_out = "resume with the command that started it, or pass --overwrite to start over"
                 raise OutputError(f"{folder} {reason}", way_out)
             _log.warning("%s %s: starting over", folder, reason)
         shutil.rmtree(folder, ignore_errors=True)
         return
     if (windows := kept_windows(folder)) and not overwrite:
-        _log.info("%s: going on after %s", folder, plural(windows, "window"))
+        _log.info("%s: resuming after %s", folder, plural(windows, "window"))

@@ -13,6 +13,7 @@ import shapely
 from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.geojson import leaves_the_map
+from rsprompter_cli.geo.georef import why_off_the_map
 from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map, units_per_degree
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.vector import read_footprints
@@ -118,12 +119,12 @@ def read_area(
     path = Path(path)
     if not pixel_coords and not scene.georef.on_earth:
         raise InputError(
-            f"{scene.path}: has no place on the earth, so --aoi {path} cannot be laid over it",
-            "pass --pixel-coords and give the area in pixels of the file",
+            f"{scene.path}: {why_off_the_map(scene.georef)}, so --aoi {path} cannot be located on it",
+            "pass --pixel-coords and give the area in pixel coordinates of the file",
         )
     given = read_footprints(path, layer=layer)
     if not len(given):
-        raise InputError(f"--aoi {path}: holds no polygon", "an area of interest has at least one")
+        raise InputError(f"--aoi {path}: contains no polygon", "an area of interest needs at least one")
     polygons = np.empty(len(given), dtype=object)
     polygons[:] = given.polygons
     frame = shapely.box(0, 0, scene.width, scene.height)
@@ -183,15 +184,16 @@ def off_the_scene(
         what: the geometries are, in a word.
         pixel_coords: they are in pixels of the scene's file.
     """
-    message = f"{option}: does not lie on {scene.path}"
+    message = f"{option}: does not overlap {scene.path}"
     if pixel_coords:
         x0, y0, x1, y1 = shapely.total_bounds(given)
         size = f"{scene.native_width} x {scene.native_height} px"
         return OffTheSceneError(
-            f"{message}: pixels {x0:g} to {x1:g} and {y0:g} to {y1:g} of {size}", "count from its top left"
+            f"{message}: pixels {x0:g} to {x1:g} and {y0:g} to {y1:g} of {size}",
+            "pixels count from the top left corner",
         )
     places = [place for place in lay_over(path, given, crs, scene) if place is not None]
     if not places:
-        return OffTheSceneError(message, "the file may name a wrong coordinate reference system")
+        return OffTheSceneError(message, "check the coordinate reference system of the file")
     where, hint = extents_apart(scene, list(to_map(places, scene.georef)), what)
     return OffTheSceneError(f"{message}: {where}", hint)

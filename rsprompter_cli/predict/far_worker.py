@@ -99,14 +99,14 @@ class FarWorker:
         node = socket.gethostname()
         if version != __version__:
             raise DependencyError(
-                f"{node} has version {__version__} of rsprompter_cli, the run is by {version}",
-                "install the same on every machine",
+                f"{node} has version {__version__} of rsprompter_cli, but the run uses {version}",
+                "install the same version on every machine",
             )
         # No InputError: that says that a file is damaged, and gives up what is done of it.
         for path in files:
             if not Path(path).exists():
-                hint = "each worker reads it itself: put it where every machine finds it by this path"
-                raise UsageError(f"{path}: is not there on {node}", hint)
+                hint = "every worker reads this file: make it available under the same path on every machine"
+                raise UsageError(f"{path}: does not exist on {node}", hint)
         logger = logging.getLogger("rsprompter_cli")
         logger.addHandler(self._listener)
         self._opened.callback(logger.removeHandler, self._listener)

@@ -100,7 +100,7 @@ def filter_features(
     opened = open_layer(path, layer=layer)
     _check_attributes(opened, rules)
     if GEOMETRY in opened.attributes and out.suffix.lower() not in GEOJSON_SUFFIXES:
-        raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} has no place for", "write .geojson")
+        raise UsageError(f"{path}: has an attribute {GEOMETRY!r}, which {out} cannot store", "write .geojson")
     try_vector_output(out, opened.attributes)
     too_fine: list[int] = []
     kept = write_features(
@@ -109,11 +109,12 @@ def filter_features(
     if too_fine:
         rules.dropped["too_fine"] = len(too_fine)
     if rules.unmeasured:
-        _log.warning("%s: %s without %s kept", path, plural(rules.unmeasured, "feature"), AREA)
+        _log.warning("%s: kept %s without %s", path, plural(rules.unmeasured, "feature"), AREA)
     if rules.classes is not None and rules.read:
         warn_of_look_alikes(str(path), rules.seen_classes)
         for name in sorted(rules.classes - rules.seen_classes):
-            _log.warning("%s: no feature has the class %r: %s", path, name, did_you_mean(name, rules.seen_classes))
+            hint = did_you_mean(name, rules.seen_classes)
+            _log.warning("%s: no feature has the class %r%s", path, name, f" ({hint})" if hint else "")
     return FilterReport(out, rules.read, kept, dict(rules.dropped), rules.repaired, rules.unmeasured)
 
 
@@ -121,11 +122,11 @@ def _check_rules(score: float | None, min_area: float | None, classes: Sequence[
     if score is None and min_area is None and classes is None:
         raise UsageError("nothing to filter by", "add --score, --min-area or --classes")
     if score is not None and not math.isfinite(score):
-        raise UsageError(f"--score {score:g}: a number")
+        raise UsageError(f"--score {score:g}: must be a finite number")
     if min_area is not None and not 0 <= min_area < math.inf:
-        raise UsageError(f"--min-area {min_area:g}: square metres")
+        raise UsageError(f"--min-area {min_area:g}: must be a finite number of square metres, 0 or more")
     if classes is not None and not classes:
-        raise UsageError("--classes names no class", "as in --classes building,tank")
+        raise UsageError("--classes names no class", "for example --classes building,tank")
     names = None if classes is None else frozenset(class_name_of(name) or name for name in classes)
     return _Rules(score, min_area, names)
 
@@ -137,7 +138,7 @@ def _check_attributes(layer: Layer, rules: _Rules) -> None:
             layer.require(column)
     if rules.min_area is not None and AREA not in layer.attributes and layer.attributes and layer.crs_wkt is None:
         raise InputError(
-            f"{layer.path}: has neither an attribute {AREA} nor a coordinate reference system to measure in"
+            f"{layer.path}: has neither an attribute {AREA} nor a coordinate reference system to measure areas in"
         )
 
 
@@ -155,7 +156,8 @@ def _kept(layer: Layer, rules: _Rules) -> Iterator[Feature]:
                 yield Feature(geometry, dict(zip(names, values, strict=True)))
     if rules.min_area is not None and rules.unmeasured and not rules.measured:
         raise InputError(
-            f"{layer.path}: no feature has an {AREA}, as in a file in pixels", "leave --min-area away for this file"
+            f"{layer.path}: no feature has a value of {AREA}",
+            "omit --min-area for this file",
         )
 
 
@@ -208,7 +210,7 @@ def _areas(layer: Layer, batch: LayerBatch, geometries: np.ndarray, left: np.nda
     areas = np.full(len(geometries), np.nan)
     rows = np.flatnonzero(left)
     if layer.crs_wkt is None:
-        raise InputError(f"{layer.path}: names no coordinate reference system to measure areas in")
+        raise InputError(f"{layer.path}: has no coordinate reference system to measure areas in")
     try:
         areas[rows] = [geodesic_area(lonlat) for lonlat in to_lonlat(geometries[rows], layer.crs_wkt)]
     except InputError as error:
@@ -228,7 +230,7 @@ def _numbers(layer: Layer, batch: LayerBatch, column: str, first: int) -> np.nda
         return np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
     except ValueError:
         place, value = next((n, v) for n, v in enumerate(values, first) if v is not None and not _is_number(v))
-        raise InputError(f"{layer.path}: feature {place} has the {column} {value!r}, which is no number") from None
+        raise InputError(f"{layer.path}: feature {place} has the {column} {value!r}, which is not a number") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from shapely import Geometry, box, centroid, get_coordinates, intersection, transform
 
-from rsprompter_cli.errors import UsageError, did_you_mean
+from rsprompter_cli.errors import UsageError, did_you_mean, plural
 from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.gsd import ground_steps
 from rsprompter_cli.geo.lonlat import measures_m
@@ -68,11 +68,11 @@ class OutputOptions:
         """Raise UsageError for a value that is out of range, or that means nothing without another."""
         for name, value in (("--simplify", self.simplify), ("--min-area", self.min_area)):
             if not 0 <= value < math.inf:
-                raise UsageError(f"{name} {value}: a finite number, 0 or more")
+                raise UsageError(f"{name} {value}: must be a finite number, 0 or more")
         if self.classes is not None and not self.classes:
-            raise UsageError("--classes names no class", "as in --classes building,tank")
+            raise UsageError("--classes names no class", "for example --classes building,tank")
         if self.aoi_cut and self.aoi is None:
-            raise UsageError("--aoi-cut belongs to --aoi", "there is no border to cut objects at")
+            raise UsageError("--aoi-cut requires --aoi", "add --aoi FILE, or omit --aoi-cut")
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,13 +152,13 @@ def finish_objects(
             windows = len({(key.row, key.col) for key in one.members})
             yield FoundObject(shape, one.label, one.score, size, one.quality, around, windows)
     if unknown:
-        _log.warning("%s: %d objects whose area cannot be measured are written without it", scene.name, unknown)
+        _log.warning("%s: the area of %s cannot be measured and is left empty", scene.name, plural(unknown, "object"))
     if area is not None and area.unfinished:
         _log.warning(
-            "%s: %d objects on the border of %s go on beyond the windows around it, and end there",
+            "%s: the windows around %s cut off %s on its border",
             scene.name,
-            area.unfinished,
             options.aoi,
+            plural(area.unfinished, "object"),
         )
 
 

@@ -181,13 +181,13 @@ class _Desk:
         self._workers.remove(worker)
         self._crew.end([(worker.hand, False)])
         self._lost[shard] += 1
-        at = "before any shard" if shard is None else f"at shard {shard}"
+        at = "at startup" if shard is None else f"at shard {shard}"
         if self._lost[shard] >= (TRIES if shard is not None else TRIES * self._crew.count):
             raise ResourceError(
                 f"{self._lost[shard]} workers were lost {at}: {reason}",
-                "most often memory is short: ask for fewer workers; the same command goes on where it was",
+                "usually memory ran out: use fewer workers; the same command resumes the run",
             )
-        self._tally.say(logging.WARNING, f"a worker was lost {at}, another one takes over: {reason}")
+        self._tally.say(logging.WARNING, f"a worker was lost {at} and is replaced: {reason}")
         if shard is not None:
             self._left.appendleft(shard)
 
@@ -204,7 +204,7 @@ class _Desk:
         self._first = started
         facts = unchanging(file_facts(self._job.source))
         if started.identity["input"] != {**started.identity["input"], **facts}:
-            raise UsageError(f"{self._job.source}: is another file on {started.node} than here", "copy it there anew")
+            raise UsageError(f"{self._job.source}: differs from the file on {started.node}", "copy it there again")
         for shard in list(self._left):
             identity = dict(started.identity)
             identity["settings"] = {**identity["settings"], "shard": str(shard)}
@@ -233,7 +233,8 @@ class _Desk:
             self._at_work = now
         elif now - self._at_work > _LONG:
             self._tally.say(
-                logging.WARNING, "no worker is ready yet: they load the model, or wait for room (ray status)"
+                logging.WARNING,
+                "no worker is ready yet: they load the model or wait for resources (see ray status)",
             )
 
 

@@ -1,4 +1,4 @@
-"""All that `rsp doctor` looks at, in a process of its own, and a small prediction from end to end."""
+"""All checks of `rsp doctor`, in a separate process, and a small prediction from end to end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rsprompter_cli.io.health import (
 )
 from rsprompter_cli.models.health import device_findings, model_findings
 
-_FRESH = "a fresh environment: python3 -m venv"
+_FRESH = "create a new environment: python3 -m venv"
 _TEST_SCORE = 0.1
 """Low, because the test is of the machine, not of the model."""
 
@@ -34,7 +34,7 @@ def examine(*, self_test: bool = True) -> Iterator[Finding]:
     """Every finding, as soon as it is there.
 
     The checks run in a process of their own: a broken library may end it without an exception. What libraries print
-    there is kept from stdout and stderr, except with RSP_DEBUG=1, and its last line told when the process is ended.
+    there is kept from stdout and stderr, except with RSP_DEBUG=1; its last line is reported when the process is ended.
     """
     context = multiprocessing.get_context("spawn")
     with TemporaryDirectory(prefix="rsp-doctor-", ignore_cleanup_errors=True) as folder:
@@ -43,7 +43,7 @@ def examine(*, self_test: bool = True) -> Iterator[Finding]:
         worker = context.Process(target=_work, args=(theirs, self_test, talk), daemon=True)
         worker.start()
         theirs.close()
-        at = "the start of Python"
+        at = "Python startup"
         try:
             while True:
                 told = ours.recv()
@@ -61,13 +61,13 @@ def examine(*, self_test: bool = True) -> Iterator[Finding]:
 
 
 def _ending(code: int, talk: Path | None) -> str:
-    """How a process ended and the last that it said."""
+    """How a process ended, with the last line it printed."""
     said = talk.read_text(encoding="utf-8", errors="replace").splitlines() if talk and talk.is_file() else []
     last = next((f": {shown(line)}" for line in reversed(said) if line.strip()), "")
     if code < 0:
-        killed = ", as systems end what takes too much memory" if code == -9 else ""
-        return f"Python was ended by signal {-code} while this was looked at{killed}{last}"
-    return f"Python ended with exit code {code} while this was looked at{last}"
+        killed = ", probably because memory ran out" if code == -9 else ""
+        return f"Python was ended by signal {-code} during this check{killed}{last}"
+    return f"Python ended with exit code {code} during this check{last}"
 
 
 def _work(pipe: Connection, self_test: bool, talk: Path | None) -> None:
@@ -112,7 +112,7 @@ def findings(*, self_test: bool = True, begin: Callable[[str], None] = lambda _t
     if not self_test:
         return
     if broken:
-        yield Finding("self-test", "prediction", State.WARNING, "not run, because of the problems above")
+        yield Finding("self-test", "prediction", State.WARNING, "skipped because of the problems above")
         return
     begin("self-test")
     yield from checked(
@@ -133,14 +133,14 @@ def self_test_findings() -> Iterator[Finding]:
         result = predict_scene(scene, out, score=_TEST_SCORE)
         found = result.objects
         back = len(read_footprints(out, class_attribute="class"))
-    took = f"{time.perf_counter() - loaded:.1f} s, and {loaded - start:.1f} s to load the libraries"
-    text = f"{plural(found, 'polygon')} found in a drawn scene, written and read back in {took}"
+    took = f"{time.perf_counter() - loaded:.1f} s (libraries loaded in {loaded - start:.1f} s)"
+    text = f"{plural(found, 'polygon')} found in a generated scene, written and read back in {took}"
     if back != found:
         yield Finding(
             "self-test", "prediction", State.PROBLEM, f"{plural(found, 'polygon')} written, {back} read back", _FRESH
         )
     elif not found:
-        way_out = "the model computes wrongly here: try --device cpu, --precision fp32"
+        way_out = "the model gives wrong results here: try --device cpu --precision fp32"
         yield Finding("self-test", "prediction", State.PROBLEM, text, way_out)
     else:
         yield Finding("self-test", "prediction", State.OK, text)

@@ -94,7 +94,7 @@ class Journal:
             if error is not None and (self._file is not None or kind is KeyboardInterrupt):
                 self.flush()
             if error is not None and self.windows_done and self.path.exists():
-                text = "%s keeps the %s done so far: run the same command again to go on"
+                text = "%s keeps the %s done so far: run the same command again to resume"
                 _log.warning(text, self.path, plural(self.windows_done, "window"))
         finally:
             if self._file is not None:
@@ -186,10 +186,10 @@ class Journal:
                 if found is None and _is_torn(file):
                     return 0
                 if found is None:
-                    raise OutputError(f"{self.path} is in the way and no journal of rsp", "move it away")
-                reason = f"is of a run with {identity_difference(found, self._identity)}"
+                    raise OutputError(f"{self.path} exists and is not a journal of rsp", "move or delete it")
+                reason = f"belongs to a run with {identity_difference(found, self._identity)}"
                 if not overwrite:
-                    way_out = "go on with the command it was begun with, or pass --overwrite to start over"
+                    way_out = "resume with the command that started it, or pass --overwrite to start over"
                     raise OutputError(f"{self.path} {reason}", way_out)
                 _log.warning("%s %s: starting over", self.path, reason)
                 return 0
@@ -198,7 +198,7 @@ class Journal:
                 self.windows_done, _ = record
                 end = file.tell()
         if self.windows_done:
-            _log.info("%s: going on after %s", self.path, plural(self.windows_done, "window"))
+            _log.info("%s: resuming after %s", self.path, plural(self.windows_done, "window"))
         return end
 
     def _open(self) -> IO[bytes]:
@@ -331,7 +331,7 @@ def identity_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
             keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
             words += [f"{key} {_short(theirs.get(key))} instead of {_short(ours.get(key))}" for key in keys]
         else:
-            words.append(f"another {name}")
+            words.append(f"a different {name}")
     return ", ".join(words)
 
 

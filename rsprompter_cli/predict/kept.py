@@ -47,7 +47,7 @@ def give_up_parts(out: Path, *, overwrite: bool) -> None:
     folder = shards_folder(out)
     if not folder.is_dir():
         return
-    _give_up(folder, kept_windows(folder), "with --procs, --gpus or --ray", "one of them", overwrite=overwrite)
+    _give_up(folder, kept_windows(folder), "with --procs, --gpus or --ray", "one of these options", overwrite=overwrite)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -60,15 +60,15 @@ def give_up_journal(out: Path, *, overwrite: bool) -> None:
     journal = journal_path(out)
     if not journal.is_file() or journal_identity(journal) is None:
         return
-    _give_up(journal, count_windows(journal), "in one process", "one", overwrite=overwrite)
+    _give_up(journal, count_windows(journal), "in one process", "a single process", overwrite=overwrite)
     journal.unlink()
 
 
 def _give_up(path: Path, windows: int, how: str, way: str, *, overwrite: bool) -> None:
     if windows and not overwrite:
         raise OutputError(
-            f"{path} keeps {plural(windows, 'window')} that a run {how} has done",
-            f"go on with {way}, or pass --overwrite to start over",
+            f"{path} contains {plural(windows, 'window')} done by a run {how}",
+            f"resume with {way}, or pass --overwrite to start over",
         )
     if windows:
-        _log.warning("%s keeps %s that a run %s has done: starting over", path, plural(windows, "window"), how)
+        _log.warning("%s contains %s done by a run %s: starting over", path, plural(windows, "window"), how)

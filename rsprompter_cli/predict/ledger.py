@@ -135,7 +135,7 @@ class Ledger:
                 if first is None and _is_torn(file):
                     return 0
                 if first is None or first.get("kind") != _KIND:
-                    raise OutputError(f"{self.path} is in the way and no record of rsp", "move it away")
+                    raise OutputError(f"{self.path} exists and is not a record of rsp", "move or delete it")
                 end = file.tell()
                 while (line := _line(file)) is not None:
                     end = file.tell()
@@ -146,8 +146,8 @@ class Ledger:
             raise OutputError(f"{self.path}: cannot be read: {error.strerror or error}", "delete it") from error
         if first["run"] != self._identity and not self.ended and not overwrite:
             raise OutputError(
-                f"{shown} was begun by a run with {identity_difference(first['run'], self._identity)}",
-                "go on with the command it was begun with, name another output, or pass --overwrite to start over",
+                f"{shown} was started by a run with {identity_difference(first['run'], self._identity)}",
+                "resume with the command that started it, name another output, or pass --overwrite to start over",
             )
         if first["run"] != self._identity or (self.ended and overwrite):
             self._done, self._begun, self.ended = {}, {}, False

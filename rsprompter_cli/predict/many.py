@@ -33,7 +33,7 @@ from rsprompter_cli.predict.merged import Part, write_merged_coco, write_merged_
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs
-from rsprompter_cli.predict.plan import ScenePlan
+from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, format_seconds
 from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.scene_list import common_names, is_address, list_scenes
@@ -105,10 +105,10 @@ class ManyPrediction:
     def check(self) -> None:
         """Raise PartlyDoneError when a scene failed."""
         if self.failed:
-            count = f"{len(self.failed)} of {len(self.scenes)} scenes failed"
+            count = f"{len(self.failed)} of {plural(len(self.scenes), 'scene')} failed"
             raise PartlyDoneError(
                 f"{count}: {some(one.source for one in self.failed)}",
-                "the reasons are above; the same command again does these alone",
+                "the reasons are above; run the same command again to retry only these",
             )
 
     def files(self) -> list[Path]:
@@ -122,13 +122,13 @@ class ManyPrediction:
             lines = [f"{one.source}: {one.plan.summary()}" for one in self.scenes if one.plan is not None]
             times = [plan.est_seconds for plan in plans]
             total = sum(plan.windows for plan in plans)
-            about = "" if None in times or not times else f", about {sum(t or 0.0 for t in times):.0f} s"
+            about = "" if None in times or not times else f", about {format_seconds(sum(t or 0.0 for t in times))}"
             return "\n".join([*lines, f"{plural(len(plans), 'scene')}: {plural(total, 'window')}{about}"])
         counts = {state: sum(one.state is state for one in self.scenes) for state in State}
-        words = {State.KEPT: "there already", State.OUTSIDE: "outside the area", State.FAILED: "failed"}
+        words = {State.KEPT: "already done", State.OUTSIDE: "outside the area", State.FAILED: "failed"}
         also = "".join(f", {counts[state]} {word}" for state, word in words.items() if counts[state])
         done = f"{counts[State.DONE]} of {plural(len(self.scenes), 'scene')}"
-        return f"{done}{also}: {plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
+        return f"{done}{also}: {plural(self.objects, 'object')} in {format_elapsed(self.seconds)} -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
@@ -169,9 +169,7 @@ def predict_scenes(
     options = (options or PredictOptions()).changed(**changes)
     options.check()
     if options.preview is not None:
-        raise UsageError(
-            "--preview: a map shows one scene", "leave it away, or predict that scene alone, with --out FILE"
-        )
+        raise UsageError("--preview: a map shows one scene", "omit it, or predict that scene alone with --out FILE")
     scenes = list_scenes(
         [str(source) for source in sources], allow_vrt=options.reading.allow_vrt, remote=options.reading.remote
     )
@@ -274,7 +272,7 @@ class _Run:
                 own = out if outputs.layout is Layout.FOLDER else None
                 found[scene] = SceneOutcome(scene, State.KEPT, own, result["objects"], result["windows"])
         if found:
-            _log.info("%s: %d of %d scenes are there already", outputs.out, len(found), len(outputs.scenes))
+            _log.info("%s: %d of %s already done", outputs.out, len(found), plural(len(outputs.scenes), "scene"))
         return found
 
     def _scene(self, place: int, loaded: LoadedModel, ledger: Ledger) -> SceneOutcome:
@@ -306,8 +304,8 @@ class _Run:
     def _refuse_all_outside(self, found: Sequence[SceneOutcome]) -> None:
         if all(one.state is State.OUTSIDE for one in found):
             raise InputError(
-                f"--aoi {self.options.output.aoi}: lies on none of the {len(found)} scenes",
-                "is its coordinate reference system right?",
+                f"--aoi {self.options.output.aoi}: overlaps none of {plural(len(found), 'scene')}",
+                "check its coordinate reference system",
             )
 
     def _merge(self, found: Sequence[SceneOutcome], loaded: LoadedModel, ledger: Ledger) -> int:

@@ -111,13 +111,14 @@ def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = No
     """
     out = Path(out)
     if out.name in ("", ".."):  # what an empty text becomes as a path, too
-        raise UsageError("--out names no file and no folder", "for instance --out polygons/ or --out all.gpkg")
+        raise UsageError("--out names neither a file nor a folder", "for example --out polygons/ or --out all.gpkg")
     folder = os.path.isdir(out) or format is not None or out.suffix == ""
     if not folder:
         kind = output_kind(out)
         if kind is OutputKind.OVERLAY:
             raise UsageError(
-                f"--out {out}: a picture shows one scene", f"--out FOLDER --format {out.suffix[1:]} draws one for each"
+                f"--out {out}: an overlay shows one scene",
+                f"--out FOLDER --format {out.suffix[1:]} draws one each",
             )
         parts = hidden_beside(out, ".parts")
         suffix = COCO_PART if kind is OutputKind.COCO else VECTOR_PART
@@ -128,13 +129,13 @@ def plan_outputs(scenes: Sequence[str], out: str | Path, format: str | None = No
         known = [one[1:] for one in FORMATS]
         raise UsageError(f"--format {format}: unknown", did_you_mean(suffix[1:], known))
     if os.path.isfile(out):
-        raise OutputError(f"{out} is a file", "name a folder, or leave --format away")
+        raise OutputError(f"{out} is a file", "name a folder, or omit --format")
     kind = FORMATS[suffix]
     if kind is OutputKind.OVERLAY and os.path.isdir(out):
         for scene in scenes:
             if not is_address(scene) and os.path.realpath(os.path.dirname(scene) or ".") == os.path.realpath(out):
                 raise OutputError(
-                    f"{out} holds {scene}, which is read: a picture drawn there would be read as the next one",
+                    f"{out} contains the input {scene}: an overlay written there would be read as a scene next time",
                     "name another folder",
                 )
     files = tuple(out / f"{name}{suffix}" for name in output_names(scenes))

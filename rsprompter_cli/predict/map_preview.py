@@ -43,7 +43,7 @@ def claim_preview(path: str | Path | None, inputs: Sequence[str | Path], *, over
     if path is None:
         return
     if Path(path).suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--preview {path}: a page for a browser", "as in --preview map.html")
+        raise UsageError(f"--preview {path}: must be an .html file", "for example --preview map.html")
     refuse_existing(path, overwrite=overwrite, inputs=inputs)
 
 
@@ -90,9 +90,9 @@ class MapPreview:
         total = sum(self._labels.values()) - len(gone)
         if self._stride == 1:
             self._labels = Counter(found.label for found in kept)
-        about = f"{plural(total, 'object')}, in {out_name}"
+        about = f"{plural(total, 'object')} in {out_name}"
         if self._stride > 1:
-            about += f"; one of {self._stride} is shown here"
+            about += f"; 1 in {self._stride:,} is shown"
         page = map_page(
             # Ids count what the file holds.
             self._columns(kept, places + 1 - np.searchsorted(gone, places)),

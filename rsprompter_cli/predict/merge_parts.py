@@ -33,6 +33,7 @@ from rsprompter_cli.predict.map_preview import claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
+from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.reading import Reading
 from rsprompter_cli.predict.scene import check_georef, write_found
 from rsprompter_cli.predict.shard import Shard, parse_shard
@@ -40,7 +41,7 @@ from rsprompter_cli.predict.spool import Spool
 
 _log = logging.getLogger(__name__)
 
-_AGAIN = "run rsp predict for it again"
+_AGAIN = "predict this shard again"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -86,7 +87,7 @@ class MergeResult:
     def summary(self) -> str:
         """One line for people."""
         objects, parts = plural(self.objects, "object"), plural(self.parts, "part")
-        return f"{objects} of {parts} in {self.seconds:.1f} s -> {self.out}"
+        return f"{objects} from {parts} in {format_elapsed(self.seconds)} -> {self.out}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""
@@ -138,7 +139,7 @@ def merge_parts(
     claim_preview(preview, [*inputs, out], overwrite=overwrite)
     if scene is None and (preview is not None or kind is OutputKind.OVERLAY):
         what = "--preview" if preview is not None else f"--out {out}"
-        raise UsageError(f"{what} needs the pixels of the scene, which parts do not hold", "name it with --scene")
+        raise UsageError(f"{what} needs the pixels of the scene, which parts do not contain", "add --scene SCENE")
     announce("reading the parts")
     parts = read_parts(files)
     facts = parts_facts(parts)
@@ -217,7 +218,7 @@ def read_parts(paths: Sequence[str | Path]) -> list[Part]:
         InputError: a file is no part, is incomplete or of another run than most; a shard is missing, or there twice.
     """
     if not paths:
-        raise InputError("there are no parts to merge", "as in rsp merge parts/* --out all.gpkg")
+        raise InputError("there are no parts to merge", "for example rsp merge parts/* --out all.gpkg")
     parts = [_read_part(Path(path)) for path in paths]
     runs = [json.dumps(part.run, sort_keys=True) for part in parts]
     (most, _), *others = Counter(runs).most_common()
@@ -226,7 +227,7 @@ def read_parts(paths: Sequence[str | Path]) -> list[Part]:
     if others:
         words = identity_difference(foreign[0].run, first.run)
         raise InputError(
-            f"{some(str(part.path) for part in foreign)}: of a run with {words}, not of that of {first.path}",
+            f"{some(str(part.path) for part in foreign)}: from a run with {words}, unlike {first.path}",
             "merge the parts of one run",
         )
     by_shard: dict[Shard, list[Part]] = {}
@@ -234,10 +235,13 @@ def read_parts(paths: Sequence[str | Path]) -> list[Part]:
         by_shard.setdefault(part.shard, []).append(part)
     twice = [" and ".join(str(p.path) for p in same) for same in by_shard.values() if len(same) > 1]
     if twice:
-        raise InputError(f"{some(twice)} are the same shard", "give each shard once")
+        raise InputError(f"{some(twice)} are the same shard", "pass each shard once")
     _refuse_missing(parts, by_shard)
     if len({part.changed for part in parts}) > 1:
-        _log.warning("the parts are of files of one size and equal ends that were changed at different times")
+        _log.warning(
+            "the parts come from input files with different modification times, "
+            "but the same size and the same first and last bytes"
+        )
     return sorted(parts, key=lambda part: part.shard)
 
 
@@ -266,7 +270,7 @@ def parts_facts(parts: Sequence[Part]) -> PartsFacts:
         scene = stored_scene(facts)
         return PartsFacts(scene, grid, meta, bool(facts["quality"]), area, cut, part.run["settings"])
     except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
-        raise InputError(f"{part.path}: damaged at its head: {error}", _AGAIN) from error
+        raise InputError(f"{part.path}: damaged header: {error}", _AGAIN) from error
 
 
 def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Reading) -> Scene:
@@ -280,7 +284,7 @@ def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Readi
     bands = None if settings["bands"] is None else tuple(settings["bands"])
     chosen = replace(reading, bands=bands, **{name: settings[name] for name in names if name in settings})
     if {**part.run["input"], **unchanging(file_facts(source))} != part.run["input"]:
-        raise InputError(f"--scene {source}: is not the file that {part.path} is of")
+        raise InputError(f"--scene {source}: is not the file that {part.path} was predicted on")
     return chosen.open(source, facts.meta, pixel_coords=True)
 
 
@@ -294,7 +298,7 @@ def _files(paths: Iterable[str | Path]) -> list[str | Path]:
     for path in map(Path, paths):
         inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else [path]
         if not inside and (begun := sorted(_begun([path]))):
-            raise InputError(f"{path}: shard {some(map(str, begun))} was begun, none is whole", _AGAIN)
+            raise InputError(f"{path}: contains no complete part; shard {some(map(str, begun))} was begun", _AGAIN)
         found += inside
     return found
 
@@ -303,7 +307,7 @@ def _read_part(path: Path) -> Part:
     try:
         identity = journal_identity(path)
         if identity is None or "shard" not in identity.get("settings", {}):
-            raise InputError(f"{path}: is no part that rsp predict --shard wrote", "leave it out")
+            raise InputError(f"{path}: is not a part written by rsp predict --shard", "omit it")
         shard = parse_shard(str(identity["settings"].pop("shard")))
         total = len(WindowGrid(**identity.pop("scene")["grid"]))
         done = count_windows(path)
@@ -312,9 +316,9 @@ def _read_part(path: Path) -> Part:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, UsageError) as error:
-        raise InputError(f"{path}: damaged at its head", _AGAIN) from error
+        raise InputError(f"{path}: damaged header", _AGAIN) from error
     if done != (wanted := len(shard.windows(total))):
-        raise InputError(f"{path}: holds {done} of the {wanted} windows of shard {shard}", _AGAIN)
+        raise InputError(f"{path}: contains {done} of the {wanted} windows of shard {shard}", _AGAIN)
     identity["settings"]["shards"] = shard.count
     return Part(path, shard, identity, changed)
 
@@ -325,7 +329,7 @@ def _refuse_missing(parts: Sequence[Part], there: Mapping[Shard, object]) -> Non
     if not missing:
         return
     begun = _begun({part.path.parent for part in parts})
-    words = [f"{number} (begun)" if Shard(number, count) in begun else str(number) for number in missing]
+    words = [f"{number} (incomplete)" if Shard(number, count) in begun else str(number) for number in missing]
     word = "shard" if len(missing) == 1 else "shards"
     is_missing = "is missing" if len(missing) == 1 else "are missing"
     raise InputError(

@@ -67,7 +67,9 @@ def write_merged_layer(out: Path, parts: Sequence[Part]) -> int:
     crs = systems[0] if systems else None
     if not all(_same(crs, other) for other in systems[1:]):
         if out.suffix.lower() not in GEOJSON_SUFFIXES:
-            _log.warning("%s: the scenes have %d coordinate systems, so it is in %s", out, len(systems), WGS84)
+            _log.warning(
+                "%s: the scenes have %d coordinate reference systems, so the output is in %s", out, len(systems), WGS84
+            )
         crs = str(parse_crs(WGS84).to_wkt())
     with_quality = any("quality" in WrittenParquet(part.path).columns for part in parts[:1])
     attributes = {**(FOUND_WITH_QUALITY if with_quality else FOUND_ATTRIBUTES), SOURCE: str}

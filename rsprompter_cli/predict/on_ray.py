@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.errors import DependencyError, ResourceError, RspError, UsageError
+from rsprompter_cli.errors import DependencyError, ResourceError, RspError, UsageError, plural
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.apart import PATIENCE, Job, Tally, predict_apart
 from rsprompter_cli.predict.chosen import Chosen
@@ -83,7 +83,7 @@ def predict_on_ray(
     options = (options or PredictOptions()).changed(**changes)
     if gpus is not None:
         if isinstance(model, LoadedModel):
-            raise UsageError("a loaded model is on one device already", "give the folder that it was loaded from")
+            raise UsageError("a loaded model is bound to one device", "pass the folder it was loaded from")
         options = replace(options, device="cuda")
     on_gpu = None if options.device == "auto" and not isinstance(model, LoadedModel) else "cuda" in options.device
     with ExitStack() as stack:
@@ -149,10 +149,11 @@ def make_team(nodes: Sequence[Node], *, workers: int | None, threads: int | None
     for each in range(max(1, min(threads or cpus, cpus) // max(1, count)), 0, -1):
         if 0 < count <= room(each):
             return Team(count, each, on_gpu)
-    word = "GPU and CPU" if on_gpu else "CPU"
+    word = "a GPU and a CPU" if on_gpu else "a CPU"
     raise ResourceError(
-        f"the Ray cluster has {gpus} GPUs and {cpus} CPUs, {max(1, count)} workers need a {word} each",
-        "ask for fewer workers, or add machines (ray status)",
+        f"the Ray cluster has {plural(gpus, 'GPU')} and {plural(cpus, 'CPU')}, too few for "
+        f"{plural(max(1, count), 'worker')} with {word} each",
+        "use fewer workers, or add machines (see ray status)",
     )
 
 
@@ -166,19 +167,21 @@ def check_address(address: str) -> None:
         return
     found = re.fullmatch(r"(?:ray://)?(?:\[([0-9A-Fa-f:]+)\]|([^\s:/\[\]]+)):(\d{1,5})", address)
     if found is None or not 0 < int(found[3]) < 1 << 16:
-        raise UsageError(f"--ray {address}: no address of a Ray cluster", "as in HOST:6379, ray://HOST:10001 or auto")
+        raise UsageError(
+            f"--ray {address}: is not the address of a Ray cluster", "for example HOST:6379, ray://HOST:10001 or auto"
+        )
     try:
         with socket.create_connection((found[1] or found[2], int(found[3])), timeout=_KNOCK) as line:
             line.sendall(_HELLO)
             answer = b"" if _with_tls() else line.recv(4, socket.MSG_WAITALL)
     except (OSError, UnicodeError) as error:  # of a name that cannot be one
         raise UsageError(
-            f"--ray {address}: nobody answers there ({getattr(error, 'strerror', None) or error})",
-            "start Ray there (ray start --head), which says the address",
+            f"--ray {address}: no answer from this address ({getattr(error, 'strerror', None) or error})",
+            "start Ray there (ray start --head), which prints the address",
         ) from error
     if answer[3:] != bytes([_SETTINGS]) and not _with_tls():
-        hint = "ray start --head says its address; the dashboard, on port 8265, is not it"
-        raise UsageError(f"--ray {address}: what answers there is no Ray cluster", hint)
+        hint = "ray start --head prints the address; port 8265 is only the dashboard"
+        raise UsageError(f"--ray {address}: the server at this address is not a Ray cluster", hint)
 
 
 def _with_tls() -> bool:
@@ -197,7 +200,9 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
     if ray.is_initialized():
         there = ray.get_runtime_context().gcs_address
         if not local and address not in ("auto", there):
-            raise UsageError(f"--ray {address}: this process is in the cluster at {there} already", "leave it first")
+            raise UsageError(
+                f"--ray {address}: this process is already connected to the cluster at {there}", "disconnect it first"
+            )
         yield
         return
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -214,11 +219,11 @@ def _joined(ray: Any, address: str | None, workers: int | None) -> Iterator[None
         ray.shutdown()
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if local:
-            raise ResourceError(f"Ray does not start on this machine: {lines[0]}", "predict without --ray") from error
+            raise ResourceError(f"Ray cannot start on this machine: {lines[0]}", "predict without --ray") from error
         raise UsageError(
-            f"--ray {address}: cannot be joined: {lines[0]}",
-            "this machine must be in the cluster (ray start --address HOST:6379), else take ray://HOST:10001; "
-            "with RAY_AUTH_MODE=token where the cluster has a token",
+            f"--ray {address}: cannot connect: {lines[0]}",
+            "this machine must be part of the cluster (ray start --address HOST:6379); otherwise use ray://HOST:10001; "
+            "set RAY_AUTH_MODE=token if the cluster requires a token",
         ) from error
     try:
         yield
@@ -305,7 +310,7 @@ class _RayCrew:
 def _not_installed(words: str) -> RspError:
     return DependencyError(
         f"a machine of the Ray cluster cannot run a worker: {_last_line(words)}",
-        "install rsprompter_cli there, as here",
+        "install the same version of rsprompter_cli there",
     )
 
 

@@ -16,7 +16,7 @@ from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_pixels, units_per
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster import Scene
 
-_NO_DEGREES = "reproject the file, write it with its CRS, or pass --pixel-coords where they are pixels"
+_NO_DEGREES = "reproject the file, write it with its CRS, or pass --pixel-coords if the coordinates are pixels"
 
 
 def from_file_pixels(geometries: np.ndarray, scene: Scene) -> np.ndarray:
@@ -39,8 +39,8 @@ def lay_over(path: Path, geometries: np.ndarray, crs: str | None, scene: Scene) 
     target = scene.georef.crs_wkt or ""
     if crs is None:
         raise InputError(
-            f"{path}: names no coordinate reference system that its coordinates fit",
-            "add one, e.g. ogr2ogr -a_srs EPSG:32633, or pass --pixel-coords where they are pixels",
+            f"{path}: has no coordinate reference system that fits its coordinates",
+            "assign one, e.g. ogr2ogr -a_srs EPSG:32633, or pass --pixel-coords if the coordinates are pixels",
         )
     rows = [row for row, geometry in enumerate(geometries) if geometry is not None]
     moved = geometries.copy()

@@ -57,7 +57,7 @@ class PredictOptions:
     def check(self) -> None:
         """Raise UsageError for a number that is out of range and that nothing later looks at."""
         if self.score is not None and not 0 <= self.score <= 1:
-            raise UsageError(f"--score {self.score}: from 0 to 1")
+            raise UsageError(f"--score {self.score}: must be from 0 to 1")
         self.output.check()
 
 

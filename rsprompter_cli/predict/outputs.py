@@ -70,9 +70,9 @@ def output_kind(path: Path) -> OutputKind:
         UsageError: an extension that names no known format, or a folder.
     """
     if path.suffix == "" and path.name in ("", ".."):  # what an empty text becomes as a path, too
-        raise UsageError("--out names no file", "for instance --out buildings.geojson")
+        raise UsageError("--out names no file", "for example --out buildings.geojson")
     if os.path.isdir(path):
-        raise UsageError(f"--out {path}: a folder", f"name a file in it, as in {path / 'objects.geojson'}")
+        raise UsageError(f"--out {path}: is a folder", f"name a file in it, for example {path / 'objects.geojson'}")
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         what = f"unknown extension {path.suffix!r}" if path.suffix else "no extension that names a format"
@@ -106,13 +106,13 @@ def check_output_crs(out: str | Path | None, kind: OutputKind | None, options: O
         return
     wkt = check_crs(options.crs)
     if options.pixel_coords:
-        raise UsageError("--crs and --pixel-coords exclude each other", "pixels have no coordinate reference system")
+        raise UsageError("--crs and --pixel-coords are mutually exclusive", "pixels have no CRS")
     if kind in (OutputKind.COCO, OutputKind.OVERLAY):
-        raise UsageError(f"--crs: {out} is in pixels of the picture", "leave --crs away, or write .gpkg")
+        raise UsageError(f"--crs: {out} is in pixel coordinates", "omit --crs, or write .gpkg")
     if out is not None and Path(out).suffix.lower() in GEOJSON_SUFFIXES and not is_wgs84(wkt):
         raise UsageError(
             f"--crs {options.crs}: GeoJSON is always in longitude and latitude (RFC 7946)",
-            "write .gpkg, .fgb, .parquet or .shp, or leave --crs away",
+            "write .gpkg, .fgb, .parquet or .shp, or omit --crs",
         )
 
 

@@ -84,17 +84,17 @@ class ScenePlan:
         """One line for people."""
         metres = f" at {format_gsd(self.gsd)}" if self.gsd else ""
         about = "" if self.counted else "about "
-        inside = "" if self.windows_in_area is None else f"{about}{self.windows_in_area} in the area, "
+        inside = "" if self.windows_in_area is None else f"{about}{self.windows_in_area:,} in the area, "
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
-            f"{inside}{about}{self.windows_with_data} with data; {seconds}, {self.est_memory_bytes / 2**20:.0f} MiB"
+            f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, {format_memory(self.est_memory_bytes)}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SceneInfo:
-    """A raster as `rsp info` tells it.
+    """A raster as `rsp info` describes it.
 
     facts: of the file, JSON values.
     plan: of predicting on it, or None when that is refused.
@@ -130,11 +130,11 @@ class SceneInfo:
             ("bands", f"{facts['bands']} of {facts['dtype']}{_named(facts)}, read {taken}{_because(facts)}"),
             ("scaling", f"{kind} {stretch}".strip() + (", white is zero" if facts["white_is_zero"] else "")),
             ("nodata", _nodata_text(facts["nodata"])),
-            ("position", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}{_crs_origin(facts)}"),
+            ("georeference", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}{_crs_origin(facts)}"),
             ("ground resolution", format_gsd(facts["gsd"]) if facts["gsd"] else "none"),
         ]
         if facts["pages"] > 1 or facts["page"] > 1:
-            rows.insert(2, ("page", f"{facts['page']} of {facts['pages']} (--page chooses another)"))
+            rows.insert(2, ("page", f"{facts['page']} of {facts['pages']} (select another with --page)"))
         if self.plan is None:
             rows.append(("prediction", f"refused: {self.refusal}"))
         else:
@@ -144,15 +144,15 @@ class SceneInfo:
             rows.append(("working grid", grid))
             if self.extent is not None and self.extent != (0, 0, plan.width, plan.height):
                 x0, y0, x1, y1 = self.extent
-                rows.append(("empty collar", f"left out; windows cover the {x1 - x0} x {y1 - y0} px with data"))
+                rows.append(("empty collar", f"skipped; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
-                ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px shared, {data}"),
+                ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
                 ("time", plan.time()),
-                ("memory", f"{plan.est_memory_bytes / 2**20:.0f} MiB beside the model"),
+                ("memory", f"{format_memory(plan.est_memory_bytes)} in addition to the model"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:
-            rows.append(("lowest score", f"{self.score:g}, the model's own (--score changes it)"))
+            rows.append(("score threshold", f"{self.score:g}, stored with the model (see rsp predict --score)"))
         return [*rows, ("model", note)]
 
 
@@ -180,14 +180,14 @@ def plan_scene(
     total = len(grid)
     if grid.overlap_px == 0 and total > 1:
         _log.warning(
-            "%s: windows share nothing, so objects on their borders stay in pieces that are not joined (--overlap)",
+            "%s: windows do not overlap, so objects across their borders stay split (increase --overlap)",
             scene.path,
         )
     sizes = [(scene.native_height, scene.native_width), (scene.height, scene.width)]
     height, width = min(sizes, key=min)
     if min(height, width) < _SMALLEST_SIDE:
         _log.warning(
-            "%s: %d x %d px, too small to show an object; from %d px a side one may be found",
+            "%s: %d x %d px is too small to contain an object; each side needs at least %d px",
             scene.path,
             width,
             height,
@@ -230,7 +230,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
 
     Raises:
         InputError, ResourceError: the file cannot be used at all; what only this model or these
-            windows refuse is told in the result instead.
+            windows refuse is stated in the result instead.
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
     """
@@ -272,8 +272,19 @@ def format_gsd(gsd: Sequence[float]) -> str:
     return f"{per_col:.4g} x {per_row:.4g} m"
 
 
+def format_memory(count: float) -> str:
+    """Bytes in MiB, or from 1024 MiB on in GiB."""
+    mebibytes = count / 2**20
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
+
+
+def format_elapsed(seconds: float) -> str:
+    """A measured time: to a tenth of a second in the first two minutes."""
+    return f"{seconds:.1f} s" if seconds < 120 else format_seconds(seconds)
+
+
 def format_seconds(seconds: float) -> str:
-    """Seconds as people say them."""
+    """An estimated time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -299,7 +310,7 @@ def _nodata_text(nodata: dict[str, Any] | None) -> str:
         return "none"
     if nodata["from"] != "found":
         return f"{nodata['value']:g}, from {'the file' if nodata['from'] == 'file' else nodata['from']}"
-    what = "left out of the percentiles" if nodata["left_out_only"] else "taken as nodata"
+    what = "excluded from the percentiles" if nodata["left_out_only"] else "treated as nodata"
     return f"{nodata['value']:g}, undeclared, fills {nodata['share']:.0%} of the file from its border: {what}"
 
 

@@ -69,7 +69,7 @@ def write_answers(
     names = output_names(asked, out.suffix.lower())
     cut = [name for name in names.values() if out.suffix.lower() == ".shp" and len(name.encode()) > SHAPEFILE_NAME]
     if cut:
-        _log.warning("%s: a Shapefile cuts names to %d letters: %s", out, SHAPEFILE_NAME, ", ".join(cut))
+        _log.warning("%s: a Shapefile truncates attribute names to %d bytes: %s", out, SHAPEFILE_NAME, ", ".join(cut))
     kept = [{new: asked.columns[old][answer.row] for old, new in names.items()} for answer in answers]
     if kind is OutputKind.COCO:
         annotations = [

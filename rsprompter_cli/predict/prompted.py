@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rsprompter_cli.errors import InputError, UsageError, plural
+from rsprompter_cli.geo.georef import why_off_the_map
 from rsprompter_cli.geo.merge import JoinedInstance, Key
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.io.activity import announce
@@ -25,6 +26,7 @@ from rsprompter_cli.predict.answers import Answers, answer_prompts
 from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
+from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, try_answers, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
@@ -32,12 +34,12 @@ from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_ro
 log = logging.getLogger(__name__)
 
 _MISS_WORDS = {
-    Miss.UNUSABLE: "are no point or box: without geometry or extent, damaged, or a line",
-    Miss.OUTSIDE: "lie outside the scene",
-    Miss.NODATA: "lie where the scene has no data",
-    Miss.EMPTY: "were answered with an empty mask",
-    Miss.LOW_SCORE: "were answered with less than --score",
-    Miss.TOO_SMALL: "were answered with less than --min-area, or than the output's format can hold",
+    Miss.UNUSABLE: "neither a point nor a box (a line, or without geometry or extent)",
+    Miss.OUTSIDE: "outside the scene",
+    Miss.NODATA: "where the scene has no data",
+    Miss.EMPTY: "empty mask",
+    Miss.LOW_SCORE: "score below --score",
+    Miss.TOO_SMALL: "smaller than --min-area, or too small for the output format",
 }
 
 
@@ -67,9 +69,9 @@ class PromptPrediction:
         where = f"{plural(self.windows, 'window')} of {self.window_size} px"
         prompts = plural(self.prompts, "prompt")
         if self.out is None:
-            return f"{self.objects} of {prompts} to be asked in {where}"
+            return f"{self.objects:,} of {prompts} to segment in {where}"
         polygons = plural(self.objects, "polygon")
-        return f"{polygons} of {prompts} from {where} in {self.seconds:.1f} s -> {self.out}"
+        return f"{polygons} for {prompts} from {where} in {format_elapsed(self.seconds)} -> {self.out}"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""
@@ -131,8 +133,8 @@ def predict_prompts(
     with options.reading.open(source, meta, pixel_coords=pixel_coords) as scene:
         if not pixel_coords and not scene.georef.on_earth:
             raise InputError(
-                f"{source}: has no place on the earth, so prompts cannot be laid over it",
-                "pass --pixel-coords and give them in pixels of the file, or warp it first (gdalwarp)",
+                f"{source}: {why_off_the_map(scene.georef)}, so prompts cannot be located on it",
+                "pass --pixel-coords with prompts in pixels of the file, or georeference it first (gdalwarp)",
             )
         check_room(scene, kind, options.output)
         asked = read_prompts(prompts, scene, pixel_coords=pixel_coords, layer=options.output.layer)
@@ -180,9 +182,9 @@ def _refuse_points(asked: PromptFile, folder: SamFolder) -> None:
     rows = [prompt.row for prompt in asked.prompts if prompt.points is not None]
     if rows and not knows_points(folder.arch):
         raise UsageError(
-            f"{asked.path}: the SAM {folder.path.name} was trained with boxes alone, and these are points: "
+            f"{asked.path}: the SAM {folder.path.name} was trained on boxes only, but these prompts are points: "
             f"{name_rows(asked.names, rows)}",
-            "give boxes, as polygons, or take another --sam: base, large or huge (rsp download-sam base)",
+            "use polygons, whose bounds are the boxes, or another --sam: base, large or huge (rsp download-sam base)",
         )
 
 
@@ -203,12 +205,13 @@ def _result(
     """What was done; the features without a polygon are named in warnings, one a reason."""
     by_miss: dict[Miss, list[int | str]] = {}
     if len(asked) == 0:
-        log.warning("%s: holds no feature, so there is nothing to ask for", asked.path)
+        log.warning("%s: contains no features, so there is nothing to segment", asked.path)
     for miss in Miss:
         rows = sorted(row for row, why in misses.items() if why is miss)
         if rows:
             by_miss[miss] = [asked.names[row] for row in rows]
             named = name_rows(asked.names, rows)
-            log.warning("%s: %d of %d prompts %s: %s", asked.path, len(rows), len(asked), _MISS_WORDS[miss], named)
+            count = f"{len(rows):,} of {plural(len(asked), 'prompt')}"
+            log.warning("%s: no polygon for %s, %s: %s", asked.path, count, _MISS_WORDS[miss], named)
     seconds = time.perf_counter() - start
     return PromptPrediction(out, len(asked), len(asked) - len(misses), windows, size, by_miss, seconds)

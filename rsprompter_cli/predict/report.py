@@ -42,7 +42,7 @@ def claim_report(
     if path is None:
         return
     if Path(path).suffix.lower() != ".json":
-        raise UsageError(f"--report {path}: a JSON file", "as in --report report.json")
+        raise UsageError(f"--report {path}: must be a .json file", "for example --report report.json")
     refuse_existing(path, overwrite=overwrite or _reports_on(Path(path), out), inputs=inputs)
 
 
@@ -85,7 +85,7 @@ class _Listener(logging.Handler):
 def report_document(
     meter: Meter, options: PredictOptions, *, facts: Mapping[str, Any], warnings: Sequence[str]
 ) -> dict[str, Any]:
-    """The report as JSON has it; docs/report.md says what each key means.
+    """The report as JSON has it; docs/report.md explains each key.
 
     Args:
         facts: of what was predicted on: input, output, model, scene.

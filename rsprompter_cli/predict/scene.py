@@ -42,7 +42,7 @@ from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output, write_output
-from rsprompter_cli.predict.plan import ScenePlan, plan_scene
+from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
 from rsprompter_cli.predict.spool import Spool
@@ -73,7 +73,7 @@ class ScenePrediction:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        return f"{plural(self.objects, 'object')} in {self.seconds:.1f} s -> {self.out}"
+        return f"{plural(self.objects, 'object')} in {format_elapsed(self.seconds)} -> {self.out}"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""
@@ -188,7 +188,7 @@ def claim_outputs(
     claim_preview(options.preview, [*inputs, *others], overwrite=options.overwrite)
     claim_report(options.report, [*inputs, *others], out=out, overwrite=options.overwrite)
     if out is not None and options.report is not None and Path(out).resolve() == Path(options.report).resolve():
-        raise OutputError(f"--report {options.report} is --out", "name another file")
+        raise OutputError(f"--out and --report both name {options.report}", "name two files")
     return kind
 
 
@@ -327,7 +327,7 @@ def collect_objects(
                 progress(batch.windows_done, len(grid))
         while pending:
             pending.popleft().result()
-    announce(f"joining {meter.instances} detections over window borders")
+    announce(f"joining {plural(meter.instances, 'detection')} across window borders")
     join([], len(grid))
 
 
@@ -365,7 +365,7 @@ def detect_windows(
         area: only windows that it wants are read.
     """
     if batch < 1:
-        raise UsageError(f"--batch {batch}: at least 1")
+        raise UsageError(f"--batch {batch}: must be at least 1")
     meter = meter or Meter()
     windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
     wanted = _wanted(windows_left, scene, area, meter)
@@ -405,6 +405,6 @@ def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None
         return
     reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
     raise InputError(
-        f"{source}: {reason}, so polygons lie nowhere on earth",
+        f"{source}: {reason}, so its polygons cannot be georeferenced",
         f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
     )

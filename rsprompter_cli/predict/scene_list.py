@@ -51,7 +51,7 @@ def list_scenes(sources: Sequence[str], *, allow_vrt: bool = False, remote: bool
             else:
                 key = os.path.realpath(scene)
             if found.setdefault(key, scene) != scene:
-                _log.info("%s is %s, which is listed already", scene, found[key])
+                _log.info("skipping %s: it is the same file as %s", scene, found[key])
     return list(found.values())
 
 
@@ -111,21 +111,21 @@ def _scenes_in(source: str, *, allow_vrt: bool) -> Iterable[str]:
         # Of a pattern that names an extension every file is meant, else what a folder would give.
         named = bool(os.path.splitext(source)[1])
         files = [one for one in sorted(glob.glob(source, recursive=True)) if os.path.isfile(one)]
-        return _some([one for one in files if named or one.lower().endswith(suffixes)], source, "no raster matches")
+        return _some([one for one in files if named or one.lower().endswith(suffixes)], source, "matches no raster")
     if not is_address(source) and Path(source).is_dir():
         try:
             names = sorted(os.listdir(source))
         except OSError as error:
             raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
         files = [os.path.join(source, one) for one in names if one.lower().endswith(suffixes) and one[0] != "."]
-        return _some([one for one in files if os.path.isfile(one)], source, "a folder without rasters")
+        return _some([one for one in files if os.path.isfile(one)], source, "contains no rasters")
     return [source]
 
 
 def _some(files: list[str], source: str, otherwise: str) -> list[str]:
     if not files:
-        hint = f"looked for {READABLE}; '{source}/**/*.tif' goes into folders" if os.path.isdir(source) else ""
-        raise InputError(f"{source}: {otherwise}", hint or "is the path right? quotes keep the shell from expanding it")
+        hint = f"looked for {READABLE}; '{source}/**/*.tif' also searches subfolders" if os.path.isdir(source) else ""
+        raise InputError(f"{source}: {otherwise}", hint or "check the path; quote patterns")
     return files
 
 
@@ -144,18 +144,21 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such list of scenes") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a list of scenes: no UTF-8 text", "one path a line") from error
+        raise InputError(f"{path}: is not a list of scenes: it is not UTF-8 text", "write one path per line") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "a text with one path a line") from error
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror or error}",
+            "a list of scenes is a text file with one path per line",
+        ) from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
-        raise InputError(f"{path}: an empty list of scenes", "one path a line")
+        raise InputError(f"{path}: is an empty list of scenes", "write one path per line")
     nested = next((line for line in lines if _is_list(line)), None)
     if nested is not None:
-        raise InputError(f"{path}: {nested}: a list within a list", "name rasters, folders or patterns in it")
+        raise InputError(f"{path}: {nested}: lists cannot be nested", "name rasters, folders or patterns in it")
     if "\x00" in text:
-        raise InputError(f"{path}: not a list of scenes: it holds null characters", "one path a line")
+        raise InputError(f"{path}: is not a list of scenes: it contains null characters", "write one path per line")
     return lines
 
 

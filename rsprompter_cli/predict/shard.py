@@ -33,8 +33,8 @@ def parse_shard(text: str) -> Shard:
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip(), flags=re.ASCII)
     if found is None:
-        raise UsageError(f"--shard {text}: a number of how many, as in 3/8")
+        raise UsageError(f"--shard {text}: must have the form K/N", "for example --shard 3/8")
     shard = Shard(int(found[1]), int(found[2]))
     if not 1 <= shard.number <= shard.count <= MOST_SHARDS:
-        raise UsageError(f"--shard {text}: the number is from 1 to the count of shards", "as in 3/8")
+        raise UsageError(f"--shard {text}: K must be from 1 to N", "for example --shard 3/8")
     return shard

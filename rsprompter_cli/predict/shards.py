@@ -221,7 +221,8 @@ def check_part_name(out: str | Path) -> None:
     suffix = Path(out).suffix.lower()
     if suffix in KNOWN_SUFFIXES:
         raise UsageError(
-            f"--out {out}: --shard writes a part, which rsp merge turns into a {suffix}", "as in --out parts/3.part"
+            f"--out {out}: --shard writes a part, which rsp merge turns into {suffix}",
+            "for example --out parts/3.part",
         )
 
 
@@ -239,10 +240,10 @@ def is_whole(
     found = journal_identity(out)
     same = found is not None and not identity_difference(found, identity)
     if same and count_windows(out) == windows:
-        _log.info("%s: is complete already", out)
+        _log.info("%s: already complete", out)
         return True
     if not overwrite and found is not None:
-        reason = f"is of a run with {identity_difference(found, identity)}" if not same else "is incomplete"
+        reason = f"belongs to a run with {identity_difference(found, identity)}" if not same else "is incomplete"
         raise OutputError(f"{out} {reason}", "name another file, or pass --overwrite to replace it")
     refuse_existing(out, overwrite=overwrite)
     return False

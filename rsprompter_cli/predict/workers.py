@@ -32,7 +32,7 @@ from rsprompter_cli.predict.scene import ScenePrediction
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone, ShardRunner
 
-_AGAIN = "the same command goes on where it was"
+_AGAIN = "run the same command again to resume"
 
 
 def predict_in_processes(
@@ -65,10 +65,10 @@ def predict_in_processes(
     options = (options or PredictOptions()).changed(**changes)
     workers = procs if gpus is None else gpus
     if workers is None or workers < 1:
-        raise UsageError(f"procs={procs}, gpus={gpus}: one of the two, at least 1")
+        raise UsageError(f"procs={procs}, gpus={gpus}: one of the two must be at least 1")
     if gpus is not None:
         if isinstance(model, LoadedModel):
-            raise UsageError("a loaded model is on one device already", "give the folder that it was loaded from")
+            raise UsageError("a loaded model is bound to one device", "pass the folder it was loaded from")
         require_gpus(gpus)
         options = replace(options, device="cuda")
 
@@ -159,11 +159,11 @@ def _receive(worker: _Worker) -> object:
     except (EOFError, OSError):
         worker.process.join(PATIENCE)
         code = worker.process.exitcode
-        at = f"at shard {worker.shard}" if worker.shard is not None else "with no shard at hand"
+        at = f"at shard {worker.shard}" if worker.shard is not None else "without a shard"
         if code is not None and code < 0:
-            hint = f"most often memory is short: start fewer of them; {_AGAIN}"
+            hint = f"usually memory ran out: start fewer processes; {_AGAIN}"
             return ResourceError(f"a worker process was ended by signal {-code} {at}", hint)
-        how = "hung up and goes on" if code is None else f"ended with exit code {code}"
+        how = "closed its connection but is still running" if code is None else f"ended with exit code {code}"
         return RspError(f"a worker process {how} {at}", _AGAIN)
 
 
@@ -177,7 +177,7 @@ def _start(job: Job, device: str, threads: int) -> _Worker:
     except OSError as error:
         ours.close()
         raise ResourceError(
-            f"a worker process cannot be started: {error.strerror or error}", "start fewer of them"
+            f"a worker process cannot be started: {error.strerror or error}", "start fewer processes"
         ) from error
     finally:
         theirs.close()

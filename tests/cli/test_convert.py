@@ -72,7 +72,7 @@ def test_vector2coco_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "unchanged" in capsys.readouterr().err
     assert run([*arguments, "--val-scene", "one"]) == 7
     assert run(["convert", "vector2coco", *files[:3], "--out", str(out)]) == 2
-    assert "its LABELS" in capsys.readouterr().err
+    assert "this SCENE has no LABELS" in capsys.readouterr().err
     back = tmp_path / "back.geojson"
     assert run(["convert", "coco2vector", str(out / "annotations/instances_val.json"), "--out", str(back)]) == 0
     assert "written" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: p
     ("options", "code", "words"),
     [
         (["--save-detections", "{truth}"], 7, "is the input"),
-        (["--pr-curve", "{truth}"], 2, "ends in .png"),
+        (["--pr-curve", "{truth}"], 2, "must be a .png file"),
         (["--save-detections", "model/meta.json"], 7, "is a part of the input model"),
         (["--show-dir", "model"], 7, "is the input"),
         (["--save-detections", ""], 7, "has no name"),

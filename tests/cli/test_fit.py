@@ -106,15 +106,15 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["a.tif", "--out", "m"], 2, "each SCENE is followed by its LABELS"),
+        (["a.tif", "--out", "m"], 2, "this SCENE has no LABELS"),
         (["--out", "m"], 2, "no scene given"),
         (["a.tif", "b.geojson"], 2, "--out is missing"),
         (["a.tif", "b.geojson", "--out", "m"], 3, "b.geojson: no such file"),
         (["a.tif", "b.geojson", "--out", "m", "--minutes", "0"], 2, "--minutes 0"),
         (["a.tif", "b.geojson", "--out", "m", "--model", "nowhere"], 4, "nowhere"),
         (["--resume", "--out", "m"], 8, "no run to resume"),
-        (["--resume", "--overwrite", "--out", "m"], 2, "--resume goes on with a run"),
-        (["--resume", "--dry-run", "--out", "m"], 2, "--resume goes on with a run"),
+        (["--resume", "--overwrite", "--out", "m"], 2, "--resume and --overwrite are mutually exclusive"),
+        (["--resume", "--dry-run", "--out", "m"], 2, "--resume and --dry-run are mutually exclusive"),
     ],
 )
 def test_errors_are_one_line_with_their_code(

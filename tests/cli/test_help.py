@@ -64,24 +64,23 @@ Examples
 
 ╭─ Find objects ───────────────────────────────────────────────────────────────╮
 │ predict        Find the objects of a scene and write their polygons.         │
-│ info           Describe a scene, and what predicting on it would take.       │
+│ info           Describe a scene and the cost of predicting on it.            │
 │ filter         Select features by score, area or class.                      │
 │ merge          Join the parts that rsp predict --shard wrote.                │
 │ qgis-style     Write a QGIS style beside a vector file.                      │
 ╰──────────────────────────────────────────────────────────────────────────────╯
-╭─ Make a model of your own ───────────────────────────────────────────────────╮
+╭─ Train and evaluate models ──────────────────────────────────────────────────╮
 │ fit            Fine-tune a model on your own polygons and measure it.        │
 │ train          Train a model on a COCO data set.                             │
 │ eval           Compute the average precision of a model on a COCO data set.  │
-│ eval-polygons  Compare predicted polygons with true ones, and map the        │
-│                errors.                                                       │
+│ eval-polygons  Compare predicted with true polygons and map the errors.      │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ Data sets ──────────────────────────────────────────────────────────────────╮
-│ convert        Convert data sets from and to COCO.                           │
+│ convert        Convert data sets to and from COCO.                           │
 │ data           Check, show, count and split COCO data sets.                  │
 ╰──────────────────────────────────────────────────────────────────────────────╯
 ╭─ Models and weights ─────────────────────────────────────────────────────────╮
-│ models         List the models on this machine and the SAM weights.          │
+│ models         List the available models and SAM weights.                    │
 │ download-sam   Download SAM weights and print the folder they are in.        │
 │ checkpoint     Import, export, show and merge checkpoints.                   │
 │ config         List, show and describe configurations.                       │
@@ -121,7 +120,7 @@ def test_page_of_a_small_command(capsys: Captured) -> None:
     assert page("checkpoint export --help", capsys) == (
         "Usage: rsp checkpoint export [OPTIONS] MODEL\n"
         "\n"
-        "Write a checkpoint as a file that the original RSPrompter code loads.\n"
+        "Write a checkpoint as a file that the original RSPrompter code can load.\n"
         "\n"
         "Examples\n"
         "  rsp checkpoint export runs/whu/best --out whu.pth\n"

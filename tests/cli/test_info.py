@@ -74,7 +74,7 @@ def test_empty_name_is_said_to_be_empty(capsys):
 
 def test_score_that_holds_by_default_is_shown(scene, model, capsys):
     assert run(["info", str(scene), "--model", str(model)]) == 0
-    assert "0.5, the model's own (--score changes it)" in capsys.readouterr().out
+    assert "0.5, stored with the model (see rsp predict --score)" in capsys.readouterr().out
 
 
 def test_table_on_stdout_talk_on_stderr(tmp_path, capsys, model):

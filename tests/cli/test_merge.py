@@ -138,7 +138,7 @@ def test_what_is_missing_twice_or_foreign_is_said_in_one_line(
         (["--shard", "three", "--out", "p.part"], "--shard three"),
         (["--shard", "", "--out", "p.part"], "--shard"),
         (["--shard", "1/3", "--out", "p.geojson"], "rsp merge"),
-        (["--shard", "1/3", "--out", "p.part", "--crs", "EPSG:3857"], "give it to rsp merge"),
+        (["--shard", "1/3", "--out", "p.part", "--crs", "EPSG:3857"], "pass it to rsp merge"),
         (["--shard", "1/3", "--dry-run"], "--dry-run"),
         (["--shard", "1/3", "--out", "p.part", "--format", "gpkg"], "--format"),
     ],

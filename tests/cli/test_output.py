@@ -65,7 +65,7 @@ def test_log_file_that_is_something_else_is_left_alone(content: bytes, tmp_path:
     assert run(["--log-file", str(path), "config", "list"]) == 7
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"rsp: error: --log-file {path} exists and is no log of rsp (choose another file)\n"
+    assert err == f"rsp: error: --log-file {path} exists and is not a log of rsp (name another file)\n"
     assert path.read_bytes() == content
 
 

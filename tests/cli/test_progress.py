@@ -134,7 +134,7 @@ def test_two_lines_no_wider_than_the_terminal(
     monkeypatch.setattr(progress, "stderr_console", lambda: Console(width=width))
     display = Display("loading the model")
     assert len(rendered(display, width)) == 1
-    bar = display.bar("validation pictures")
+    bar = display.bar("validation images")
     bar.update(0, 1000)
     at.now += 3600
     bar.update(17, 1000, details)

@@ -63,7 +63,7 @@ def test_the_whole_way_with_a_random_sam() -> None:
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     _sam()
     assert run(["predict", "scene.tif", "--prompts", "scene.geojson", "--dry-run"]) == 0
-    assert capsys.readouterr().out == "2 of 2 prompts to be asked in 2 windows of 64 px\n"
+    assert capsys.readouterr().out == "2 of 2 prompts to segment in 2 windows of 64 px\n"
     assert run(["predict", "scene.tif", "--prompts", "scene.geojson", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["out"] is None
 
@@ -71,15 +71,15 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--everything"], 2, "--prompts and --everything exclude each other"),
-        (["--model", "m"], 2, "--prompts and --model exclude each other"),
-        (["--overlap", "0.25"], 2, "--prompts and --overlap exclude each other"),
-        (["--batch", "1"], 2, "--prompts and --batch exclude each other"),
-        (["--max-windows", "5"], 2, "--prompts and --max-windows exclude each other"),
-        (["--aoi", "a.gpkg"], 2, "--prompts and --aoi exclude each other"),
-        (["--classes", "a"], 2, "--prompts and --classes exclude each other"),
-        (["--preview", "a.html"], 2, "--prompts and --preview exclude each other"),
-        (["--report", "a.json"], 2, "--prompts and --report exclude each other"),
+        (["--everything"], 2, "--prompts and --everything are mutually exclusive"),
+        (["--model", "m"], 2, "--prompts and --model are mutually exclusive"),
+        (["--overlap", "0.25"], 2, "--prompts and --overlap are mutually exclusive"),
+        (["--batch", "1"], 2, "--prompts and --batch are mutually exclusive"),
+        (["--max-windows", "5"], 2, "--prompts and --max-windows are mutually exclusive"),
+        (["--aoi", "a.gpkg"], 2, "--prompts and --aoi are mutually exclusive"),
+        (["--classes", "a"], 2, "--prompts and --classes are mutually exclusive"),
+        (["--preview", "a.html"], 2, "--prompts and --preview are mutually exclusive"),
+        (["--report", "a.json"], 2, "--prompts and --report are mutually exclusive"),
         (["--crs", "EPSG:3857"], 2, "RFC 7946"),
         ([], 4, "run: rsp download-sam base"),
         (["--sam", "huge"], 4, "run: rsp download-sam huge"),
@@ -104,8 +104,8 @@ def test_a_mistake_is_one_line(arguments: list[str], code: int, said: str, capsy
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--keep-parts", "--out", "x.geojson"], "--keep-parts belongs to --prompts"),
-        (["--sam", "base", "--out", "x.geojson"], "--sam belongs to --everything or --prompts"),
+        (["--keep-parts", "--out", "x.geojson"], "--keep-parts requires --prompts"),
+        (["--sam", "base", "--out", "x.geojson"], "--sam requires --everything or --prompts"),
         (["--prompts", "scene.geojson"], "--out is missing"),
     ],
 )
@@ -127,7 +127,7 @@ def test_points_are_refused_for_a_sam_that_knows_boxes_alone(
     assert run([*command, "mixed.geojson"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "mixed.geojson: the SAM tiny-vit was trained with boxes alone, and these are points: 2" in error
+    assert "mixed.geojson: the SAM tiny-vit was trained on boxes only, but these prompts are points: 2" in error
     assert "rsp download-sam base" in error
     assert run([*command, "scene.geojson", "--dry-run"]) == 0
 

@@ -169,7 +169,7 @@ def test_the_sam_of_everything_is_found_or_named(capsys: pytest.CaptureFixture[s
     assert run([*plan, "--everything", "--sam", "huge"]) != 0
     assert "rsp download-sam huge" in capsys.readouterr().err
     assert run([*plan, "--sam", "base"]) == 2
-    assert "--sam belongs to --everything" in capsys.readouterr().err
+    assert "--sam requires --everything" in capsys.readouterr().err
     # Without base, tiny-vit serves; the bundled model's own SAM is asked for only when it is named.
     _small_sam(sam_folder_for("tiny-vit"))
     assert run(["-v", *plan, "--everything"]) == 0

@@ -100,8 +100,8 @@ def test_an_oracle_is_for_samdet_alone(tmp_path: Path, capsys: pytest.CaptureFix
         (["--backbone-weights", "imagenet"], 4, "model.backbone has other sizes"),
         (["--backbone-weights", "resnet18.pth"], 4, "the weights do not fit the model"),
         (["--backbone-weights", "resnet18.pth"], 4, "a ResNet of the sizes in model.backbone"),
-        (["--backbone-weights", "random", "--resume"], 2, "--resume brings all weights"),
-        (["--backbone-weights", "random", "--load-from", "run"], 2, "--load-from brings all weights"),
+        (["--backbone-weights", "random", "--resume"], 2, "--resume and --backbone-weights are mutually exclusive"),
+        (["--backbone-weights", "random", "--load-from", "run"], 2, "--load-from loads all weights"),
         (["--set", "model.frozen_stages=5"], 2, "model.frozen_stages"),
     ],
 )
@@ -122,7 +122,7 @@ def test_models_without_a_resnet_have_no_weights_for_it(preset: str, capsys: pyt
     assert _train("anchor.toml", "--backbone-weights", "random") == 2
     error = _one_line(capsys)
     assert "--backbone-weights: a rsprompter-anchor has no ResNet" in error
-    assert "leave it out, or take a preset of samdet, samcls, maskrcnn, mask2former" in error
+    assert "omit it, or use a preset of samdet, samcls, maskrcnn, mask2former" in error
 
 
 @pytest.mark.parametrize("option", [["--sam", "base"], ["--random-sam"]])
@@ -130,7 +130,7 @@ def test_models_without_a_sam_take_none(preset: str, capsys: pytest.CaptureFixtu
     Path("plain.toml").write_text(dump_config(Config(name="tiny", model=tiny_maskrcnn_config())), encoding="utf-8")
     assert run(["train", "plain.toml", "--data", "data", *option]) == 2
     error = _one_line(capsys)
-    assert f"{option[0]}: a maskrcnn has no SAM (leave it out, or take a preset of rsprompter-anchor, " in error
+    assert f"{option[0]}: a maskrcnn has no SAM (omit it, or use a preset of rsprompter-anchor, " in error
 
 
 def test_true_boxes_are_those_of_the_file(preset: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_the_layer_of_prompts(town: Path, capsys: pytest.CaptureFixture[str], mo
 
 def test_layer_needs_a_vector_file(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "town.tif", "--layer", "houses", "--dry-run"]) == 2
-    assert "--layer belongs to --aoi or --prompts" in capsys.readouterr().err
+    assert "--layer requires --aoi or --prompts" in capsys.readouterr().err
 
 
 def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_secrets_are_not_shown(monkeypatch: Patch) -> None:
 def test_an_endpoint_that_is_no_address_is_told(monkeypatch: Patch, text: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", text)
     finding = by_name(health.environment_findings())["HF_ENDPOINT"]
-    assert (finding.state, finding.text) == (State.WARNING, "is not an address")
+    assert (finding.state, finding.text) == (State.WARNING, "is not a URL")
 
 
 def test_control_characters_do_not_reach_the_terminal(monkeypatch: Patch) -> None:

@@ -138,12 +138,12 @@ def test_stopped_it_goes_on_with_another_number_of_workers(
     predict_scene(scene, whole, model=blob_model(), native=True)
     with pytest.raises(type(error)):
         predicted(scene, out, after(14, error), workers=3)
-    assert "keeps the 14 windows done so far: run the same command again to go on" in caplog.text
+    assert "keeps the 14 windows done so far: run the same command again to resume" in caplog.text
     assert not out.exists()
     loaded = blob_model()
     with caplog.at_level("INFO"):
         predicted(scene, out, workers=1, model=loaded, batch=3)
-    assert "going on after 14 windows" in caplog.text
+    assert "resuming after 14 windows" in caplog.text
     assert seen(loaded) == WINDOWS - 14
     assert out.read_bytes() == whole.read_bytes()
     assert [path.name for path in out.parent.iterdir()] == ["a.geojson"]
@@ -203,9 +203,9 @@ def test_one_process_and_several_do_not_go_on_with_each_other(tmp_path: Path, ca
     stopped_at(7, scene, one)
     with pytest.raises(KeyboardInterrupt):
         predicted(scene, many, after(8, KeyboardInterrupt()))
-    with pytest.raises(OutputError, match=r"7 windows that a run in one process has done \(go on with one"):
+    with pytest.raises(OutputError, match=r"7 windows done by a run in one process \(resume with a single process"):
         predicted(scene, one)
-    with pytest.raises(OutputError, match="8 windows that a run with --procs, --gpus or --ray has done"):
+    with pytest.raises(OutputError, match="8 windows done by a run with --procs, --gpus or --ray"):
         predict_scene(scene, many, model=blob_model(), native=True)
     assert journal_path(one).exists()
     assert kept_windows(shards_folder(many)) == 8
@@ -237,7 +237,7 @@ def test_workers_of_a_killed_run_are_waited_for(tmp_path: Path, monkeypatch: pyt
     lock = FileLock(folder / ".1-of-8.lock", thread_local=False)
     lock.acquire()
     monkeypatch.setattr(apart, "PATIENCE", 0.1)
-    with pytest.raises(OutputError, match="workers of a run that was ended are still at work"):
+    with pytest.raises(OutputError, match="workers of an earlier run are still writing it"):
         predicted(scene, out)
     assert Path(lock.lock_file).exists()  # they go on in their folder
     monkeypatch.setattr(apart, "PATIENCE", 30.0)

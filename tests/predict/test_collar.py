@@ -111,7 +111,7 @@ def test_a_picture_that_goes_through_whole_keeps_its_frame(tmp_path: Path) -> No
 def test_info_says_that_a_collar_is_left_out(tmp_path: Path) -> None:
     framed = scene_info(write_framed(tmp_path / "b.tif", 40), Reading(native=True))
     assert framed.as_dict()["extent"] == (40, 40, 190, 190)
-    assert dict(framed.rows())["empty collar"] == "left out; windows cover the 150 x 150 px with data"
+    assert dict(framed.rows())["empty collar"] == "skipped; windows cover the 150 x 150 px with data"
     plain = scene_info(write_framed(tmp_path / "a.tif", 0), Reading(native=True))
     assert plain.as_dict()["extent"] == (0, 0, 150, 150)
     assert "empty collar" not in dict(plain.rows())

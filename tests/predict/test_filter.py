@@ -143,7 +143,7 @@ def test_without_the_column_areas_are_measured_on_the_ground(tmp_path: Path) -> 
 def test_pixels_have_a_score_but_no_area(tmp_path: Path) -> None:
     path = predicted(tmp_path / "pixels.gpkg", crs=None)
     assert filter_features(path, tmp_path / "out.gpkg", score=0.65).kept == 3
-    with pytest.raises(InputError, match="no feature has an area_m2"):
+    with pytest.raises(InputError, match="no feature has a value of area_m2"):
         filter_features(path, tmp_path / "small.gpkg", min_area=5)
     assert not (tmp_path / "small.gpkg").exists()
 

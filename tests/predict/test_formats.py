@@ -110,13 +110,13 @@ def test_another_reference_system(suffix: str, crs: str, scene: Path, tmp_path: 
     [
         ("a.geojson", {"crs": "EPSG:3857"}, "RFC 7946"),
         ("a.geojsonl", {"crs": UTM}, "RFC 7946"),
-        ("a.json", {"crs": UTM}, "pixels of the picture"),
-        ("a.png", {"crs": UTM}, "pixels of the picture"),
+        ("a.json", {"crs": UTM}, "pixel coordinates"),
+        ("a.png", {"crs": UTM}, "pixel coordinates"),
         ("a.gpkg", {"crs": "EPSG:123456789"}, "names no coordinate reference system"),
-        ("a.gpkg", {"crs": UTM, "pixel_coords": True}, "exclude each other"),
+        ("a.gpkg", {"crs": UTM, "pixel_coords": True}, "mutually exclusive"),
         ("a.gpkg", {"classes": ("rde",)}, "did you mean 'red'"),
         ("a.gpkg", {"classes": ()}, "names no class"),
-        ("a.gpkg", {"aoi_cut": True}, "belongs to --aoi"),
+        ("a.gpkg", {"aoi_cut": True}, "requires --aoi"),
         ("a.gmt", {}, ".geojsonl"),
     ],
 )

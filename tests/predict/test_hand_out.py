@@ -140,7 +140,7 @@ def test_a_shard_that_loses_every_worker_ends_the_run_and_the_rest_is_kept(run: 
 
 
 def test_workers_that_never_start_end_the_run(run: Run) -> None:
-    with pytest.raises(ResourceError, match="6 workers were lost before any shard"):
+    with pytest.raises(ResourceError, match="6 workers were lost at startup"):
         run(loses=lambda method, _: method == "start")
 
 
@@ -215,14 +215,14 @@ def test_a_file_that_a_machine_lacks(run: Run, tmp_path: Path, monkeypatch: pyte
     there = hand_out.files_needed
     monkeypatch.setattr(hand_out, "files_needed", lambda job: [*there(job), str(tmp_path / "model")])
     refused = _refused(run, lambda job: job)
-    assert refused.message.startswith(f"{tmp_path / 'model'}: is not there on ")
+    assert refused.message.startswith(f"{tmp_path / 'model'}: does not exist on ")
 
 
 def test_another_file_at_the_same_place_of_a_machine(run: Run, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = town(tmp_path / "other", side=310)
     refused = _refused(run, lambda job: replace(job, source=str(other)))
-    assert "is another file on" in refused.message
+    assert "differs from the file on" in refused.message
 
 
 def test_machines_with_different_models(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def test_after_a_problem_the_prediction_is_not_tried(monkeypatch: Patch) -> None
     [
         (
             "import os; os.write(2, b'OMP: Error 15\\n\\n'); os._exit(3)",
-            "exit code 3 while this was looked at: OMP: Error 15",
+            "exit code 3 during this check: OMP: Error 15",
         ),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", "15"),
     ],

@@ -151,7 +151,7 @@ def test_a_file_that_is_no_journal_stays(tmp_path: Path, content: bytes) -> None
     out = tmp_path / "a.geojson"
     journal_path(out).write_bytes(content)
     for overwrite in (False, True):
-        with pytest.raises(OutputError, match="no journal"):
+        with pytest.raises(OutputError, match="is not a journal"):
             Journal(out, IDENTITY, overwrite=overwrite)
     assert journal_path(out).read_bytes() == content
 
@@ -173,7 +173,7 @@ def test_an_interruption_says_how_to_go_on(
     assert "keeps the 4 windows done so far: run the same command again" in talk.text
     with Journal(out, IDENTITY, overwrite=False) as journal:
         assert journal.windows_done == 4
-    assert "going on after 4 windows" in talk.text
+    assert "resuming after 4 windows" in talk.text
 
 
 def test_a_run_that_fails_at_once_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

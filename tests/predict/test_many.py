@@ -98,7 +98,7 @@ def test_one_layer_of_scenes_of_two_coordinate_systems(
     out = tmp_path / f"all{suffix}"
     result = run(scenes, out)
     assert result.objects == 9
-    assert ("2 coordinate systems, so it is in EPSG:4326" in caplog.text) == ("geojson" not in suffix)
+    assert ("2 coordinate reference systems, so the output is in EPSG:4326" in caplog.text) == ("geojson" not in suffix)
     layer = geopandas.read_file(out) if suffix != ".parquet" else geopandas.read_parquet(out)
     assert layer.crs.to_epsg() == 4326 or suffix == ".shp"
     assert sorted(layer["id"]) == list(range(1, 10))
@@ -195,7 +195,7 @@ def test_what_failed_and_fails_again_is_said_again(town: Path, tmp_path: Path) -
     out.write_text("mine")
     with pytest.raises(OutputError, match=r"all\.gpkg already exists"):
         run(scenes, out)
-    with pytest.raises(OutputError, match="was begun by a run with score"):
+    with pytest.raises(OutputError, match="was started by a run with score"):
         run(scenes, out, score=0.7)
     assert out.read_text() == "mine"
     assert states(run(scenes, out, overwrite=True)) == ["kept", "failed"]
@@ -290,7 +290,7 @@ def test_an_area_leaves_scenes_out_that_it_does_not_touch(town: Path, tmp_path: 
     result = run([town / "south", town / "b.tif"], tmp_path / "all.gpkg", aoi=str(area))
     assert states(result) == ["outside", "done"]
     result.check()
-    with pytest.raises(InputError, match="lies on none of the 1 scenes"):
+    with pytest.raises(InputError, match="overlaps none of 1 scene"):
         run([town / "south"], tmp_path / "none.gpkg", aoi=str(area))
 
 

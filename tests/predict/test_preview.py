@@ -86,7 +86,7 @@ def test_of_very_many_an_even_share_is_shown(monkeypatch: pytest.MonkeyPatch, sc
         preview.on_dropped(3)
         preview.write(tmp_path / "m.html", area=None, out_name="a.gpkg")
     data = data_of(tmp_path / "m.html")
-    assert data["about"] == "34 objects, in a.gpkg; one of 4 is shown here"
+    assert data["about"] == "34 objects in a.gpkg; 1 in 4 is shown"
     assert data["classes"][0]["count"] == 35
     from tests.draw.test_preview import decoded
 
@@ -117,7 +117,7 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert counts["bytes_read"] >= 120 * 192 * 3
     assert set(told["seconds"]) == {*(stage.value for stage in Stage), "total"}
     assert all(value >= 0 for value in told["seconds"].values())
-    assert any("windows share nothing" in warning for warning in told["warnings"])
+    assert any("windows do not overlap" in warning for warning in told["warnings"])
     assert told["settings"]["output"]["classes"] == ["red"]
     assert {"rsprompter_cli", "torch", "gdal", "shapely"} <= set(told["versions"])
     assert told["input"] == str(scene)
@@ -130,7 +130,7 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
         ({"report": "report.txt"}, UsageError, "--report report.txt"),
         ({"preview": "old.html"}, OutputError, "old.html exists"),
         ({"report": "no/way/r.json"}, OutputError, "not a folder"),
-        ({"report": "out.json"}, OutputError, "is --out"),
+        ({"report": "out.json"}, OutputError, "--out and --report both name"),
     ],
 )
 def test_files_beside_the_output_are_claimed_first(

@@ -173,9 +173,9 @@ def test_what_has_no_polygon_is_counted_and_named(scene: Path, caplog: pytest.Lo
     }
     assert [feature["properties"]["id"] for feature in _features()] == ["a"]
     said = "\n".join(caplog.messages)
-    assert "mixed.geojson: 2 of 7 prompts lie outside the scene: d, g" in said
-    assert "3 of 7 prompts are no point or box" in said
-    assert "1 of 7 prompts were answered with an empty mask: f" in said
+    assert "mixed.geojson: no polygon for 2 of 7 prompts, outside the scene: d, g" in said
+    assert "3 of 7 prompts, neither a point nor a box" in said
+    assert "1 of 7 prompts, empty mask: f" in said
 
 
 def test_features_without_an_id_of_their_own_are_named_by_their_place(scene: Path) -> None:
@@ -316,7 +316,7 @@ def test_dry_run_says_what_would_be_asked(scene: Path) -> None:
     result = _run(scene, prompts, dry_run=True)
     assert sorted(Path().iterdir()) == before
     assert (result.out, result.objects, result.windows) == (None, 3, 3)
-    assert result.summary() == "3 of 4 prompts to be asked in 3 windows of 64 px"
+    assert result.summary() == "3 of 4 prompts to segment in 3 windows of 64 px"
 
 
 def test_refused_at_the_door(scene: Path) -> None:

@@ -164,7 +164,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(tmp_path: Path) -> None:
         rsp.send_signal(signal.SIGINT)
         _, talk = rsp.communicate(timeout=120)
     assert rsp.returncode == 130, talk
-    assert "windows done so far: run the same command again to go on" in talk
+    assert "done so far: run the same command again to resume" in talk
     assert "interrupted" in talk
     assert not out.exists()
     with start(arguments) as rsp:

@@ -47,12 +47,12 @@ def test_one_file_is_one_scene(here: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("empty", "a folder without rasters"),
-        ("*.jp2", "no raster matches"),
+        ("empty", "contains no rasters"),
+        ("*.jp2", "matches no raster"),
         ("@nowhere", "nowhere: no such list"),
         ("blank.txt", "an empty list"),
-        ("binary.txt", "no UTF-8 text"),
-        ("nested.txt", "a list within a list"),
+        ("binary.txt", "not UTF-8 text"),
+        ("nested.txt", "lists cannot be nested"),
         ("far.txt", "--remote"),
         ("@deep", "cannot be read"),
     ],

@@ -107,7 +107,7 @@ def test_at_least_one_process_is_asked_for(scene: Path, tmp_path: Path, counts: 
 def test_gpus_that_are_not_there_and_models_that_are_somewhere_are_refused(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(DependencyError, match=f"--gpus 99: torch sees {torch.cuda.device_count()} CUDA GPU"):
         predict_in_processes(scene, tmp_path / "a.fgb", gpus=99)
-    with pytest.raises(UsageError, match="a loaded model is on one device already"):
+    with pytest.raises(UsageError, match="a loaded model is bound to one device"):
         predict_in_processes(scene, tmp_path / "a.fgb", gpus=1, model=blob_model())
     assert list(tmp_path.iterdir()) == []
 
@@ -165,7 +165,7 @@ def test_after_ctrl_c_and_after_a_kill_workers_end_and_a_rerun_goes_on(
         _, talk = rsp.communicate(timeout=120)  # ends when the workers have closed stderr too
     if how == signal.SIGINT:
         assert rsp.returncode == 130, talk
-        assert "windows done so far: run the same command again to go on" in talk
+        assert "done so far: run the same command again to resume" in talk
         assert "Traceback" not in talk
     assert not out.exists()
     with start(scene, out, marker, 1) as rsp:

@@ -300,8 +300,8 @@
       ["quality", column.quality && column.quality[i] >= 0 ? (column.quality[i] / 1e4).toFixed(2) : null],
       ["area", tenth("area", data.metres ? "m²" : "px²")],
       ["perimeter", tenth("perimeter", data.metres ? "m" : "px")],
-      ["seen in", `${column.windows[i]} window${column.windows[i] === 1 ? "" : "s"}`],
-      ["place", place(x, y)],
+      ["found in", `${column.windows[i]} window${column.windows[i] === 1 ? "" : "s"}`],
+      [data.grid ? "latitude, longitude" : "position", place(x, y)],
     ];
     const table = popup.querySelector("table");
     table.textContent = "";
@@ -328,7 +328,7 @@
     for (let i = 0; i < n; i++) count += isShown(i);
     byId("from").textContent = state.from.toFixed(2);
     byId("hint").hidden = !n;
-    byId("shown").textContent = n ? `${count.toLocaleString("en")} of ${n.toLocaleString("en")} shown` : "Nothing was found.";
+    byId("shown").textContent = n ? `${count.toLocaleString("en")} of ${n.toLocaleString("en")} shown` : "No objects were found.";
     document.body.dataset.shown = count;
     if (state.chosen >= 0 && !isShown(state.chosen)) choose(-1);
     redraw();
