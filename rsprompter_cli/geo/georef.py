@@ -220,7 +220,7 @@ def _read_world_file(path: Path) -> Affine:
         words = path.read_text(encoding="ascii")[:4096].replace(",", ".").split()
         a, d, b, e, x, y = (float(word) for word in words)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not a world file (six numbers)", "repair or remove it") from error
+        raise InputError(f"{path}: is not a world file of six numbers", "repair or remove it") from error
     return Affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
 
 

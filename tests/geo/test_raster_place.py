@@ -76,7 +76,7 @@ def test_a_world_file_is_taken_only_where_the_file_has_no_position(tmp_path, cap
         assert scene.georef.transform == NORTH_UP[:6]
     assert "placed.tfw is ignored" in caplog.text
     (tmp_path / "bare.tfw").write_text("not numbers")
-    with pytest.raises(InputError, match=r"bare\.tfw: not a world file"):
+    with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
         open_scene(bare)
 
 

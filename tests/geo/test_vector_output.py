@@ -43,7 +43,7 @@ def test_places_that_are_none(tmp_path: Path) -> None:
     for suffix in VECTOR_SUFFIXES:
         with pytest.raises(OutputError, match="is not a folder") as caught:
             try_vector_output(tmp_path / "file" / f"a{suffix}")
-        assert caught.value.hint == "choose a writable folder"
+        assert caught.value.hint == "name a file in a folder"
         with pytest.raises(OutputError, match=r"cannot be written: File name too long"):
             try_vector_output(tmp_path / f"{'x' * 260}{suffix}")
     with pytest.raises(UsageError, match="no vector format"):
