@@ -99,5 +99,5 @@ def test_masks_that_could_be_anything(tmp_path: Path, capsys: Captured) -> None:
     arguments = ["convert", "mask2coco", str(tmp_path / "images"), str(tmp_path / "masks")]
     assert run([*arguments, "--out", str(tmp_path / "set")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "holds 0, 1, 2, 3, 4, 5, ... (4096 values), which may be objects or classes" in error
+    assert "contains 0, 1, 2, 3, 4, 5, ... (4,096 values), which may be instances or classes" in error
     assert "--kind instances" in error
