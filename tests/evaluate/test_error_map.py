@@ -68,7 +68,7 @@ def test_imagery_of_another_place_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"far\.tif: no polygon of either layer"):
         save_error_map(tmp_path / "map.png", evaluation, scene=far)
     bare = write_scene(tmp_path / "bare.tif", paint(60, 60, {}), crs=None)
-    with pytest.raises(InputError, match=r"bare\.tif: has no georeference"):
+    with pytest.raises(InputError, match=r"bare\.tif: is not georeferenced"):
         save_error_map(tmp_path / "map.png", evaluation, scene=bare)
     assert not (tmp_path / "map.png").exists()
 
