@@ -78,7 +78,7 @@ def read_georef(dataset: Any, source: Source, *, stated_crs: str | None = None) 
     if wanted is not None:
         raise InputError(
             f"{source.name}: has no geotransform, so --scene-crs {stated_crs} does not georeference it",
-            "omit --scene-crs, add a world file (.tfw), or warp the file first (gdalwarp)",
+            "omit --scene-crs, add a world file (.tfw), or warp the file first with gdalwarp",
         )
     if dataset.gcps[0]:
         return Georef(_six(transform), None, "gcp"), None
@@ -108,7 +108,10 @@ def way_onto_the_map(georef: Georef) -> str:
     local = georef.kind == "off_earth" and CRS.from_wkt(georef.crs_wkt).geodetic_crs is None
     if local or georef.kind == "affine":
         return "state its CRS with --scene-crs EPSG:N"
-    return "write it into the file with gdal_edit" if georef.kind == "off_earth" else "warp it first (gdalwarp)"
+    return {
+        "off_earth": "write its CRS into the file with gdal_edit",
+        "none": "georeference it first, for example with a world file",
+    }.get(georef.kind, "warp it first with gdalwarp")
 
 
 def off_earth_refusal(georef: Georef, name: str) -> str | None:

@@ -122,7 +122,7 @@ def test_layer_needs_a_vector_file(town: Path, capsys: pytest.CaptureFixture[str
 def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-attribute", "kind", "--out", "set"]
     assert run([*command, "--class-name", " hut "]) == 0
-    assert "'House', 'house' are different classes, which differ only in case or blanks" in capsys.readouterr().err
+    assert "the classes 'House', 'house' differ only in case or spaces" in capsys.readouterr().err
     document = json.loads(Path("set/annotations/instances_train.json").read_text())
     assert [category["name"] for category in document["categories"]] == ["House", "house", "hut"]
     assert run(["data", "check", "set"]) == 0
@@ -217,7 +217,7 @@ def test_a_set_on_the_map_under_a_reserved_name(town: Path, capsys: pytest.Captu
     capsys.readouterr()
     command = ["convert", "coco2vector", "set/annotations/instances_train.json", "--out"]
     assert run([*command, "gpkg_a.gpkg"]) == 7
-    assert "name the file otherwise, as in objects.gpkg" in capsys.readouterr().err
+    assert "choose another file name, for example objects.gpkg" in capsys.readouterr().err
     assert run([*command, "a.gpkg"]) == 0
 
 

@@ -322,7 +322,7 @@ def test_dry_run_reads_nothing_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_crs_without_room_for_the_scene_is_refused_before_the_model_runs(tmp_path: Path) -> None:
     scene, model = write_scene(tmp_path / "a.tif", paint(100, 100, {})), blob_model()
-    with pytest.raises(UsageError, match=r"^--crs \+proj=ortho.*: has no place for"):
+    with pytest.raises(UsageError, match=r"^--crs \+proj=ortho.*: cannot represent"):
         predict_scene(scene, tmp_path / "a.gpkg", model=model, native=True, crs="+proj=ortho +lat_0=-40 +lon_0=-150")
     assert isinstance(model.model, BlobModel)
     assert model.model.seen == 0
