@@ -133,7 +133,7 @@ def test_a_single_file_is_cut_and_trains(
     train = ["train", "tiny.toml", "--data", "set", "--device", "cpu", "--random-sam", "--out", "r"]
     assert run(train) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "there is no val split" in error
+    assert "which has no val split" in error
     assert "rsp data split set/" in error.replace("\\", "/")
     assert run(["data", "split", "set", "--val", "0.5"]) == 0
     assert run(["data", "check", "set"]) == 0

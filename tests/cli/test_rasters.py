@@ -91,7 +91,7 @@ def test_a_drone_mosaic_is_read_at_what_the_model_knows(tmp_path, capsys):
     facts = json.loads(out)
     assert facts["refusal"] is None
     assert 0.1 < facts["plan"]["gsd"][0] < 0.31
-    assert "are read at" in err
+    assert "are resampled to" in err
 
 
 def labels(tmp_path, crs="EPSG:32631"):
