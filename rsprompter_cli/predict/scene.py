@@ -405,6 +405,6 @@ def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None
         return
     reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
     raise InputError(
-        f"{source}: {reason}, so polygons lie nowhere on earth",
+        f"{source}: {reason}, so its polygons cannot be georeferenced",
         f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
     )

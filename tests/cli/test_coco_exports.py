@@ -274,7 +274,7 @@ def test_split_of_the_train_file_names_the_way_out(tmp_path: Path, capsys: Captu
     make_set(tmp_path)
     assert run(["data", "split", str(tmp_path), "--overwrite"]) == 7
     error = capsys.readouterr().err
-    assert "would replace the file that is cut" in error
+    assert "would replace the file that is divided" in error
     assert "instances_all.json" in error
 
 

@@ -222,7 +222,7 @@ def test_an_area_of_interest_cuts_both_layers(tmp_path: Path, caplog: pytest.Log
     elsewhere = write_layer(tmp_path / "far.gpkg", [house(5000, 0, 10, 10)])
     with caplog.at_level(logging.WARNING):
         assert numbers(compare(tmp_path, FOUND, TOWN, aoi=elsewhere).counts) == (0, 0, 0)
-    assert "no polygon of either layer" in caplog.text
+    assert "neither layer has a polygon" in caplog.text
 
 
 def test_a_prediction_beyond_the_border_of_cut_truth_is_right(tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_scenes_that_limit_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         got = compare(tmp_path, FOUND, TOWN, scene=elsewhere)
     assert numbers(got.counts) == (0, 0, 0)
-    assert "no polygon of either layer" in caplog.text
+    assert "neither layer has a polygon" in caplog.text
     assert headline(got) == "Nothing to compare: there are no objects and no predictions."
 
 
