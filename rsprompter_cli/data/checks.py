@@ -14,7 +14,7 @@ from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.problems import Problem, Report
 from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
-from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.errors import InputError, plural, shorten
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]
@@ -102,10 +102,10 @@ def check_coco(
 
 
 def require_boxes(coco: CocoFile) -> str | None:
-    """Refuse annotated boxes that cannot be trained on; `read_coco` has refused those absent, empty or outside.
+    """Refuse annotated boxes that cannot be trained on; `read_coco` has refused missing, empty and outlying ones.
 
     Returns:
-        a warning when some boxes lie elsewhere than their masks, else None.
+        a warning when some boxes do not match their masks, else None.
 
     Raises:
         InputError: most boxes are x1, y1, x2, y2.
@@ -116,11 +116,10 @@ def require_boxes(coco: CocoFile) -> str | None:
     apart = sum(iou < _SAME_OBJECT_IOU for iou, _ in fits)
     if not apart:
         return None
-    boxes = "1 box" if apart == 1 else f"{apart} boxes"
-    disagree = "disagrees with its mask" if apart == 1 else "disagree with their masks"
+    disagree = "does not match its mask" if apart == 1 else "do not match their masks"
     return (
-        f"{coco.path}: {boxes} of {len(fits)} {disagree} (IoU below {_SAME_OBJECT_IOU:g}), and train.boxes=annotations "
-        f"trains on boxes; rsp data check {coco.path} lists them"
+        f"{coco.path}: {apart:,} of {plural(len(fits), 'box', 'boxes')} {disagree} (IoU below {_SAME_OBJECT_IOU:g}), "
+        f"and train.boxes=annotations trains on boxes; rsp data check {coco.path} lists them"
     )
 
 
@@ -135,11 +134,12 @@ def _fit(annotation: CocoAnnotation) -> tuple[float, bool]:
 def _most_are_corners(corners: int, count: int) -> str | None:
     if corners <= count / 2:
         return None
-    return f"{corners} of {count} boxes fit their masks only as x1, y1, x2, y2; COCO boxes are x, y, width, height"
+    boxes, match = plural(count, "box", "boxes"), "matches its mask" if corners == 1 else "match their masks"
+    return f"{corners:,} of {boxes} {match} only as x1, y1, x2, y2; COCO boxes are x, y, width, height"
 
 
 def _check_objects(coco: CocoFile) -> list[Problem]:
-    """Boxes and masks that are sound alone and doubtful together."""
+    """Boxes and masks that are valid but do not match."""
     images = {image.id: image for image in coco.images}
     problems: list[Problem] = []
     as_corners = 0
@@ -161,18 +161,20 @@ def _check_object(annotation: CocoAnnotation, image: CocoImage) -> tuple[list[Pr
     for kind, what, value in (("bbox-overshoot", "bbox", box), ("polygon-overshoot", "polygon", outline)):
         excess = overshoot(value, image.height, image.width)
         if excess > _SILENT_OVERSHOOT:
-            found.append((kind, f"{what} leaves the image by {excess:.3g} pixels; it is cut off there"))
+            found.append((kind, f"{what} extends {excess:.3g} pixels beyond the image; it is clipped"))
     from pycocotools import mask as coco_mask
 
     pixels = int(coco_mask.area(to_rle(annotation.segmentation, image.height, image.width).as_dict()))
     fits, corners = _fit(annotation)
     if pixels == 0:
-        found.append(("no-pixel", "mask is too small to cover a pixel; it is no training target"))
+        found.append(("no-pixel", "mask is too small to cover a pixel; it is not a training target"))
     elif fits < _SAME_OBJECT_IOU:
         bbox, bound = [round(value, 2) for value in box], [round(value, 2) for value in outline]
-        found.append(("bbox-mask", f"bbox {bbox} and mask bounds {bound} (x1, y1, x2, y2) disagree: IoU {fits:.2f}"))
+        found.append(
+            ("bbox-mask", f"bbox {bbox} and mask bounds {bound} (x1, y1, x2, y2) do not match: IoU {fits:.2f}")
+        )
     if pixels >= 16 and not annotation.iscrowd and not 0.5 <= annotation.area / pixels <= 2:
-        found.append(("area", f"area says {annotation.area:g}, the mask covers {pixels} pixels"))
+        found.append(("area", f"area is {annotation.area:g}, but the mask covers {plural(pixels, 'pixel')}"))
     where = f"annotation {annotation.id} (image {image.id}, {image.file_name})"
     problems = [Problem("warning", kind, f"{where}: {text}", annotation.id, image.id) for kind, text in found]
     return problems, corners
@@ -190,9 +192,11 @@ def _check_copies(coco: CocoFile) -> list[Problem]:
     if not copies:
         return []
     copy, first = copies[0]
+    count, total = len(copies), plural(len(coco.annotations), "annotation")
+    are = "is an exact copy of another" if count == 1 else "are exact copies of others"
     text = (
-        f"{len(copies)} of {len(coco.annotations)} annotations are exact copies of others (image, class and geometry), "
-        f"the first of them {copy.id}, which repeats {first}: a second training target, and one that nobody finds"
+        f"{count:,} of {total} {are} (same image, class and geometry), the first of them {copy.id}, a copy of {first}: "
+        "an object is trained on twice, and one of the two counts as missed"
     )
     return [Problem("warning", "annotation-copy", text, copy.id, copy.image_id)]
 
@@ -206,7 +210,7 @@ def _geometry_bytes(segmentation: Segmentation) -> bytes:
 def _check_categories(coco: CocoFile) -> list[Problem]:
     used = Counter(annotation.category_id for annotation in coco.annotations)
     return [
-        Problem("warning", "category-unused", f"category {category.id} ({category.name!r}) has no object")
+        Problem("warning", "category-unused", f"category {category.id} ({category.name!r}) has no objects")
         for category in coco.categories
         if not used[category.id]
     ]
@@ -243,7 +247,7 @@ def _check_pictures(
     finder.announce()
     for file_name, ids in entries.items():
         if len(ids) > 1:
-            text = f"images {', '.join(map(str, ids))} are all the picture {file_name}"
+            text = f"images {', '.join(map(str, ids))} have the same file_name {file_name}"
             problems.append(Problem("warning", "picture-twice", text, image_id=ids[0]))
     return problems
 
@@ -252,7 +256,7 @@ def _with_foreign_classes(first: Report, other: Report) -> Report:
     """`other` with an error for each class that `first`, the split to train on, does not have."""
     strangers = [name for name in other.classes if name not in first.classes]
     problems = [
-        Problem("error", "class-foreign", f"class {name!r} is not in {first.file}, so no model will know it")
+        Problem("error", "class-foreign", f"class {name!r} is not in {first.file}, so models will not be trained on it")
         for name in strangers
     ]
     return replace(other, problems=other.problems + tuple(problems))

@@ -12,9 +12,9 @@ _REFUSED = ("Cc", "Cs", "Zl", "Zp")
 
 
 def unsound_name(names: Sequence[str]) -> str | None:
-    """What is wrong with the first name that is none, in words; None where all are sound.
+    """What is wrong with the first invalid name, as a message; None where all are valid.
 
-    Each has a character to see, none that a terminal obeys, and stands once.
+    A name has a visible character, no control characters, and is unique.
     """
     for place, name in enumerate(names, 1):
         shown = repr(shorten(name))

@@ -134,18 +134,17 @@ def crowd_problems(coco: CocoFile) -> list[Problem]:
     objects = Counter(annotation.category_id for annotation in coco.annotations if not annotation.iscrowd)
     count, total = sum(crowds.values()), len(coco.annotations)
     noun, verb = ("annotation", "is") if total == 1 else ("annotations", "are" if count > 1 else "is")
-    what = "a crowd (iscrowd 1) and no training target" if count == 1 else "crowds (iscrowd 1) and no training targets"
+    what = "a crowd (iscrowd 1), not a training target" if count == 1 else "crowds (iscrowd 1), not training targets"
     text = (
-        f"{count} of {total} {noun} {verb} {what}; if they are single objects, as CVAT writes masks drawn with its "
-        "brush, pass --crowds-are-objects"
+        f"{count:,} of {total:,} {noun} {verb} {what}; if they are single objects, such as masks drawn with the brush "
+        "of CVAT, pass --crowds-are-objects"
     )
     problems = [Problem("warning", "crowds", text)]
     for category in coco.categories:
         if crowds[category.id] and not objects[category.id]:
-            number = crowds[category.id]
-            many = f"{number} crowd" if number == 1 else f"{number} crowds"
-            told = f"category {category.id} ({category.name!r}) has {many} and no object"
-            problems.append(Problem("warning", "category-only-crowds", told))
+            many = plural(crowds[category.id], "crowd")
+            text = f"category {category.id} ({category.name!r}) has {many} and no objects"
+            problems.append(Problem("warning", "category-only-crowds", text))
     return problems
 
 
@@ -170,11 +169,11 @@ def require_usable(coco: CocoFile) -> None:
             if coco_mask.area(rle.as_dict()) > 0:
                 return
     crowds = sum(annotation.iscrowd for annotation in coco.annotations)
-    way_out = f"rsp data check {coco.path} says what is wrong with each"
+    way_out = f"rsp data check {coco.path} lists the problem of each"
     if crowds:
         way_out = f"pass --crowds-are-objects if the crowds are single objects; {way_out}"
     images, annotations = plural(len(coco.images), "image"), plural(len(coco.annotations), "annotation")
-    found = f"{images}, {annotations}, {crowds} of them crowds"
+    found = f"{images}, {annotations}" + (f", of which {plural(crowds, 'crowd')}" if crowds else "")
     raise InputError(f"{coco.path}: no usable object to train on ({found})", way_out)
 
 
@@ -182,14 +181,14 @@ def labels_for(coco: CocoFile, class_names: tuple[str, ...] | list[str]) -> dict
     """Category id of the file to the label that a model of `class_names` gives it, matched by name.
 
     Raises:
-        InputError: a category with objects that the model does not know.
+        InputError: a category with objects that is not a class of the model.
     """
     known = {name: label for label, name in enumerate(class_names)}
     used = {annotation.category_id for annotation in coco.annotations}
     strangers = [c.name for c in coco.categories if c.name not in known and c.id in used]
     if strangers:
         raise InputError(
-            f"{coco.path}: the model does not know the classes {strangers}",
-            f"it knows {list(class_names)}; rename the categories of the file",
+            f"{coco.path}: contains classes that the model does not have: {', '.join(map(repr, strangers))}",
+            f"its classes are {', '.join(map(repr, class_names))}; rename the categories of the file",
         )
     return {category.id: known[category.name] for category in coco.categories if category.name in known}

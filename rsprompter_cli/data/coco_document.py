@@ -10,7 +10,7 @@ from typing import Any
 
 from rsprompter_cli.errors import InputError
 
-_WAY_OUT = "give a COCO file or its data folder; rsp convert makes them"
+_WAY_OUT = "give a COCO file or its data folder; rsp convert creates them"
 _EXPORT = "export it as COCO in the labelling tool"
 
 
@@ -21,22 +21,26 @@ def read_document(path: str | Path) -> dict[str, Any]:
         InputError: unreadable, empty, not JSON, or a list is missing.
     """
     if os.path.isdir(path):
-        raise InputError(f"{path}: cannot be read: a folder", "name one of the .json files in its annotations/")
+        raise InputError(f"{path}: is a folder", "give one of the .json files in its annotations/")
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}", _WAY_OUT) from error
     if not content.strip():
-        raise InputError(f"{path}: the file is empty", "a COCO file is a JSON object with images and annotations")
+        raise InputError(
+            f"{path}: the file is empty", "a COCO file is a JSON object with images, annotations and categories"
+        )
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON: {error}", "a COCO file is a JSON object in UTF-8") from error
+        raise InputError(f"{path}: is not JSON: {error}", "a COCO file is a JSON object in UTF-8") from error
     if not isinstance(document, dict):
         _refuse_list(document, path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
-            raise InputError(f"{path}: has no list {key!r}", _other_format(document) or "is it a COCO instance file?")
+            raise InputError(
+                f"{path}: has no list {key!r}", _other_format(document) or "check that it is a COCO instance file"
+            )
     return dict(document)
 
 
@@ -44,19 +48,19 @@ def _refuse_list(document: object, path: str | Path) -> None:
     hint = ""
     if isinstance(document, list) and document and isinstance(document[0], dict):
         if "image_id" in document[0]:
-            hint = "a list of detections has no images; give the COCO file that they were made for"
+            hint = "a list of detections has no images; give the COCO file of its images"
         elif "data" in document[0]:
-            hint = f"this is Label Studio's own format; {_EXPORT}"
-    raise InputError(f"{path}: holds a JSON {type(document).__name__}, not a COCO object", hint)
+            hint = f"this is Label Studio's native format; {_EXPORT}"
+    raise InputError(f"{path}: contains a JSON {type(document).__name__}, not a COCO object", hint)
 
 
 def _other_format(document: Mapping[str, Any]) -> str:
     """The way out for a file that another format is recognised in, else nothing."""
     if document.get("type") == "FeatureCollection":
-        return "this is GeoJSON; rsp convert vector2coco makes a COCO set of it and its scene"
+        return "this is GeoJSON; rsp convert vector2coco converts it and its scene to COCO"
     if isinstance(document.get("shapes"), list):
-        return "this is a labelme or X-AnyLabeling file; rsp convert labelme2coco makes a COCO set of a folder of them"
+        return "this is a labelme or X-AnyLabeling file; rsp convert labelme2coco converts a folder of them to COCO"
     regions = any(isinstance(value, Mapping) and "regions" in value for value in document.values())
     if regions or "_via_img_metadata" in document:
-        return f"this is a project of VIA; {_EXPORT}"
+        return f"this is a VIA project; {_EXPORT}"
     return ""

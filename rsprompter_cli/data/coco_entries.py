@@ -10,7 +10,7 @@ from rsprompter_cli.data.pictures import PictureFinder, picture_names, refused_r
 from rsprompter_cli.data.problems import EntryError, Problem
 from rsprompter_cli.data.rle import MAX_PIXELS, Segmentation, allowed_overshoot, overshoot, to_rle
 from rsprompter_cli.data.spellings import REPAIRS, Note, read_segmentation, to_number, to_whole, whole_or_none
-from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.errors import InputError, plural, shorten
 from rsprompter_cli.geo.class_values import trimmed
 
 
@@ -88,7 +88,7 @@ class EntryReader:
         for category in [found.pop(one) for one in sorted(found.keys() & groups)]:
             text = (
                 f"category {category.id} ({category.name!r}) is the supercategory of others and has no annotation in "
-                "any split: it is left out of the classes"
+                "any split, so it is not used as a class"
             )
             self.problems.append(Problem("warning", "category-group", text))
         return found
@@ -119,7 +119,9 @@ class EntryReader:
             try:
                 annotation = self._parse_annotation(_object(raw), images, categories, kinds.append)
                 if annotation.id in parsed:
-                    raise EntryError("annotation-id-twice", "has an id that is used twice; number the annotations anew")
+                    raise EntryError(
+                        "annotation-id-twice", "has the id of another annotation; renumber the annotations"
+                    )
             except EntryError as fault:
                 problem = _annotation_problem(fault, shown, place, raw, images)
                 (without_mask if fault.kind == "no-segmentation" else self.problems).append(problem)
@@ -132,10 +134,10 @@ class EntryReader:
         return tuple(parsed.values())
 
     def finish(self) -> list[Problem]:
-        """All problems, with one warning for each kind of value that was read although it is written in another way."""
+        """All problems, with one warning for each kind of nonstandard value that was read."""
         for (noun, kind), repaired in self._repaired.items():
             count, first = repaired.count, repaired.first
-            have = f"1 {noun} has" if count == 1 else f"{count} {_plural(noun)} have"
+            have = plural(count, f"{noun} has", f"{_plural(noun)} have")
             text = f"{have} {REPAIRS[kind]}; the first is {first.message}"
             self.problems.append(Problem("warning", kind, text, first.annotation_id, first.image_id))
         self._repaired.clear()
@@ -152,8 +154,8 @@ class EntryReader:
             return
         first = found[0]
         text = (
-            f"{len(found)} of {total} annotations have no segmentation, the first is {first.message}; draw masks in "
-            "the labelling tool and export again, or remove these annotations"
+            f"{len(found):,} of {total:,} annotations have no segmentation, the first is {first.message}; draw masks "
+            "in the labelling tool and export again, or remove these annotations"
         )
         self.problems.append(Problem("error", first.kind, text, first.annotation_id, first.image_id))
 
@@ -168,7 +170,7 @@ class EntryReader:
             try:
                 entry = parse(_object(raw), kinds.append)
                 if entry.id in parsed:
-                    raise EntryError(f"{noun}-id-twice", "has an id that is used twice")
+                    raise EntryError(f"{noun}-id-twice", f"has the id of another {noun}")
             except EntryError as fault:
                 self.problems.append(Problem("error", fault.kind, f"{name} {fault.text}", image_id=image_id))
             else:
@@ -183,7 +185,7 @@ class EntryReader:
         for name in names:
             reason = refused_reason(name)
             if reason:
-                text = f"has a file_name that {reason}: {shorten(name)!r}; name it from its image folder on"
+                text = f"has a file_name that {reason}: {shorten(name)!r}; give it relative to the image folder"
                 raise EntryError("file-name", text)
         if raw.get("height") in (None, "") or raw.get("width") in (None, ""):
             height, width = self._size_of_picture(names)
@@ -191,7 +193,7 @@ class EntryReader:
         else:
             height, width = to_whole(raw, "height", note), to_whole(raw, "width", note)
         if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-            raise EntryError("image-size", f"({names[0]}) has the impossible size {width} x {height}")
+            raise EntryError("image-size", f"({names[0]}) has the invalid size {width} x {height}")
         extra = {key: value for key, value in raw.items() if key not in ("id", "file_name", "height", "width")}
         return CocoImage(to_whole(raw, "id", note), names[0], height, width, extra)
 
@@ -201,7 +203,7 @@ class EntryReader:
         try:
             return picture_size(self._finder.find(names))
         except InputError as error:
-            text = f"has no width and height, and they cannot be read from its picture: {error}"
+            text = f"has no width and height, and they cannot be read from the image file: {error}"
             raise EntryError("image-size-missing", text) from error
 
     def _parse_annotation(
@@ -219,7 +221,7 @@ class EntryReader:
         image = images[image_id]
         crowd = to_number(raw.get("iscrowd"), note) or 0
         if crowd not in (0, 1):
-            raise EntryError("iscrowd", f"has iscrowd {raw.get('iscrowd')!r}, neither 0 nor 1")
+            raise EntryError("iscrowd", f"has iscrowd {raw.get('iscrowd')!r}, which is neither 0 nor 1")
         bbox = _parse_bbox(raw.get("bbox"), image, note)
         segmentation = read_segmentation(raw.get("segmentation"), image.height, image.width, note)
         return CocoAnnotation(
@@ -236,8 +238,8 @@ class EntryReader:
 def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
     name = raw.get("name")
     if not isinstance(name, str):
-        told = f"has the name {name!r}, which is not text" if name is not None else "has no name"
-        raise EntryError("category-name", f"{told}; name the class in the file")
+        fault = f"has the name {name!r}, which is not text" if name is not None else "has no name"
+        raise EntryError("category-name", f"{fault}; name the class in the file")
     if not trimmed(name):
         raise EntryError("category-name", "has an empty name; name the class in the file")
     return CocoCategory(id=to_whole(raw, "id", note), name=trimmed(name))
@@ -252,8 +254,8 @@ def _parse_bbox(value: object, image: CocoImage, note: Note) -> tuple[float, flo
         raise EntryError("bbox-empty", f"has a bbox of width {w:g} and height {h:g}")
     excess = overshoot((x, y, x + w, y + h), image.height, image.width)
     if excess > allowed_overshoot(image.height, image.width):
-        text = f"has a bbox that leaves the {image.width} x {image.height} image by {excess:.6g} pixels: {value}"
-        raise EntryError("bbox-outside", text + " (x, y, width, height?)")
+        text = f"has a bbox that extends {excess:.6g} pixels beyond the {image.width} x {image.height} image: {value}"
+        raise EntryError("bbox-outside", text + " (expected x, y, width, height)")
     return x, y, w, h
 
 
@@ -263,7 +265,7 @@ def _parse_area(value: object, segmentation: Segmentation, image: CocoImage) -> 
 
         return float(coco_mask.area(to_rle(segmentation, image.height, image.width).as_dict()))
     if not _is_number(value) or value < 0:
-        raise EntryError("area", f"has the impossible area {value!r}; without the key the area is that of the mask")
+        raise EntryError("area", f"has the invalid area {value!r}; without this key, the area is that of the mask")
     return float(value)
 
 
@@ -282,7 +284,7 @@ def _annotation_problem(
 
 def _object(raw: object) -> Mapping[str, Any]:
     if not isinstance(raw, dict):
-        raise EntryError("entry-type", f"is a {type(raw).__name__}, not an object")
+        raise EntryError("entry-type", f"is of type {type(raw).__name__}, not an object")
     return raw
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rsprompter_cli.io.checkpoint import CheckpointMeta
 
 NO_CHOICE = "uint8"
-"""What a checkpoint says of its scaling when none was chosen."""
+"""The scaling in a checkpoint where none was chosen."""
 
 
 def colour_info(bands: Sequence[int] | None, scale: str | None) -> dict[str, Any]:
@@ -34,13 +34,13 @@ def stored_colours(info: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...]
     """The bands and the value of --scale that a file's `info` states, each None when it states none.
 
     Raises:
-        InputError: they are there and mean nothing.
+        InputError: they are invalid.
     """
     bands, scale = info.get("bands"), info.get("scale")
     if bands is not None:
         numbers = isinstance(bands, list) and len(bands) in (1, 3) and all(type(band) is int for band in bands)
         if not numbers or min(bands) < 1:
-            raise InputError(f"{path}: info.bands is {bands!r}, not one or three bands counted from 1")
+            raise InputError(f"{path}: info.bands is {bands!r}, not one or three band numbers from 1")
         bands = tuple(bands)
     if scale is not None:
         try:

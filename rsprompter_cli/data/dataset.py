@@ -118,9 +118,9 @@ def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
     pixels = read_picture(path)  # [H, W, 3]
     height, width = pixels.shape[:2]
     if (height, width) != (image.height, image.width):
-        said = f"is {width} x {height}, its entry (image {image.id}) says {image.width} x {image.height}"
-        turned = "; the picture's EXIF rotation counts" if (width, height) == (image.height, image.width) else ""
-        raise InputError(f"{path} {said}", f"the annotations were drawn on another version of it{turned}")
+        sizes = f"is {width} x {height} px, its entry (image {image.id}) has {image.width} x {image.height} px"
+        turned = "; the EXIF orientation of images is applied" if (width, height) == (image.height, image.width) else ""
+        raise InputError(f"{path} {sizes}", f"the annotations were drawn on another version of the image{turned}")
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 

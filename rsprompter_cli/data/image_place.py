@@ -42,8 +42,8 @@ def read_place(image: CocoImage, path: Path) -> Georef:
     entry = image.extra.get("georef")
     if entry is None:
         raise InputError(
-            f"{path}: image {image.id} ({image.file_name}) has no georeference",
-            "pass --pixel-coords for pixels of each image; sets made by rsp convert vector2coco have one",
+            f"{path}: image {image.id} ({image.file_name}) is not georeferenced",
+            "pass --pixel-coords for pixel coordinates; images written by rsp convert vector2coco are georeferenced",
         )
     try:
         a, b, c, d, e, f = (float(value) for value in entry["transform"])
@@ -51,5 +51,5 @@ def read_place(image: CocoImage, path: Path) -> Georef:
     except (TypeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: image {image.id} ({image.file_name}) has a damaged georef: {error}") from error
     if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e - b * d == 0:
-        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a georef that places nothing")
+        raise InputError(f"{path}: image {image.id} ({image.file_name}) has a georef whose transform is not invertible")
     return Georef((a, b, c, d, e, f), crs_wkt, "affine")

@@ -39,14 +39,14 @@ def unsafe_reason(file_name: str) -> str | None:
     Both kinds of path are tried on every system, so that a file is refused or taken alike.
     """
     if not file_name.strip() or "\0" in file_name:
-        return "is empty or holds a NUL"
+        return "is empty or contains a null character"
     if len(file_name.encode(errors="replace")) > MAX_NAME:
         return f"is longer than {MAX_NAME} bytes"
     windows, posix = PureWindowsPath(file_name), PurePosixPath(file_name)
     if posix.is_absolute() or windows.drive or windows.root:
         return "is an absolute path"
     if ".." in posix.parts or ".." in windows.parts:
-        return "leads out of its folder by '..'"
+        return "leaves its folder with '..'"
     return None
 
 
@@ -68,13 +68,13 @@ def find_annotations(root: str | Path, split: str) -> Path:
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise InputError(f"{root}: no such folder", "pass the folder of your COCO set with --data")
+        raise InputError(f"{root}: no such folder", "pass the folder of your COCO data set with --data")
     found = next((files for files in _candidates(root, split) if files), [])
     if len(found) > 1:
         folder = found[0].parent if len({path.parent for path in found}) == 1 else root
         names = ", ".join(path.relative_to(folder).as_posix() for path in found)
-        kind = f"end in {split}.json" if found[0].stem.endswith(split) else f"are the {split} split"
-        raise InputError(f"{folder}: {len(found)} files {kind}: {names}", "keep one of them in this folder")
+        kind = f"end in {split}.json" if found[0].stem.endswith(split) else f"match the {split} split"
+        raise InputError(f"{folder}: {len(found)} files {kind}: {names}", "keep only one of them in this folder")
     if found:
         return found[0]
     lone = _lone_file(root)
@@ -86,22 +86,22 @@ def find_annotations(root: str | Path, split: str) -> Path:
 def _none_found(root: Path, split: str, lone: Path | None) -> InputError:
     if lone is not None:
         return InputError(
-            f"{lone}: is the only annotation file of {root}, and there is no {split} split",
-            f"rsp data split {lone} cuts it into a train and a val part",
+            f"{lone}: is the only annotation file in {root}, which has no {split} split",
+            f"rsp data split {lone} divides it into a train and a val split",
         )
     there = [path.relative_to(root).as_posix() for path in _json_files(root)]
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     listed = [name.removeprefix("annotations/") if folder != root else name for name in there]
-    told = f"{folder}: no file ending in {split}.json (found {some(listed) or 'no .json at all'})"
+    text = f"{folder}: contains no file ending in {split}.json (found {some(listed) or 'no .json file'})"
     if root.name == "annotations":
-        return InputError(told, f"give the folder above it, {root.parent}")
+        return InputError(text, f"give its parent folder, {root.parent}")
     if len(there) == 1 and split_word(split) != "train":
-        return InputError(told, how_to_cut(root / there[0]))
+        return InputError(text, how_to_cut(root / there[0]))
     if len(there) > 1 and not list_splits(root):
-        return InputError(told, "name one of the files, or let the names end in train.json and val.json")
+        return InputError(text, "give one of the files, or rename them to end in train.json and val.json")
     return InputError(
-        told,
-        "rsp convert makes COCO files, rsp data split cuts one in two; another split that is there is taken with "
+        text,
+        "rsp convert creates COCO files, rsp data split divides one in two; choose another existing split with "
         "--set data.val_split=val in training, with --split val in rsp eval",
     )
 
@@ -109,9 +109,9 @@ def _none_found(root: Path, split: str, lone: Path | None) -> InputError:
 def how_to_cut(file: Path) -> str:
     """The way to a second split for a set with one file, which `rsp data split` would write over."""
     if file.parent.name != "annotations":
-        return f"rsp data split {file} cuts it into a train and a val part"
+        return f"rsp data split {file} divides it into a train and a val split"
     whole = file.with_name("instances_all.json")
-    return f"rename {file} to {whole.name}; rsp data split {whole} then cuts it into a train and a val part"
+    return f"rename {file} to {whole.name}; rsp data split {whole} then divides it into a train and a val split"
 
 
 def _candidates(root: Path, split: str) -> Iterator[list[Path]]:
@@ -248,10 +248,12 @@ def find_exact(root: str | Path, file_name: str, folders: Sequence[str]) -> Path
     try:
         found = {path.resolve(): path for path in reversed(tried) if path.is_file()}
     except OSError as error:
-        raise InputError(f"picture {shorten(file_name)!r} cannot be looked for: {error.strerror or error}") from error
+        raise InputError(
+            f"image file {shorten(file_name)!r} cannot be searched for: {error.strerror or error}"
+        ) from error
     if len(found) > 1:
         listed = ", ".join(map(str, found.values()))
-        raise InputError(f"picture {file_name!r} is in {len(found)} folders: {listed}", "remove one of them")
+        raise InputError(f"image file {file_name!r} is in {len(found)} folders: {listed}", "keep only one of them")
     for real, path in found.items():
         require_inside(root, path, real)
         return path
@@ -261,4 +263,4 @@ def find_exact(root: str | Path, file_name: str, folders: Sequence[str]) -> Path
 def require_inside(root: Path, path: Path, real: Path) -> None:
     """Raise InputError when a picture below `root` is a link to a file outside it."""
     if not real.is_relative_to(root.resolve()):
-        raise InputError(f"{path} is a link to {real}, outside {root}", "copy the picture into the data folder")
+        raise InputError(f"{path} is a link to {real}, outside {root}", "copy the image into the data folder")

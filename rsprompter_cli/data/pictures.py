@@ -31,7 +31,7 @@ from rsprompter_cli.data.images import (
     split_word,
     unsafe_reason,
 )
-from rsprompter_cli.errors import InputError, shorten, some
+from rsprompter_cli.errors import InputError, plural, shorten, some
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def refused_reason(name: str) -> str | None:
     if reason is not None and reason != _ABSOLUTE:
         return reason
     if any(".." in parts for parts in _spellings(name)):
-        return "leads out of its folder by '..'"
+        return "leaves its folder with '..'"
     return None
 
 
@@ -109,7 +109,7 @@ class PictureFinder:
             reason = refused_reason(name)
             if reason:
                 raise InputError(
-                    f"file_name {shorten(name)!r} {reason}", "name pictures relative to their image folder"
+                    f"file_name {shorten(name)!r} {reason}", "give file names relative to the image folder"
                 )
             exact = None
             if unsafe_reason(name) is None:
@@ -147,8 +147,8 @@ class PictureFinder:
         paths = {path.resolve(): path for path in (self.root.joinpath(*one) for one in longest)}
         if len(paths) > 1:
             raise InputError(
-                f"picture {shorten(name)!r} could be any of {len(paths)} files: {some(map(str, paths.values()))}",
-                "name it with more of its path, or give --image-folder (data.image_folder in a configuration)",
+                f"image file {shorten(name)!r} matches {len(paths)} files: {some(map(str, paths.values()))}",
+                "give more of its path in the file, or pass --image-folder (data.image_folder in a configuration)",
             )
         ((real, path),) = paths.items()
         require_inside(self.root, path, real)
@@ -173,8 +173,8 @@ class PictureFinder:
         other, other_exact = self._owners.setdefault(found, (name, exact))
         if other != name and not (exact and other_exact):
             raise InputError(
-                f"pictures {shorten(other)!r} and {shorten(name)!r} would both be {found}",
-                "put both pictures below the data folder, or name the pictures there as the file does",
+                f"file names {shorten(other)!r} and {shorten(name)!r} both match {found}",
+                "put both images into the data folder, with the file names of the annotation file",
             )
 
     def _listed(self) -> dict[str, list[Parts]]:
@@ -190,8 +190,8 @@ class PictureFinder:
                 count += len(files)
                 if count > MAX_FILES:
                     raise InputError(
-                        f"{self.root}: holds more than {MAX_FILES} files, too many to search for pictures",
-                        "give the folder of the pictures with --image-folder (data.image_folder in a configuration)",
+                        f"{self.root}: contains more than {MAX_FILES:,} files, too many to search for images",
+                        "give the folder of the images with --image-folder (data.image_folder in a configuration)",
                     )
             self._index = dict(index)
         return self._index
@@ -203,8 +203,8 @@ class PictureFinder:
         bases = dict.fromkeys(parts[-1] for one in names for parts in _spellings(one))
         tried.append(f"files named {' or '.join(map(repr, map(shorten, bases)))} anywhere below {self.root}")
         return InputError(
-            f"picture {shorten(name)!r} was not found; tried {', '.join(tried)}",
-            f"give the folder of the pictures, below {self.root}, with --image-folder (data.image_folder in a "
+            f"image file {shorten(name)!r} was not found; tried {', '.join(tried)}",
+            f"give the folder of the images, below {self.root}, with --image-folder (data.image_folder in a "
             "configuration)",
         )
 
@@ -212,8 +212,8 @@ class PictureFinder:
         """Log how pictures were found whose names did not lead to them as they stand."""
         for how, count in self._matched.items():
             name, path = self._example[how]
-            noun = "picture was" if count == 1 else "pictures were"
-            logger.info("%d %s found %s: %r is %s", count, noun, how, shorten(name), path)
+            were = plural(count, "image was", "images were")
+            logger.info("%s found %s: %r is %s", were, how, shorten(name), path)
         self._matched.clear()
 
 

@@ -101,5 +101,5 @@ def _shortened(problems: Iterable[Problem], per_kind: int) -> list[str]:
             lines.append(f"{problem.severity}: {problem.message}")
     for kind, count in shown.items():
         if count > per_kind:
-            lines.append(f"{problems[0].severity}: {kind}: {count - per_kind} more like these (--json lists all)")
+            lines.append(f"{problems[0].severity}: {kind}: {count - per_kind:,} more (--json lists all)")
     return lines

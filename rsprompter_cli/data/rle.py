@@ -47,15 +47,15 @@ def parse_segmentation(value: object, height: int, width: int) -> Segmentation:
     """A checked segmentation from the JSON value of an annotation on an image of height x width.
 
     Raises:
-        EntryError: anything that pycocotools would crash on, misread or refuse without saying why.
+        EntryError: anything that pycocotools would crash on, misread or refuse without explanation.
     """
     if isinstance(value, Mapping):
         return _parse_rle(value, height, width)
     if isinstance(value, list):
         return _parse_polygons(value, height, width)
     if value is None:
-        raise EntryError("no-segmentation", "has no segmentation (a box alone is not enough for masks)")
-    raise EntryError("segmentation-type", f"segmentation is a {type(value).__name__}, neither polygons nor RLE")
+        raise EntryError("no-segmentation", "has no segmentation (a box alone is not sufficient)")
+    raise EntryError("segmentation-type", f"segmentation is of type {type(value).__name__}, neither polygons nor RLE")
 
 
 def decode_counts(text: str | bytes) -> np.ndarray:
@@ -73,14 +73,14 @@ def decode_counts(text: str | bytes) -> np.ndarray:
     if codes.size == 0:
         return np.zeros(0, dtype=np.int64)
     if codes.min() < 0 or codes.max() > 63:
-        raise EntryError("rle-characters", "RLE counts hold a character outside the code")
+        raise EntryError("rle-characters", "RLE counts contain an invalid character")
     last = np.flatnonzero((codes & 0x20) == 0)
     if last.size == 0 or last[-1] != codes.size - 1:
-        raise EntryError("rle-truncated", "RLE counts break off inside a number")
+        raise EntryError("rle-truncated", "RLE counts end within a number")
     first = np.concatenate(([0], last[:-1] + 1))
     length = last - first + 1
     if length.max() > _MAX_CHARACTERS_PER_RUN:
-        raise EntryError("rle-characters", "RLE counts hold a number over 32 bits")
+        raise EntryError("rle-characters", "RLE counts contain a number of more than 32 bits")
     place = np.arange(codes.size) - np.repeat(first, length)
     runs = np.add.reduceat((codes & 0x1F) << (5 * place), first)
     runs -= ((codes[last] & 0x10) != 0) * (np.int64(1) << (5 * length))
@@ -139,12 +139,12 @@ def _parse_rle(value: Mapping[Any, Any], height: int, width: int) -> Rle:
     else:
         raise EntryError("rle-counts", "RLE has no counts")
     if runs.size and runs.min() < 0:
-        raise EntryError("rle-counts", "RLE counts hold a negative run")
+        raise EntryError("rle-counts", "RLE counts contain a negative run")
     total = int(runs.sum())
     if total != height * width:
-        raise EntryError("rle-counts", f"RLE counts add up to {total} pixels, the image has {height * width}")
+        raise EntryError("rle-counts", f"RLE counts add up to {total:,} pixels, but the image has {height * width:,}")
     if not runs[1::2].any():
-        raise EntryError("empty-mask", "RLE covers no pixel")
+        raise EntryError("empty-mask", "RLE covers no pixels")
     if isinstance(counts, str):
         return Rle((height, width), counts.encode("ascii"))
     from pycocotools import mask as coco_mask
@@ -156,7 +156,7 @@ def _parse_rle(value: Mapping[Any, Any], height: int, width: int) -> Rle:
 def _parse_run_list(counts: list[Any]) -> np.ndarray:
     # bool is an int to Python, and no count. A run over 32 bits would wrap around in pycocotools.
     if not all(type(run) is int and 0 <= run <= MAX_PIXELS for run in counts):
-        raise EntryError("rle-counts", "RLE counts hold something else than a run of 0 or more pixels")
+        raise EntryError("rle-counts", "RLE counts contain a value that is not a number of pixels")
     return np.array(counts, dtype=np.int64)
 
 
@@ -167,7 +167,7 @@ def _parse_polygons(value: list[Any], height: int, width: int) -> Polygons:
     excess = overshoot(bounds(rings), height, width)
     if excess > allowed_overshoot(height, width):
         # pycocotools allocates along every edge, so a vertex far away would also take all memory.
-        raise EntryError("polygon-outside", f"polygon leaves the {width} x {height} image by {excess:.6g} pixels")
+        raise EntryError("polygon-outside", f"polygon extends {excess:.6g} pixels beyond the {width} x {height} image")
     return rings
 
 
@@ -176,15 +176,15 @@ def _parse_ring(ring: object, index: int) -> np.ndarray:
     if not isinstance(ring, list) or not all(type(number) in (int, float) for number in ring):
         raise EntryError("polygon-type", f"polygon {index} is not a flat list of numbers")
     if len(ring) % 2:
-        raise EntryError("polygon-odd", f"polygon {index} has {len(ring)} numbers, an odd count")
+        raise EntryError("polygon-odd", f"polygon {index} has an odd number of coordinates, {len(ring):,}")
     if len(ring) < 6:
-        raise EntryError("polygon-short", f"polygon {index} has {len(ring)} numbers; three points need 6")
+        raise EntryError("polygon-short", f"polygon {index} has {len(ring)} coordinates; a ring needs at least 6")
     try:
         points = np.array(ring, dtype=np.float64).reshape(-1, 2)
     except OverflowError as error:
-        raise EntryError("polygon-not-finite", f"polygon {index} holds a number too large") from error
+        raise EntryError("polygon-not-finite", f"polygon {index} contains a number that is too large") from error
     if not np.isfinite(points).all():
-        raise EntryError("polygon-not-finite", f"polygon {index} holds NaN or infinity")
+        raise EntryError("polygon-not-finite", f"polygon {index} contains NaN or infinity")
     # All points on one line, which the signed area alone does not say: that of a bow tie is 0 too.
     arms = points - points[0]
     far = arms[np.argmax(np.abs(arms).sum(axis=1))]

@@ -33,7 +33,7 @@ def show_images(
         OutputError: an overlay exists, or `out` is a file.
     """
     if Path(out).is_file():
-        raise OutputError(f"{out} is a file", "--out names a folder")
+        raise OutputError(f"{out} is a file", "--out must be a folder")
     chosen = spread(coco, count)
     part = CocoFile(coco.path, chosen, tuple(a for i in chosen for a in coco.by_image[i.id]), coco.categories)
     dataset = CocoDataset(part, root, image_folder=image_folder)
@@ -51,7 +51,7 @@ def show_images(
             target.labels.tolist(),
             None,
             coco.class_names,
-            title=title + (f", {crowds} crowds not shown" if crowds else ""),
+            title=title + (f", {plural(crowds, 'crowd')} not shown" if crowds else ""),
         )
         with atomic_path(file) as temporary:
             picture.save(temporary)

@@ -16,7 +16,7 @@ from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Segmentation, parse_segmentation
 
 Note = Callable[[str], None]
-"""Told the kind of each value that is read although it is written in another way."""
+"""Called with the kind of each nonstandard value that is read."""
 
 REPAIRS = {
     "text-number": "numbers written as text or as 12.0, which are read as numbers",
@@ -24,7 +24,7 @@ REPAIRS = {
     "point-polygon": "a segmentation of points [[x, y], ...] instead of [[x, y, ...]], which is read as one polygon",
     "rle-bytes": "RLE counts written as b'...', which are read without the b''",
     "rle-in-list": "an RLE inside a list, which is read as that RLE",
-    "image-size-missing": "no width and height, which are read from the picture",
+    "image-size-missing": "no width and height, which are read from the image file",
 }
 """What the entries counted under each kind have, after "3 annotations have"."""
 
@@ -48,8 +48,8 @@ def to_whole(raw: Mapping[str, Any], key: str, note: Note) -> int:
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         note("text-number")
         return int(value.strip().partition(".")[0])
-    told = f"has {key} {value!r}, not a whole number" if key in raw else f"has no {key}"
-    raise EntryError("not-an-integer", f"{told}; number the entries from 1" if key == "id" else told)
+    fault = f"has {key} {value!r}, which is not a whole number" if key in raw else f"has no {key}"
+    raise EntryError("not-an-integer", f"{fault}; number the entries from 1" if key == "id" else fault)
 
 
 def whole_or_none(raw: object, key: str) -> int | None:

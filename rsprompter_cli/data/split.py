@@ -14,7 +14,7 @@ from rsprompter_cli.data.coco import CocoFile, read_coco
 from rsprompter_cli.data.coco_document import read_document
 from rsprompter_cli.data.images import annotation_files, how_to_cut, root_of
 from rsprompter_cli.data.spellings import whole_or_none
-from rsprompter_cli.errors import OutputError, UsageError, some
+from rsprompter_cli.errors import OutputError, UsageError, plural, some
 from rsprompter_cli.io.atomic import refuse_existing, write_text
 
 logger = logging.getLogger(__name__)
@@ -59,11 +59,11 @@ def split_file(
     for side, file in files.items():
         others = [other for other in sorted(file.parent.glob(f"*{side}.json")) if other != file]
         if file.resolve() == path.resolve():
-            raise OutputError(f"{path}: the {side} part would replace the file that is cut", how_to_cut(path))
+            raise OutputError(f"{path}: the {side} split would replace the file that is divided", how_to_cut(path))
         refuse_existing(file, overwrite=overwrite)
         if others:
             is_input = others[0].resolve() == path.resolve()
-            way_out = how_to_cut(path) if is_input else "choose another --out, or move that file away"
+            way_out = how_to_cut(path) if is_input else "choose another --out, or move that file"
             raise OutputError(f"{others[0]} also ends in {side}.json", way_out)
     _place_pictures(document["images"], path, Path(out))
     if crowds_are_objects:
@@ -85,7 +85,9 @@ def one_file(source: str | Path) -> Path:
     """
     files = annotation_files(source)
     if len(files) > 1:
-        raise UsageError(f"{source}: has {len(files)} annotation files already: {some(map(str, files))}", "name a file")
+        raise UsageError(
+            f"{source}: already has {len(files)} annotation files: {some(map(str, files))}", "give one of the files"
+        )
     return files[0]
 
 
@@ -108,10 +110,10 @@ def choose_val(coco: CocoFile, *, val: float, seed: int, group_by: str | None = 
     side when it has two, and gets images in an order that only `seed` decides.
     """
     if not 0 < val < 1:
-        raise UsageError(f"--val {val}: a share between 0 and 1")
+        raise UsageError(f"--val {val}: must be a share between 0 and 1")
     groups = _groups(coco, group_by)
     if len(groups) < 2:
-        raise UsageError(f"{coco.path}: {len(groups)} group of images cannot be cut in two")
+        raise UsageError(f"{coco.path}: {plural(len(groups), 'group')} of images cannot be divided in two")
     order = sorted(groups)
     random.Random(seed).shuffle(order)  # noqa: S311 -- a repeatable choice, no secret
     classes = {name: {a.category_id for i in groups[name] for a in coco.by_image[i] if not a.iscrowd} for name in order}
@@ -155,5 +157,7 @@ def _say_lonely_classes(coco: CocoFile, in_val: frozenset[int]) -> None:
         sides = {a.image_id in in_val for a in coco.annotations if a.category_id == category.id and not a.iscrowd}
         if len(sides) == 1:
             logger.warning(
-                "class %r is only in %s: too few images show it", category.name, ["train", "val"][sides.pop()]
+                "class %r is only in the %s split: too few images contain it",
+                category.name,
+                ["train", "val"][sides.pop()],
             )

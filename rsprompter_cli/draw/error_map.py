@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Colour = tuple[int, int, int]
 
 RIGHT, WRONG, MISSED = (0, 170, 120), (235, 60, 20), (40, 110, 255)
-"""Bluish green, vermilion and blue: told apart by colour-blind eyes too, on paper as on imagery."""
+"""Bluish green, vermilion and blue: distinguishable with colour vision deficiency, on paper as on imagery."""
 
 _FILL = 0.45
 """Share of the colour inside; the outline has all of it."""
@@ -69,9 +69,9 @@ def draw_error_map(
     if border is not None:
         _draw_outlines(pen, [border], outline, width=3)
     entries: list[tuple[str, Colour | None]] = [
-        (f"true positives {counts[0]}", RIGHT),
-        (f"false positives {counts[1]}", WRONG),
-        (f"missed {counts[2]}", MISSED),
+        (f"true positives {counts[0]:,}", RIGHT),
+        (f"false positives {counts[1]:,}", WRONG),
+        (f"missed {counts[2]:,}", MISSED),
         ("true outline", outline),
         (figures, None),
     ]

@@ -35,7 +35,7 @@ def read_aoi(path: Path, crs: str, layer: str | None = None) -> Any:
     """
     area = read_footprints(path, layer=layer, option="--aoi-layer")
     if not len(area):
-        raise InputError(f"{path}: holds no polygon", "an area of interest has at least one")
+        raise InputError(f"{path}: contains no polygons", "an area of interest needs at least one")
     west, south, east, north = shapely.total_bounds(area.polygons)
     step = max(east - west, north - south) / _AOI_EDGE_PARTS
     dense = Footprints(list(shapely.segmentize(area.polygons, step)), None, area.rows, area.crs_wkt)
@@ -55,10 +55,10 @@ def scene_area(path: str | Path, stated: Stated = NOTHING_STATED) -> tuple[Any, 
         georef = scene.georef
         if not georef.on_earth or georef.crs_wkt is None:
             why, way_out = why_off_the_map(georef), way_onto_the_map(georef)
-            raise InputError(f"{scene.path}: {why}", f"leave out --scene, or {way_out}")
+            raise InputError(f"{scene.path}: {why}", f"omit --scene, or {way_out}")
         outline = scene.footprint()
     if outline is None:
-        raise InputError(f"{path}: has no valid pixel", "all of it is nodata or transparent; name another scene")
+        raise InputError(f"{path}: has no valid pixels", "all of it is nodata or transparent; choose another scene")
     return to_map([outline], georef)[0], georef.crs_wkt
 
 

@@ -31,7 +31,7 @@ from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
 
 Progress = Callable[[int, int], None]
-"""Told (images done, images in all)."""
+"""Called with (images done, total images)."""
 
 _READ_AHEAD = 2
 _PIXELS_AT_ONCE = 1 << 26
@@ -142,7 +142,8 @@ def open_split(
 def _require_oracle(config: Config) -> None:
     if not isinstance(config.model, SamdetConfig):
         raise UsageError(
-            f"--oracle: this is {config.model.kind}, only samdet makes masks of nothing but boxes", "leave it out"
+            f"--oracle: the model is {config.model.kind}, but only samdet predicts masks from given boxes",
+            "omit --oracle",
         )
 
 
@@ -192,7 +193,7 @@ def detect_part(
 
     The batches are those of a single process, so that their numbers are the same to the bit.
     """
-    announce("finding objects in the pictures")
+    announce("detecting objects in the images")
     categories = {label: category for category, label in dataset.labels.items()}
     results: dict[int, list[dict[str, Any]]] = {}
     groups = {
@@ -291,7 +292,7 @@ def match_classes(coco: CocoFile, class_names: Sequence[str]) -> dict[int, int]:
         sides = [f"only in the file: {', '.join(extra)}"] * bool(extra)
         sides += [f"only in the model: {', '.join(missing)}"] * bool(missing)
         raise InputError(
-            f"{coco.path}: its classes are not those of the model: {'; '.join(sides)}",
+            f"{coco.path}: its classes differ from those of the model: {'; '.join(sides)}",
             "classes are matched by name; rename the categories of the file, or evaluate another model",
         )
     return labels_for(coco, list(class_names))

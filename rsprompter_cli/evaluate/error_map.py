@@ -62,7 +62,7 @@ def _on_imagery(evaluation: PolygonEvaluation, scene: Scene) -> Image.Image:
     crs = scene.georef.crs_wkt
     if not scene.georef.on_earth or crs is None:
         why, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
-        raise InputError(f"{scene.path}: {why}", f"leave out --scene, or {way_out}")
+        raise InputError(f"{scene.path}: {why}", f"omit --scene, or {way_out}")
     background = Image.fromarray(scene.preview(MAP_SIDE))
     enlarge = max(1, math.ceil(_SMALLEST_SIDE / max(background.size)))
     background = background.resize((background.width * enlarge, background.height * enlarge), Image.Resampling.BICUBIC)
@@ -72,7 +72,9 @@ def _on_imagery(evaluation: PolygonEvaluation, scene: Scene) -> Image.Image:
         (frame,) = reproject([outline_in_degrees(scene)], "EPSG:4326", local)
         groups = {name: shapes[shapely.intersects(shapes, frame)] for name, shapes in groups.items()}
         if not any(len(shapes) for shapes in groups.values()):
-            raise InputError(f"{scene.path}: no polygon of either layer lies on it", "name the scene they belong to")
+            raise InputError(
+                f"{scene.path}: contains no polygons of either layer", "choose the scene that they belong to"
+            )
         across, down = background.width / scene.width, background.height / scene.height
 
         def place(shapes: np.ndarray) -> np.ndarray:

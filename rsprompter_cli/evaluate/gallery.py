@@ -34,12 +34,12 @@ def require_replaceable(folder: str | Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise OutputError(f"{folder} is not a folder", "name another --show-dir")
+        raise OutputError(f"{folder} is not a folder", "choose another --show-dir")
     foreign = sorted(path.name for path in folder.iterdir() if not (_OWN_NAME.fullmatch(path.name) and path.is_file()))
     if foreign:
         raise OutputError(
-            f"{folder} holds {foreign[0]!r}, which is no picture of a gallery: the folder is not replaced",
-            f"name a folder of its own, for instance --show-dir {folder / 'show'}",
+            f"{folder} contains {foreign[0]!r}, which is not an image of a gallery: the folder is not replaced",
+            f"choose a separate folder, for example --show-dir {folder / 'show'}",
         )
 
 
@@ -83,7 +83,7 @@ def draw_beside_truth(
 
     Args:
         index: of the picture in the data set.
-        words: what else the line above the detections says.
+        words: added to the line above the detections.
         longest: pixels of the longer side up to which pictures are drawn; larger ones are reduced first.
     """
     from pycocotools import mask as coco_mask
@@ -104,7 +104,7 @@ def draw_beside_truth(
     names = [""] * (max(dataset.labels.values()) + 1)
     for category in dataset.coco.categories:
         names[dataset.labels[category.id]] = category.name
-    title = f"truth: {dataset.coco.images[index].file_name}"
+    title = f"ground truth: {dataset.coco.images[index].file_name}"
     truth = draw_instances(image, true_masks, target.labels.tolist(), None, names, title=title)
     detected = draw_instances(
         image,
@@ -112,7 +112,7 @@ def draw_beside_truth(
         [dataset.labels[result["category_id"]] for result in found],
         [result["score"] for result in found],
         names,
-        title=f"found (score >= {threshold:.2f})" + (f": {words}" if words else ""),
+        title=f"detections (score >= {threshold:.2f})" + (f": {words}" if words else ""),
     )
     return side_by_side([truth, detected])
 

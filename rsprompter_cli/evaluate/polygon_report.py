@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.evaluate.outlines import BOUNDARY_METRES, RIGHT_ANGLE_TOLERANCE, Corners
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group
 from rsprompter_cli.evaluate.polygons import LayerFacts, PolygonEvaluation
@@ -49,16 +50,17 @@ def headline(evaluation: PolygonEvaluation) -> str:
     counts = evaluation.counts
     objects, predictions = counts.true_positives + counts.missed, counts.true_positives + counts.false_positives
     if not objects and not predictions:
-        return "Nothing to compare: there is no object and no prediction."
+        return "Nothing to compare: there are no objects and no predictions."
     found = (
-        f"{counts.true_positives} of {_count(objects, 'object')} found (recall {_figure(counts.recall)})"
+        f"{counts.true_positives:,} of {plural(objects, 'object')} found (recall {_figure(counts.recall)})"
         if objects
-        else "there is no object to find"
+        else "no objects to find"
     )
     wrong = (
-        f"{counts.false_positives} of {_count(predictions, 'prediction')} wrong (precision {_figure(counts.precision)})"
+        f"{counts.false_positives:,} of {plural(predictions, 'prediction')} wrong "
+        f"(precision {_figure(counts.precision)})"
         if predictions
-        else "there is no prediction"
+        else "no predictions"
     )
     return f"F1 {_figure(counts.f1)}: {found}, {wrong}, at IoU {evaluation.iou:g}."
 
@@ -71,10 +73,10 @@ def area_line(evaluation: PolygonEvaluation) -> str | None:
     if evaluation.scene is not None and evaluation.with_aoi:
         inside = f"the area of interest and {inside}"
     cut = [_count_of(side.cut, side, word) for side, word in _sides(evaluation)]
-    outside = [str(side.outside) for side, _ in _sides(evaluation)]
+    outside = [f"{side.outside:,}" for side, _ in _sides(evaluation)]
     return (
-        f"Compared inside {inside}: {' and '.join(cut)} are cut at its edge, {' and '.join(outside)} lie outside. "
-        "A piece of less than half an object is neither missed nor wrong."
+        f"Compared inside {inside}: {' and '.join(cut)} are clipped at its edge, {' and '.join(outside)} are outside. "
+        "Pieces of less than half an object count as neither missed nor wrong."
     )
 
 
@@ -94,14 +96,14 @@ def summary_rows(evaluation: PolygonEvaluation) -> Table:
     """What was compared and the figures at the IoU asked for, one a row."""
     counts, scores = evaluation.counts, evaluation.scores
     found, true = evaluation.predictions, evaluation.truths
-    kept = f"{found.objects - found.below_score} of {found.objects}" if found.below_score else str(found.objects)
+    kept = f"{found.objects - found.below_score:,} of {found.objects:,}" if found.below_score else f"{found.objects:,}"
     rows = [
         ["predictions", kept],
-        ["objects", str(true.objects)],
+        ["objects", f"{true.objects:,}"],
         ["IoU", f"{evaluation.iou:g}"],
-        ["found", str(counts.true_positives)],
-        ["wrong", str(counts.false_positives)],
-        ["missed", str(counts.missed)],
+        ["found", f"{counts.true_positives:,}"],
+        ["wrong", f"{counts.false_positives:,}"],
+        ["missed", f"{counts.missed:,}"],
         ["mean IoU of pairs", _figure(counts.mean_iou)],
     ]
     if scores.ap is not None:
@@ -162,7 +164,7 @@ def _group(group: Group) -> dict[str, Any]:
 
 def _count_cells(counts: Counts) -> list[str]:
     figures = [_figure(value) for value in (counts.f1, counts.precision, counts.recall)]
-    return [*figures, str(counts.false_positives), str(counts.missed)]
+    return [*figures, f"{counts.false_positives:,}", f"{counts.missed:,}"]
 
 
 def _group_cells(group: Group, evaluation: PolygonEvaluation) -> list[str]:
@@ -194,9 +196,9 @@ def _outlines(evaluation: PolygonEvaluation) -> dict[str, Any]:
 
 def _corner_words(corners: Corners) -> str:
     if corners.right_share is None:
-        return "no corner"
+        return "no corners"
     return (
-        f"{corners.right_share:.3f} of {_count(corners.corners, 'corner')} within {RIGHT_ANGLE_TOLERANCE:g} degrees, "
+        f"{corners.right_share:.3f} of {plural(corners.corners, 'corner')} within {RIGHT_ANGLE_TOLERANCE:g} degrees, "
         f"mean deviation {corners.mean_deviation:.1f} degrees"
     )
 
@@ -207,8 +209,4 @@ def _sides(evaluation: PolygonEvaluation) -> list[tuple[LayerFacts, str]]:
 
 def _count_of(number: int, side: LayerFacts, word: str) -> str:
     """ "3 of 97 objects", of all polygons of a layer."""
-    return f"{number} of {_count(side.objects + side.outside, word)}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+    return f"{number:,} of {plural(side.objects + side.outside, word)}"

@@ -205,15 +205,18 @@ def parse_sizes(text: str) -> tuple[float, float]:
 
 def _check_options(iou: float, score: float | None, sizes: Sequence[float]) -> tuple[float, float]:
     if not 0 < iou <= 1:
-        raise UsageError(f"--iou {iou:g}: above 0, up to 1")
+        raise UsageError(f"--iou {iou:g}: must be above 0 and at most 1")
     if score is not None and not math.isfinite(score):
-        raise UsageError(f"--score {score:g}: a number")
+        raise UsageError(f"--score {score:g}: must be a finite number")
     return _check_sizes(sizes, ",".join(f"{size:g}" for size in sizes))
 
 
 def _check_sizes(sizes: Sequence[float], text: str) -> tuple[float, float]:
     if len(sizes) != 2 or not 0 < sizes[0] < sizes[1] < math.inf:
-        raise UsageError(f"--sizes {text}: square metres where medium and large begin", "as in --sizes 50,200")
+        raise UsageError(
+            f"--sizes {text}: must be the areas in square metres where medium and large begin",
+            "for example --sizes 50,200",
+        )
     return float(sizes[0]), float(sizes[1])
 
 
@@ -222,7 +225,7 @@ _LayerName = str | Sequence[str] | None
 
 _Classes = tuple[str | None, list[str], np.ndarray, np.ndarray]
 """The column that was taken, class names, and the class of each prediction and true object as index; no names where
-classes are left aside."""
+classes are ignored."""
 
 
 def _scores_of(
@@ -246,8 +249,8 @@ def _scores_of(
     if len(bad):
         value, row = found.columns[name][bad[0]], found.rows[bad[0]] + 1
         raise InputError(
-            f"{path}: feature {row} has the {name} {value!r}, which is no number",
-            "name another column with --score-column, or remove this one to match without scores",
+            f"{path}: feature {row} has the {name} {value!r}, which is not a number",
+            "choose another column with --score-column, or remove this one to match without scores",
         )
     return scores
 
@@ -271,9 +274,9 @@ def _classes_of(
     warn_of_look_alikes(f"{pred} and {truth}", {*sides[0], *sides[1]})
     only = [sorted(set(one) - set(other)) for one, other in (sides, sides[::-1])]
     if found.rows and true.rows and not set(sides[0]) & set(sides[1]):
-        what = f"{pred} has the classes {_some(only[0])} and {truth} {_some(only[1])}"
+        what = f"{pred} has the classes {_some(only[0])}, {truth} has {_some(only[1])}"
         if column is None:
-            _log.warning("%s: none in common, so classes are left aside (--class-column %s compares them)", what, name)
+            _log.warning("%s: none in common, so classes are ignored (--class-column %s compares them)", what, name)
             return aside
         _log.warning("%s: none in common", what)
     elif found.rows and true.rows:
@@ -304,7 +307,7 @@ def _layers_of(
 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+    return f"{shown} and {len(names) - 5:,} more" if len(names) > 5 else shown
 
 
 def _local_crs(layers: Mapping[str, Footprints], ground: tuple[Any, str] | None) -> str | None:
@@ -314,7 +317,7 @@ def _local_crs(layers: Mapping[str, Footprints], ground: tuple[Any, str] | None)
         if len(layer):
             if layer.crs_wkt is None:
                 raise InputError(
-                    f"{name}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633"
+                    f"{name}: has no coordinate reference system", "add one, for example ogr2ogr -a_srs EPSG:32633"
                 )
             placed[name] = (layer.polygons, layer.crs_wkt)
     if placed and ground is not None:
@@ -336,7 +339,7 @@ def _border(aoi: str | Path | None, ground: tuple[Any, str] | None, crs: str, la
         return outline
     shared = polygon_parts(shapely.intersection(area, outline))
     if shared is None:
-        raise InputError(f"{aoi}: the area of interest lies outside the scene", "name the scene that it belongs to")
+        raise InputError(f"{aoi}: the area of interest is outside the scene", "choose the scene that it belongs to")
     return shared
 
 
@@ -351,13 +354,13 @@ def _refuse_swapped(one: str, here: Footprints, other: str, there: Footprints) -
         swapped.append(other)
     if swapped:
         raise InputError(
-            f"{one} and {other} lie apart, but would not with x and y of {' or '.join(swapped)} swapped",
-            "longitude, or easting, comes first; QGIS, for one, has 'Swap X and Y coordinates'",
+            f"{one} and {other} do not overlap, but would with x and y of {' or '.join(swapped)} swapped",
+            "longitude or easting comes first; QGIS has the tool 'Swap X and Y coordinates'",
         )
 
 
 def _ground(layer: Footprints, *, swapped: bool = False) -> Any:
-    """The bounds of a layer as a polygon in degrees; None where they have no place there."""
+    """The bounds of a layer as a polygon in degrees; None where they have none."""
     west, south, east, north = shapely.total_bounds(layer.polygons)
     extent = shapely.box(south, west, north, east) if swapped else shapely.box(west, south, east, north)
     if layer.crs_wkt is None:
@@ -375,12 +378,12 @@ def _touch(one: Any, other: Any) -> bool:
 def _warn_of_distance(found: PolygonSet, true: PolygonSet, border: Any) -> None:
     if not len(found) or not len(true):
         if border is not None and not len(found) and not len(true):
-            _log.warning("no polygon of either layer lies in the area that is compared")
+            _log.warning("neither layer has a polygon in the area of comparison")
         return
     boxes = [shapely.box(*shapely.total_bounds(one.polygons)) for one in (found, true)]
     if not shapely.intersects(*boxes):
         apart = shapely.distance(*boxes)
-        _log.warning("predictions and truth lie %s apart: one may name a wrong CRS", length_words(apart))
+        _log.warning("predictions and truth are %s apart: one may have a wrong CRS", length_words(apart))
 
 
 def _facts(path: str | Path, layer: Footprints, rows: np.ndarray, *, cut: int, below: int) -> LayerFacts:

@@ -16,7 +16,7 @@ _CLASS_COLUMNS = ("AP", "AP50", "AP75")
 
 
 def as_tree(metrics: CocoMetrics) -> dict[str, Any]:
-    """All figures as plain values; null where the truth holds nothing of the kind."""
+    """All figures as plain values; null where the ground truth has no such objects."""
     return {
         "images": metrics.images,
         "objects": metrics.objects,
@@ -30,7 +30,7 @@ def as_tree(metrics: CocoMetrics) -> dict[str, Any]:
 
 
 def summary_rows(metrics: CocoMetrics) -> Table:
-    """Masks beside boxes, one figure a row."""
+    """Figures of masks and of boxes, one per row."""
     rows = [[name, _figure(metrics.mask[name]), _figure(metrics.box[name])] for name in metrics.mask]
     threshold = "-" if metrics.score_threshold is None else f"{metrics.score_threshold:.3f}"
     rows.append(["best F1 (IoU .5)", _figure(metrics.f1), "-"])
@@ -39,9 +39,9 @@ def summary_rows(metrics: CocoMetrics) -> Table:
 
 
 def class_rows(metrics: CocoMetrics, *, boxes: bool = False) -> Table:
-    """One class a row, with the figures of its masks, or of its boxes."""
+    """One class per row, with the figures of its masks, or of its boxes."""
     rows = [
-        [one.name, str(one.objects), str(one.detections)]
+        [one.name, f"{one.objects:,}", f"{one.detections:,}"]
         + [_figure((one.box if boxes else one.mask)[name]) for name in _CLASS_COLUMNS]
         for one in metrics.per_class
     ]

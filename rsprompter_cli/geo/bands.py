@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rasterio.enums import ColorInterp
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.band_names import NamedBands, named_bands
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -99,10 +99,10 @@ def choose_bands(
     full_scale = 2 ** int(bits) - 1 if few else None
     negative = black_of_negative(dataset, colours[0]) if palette is None else None
     if negative is not None:
-        turned = "its tag says that zero is white, so samples are turned round"
+        turned = 'its photometric interpretation is "white is zero", so samples are inverted'
         notice = f"{notice}; {turned}" if notice else turned
     if negative is None and palette is None and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        ignored = f'"white is zero" has no meaning for samples of {dataset.dtypes[colours[0] - 1]} and is ignored'
+        ignored = f'"white is zero" does not apply to {dataset.dtypes[colours[0] - 1]} samples and is ignored'
         notice = f"{notice}; {ignored}" if notice else ignored
     return BandPlan(colours, alpha, palette, full_scale, negative, named.names, why, notice)
 
@@ -111,7 +111,7 @@ def black_of_negative(dataset: Any, band: int) -> int | None:
     """The value that is black in a TIFF whose photometric interpretation is "white is zero".
 
     Returns:
-        None where zero is black, and where samples are not unsigned integers, of which nobody knows the black.
+        None where zero is black, and where samples are not unsigned integers, whose black is unknown.
     """
     dtype = np.dtype(dataset.dtypes[band - 1]) if not dataset.dtypes[band - 1].startswith("complex") else None
     if dtype is None or dtype.kind != "u" or dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") != "YES":
@@ -121,7 +121,7 @@ def black_of_negative(dataset: Any, band: int) -> int | None:
 
 
 def turn_negative(values: np.ndarray, black: int | None) -> np.ndarray:
-    """Samples of a file whose zero is white, turned round such that zero is black.
+    """Samples of a file whose zero is white, inverted so that zero is black.
 
     Args:
         values: unsigned integers of any shape.
@@ -134,7 +134,7 @@ def turn_negative(values: np.ndarray, black: int | None) -> np.ndarray:
 
 
 def look_up_palette(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expand palette values [H, W] to uint8 [3, H, W] and what is opaque, bool [H, W].
+    """Expand palette values [H, W] to uint8 [3, H, W] and a mask of opaque pixels, bool [H, W].
 
     A value beyond the palette is black and not opaque.
     """
@@ -149,10 +149,13 @@ def look_up_palette(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray
 def _wanted(dataset: Any, name: str, bands: Sequence[int]) -> tuple[int, ...]:
     chosen = tuple(int(band) for band in bands)
     if len(chosen) not in (1, 3):
-        raise UsageError(f"--bands {','.join(map(str, chosen))}: give three bands, or one")
+        raise UsageError(f"--bands {','.join(map(str, chosen))}: give one band or three")
     missing = [band for band in chosen if not 1 <= band <= dataset.count]
     if missing:
-        raise UsageError(f"--bands: {name} has no band {missing[0]}, it has {dataset.count}", "bands count from 1")
+        raise UsageError(
+            f"--bands: {name} has {plural(dataset.count, 'band')}, and no band {missing[0]}",
+            "bands are numbered from 1",
+        )
     return chosen
 
 
@@ -161,11 +164,11 @@ def _as_trained(dataset: Any, name: str, trained: Sequence[int]) -> tuple[tuple[
     order = ",".join(map(str, trained))
     if max(trained) > dataset.count:
         raise InputError(
-            f"{name}: the model was trained on bands {order} (red,green,blue) of its scenes, "
-            f"this file has {dataset.count}",
-            "name the bands with these colours here, as in --bands 1,2,3",
+            f"{name}: the model was trained on bands {order} (red, green, blue) of its scenes, "
+            f"this file has {plural(dataset.count, 'band')}",
+            "name the bands with these colours in this file, for example --bands 1,2,3",
         )
-    notice = f"bands {order} are red, green, blue, as in the model's training (--bands changes it)"
+    notice = f"bands {order} are read as red, green, blue, as in the model's training (--bands changes it)"
     return tuple(trained), "the model's training", notice
 
 
@@ -175,7 +178,7 @@ def _by_rule(
     """The bands, what decided on them, and a notice where the file leaves a choice or states an unusual order."""
     other = next((_OTHER_MODELS[kind] for kind in interpretation if kind in _OTHER_MODELS), None)
     if other is not None:
-        raise InputError(f"{name}: its colours are {other}, not RGB", "convert it, or choose bands with --bands")
+        raise InputError(f"{name}: its colour space is {other}, not RGB", "convert it, or choose bands with --bands")
     stated = None
     if all(list(interpretation).count(kind) == 1 for kind in _RGB):
         stated = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
@@ -184,26 +187,30 @@ def _by_rule(
         why = "its colour interpretation"
         if named.colours not in (None, stated):
             why += f", although {named.why}"
-        return stated, why, f"bands {order} are red, green, blue, as the file says ({why}; --bands changes it)"
+        return (
+            stated,
+            why,
+            f"bands {order} are read as red, green, blue, as the file states ({why}; --bands changes it)",
+        )
     if named.colours is not None:
         order = ",".join(map(str, named.colours))
         silent = stated == named.colours
-        notice = f"bands {order} are taken as red, green, blue, because {named.why} (--bands changes it)"
+        notice = f"bands {order} are read as red, green, blue because {named.why} (--bands changes it)"
         return named.colours, named.why, "" if silent else notice
     coloured = [at for at in range(1, len(interpretation) + 1) if at != alpha]
     if not coloured:
-        raise InputError(f"{name}: its only band is transparency", "choose a band with --bands")
+        raise InputError(f"{name}: its only band is an alpha band", "choose a band with --bands")
     if stated is not None:
         names = ", ".join(named.names[at - 1] or "-" for at in stated)
-        told = f"bands 1,2,3 are taken as red, green, blue, although their names are {names} (--bands changes it)"
+        told = f"bands 1,2,3 are read as red, green, blue, although their names are {names} (--bands changes it)"
         return stated, "its colour interpretation", told if named.not_rgb & set(stated) else ""
     if len(coloured) >= 3:
         first = ",".join(map(str, coloured[:3]))
-        unsaid = "the file does not say which bands are red, green, blue"
+        unsaid = "the file does not state which bands are red, green, blue"
         if any(named.names):
             unsaid += f" (their names are {', '.join(text or '-' for text in named.names[:12])})"
-        return tuple(coloured[:3]), "the first three bands", f"{unsaid}: taking {first} (--bands changes it)"
-    grey = f"two bands and no transparency: taking band {coloured[0]} as grey (--bands changes it)"
+        return tuple(coloured[:3]), "the first three bands", f"{unsaid}: using {first} (--bands changes it)"
+    grey = f"two bands and no alpha band: using band {coloured[0]} as grey (--bands changes it)"
     return (coloured[0],), "the first band, as grey", grey if len(coloured) == 2 else ""
 
 

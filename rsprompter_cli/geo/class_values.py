@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def class_name_of(value: Any) -> str | None:
-    """An attribute's value as the name of a class; None where there is none to be seen.
+    """An attribute's value as the name of a class; None where it is empty or blank.
 
     Blanks at its ends are removed, line breaks inside become blanks, letters are composed (NFC); 3 and 3.0 are "3".
     """
@@ -48,11 +48,11 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def warn_of_look_alikes(where: str, names: Iterable[str]) -> None:
-    """Warn of classes that may be meant as one.
+    """Warn of classes that may be one class in different spellings.
 
     Args:
         where: the file or files, for the message.
     """
     for group in look_alikes(names):
         listed = ", ".join(repr(name) for name in group)
-        _log.warning("%s: %s are different classes, which differ only in case or blanks", where, listed)
+        _log.warning("%s: the classes %s differ only in case or spaces and are kept apart", where, listed)

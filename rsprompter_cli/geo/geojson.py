@@ -17,6 +17,7 @@ import numpy as np
 import shapely
 from shapely.affinity import translate
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.lonlat import to_lonlat
 from rsprompter_cli.geo.polygons import polygon_parts
 
@@ -92,7 +93,8 @@ def prepared(
                 on_dropped(place)
         seen += len(batch)
     if dropped:
-        _log.warning("%s: %d polygons smaller than %d decimals of a degree left out", name, dropped, DECIMALS)
+        were = plural(dropped, "polygon was", "polygons were")
+        _log.warning("%s: %s omitted, with no area left at %d decimals of a degree", name, were, DECIMALS)
 
 
 def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 _AUX_FACTS = {
     b"<SRS": "coordinate reference system",
-    b"<GeoTransform": "position",
-    b"<GCPList": "control points",
+    b"<GeoTransform": "geotransform",
+    b"<GCPList": "list of ground control points",
     b"<NoDataValue": "nodata value",
 }
 
@@ -65,11 +65,11 @@ def read_georef(dataset: Any, source: Source, *, stated_crs: str | None = None) 
         _mention_aux(source.path, source.name)
         world_file = _find_world_file(source.path)
         if world_file is not None and has_own:
-            log.info("%s: %s beside it is ignored, the file has its own position", source.name, world_file.name)
+            log.info("%s: %s is ignored, the file has a geotransform of its own", source.name, world_file.name)
         elif world_file is not None:
             transform = _read_world_file(world_file)
             has_own = True
-            log.info("%s: has no position of its own, taking that of %s", source.name, world_file.name)
+            log.info("%s: has no geotransform, using that of %s", source.name, world_file.name)
     if has_own:
         _check_transform(transform, source.name)
         crs_wkt, origin = _choose_crs(crs_wkt, source, wanted, stated_crs)
@@ -77,8 +77,8 @@ def read_georef(dataset: Any, source: Source, *, stated_crs: str | None = None) 
         return Georef(_six(transform), crs_wkt, "affine" if on_earth else "off_earth"), origin
     if wanted is not None:
         raise InputError(
-            f"{source.name}: has no position, so --scene-crs {stated_crs} has no meaning",
-            "leave it out; or add a world file (.tfw), or warp the file first (gdalwarp)",
+            f"{source.name}: has no geotransform, so --scene-crs {stated_crs} does not georeference it",
+            "omit --scene-crs, add a world file (.tfw), or warp the file first with gdalwarp",
         )
     if dataset.gcps[0]:
         return Georef(_six(transform), None, "gcp"), None
@@ -88,34 +88,37 @@ def read_georef(dataset: Any, source: Source, *, stated_crs: str | None = None) 
 
 
 def why_off_the_map(georef: Georef) -> str | None:
-    """Why a grid has no place on the earth, in words that follow its name; None where it has one."""
+    """Why a grid is not georeferenced on the earth, as the predicate of its name; None where it is."""
     if georef.on_earth:
         return None
     if georef.kind == "off_earth":
         crs = CRS.from_wkt(georef.crs_wkt)
-        what = "a local one" if crs.geodetic_crs is None else "that of another body"
-        return f"has a coordinate reference system that is not on the earth ({crs.name}, {what})"
+        what = "a local CRS" if crs.geodetic_crs is None else "a CRS of another celestial body"
+        return f"has a coordinate reference system that does not refer to the earth ({crs.name}, {what})"
     return {
-        "gcp": "has ground control points but no affine transform",
-        "rpc": "has a camera model (RPC) but no affine transform",
-        "none": "has no georeference",
+        "gcp": "has ground control points but no geotransform",
+        "rpc": "has a camera model (RPC) but no geotransform",
+        "none": "is not georeferenced",
         "affine": "has no coordinate reference system",
     }[georef.kind]
 
 
 def way_onto_the_map(georef: Georef) -> str:
-    """What the user of a scene without a place on the earth can do."""
+    """How to georeference a scene that is not, for hints."""
     local = georef.kind == "off_earth" and CRS.from_wkt(georef.crs_wkt).geodetic_crs is None
     if local or georef.kind == "affine":
         return "state its CRS with --scene-crs EPSG:N"
-    return "write it into the file with gdal_edit" if georef.kind == "off_earth" else "warp it first (gdalwarp)"
+    return {
+        "off_earth": "write its CRS into the file with gdal_edit",
+        "none": "georeference it first, for example with a world file",
+    }.get(georef.kind, "warp it first with gdalwarp")
 
 
 def off_earth_refusal(georef: Georef, name: str) -> str | None:
     """One line on a local CRS or one of another body, and what to do; None for any other grid."""
     if georef.kind != "off_earth":
         return None
-    return f"{name}: {why_off_the_map(georef)}, so polygons lie nowhere on earth"
+    return f"{name}: {why_off_the_map(georef)}, so its polygons cannot be georeferenced"
 
 
 def _choose_crs(
@@ -123,13 +126,13 @@ def _choose_crs(
 ) -> tuple[str | None, str | None]:
     """The reference system of a file with a position, and where it comes from."""
     known = None if own is None else CRS.from_wkt(own)
-    # A local system places nothing: the file says no more than that it has none.
+    # A local system does not georeference anything: it counts as none.
     is_local = known is not None and known.geodetic_crs is None
     if known is not None and not is_local:
         if wanted is not None and not known.equals(CRS.from_wkt(wanted), ignore_axis_order=True):
             raise InputError(
                 f"{source.name}: its CRS is {crs_title(known)}, not --scene-crs {wanted_as}",
-                "leave out --scene-crs; where the file is wrong, gdal_edit -a_srs mends it",
+                "omit --scene-crs; if the file is wrong, correct it with gdal_edit -a_srs",
             )
         return own, "file"
     beside, text = _crs_beside(source.path) if source.path is not None else (None, None)
@@ -139,11 +142,11 @@ def _choose_crs(
             and beside is not None
             and not CRS.from_wkt(text).equals(CRS.from_wkt(wanted), ignore_axis_order=True)
         ):
-            log.info("%s: --scene-crs is taken, not %s, which names another", source.name, beside.name)
+            log.info("%s: using --scene-crs, not %s, which names another CRS", source.name, beside.name)
         return wanted, "--scene-crs"
     if beside is not None and text is not None:
         title = crs_title(CRS.from_wkt(text))
-        log.info("%s: has no CRS of its own, taking that of %s: %s", source.name, beside.name, title)
+        log.info("%s: has no CRS, using that of %s: %s", source.name, beside.name, title)
         return text, beside.name
     return own, None if own is None else "file"
 
@@ -168,7 +171,7 @@ def _crs_beside(path: Path) -> tuple[Path | None, str | None]:
                     return beside, str(CRS.from_wkt(found.to_wkt(version="WKT2_2019")).to_wkt())
             except (OSError, CRSError, RasterioError, rasterio.errors.CRSError) as error:
                 reason = " ".join(str(error).split())[:120]
-                log.warning("%s: no coordinate reference system that is understood, and ignored: %s", beside, reason)
+                log.warning("%s: ignored, its coordinate reference system cannot be parsed: %s", beside, reason)
     return None, None
 
 
@@ -191,14 +194,14 @@ def _crs_wkt(dataset: Any, source: Source) -> str | None:
             return None
         crs = CRS.from_wkt(dataset.crs.to_wkt(version="WKT2_2019"))
     except (CRSError, RasterioError) as error:
-        log.warning("%s: its coordinate reference system is not understood and ignored: %s", source.name, error)
+        log.warning("%s: its coordinate reference system cannot be parsed and is ignored: %s", source.name, error)
         return None
     return str(crs.to_wkt())
 
 
 def _check_transform(transform: Affine, name: str) -> None:
     if not all(math.isfinite(value) for value in transform[:6]) or transform.determinant == 0:
-        raise InputError(f"{name}: its affine {_six(transform)} does not place the picture", "repair it with gdal_edit")
+        raise InputError(f"{name}: its geotransform {_six(transform)} is not invertible", "repair it with gdal_edit")
 
 
 def _find_world_file(path: Path) -> Path | None:
@@ -220,7 +223,7 @@ def _read_world_file(path: Path) -> Affine:
         words = path.read_text(encoding="ascii")[:4096].replace(",", ".").split()
         a, d, b, e, x, y = (float(word) for word in words)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a world file, which has six numbers", "repair or remove it") from error
+        raise InputError(f"{path}: is not a world file of six numbers", "repair or remove it") from error
     return Affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
 
 
@@ -233,7 +236,7 @@ def _mention_aux(path: Path, name: str) -> None:
     facts = [fact for mark, fact in _AUX_FACTS.items() if re.search(re.escape(mark) + rb"[ >]", text)]
     if facts:
         log.warning(
-            "%s: %s beside it is not read (it holds a %s); write it into the raster with gdal_translate or gdal_edit",
+            "%s: %s is not read (it contains a %s); write this into the raster with gdal_translate or gdal_edit",
             name,
             beside.name,
             ", a ".join(facts),

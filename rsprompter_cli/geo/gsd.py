@@ -95,7 +95,7 @@ def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> 
         geodetic = Geodetic(crs)
     except (CRSError, ProjError) as error:
         raise InputError(
-            f"{name}: its coordinate reference system cannot be used: {error}", "assign another: gdal_edit"
+            f"{name}: its coordinate reference system cannot be used: {error}", "assign another with gdal_edit"
         ) from error
     a, b, c, d, e, f = georef.transform
 
@@ -113,7 +113,8 @@ def ground_resolution(georef: Georef, height: int, width: int, *, name: str) -> 
     per_row, per_col = distance(0, step) / step, distance(step, 0) / step
     if not (0 < per_row[0] < math.inf and 0 < per_col[0] < math.inf):
         raise InputError(
-            f"{name}: the middle of the scene does not lie on the earth", "repair its georeference: gdal_edit"
+            f"{name}: the centre of the scene has no longitude and latitude",
+            "correct its georeferencing with gdal_edit",
         )
     with np.errstate(divide="ignore"):
         variation = max(float(axis.max() / axis.min()) if axis.min() > 0 else math.inf for axis in (per_row, per_col))
@@ -178,23 +179,23 @@ def plan_grid(
             `gsd` for a scene whose pixels have no known size.
     """
     if gsd is not None and native:
-        raise UsageError("--gsd and --native exclude each other")
+        raise UsageError("--gsd and --native are mutually exclusive")
     if gsd is not None and not 0 < gsd <= MAX_GSD:
-        raise UsageError(f"--gsd {gsd:g}: metres per pixel, a positive number up to {MAX_GSD:g}")
+        raise UsageError(f"--gsd {gsd:g}: must be metres per pixel, above 0 and at most {MAX_GSD:g}")
     if resolution is None:
         if gsd is not None:
             raise InputError(
-                f"{name}: without georeference its pixels have no size in metres and --gsd has no meaning",
-                "leave out --gsd, or georeference it",
+                f"{name}: is not georeferenced, so its pixels have no size in metres and --gsd does not apply",
+                "omit --gsd, or georeference the file",
             )
         return WorkingGrid(height, width, georef, None)
     if native:
         return WorkingGrid(height, width, georef, resolution.centre)
     if resolution.variation > MAX_VARIATION:
         raise InputError(
-            f"{name}: its pixels vary by more than {MAX_VARIATION - 1:.0%} in size on the ground over the scene",
-            "reproject it (gdalwarp) or cut it"
-            + (", or give --native to read pixels as they are" if native_offered else ""),
+            f"{name}: the ground size of its pixels varies by more than {MAX_VARIATION - 1:.0%} across the scene",
+            "reproject it (gdalwarp) or split it"
+            + (", or pass --native to read pixels as they are" if native_offered else ""),
         )
     own = math.sqrt(resolution.centre[0] * resolution.centre[1])
     target = gsd if gsd is not None else _nearest(own, trained_gsd)
@@ -217,7 +218,7 @@ def _nearest(own: float, trained_gsd: tuple[float, float] | None) -> float:
         return own
     low, high = trained_gsd
     if not 0 < low <= high < math.inf:
-        raise UsageError(f"range of ground resolution {trained_gsd}: two positive numbers, ascending")
+        raise UsageError(f"range of ground resolution {trained_gsd}: must be two positive numbers in ascending order")
     # A pixel within 1 % of the range counts as in it.
     if low * (1 - _SQUARE_ENOUGH) <= own <= high * (1 + _SQUARE_ENOUGH):
         return own
@@ -240,18 +241,18 @@ def _check_factor(
     own = math.sqrt(centre[0] * centre[1])
     usual = _nearest(own, trained_gsd)
     if gsd is not None and max(centre) / usual <= MAX_FACTOR:
-        why, hint = f"--gsd {gsd:g} asks for", f"leave out --gsd: it is then read at {usual:.3g} m"
+        why, hint = f"--gsd {gsd:g} asks for", f"omit --gsd to read it at {usual:.3g} m"
     elif trained_gsd is not None:
         why = "the model was trained at" if gsd is None else f"--gsd {gsd:g} asks for"
-        hint = f"the model needs finer imagery, of {MAX_FACTOR * trained_gsd[1]:.3g} m or less; or give a --model "
+        hint = f"the model needs finer imagery, of {MAX_FACTOR * trained_gsd[1]:.3g} m or less; or pass a --model "
         hint += f"trained on pixels of about {own:.3g} m"
-        hint += " (--native reads pixels that the model does not know)" if native_offered else ""
+        hint += " (--native reads pixels of a size that the model was not trained on)" if native_offered else ""
     else:
         why = "square pixels would be" if gsd is None else f"--gsd {gsd:g} asks for"
-        hint = f"give --gsd {_rounded_up(max(centre) / MAX_FACTOR)} or more"
+        hint = f"pass --gsd {_rounded_up(max(centre) / MAX_FACTOR)} or more"
     raise InputError(
-        f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: an enlargement by "
-        f"{factor:.3g}, beyond {MAX_FACTOR}",
+        f"{name}: its pixels are {centre[0]:.4g} x {centre[1]:.4g} m, {why} {target:.4g} m: upsampling by "
+        f"{factor:.3g}, over the limit of {MAX_FACTOR}",
         hint,
     )
 

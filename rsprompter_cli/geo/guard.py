@@ -86,13 +86,13 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         raise InputError("the name of the raster is empty", "give the path of a raster file")
     shown = text if len(text) <= 120 else text[:117] + "..."
     if "\x00" in text:
-        raise InputError(f"{shown!r}: a path cannot hold a null character")
+        raise InputError(f"{shown!r}: a path cannot contain a null character")
     if _SCHEME.match(text):
         return _remote_source(text, shown, remote=remote)
     if text.upper().startswith("GTIFF_DIR:"):
-        raise InputError(f"{shown}: not a file path", "give the path of the file, and --page N for a page of it")
+        raise InputError(f"{shown}: is not a file path", "give the path of the file, and its page with --page N")
     if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
-        raise InputError(f"{shown}: not a file path", "give the path of a raster file")
+        raise InputError(f"{shown}: is not a file path", "give the path of a raster file")
     location = resolve_file(text, shown)
     try:
         with location.open("rb") as file:
@@ -103,12 +103,15 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
     if driver is None and (b"<VRTDataset" in head or location.suffix.lower() == ".vrt"):
         if not allow_vrt:
             raise InputError(
-                f"{shown}: a virtual raster, which can read any other file",
-                "give --allow-vrt if you trust it, or convert it to GeoTIFF",
+                f"{shown}: is a virtual raster, which can read any other file",
+                "pass --allow-vrt if you trust it, or convert it to GeoTIFF",
             )
         driver = "VRT"
     if driver is None:
-        raise InputError(f"{shown}: not a raster that can be read", f"readable are {READABLE}; gdal_translate converts")
+        raise InputError(
+            f"{shown}: is not a raster in a supported format",
+            f"supported formats are {READABLE}; convert it with gdal_translate",
+        )
     return Source(shown, str(location), driver)
 
 
@@ -126,12 +129,12 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         raise InputError(f"{shown}: no such file") from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{shown}: not a usable path: {reason}") from error
+        raise InputError(f"{shown}: is not a usable path: {reason}") from error
     if not regular:
-        kind = "a folder" if location.is_dir() else "not a regular file"
+        kind = "is a folder" if location.is_dir() else "is not a regular file"
         raise InputError(f"{shown}: {kind}", "give the path of a raster file")
     if str(location).startswith("/vsi"):
-        raise InputError(f"{shown}: GDAL takes paths that begin with /vsi for its own", "move the file")
+        raise InputError(f"{shown}: paths that begin with /vsi are reserved by GDAL", "move the file")
     return location
 
 
@@ -143,14 +146,16 @@ def _remote_source(text: str, shown: str, *, remote: bool) -> Source:
         # It would stand in journals, reports and columns.
         plain = f"{scheme}://{rest[host.rindex('@') + 1 :]}"
         raise InputError(
-            f"{plain[:120]}: an address with a name or password",
-            "leave them out, and set GDAL_HTTP_USERPWD=NAME:PASSWORD",
+            f"{plain[:120]}: the address contains a user name or password",
+            "remove them and set GDAL_HTTP_USERPWD=NAME:PASSWORD",
         )
     # Nobody listens between this machine and itself.
     if scheme not in ("https", "s3") and not _LOOPBACK.match(text):
-        raise InputError(f"{shown}: {scheme}:// is not read", "give a local path, or https:// or s3:// with --remote")
+        raise InputError(
+            f"{shown}: {scheme}:// is not supported", "give a local path, or an https:// or s3:// address with --remote"
+        )
     if not remote:
-        raise InputError(f"{shown}: a remote file", "give --remote to read it over the network")
+        raise InputError(f"{shown}: is a remote file", "pass --remote to read it over the network")
     return Source(shown, scheme + text[len(scheme) :], "GTiff")
 
 
@@ -209,7 +214,7 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
         ResourceError: a block over the limit.
     """
     if max_block < 1:
-        raise UsageError(f"--max-block {max_block}: at least 1 byte")
+        raise UsageError(f"--max-block {max_block}: must be at least 1 byte")
     if source.path is not None and source.driver == "GTiff":
         _check_tiff_blocks(source, max_block)
     try:
@@ -238,9 +243,11 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
     # GDAL opens the file named here as overviews, wherever it lies; the tag can sit inside a TIFF.
     elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     if elsewhere is not None and source.driver != "VRT":
-        raise InputError(f"{source.name}: takes its overviews from another file", "rewrite it with gdal_translate")
+        raise InputError(f"{source.name}: reads its overviews from another file", "rewrite it with gdal_translate")
     if dataset.count < 1 or dataset.width < 1 or dataset.height < 1:
-        raise InputError(f"{source.name}: holds no image", "a container of several images? name one of them as a file")
+        raise InputError(
+            f"{source.name}: contains no image", "if it is a container of several images, export one of them to a file"
+        )
     whole = dataset.interleaving is not None and dataset.interleaving.value.upper() == "PIXEL"
     itemsizes = [sample_bytes(name) for name in dataset.dtypes]
     for (height, width), itemsize in zip(dataset.block_shapes, itemsizes, strict=True):
@@ -262,7 +269,7 @@ def _check_tiff_blocks(source: Source, max_block: int) -> None:
 def _check_block(source: Source, width: int, height: int, nbytes: int, max_block: int) -> None:
     if nbytes > max_block:
         raise ResourceError(
-            f"{source.name}: one block of {width} x {height} px takes {nbytes} bytes, over the limit of {max_block}",
+            f"{source.name}: a block of {width} x {height} px takes {nbytes:,} bytes, over the limit of {max_block:,}",
             "raise --max-block if you trust the file, or tile it: gdal_translate -of COG",
         )
 

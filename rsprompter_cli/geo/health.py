@@ -25,12 +25,12 @@ _HOUSES = ((26, 30, 46, 62), (110, 36, 60, 40), (30, 150, 44, 52), (120, 140, 52
 """Row, column, height and width in pixels of what looks like a roof."""
 
 _RASTER_DRIVERS = {
-    "GTiff": "GeoTIFF scenes", "PNG": "PNG pictures", "JPEG": "JPEG pictures", "JP2OpenJPEG": "JPEG 2000 scenes",
-    "COG": "writing cloud optimized GeoTIFFs", "VRT": "mosaics, as --allow-vrt reads them",
+    "GTiff": "GeoTIFF scenes", "PNG": "PNG images", "JPEG": "JPEG images", "JP2OpenJPEG": "JPEG 2000 scenes",
+    "COG": "writing Cloud Optimized GeoTIFFs", "VRT": "virtual rasters (--allow-vrt)",
 }  # fmt: skip
 _NEEDED_DRIVERS = ("GTiff", "PNG", "JPEG")
 _COMPRESSIONS = ("DEFLATE", "LZW", "JPEG", "ZSTD", "WEBP", "LERC")
-_REINSTALL = "pip install --force-reinstall rasterio pyogrio pyproj pyarrow, or a fresh environment"
+_REINSTALL = "run pip install --force-reinstall rasterio pyogrio pyproj pyarrow, or create a new environment"
 
 
 def raster_findings() -> Iterator[Finding]:
@@ -48,9 +48,13 @@ def raster_findings() -> Iterator[Finding]:
     usable = [name for name in _COMPRESSIONS if _can_compress(name)]
     missing = [name for name in _COMPRESSIONS if name not in usable]
     if missing:
-        text = f"{', '.join(usable)}; scenes compressed by {', '.join(missing)} cannot be read"
+        text = f"{', '.join(usable)}; scenes compressed with {', '.join(missing)} cannot be read"
         yield Finding(
-            "formats", "GeoTIFF compressions", State.WARNING, text, "gdal_translate -co COMPRESS=DEFLATE them"
+            "formats",
+            "GeoTIFF compressions",
+            State.WARNING,
+            text,
+            "convert them with gdal_translate -co COMPRESS=DEFLATE",
         )
     else:
         yield Finding("formats", "GeoTIFF compressions", State.OK, ", ".join(usable))
@@ -73,7 +77,7 @@ def _can_compress(name: str) -> bool:
 
 
 def vector_findings() -> Iterator[Finding]:
-    """Each vector format that can be written: one square goes out and comes back."""
+    """Each vector format that can be written: one square is written and read back."""
     from rsprompter_cli.geo.vector import VECTOR_SUFFIXES
 
     whole = []
@@ -81,7 +85,9 @@ def vector_findings() -> Iterator[Finding]:
         try:
             _round_trip(suffix)
         except Exception as error:  # a driver, pyarrow or PROJ may be broken in any way
-            yield Finding("formats", suffix, State.PROBLEM, f"cannot be written and read: {said_by(error)}", _REINSTALL)
+            yield Finding(
+                "formats", suffix, State.PROBLEM, f"cannot be written and read back: {said_by(error)}", _REINSTALL
+            )
         else:
             whole.append(suffix)
     yield Finding("formats", "vector formats", State.OK, ", ".join(whole) + " written and read back")
@@ -101,7 +107,7 @@ def _round_trip(suffix: str) -> None:
         write_features(path, [object_feature(square, class_name="é", score=0.5, area_m2=100.0)], wkt)
         back = read_footprints(path, to_crs_wkt=wkt, class_attribute="class")
     if len(back) != 1 or back.classes != ["é"] or back.polygons[0].symmetric_difference(square).area > 1:
-        raise ValueError("what comes back is not what was written")
+        raise ValueError("the features read back differ from those written")
 
 
 def projection_findings() -> Iterator[Finding]:
@@ -124,8 +130,8 @@ def projection_findings() -> Iterator[Finding]:
 def _place_finding(name: str, place: Callable[[float, float], tuple[float, float]]) -> Iterator[Finding]:
     east, north = place(3.0, 1.0)
     if abs(east - 500_000) > 1 or abs(north - 110_530) > 1:
-        raise ValueError(f"3 E 1 N is put to {east:.0f}, {north:.0f} in {_CRS}, not to 500000, 110530")
-    yield Finding("formats", name, State.OK, "a point lands where it should")
+        raise ValueError(f"3 E 1 N is projected to {east:.0f}, {north:.0f} in {_CRS}, not to 500000, 110530")
+    yield Finding("formats", name, State.OK, "a known point is projected correctly")
 
 
 def _by_rasterio(longitude: float, latitude: float) -> tuple[float, float]:
@@ -148,7 +154,7 @@ def _database_finding(name: str) -> Finding:
     found = next((place for place in places if place.is_file()), None)
     value = shown(os.environ[name])
     if found is None:
-        return Finding("environment", name, State.WARNING, f"{value}: no proj.db there", f"unset {name}")
+        return Finding("environment", name, State.WARNING, f"{value}: contains no proj.db", f"unset {name}")
     try:
         with closing(sqlite3.connect(f"{found.absolute().as_uri()}?mode=ro", uri=True)) as database:
             facts = dict(database.execute("SELECT key, value FROM metadata"))

@@ -107,7 +107,7 @@ def as_views(instances: Sequence[Instance], grid: WindowGrid, *, first_id: int) 
     rows = np.array([one.window_row for one in instances], np.int64)
     cols = np.array([one.window_col for one in instances], np.int64)
     if len(rows) and (rows.min() < 0 or rows.max() >= grid.rows or cols.min() < 0 or cols.max() >= grid.cols):
-        raise IndexError(f"an instance of a window outside the grid of {grid.rows} x {grid.cols}")
+        raise IndexError(f"an instance belongs to a window outside the grid of {grid.rows} x {grid.cols}")
     window = rows * grid.cols + cols
     number = np.array([one.index for one in instances], np.int64)
     order = np.lexsort((number, window))

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.guard import Source
 
 log = logging.getLogger(__name__)
@@ -44,5 +45,8 @@ def warn_of_one_tile(dataset: Any, source: Source) -> None:
     (tall, wide), *_ = dataset.block_shapes
     blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
     if blocks > _MANY_BLOCKS:
-        text = "%s: JPEG 2000 in one tile, all of which is read for each of its %d blocks; gdal_translate -of COG helps"
-        log.warning(text, source.name, blocks)
+        text = (
+            "%s: is JPEG 2000 in a single tile, which is decoded again for each of its %s; "
+            "gdal_translate -of COG avoids this"
+        )
+        log.warning(text, source.name, plural(blocks, "block"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean, shorten
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural, shorten
 
 SEVERAL = {"GPKG", "TopoJSON"}
 """GDAL's names of the formats, among those that are read, that hold more than one layer."""
@@ -52,7 +52,7 @@ def choose_layer(
     spatial = [head for head in heads if head.geometry is not None]
     if not spatial:
         tables = ", ".join(repr(head.name) for head in heads[:_SHOWN])
-        raise InputError(f"{path}: has no geometry" + (f", only tables of attributes: {tables}" if tables else ""))
+        raise InputError(f"{path}: has no geometries" + (f", only attribute tables: {tables}" if tables else ""))
     if wanted:
         names = [wanted] if isinstance(wanted, str) else list(wanted)
         found = [head for head in heads if head.name in names]
@@ -62,7 +62,7 @@ def choose_layer(
             return found[0]
         if found:
             both = ", ".join(repr(head.name) for head in found)
-            raise UsageError(f"{path}: has {len(found)} of the layers that {option} names: {both}", "name one of them")
+            raise UsageError(f"{path}: has {len(found)} of the layers given with {option}: {both}", "give one of them")
         if isinstance(wanted, str) or len(spatial) > 1:
             asked = " or ".join(repr(shorten(name)) for name in names)
             near = did_you_mean(names[0], [head.name for head in spatial])
@@ -73,21 +73,18 @@ def choose_layer(
     filled = [head for head in spatial if counts[head.place]]
     if len(filled) == 1:
         empty = ", ".join(repr(head.name) for head in spatial if head is not filled[0])
-        _log.warning("%s: layer %r is read, the only one with features; empty: %s", path, filled[0].name, empty)
+        _log.warning("%s: reading layer %r, the only one with features; empty: %s", path, filled[0].name, empty)
         return filled[0]
-    shown = [
-        f"{head.name!r} ({head.geometry}, {counts[head.place]} feature{'' if counts[head.place] == 1 else 's'})"
-        for head in spatial[:_SHOWN]
-    ]
+    shown = [f"{head.name!r} ({head.geometry}, {plural(counts[head.place], 'feature')})" for head in spatial[:_SHOWN]]
     more = f" and {len(spatial) - _SHOWN} more" if len(spatial) > _SHOWN else ""
     raise UsageError(
         f"{path}: has {len(spatial)} layers: {', '.join(shown)}{more}",
-        f"name one with {option}, as in {option} {_quoted(spatial[0].name)}",
+        f"choose one with {option}, for example {option} {_quoted(spatial[0].name)}",
     )
 
 
 def _named(spatial: Sequence[LayerHead], option: str) -> str:
-    return f"name another with {option}: " + ", ".join(repr(head.name) for head in spatial[:_SHOWN])
+    return f"choose another with {option}: " + ", ".join(repr(head.name) for head in spatial[:_SHOWN])
 
 
 def _quoted(name: str) -> str:

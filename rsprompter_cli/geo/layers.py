@@ -173,7 +173,7 @@ def open_layer(
         info, head, several = _choose(path, layer, option, force_total_bounds=True)
         crs = info["crs"]
         if in_pixels and info["driver"] in _ALWAYS_DEGREES and not _fit_degrees(info["total_bounds"], crs):
-            _log.info("%s: its coordinates are no longitude and latitude, and are taken as pixels", path)
+            _log.info("%s: its coordinates are not longitude and latitude and are read as pixels", path)
             crs = None
         types = {
             text.restore(str(name)): _OGR_TYPES.get(kind.split("(")[0] if sub != "OFSTBoolean" else "bool")
@@ -182,7 +182,7 @@ def open_layer(
         plain_names = is_shapefile(path) or all(is_utf8(str(name)) for name in info["fields"])
     as_text = tuple(name for name, kind in types.items() if kind is None)
     if as_text:
-        _log.info("%s: attributes read as text: %s", path, ", ".join(as_text))
+        _log.info("%s: attributes are read as text: %s", path, ", ".join(as_text))
     try:
         wkt = None if crs is None else parse_crs(crs).to_wkt()
     except InputError as error:
@@ -324,7 +324,7 @@ def _parquet_table(
         columns = [name for name in names if name == required or name in wanted]
         table = pq.read_table(path, columns=[primary, *columns])
     except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
+        raise InputError(f"{path}: is not a GeoParquet file: {error}") from error
     values = {name: _parquet_values(table[name].combine_chunks(), text_decoder(path)) for name in columns}
     return np.array(table[primary].to_pylist(), dtype=object), values, wkt
 
@@ -339,7 +339,7 @@ def check_degrees(
     geometries: Sequence[Any] | np.ndarray,
     crs: str,
     *,
-    hint: str = "the file was written in another coordinate reference system: reproject it, or write it with its CRS",
+    hint: str = "the file was written in another coordinate reference system: reproject it, or export it with its CRS",
 ) -> None:
     """Raise InputError, without the name of the file, for coordinates that by their CRS are degrees and cannot be."""
     bounds = shapely.total_bounds(geometries)
@@ -356,23 +356,23 @@ def _check_kind(path: Path) -> None:
     head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not head.startswith(_MAGIC):
         raise InputError(
-            f"{path}: not a vector file that can be read",
-            "GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet; unpack archives first",
+            f"{path}: is not a vector file in a supported format",
+            "supported are GeoJSON, GeoPackage, Shapefile, FlatGeobuf and GeoParquet; unpack archives first",
         )
 
 
 def _ogr_info(path: Path, place: int, **options: bool) -> dict[str, Any]:
-    """What GDAL says of a layer, names of attributes as `OPENED_AS` has them.
+    """What GDAL reports of a layer, names of attributes as `OPENED_AS` has them.
 
     Raises:
-        InputError: damaged, or GDAL took the file for something that is not read here.
+        InputError: damaged, or GDAL opened the file with a driver that is not supported.
     """
     try:
         info = pyogrio.read_info(path, layer=place, encoding=OPENED_AS, **options)
     except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
     if info["driver"] not in READ_DRIVERS:
-        raise InputError(f"{path}: {info['driver']} is not a vector format that is read here")
+        raise InputError(f"{path}: {info['driver']} is not a supported vector format")
     return info
 
 
@@ -390,7 +390,7 @@ def _fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
 def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
     """Raise UsageError when an attribute is asked for that is not known."""
     if column is not None and column not in (names := [str(name) for name in known]):
-        raise UsageError(f"{path}: no attribute {column!r}", did_you_mean(column, names))
+        raise UsageError(f"{path}: has no attribute {column!r}", did_you_mean(column, names))
 
 
 def _is_empty_sequence(path: Path) -> bool:
@@ -415,11 +415,11 @@ def _parquet_geometry(path: Path) -> tuple[str, str | None]:
         primary = geo["primary_column"]
         described = geo["columns"][primary]
         if described["encoding"] != "WKB":
-            raise InputError(f"{path}: geometry encoding {described['encoding']}, only WKB is read")
+            raise InputError(f"{path}: has geometries encoded as {described['encoding']}, only WKB is supported")
         crs = described.get("crs", "OGC:CRS84")
         return primary, None if crs is None else CRS.from_user_input(crs).to_wkt()
     except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a GeoParquet file: {error}") from error
+        raise InputError(f"{path}: is not a GeoParquet file: {error}") from error
 
 
 _OGR_TYPES = {"bool": bool, "OFTInteger": int, "OFTInteger64": int, "OFTReal": float, "OFTString": str}
@@ -440,7 +440,7 @@ def _head(path: Path) -> bytes:
     try:
         if not path.is_file():
             source, mark, layer = str(path).partition("|layername=")
-            hint = "vector input is a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet"
+            hint = "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
             raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
         with path.open("rb") as file:
             return file.read(64)

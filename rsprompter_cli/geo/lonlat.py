@@ -56,7 +56,7 @@ def to_pixels(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndar
     a, b, c, d, e, f = georef.transform
     determinant = a * e - b * d
     if determinant == 0:
-        raise InputError(f"the transform {georef.transform} has pixels of no area")
+        raise InputError(f"the geotransform {georef.transform} gives pixels without area")
     matrix = np.array([[e, -d], [-b, a]], dtype=np.float64) / determinant
     return shapely.transform(_as_array(geometries), lambda xy: (xy - (c, f)) @ matrix)
 
@@ -280,7 +280,7 @@ def _apply(transformer: Transformer, xy: np.ndarray) -> np.ndarray:
         raise InputError(f"coordinates cannot be transformed: {error}") from error
     if not np.isfinite(moved).all():
         x, y = xy[~np.isfinite(moved).all(axis=1)][0]
-        raise InputError(f"coordinates ({x:g}, {y:g}) cannot be placed by their coordinate reference system")
+        raise InputError(f"coordinates ({x:g}, {y:g}) are outside the domain of their coordinate reference system")
     return moved
 
 
@@ -289,7 +289,7 @@ def _transformer(from_crs: str, to_crs: str) -> Transformer:
     try:
         return Transformer.from_crs(parse_crs(from_crs), parse_crs(to_crs), always_xy=True)
     except ProjError as error:
-        raise InputError(f"no way from one coordinate reference system to the other: {error}") from error
+        raise InputError(f"no transformation between the coordinate reference systems: {error}") from error
 
 
 @lru_cache(maxsize=1)

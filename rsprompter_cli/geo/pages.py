@@ -12,7 +12,7 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.guard import Source, gdal_env, open_raster
 from rsprompter_cli.geo.tiff import Page, read_pages
@@ -59,8 +59,8 @@ def choose_page(source: Source, wanted: int | None = None, *, max_block: int = M
     if len(images) < 2:
         if images and images[0].reduced and images[0].has_sub_images:
             raise InputError(
-                f"{source.name}: its only page is marked as a reduced version, and its full resolution lies in a "
-                "sub-directory (SubIFD), which is not read",
+                f"{source.name}: its only page is marked as a reduced-resolution version; the full resolution is in a "
+                "sub-directory (SubIFD), which is not supported",
                 "convert it to GeoTIFF",
             )
         return source
@@ -70,13 +70,13 @@ def choose_page(source: Source, wanted: int | None = None, *, max_block: int = M
     unexplained = [page for page in others if not _is_reduced_version(source, page, main, max_block)]
     if unexplained:
         raise InputError(
-            f"{source.name}: holds {len(full)} pages that differ: {_listed(full)}",
-            f"choose one, as in --page {main.number}; of training pictures, write it to a file of its own",
+            f"{source.name}: contains {len(full)} different pages: {_listed(full)}",
+            f"choose one, for example --page {main.number}; for training, extract it into a separate file",
         )
     before = [page for page in images if page.number < main.number]
     mentioned = sorted({*before, *others}, key=lambda page: page.number)
     if mentioned:
-        text = "%s: reading %s, the one of full resolution; not read: %s (--page chooses another)"
+        text = "%s: reading %s, the page at full resolution; not read: %s (--page chooses another)"
         log.info(text, source.name, main, _listed(mentioned))
     return _at(source, pages, main)
 
@@ -117,14 +117,14 @@ def _wanted(source: Source, pages: Sequence[Page], wanted: int) -> Source:
     if not pages:
         if wanted == 1:
             return source
-        raise UsageError(f"{option}: {source.name} has 1 page", "leave out --page")
+        raise UsageError(f"{option}: {source.name} has 1 page", "omit --page")
     found = next((page for page in pages if page.number == wanted), None)
     if found is None:
         images = [page for page in pages if not page.mask]
-        count = f"{len(images)} page" + ("s" if len(images) != 1 else "")
-        raise UsageError(f"{option}: {source.name} has {count}: {_listed(images)}", "pages count from 1")
+        count = plural(len(images), "page")
+        raise UsageError(f"{option}: {source.name} has {count}: {_listed(images)}", "pages are numbered from 1")
     if found.mask:
-        raise UsageError(f"{option}: that page of {source.name} is the mask of another page", "choose the page itself")
+        raise UsageError(f"{option}: this page of {source.name} is the mask of another page", "choose that page")
     return _at(source, pages, found)
 
 

@@ -22,7 +22,7 @@ MAX_PIXELS = 89_478_485
 
 log = logging.getLogger(__name__)
 
-_SCENE_HINT = "large rasters are read as scenes: rsp predict, rsp convert vector2coco"
+_SCENE_HINT = "process large rasters as scenes: rsp predict, rsp convert vector2coco"
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -40,9 +40,9 @@ def read_label(path: str | Path) -> np.ndarray:
     source = choose_page(resolve_source(path))
     with gdal_env(source), open_raster(source) as dataset:
         if dataset.count != 1:
-            raise InputError(f"{source.name}: a label raster has one band, this has {dataset.count}")
+            raise InputError(f"{source.name}: a label raster must have one band, this one has {dataset.count}")
         if np.dtype(dataset.dtypes[0]).kind == "c":
-            raise InputError(f"{source.name}: labels are real numbers, this holds {dataset.dtypes[0]}")
+            raise InputError(f"{source.name}: labels must be real numbers, this raster contains {dataset.dtypes[0]}")
         _check_size(source, dataset.width, dataset.height)
         values: np.ndarray = _read(dataset, source, [1])[0]
         values = turn_negative(values, black_of_negative(dataset, 1))
@@ -93,8 +93,8 @@ def _read_raster_picture(source: Source) -> np.ndarray:
         plan = choose_bands(dataset, source.name)
         if any(dataset.dtypes[band - 1] != "uint8" for band in plan.colours):
             raise InputError(
-                f"{source.name}: a picture needs 8 bits per sample, this has {dataset.dtypes[plan.colours[0] - 1]}",
-                "convert it to 8 bit: gdal_translate -ot Byte -scale",
+                f"{source.name}: samples must have 8 bits, these are {dataset.dtypes[plan.colours[0] - 1]}",
+                "convert it to 8 bits: gdal_translate -ot Byte -scale",
             )
         values = turn_negative(_read(dataset, source, plan.distinct), plan.negative)  # [B, H, W]
     if plan.notice:
@@ -119,28 +119,28 @@ def _read_pillow_picture(source: Source) -> np.ndarray:
                 _check_size(source, image.width, image.height)
                 if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
                     raise InputError(
-                        f"{source.name}: a picture needs 8 bits per sample, this is of mode {image.mode}",
-                        "convert it to 8 bit",
+                        f"{source.name}: samples must have 8 bits, this image is of mode {image.mode}",
+                        "convert it to 8 bits",
                     )
                 # A photograph's second frame is its own preview; those of an animation are other pictures.
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and source.driver != "JPEG":
-                    log.info("%s: an animation of %d frames, of which the first is read", source.name, frames)
+                    log.info("%s: is an animation of %d frames; only the first is read", source.name, frames)
                 upright = ImageOps.exif_transpose(image)
                 return np.array(upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{source.name}: more than {MAX_PIXELS} pixels", _SCENE_HINT) from error
+        raise InputError(f"{source.name}: has more than {MAX_PIXELS:,} pixels", _SCENE_HINT) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{source.name}: cannot be read: {' '.join(str(error).split())}") from error
 
 
 def _check_size(source: Source, width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
-        raise InputError(f"{source.name}: {width} x {height} px, more than {MAX_PIXELS} pixels", _SCENE_HINT)
+        raise InputError(f"{source.name}: has {width} x {height} px, more than {MAX_PIXELS:,} pixels", _SCENE_HINT)
 
 
 def _read(dataset: Any, source: Source, bands: list[int], window: Window | None = None) -> np.ndarray:
     try:
         return dataset.read(bands, window=window)
     except (RasterioError, MemoryError) as error:
-        raise InputError(f"{source.name}: damaged, its pixels cannot be read: {gdal_reason(error)}") from error
+        raise InputError(f"{source.name}: is damaged, its pixels cannot be read: {gdal_reason(error)}") from error

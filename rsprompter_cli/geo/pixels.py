@@ -181,9 +181,9 @@ class PixelReader:
             where += "" if self._level is None else f" of overview {self._level}"
             if self._source.path is None:
                 message = f"{self._source.name}: {where} cannot be read: {gdal_reason(error)}"
-                raise InputError(message, "is the network there? run it again") from error
+                raise InputError(message, "check the network connection and run it again") from error
             raise InputError(
-                f"{self._source.name}: damaged, the window of {where} cannot be read: {gdal_reason(error)}",
+                f"{self._source.name}: is damaged, the window of {where} cannot be read: {gdal_reason(error)}",
                 "is the file complete?",
             ) from error
         samples = raw[: len(plan.distinct)]
@@ -339,12 +339,12 @@ def _open_side_mask(base: Any, source: Source, max_block: int) -> Any:
         return None
     mask_source = resolve_source(beside)
     if mask_source.driver != "GTiff":
-        raise InputError(f"{beside}: a mask file is a TIFF, this is {mask_source.driver}", "remove or repair it")
+        raise InputError(f"{beside}: mask files must be TIFF, this one is {mask_source.driver}", "remove or repair it")
     mask = open_raster(mask_source, max_block=max_block)
     if (mask.height, mask.width) != (base.height, base.width) or mask.count < 1:
         mask.close()
-        raise InputError(f"{beside}: a mask of another size than {source.name}", "remove or repair it")
-    log.info("%s: taking the mask of %s", source.name, beside.name)
+        raise InputError(f"{beside}: the size of the mask differs from that of {source.name}", "remove or repair it")
+    log.info("%s: using the mask in %s", source.name, beside.name)
     return mask
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.draw.overlays import distinct_colour
-from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.layers import Layer, open_layer
 from rsprompter_cli.io.atomic import refuse_existing, write_text
@@ -64,25 +64,31 @@ class QgisStyle:
     def summary(self) -> str:
         """One line for people."""
         count = len(self.colours)
-        by = f"{count} colour{'' if count == 1 else 's'} for {self.attribute!r}" if self.attribute else "one colour"
-        faint = "" if self.scores is None else f", fainter from score {self.scores[1]:g} down to {self.scores[0]:g}"
+        by = f"{plural(count, 'colour')} by {self.attribute!r}" if self.attribute else "one colour"
+        faint = (
+            ""
+            if self.scores is None
+            else f", more transparent from score {self.scores[1]:g} down to {self.scores[0]:g}"
+        )
         return f"{self.path}: {by}{faint}"
 
     def recipe(self) -> list[str]:
         """Steps in QGIS, in order."""
         which = "" if self.layer is None else f", layer {self.layer}"
         steps = [
-            f"Layer > Add Layer > Add Vector Layer: {self.source}{which}. It comes with its style, which QGIS finds by "
-            "its name; in a layer that is open already: "
+            f"Layer > Add Layer > Add Vector Layer: {self.source}{which}. QGIS loads the style of the same name "
+            "with it; for a layer that is already open: "
             f"Properties > Symbology > Style > Load Style, {self.path.name}.",
             "Layer > Add Layer > Add Raster Layer: your scene. Drag it below the polygons.",
             f"Identify Features (Ctrl+Shift+I), then click a polygon: {', '.join(self.attributes) or 'no attributes'}.",
         ]
         if self.scores is not None:
             middle = round(sum(self.scores) / 2, 2)
-            steps.append(f'Only the surer ones: right-click the layer > Filter: "{SCORE_ATTRIBUTE}" >= {middle:g}')
+            steps.append(
+                f'To show confident detections only, right-click the layer > Filter: "{SCORE_ATTRIBUTE}" >= {middle:g}'
+            )
         steps.append(
-            "Areas that follow your edits: Open Field Calculator (Ctrl+I), Create virtual field, name area_now, "
+            "For areas that follow your edits: Open Field Calculator (Ctrl+I), Create virtual field, name area_now, "
             "type Decimal number, expression round($area, 1)."
         )
         return steps
@@ -255,9 +261,11 @@ def _as_qgis_has_it(value: Any) -> str:
 def _check_classes(path: Path, attribute: str, classes: set[str]) -> None:
     if len(classes) > _MOST_CLASSES:
         raise UsageError(
-            f"{path}: attribute {attribute!r} has more than {_MOST_CLASSES} different values, too many for a legend",
+            f"{path}: attribute {attribute!r} has more than {_MOST_CLASSES} distinct values, too many for a legend",
             "name another attribute with --by",
         )
     bad = next((name for name in sorted(classes) if _NOT_IN_XML.search(name)), None)
     if bad is not None:
-        raise InputError(f"{path}: the {attribute} {bad!r} holds a character that no style can", "rename it")
+        raise InputError(
+            f"{path}: the {attribute} {bad!r} contains a character that a style file (XML) cannot contain", "rename it"
+        )

@@ -287,7 +287,7 @@ class Scene:
     def _check_inside(self, window: PixelBox) -> None:
         bottom, right = window.top + window.height, window.left + window.width
         if not (0 <= window.top < bottom <= self.height and 0 <= window.left < right <= self.width):
-            raise ValueError(f"{window} lies outside {self.width} x {self.height} px")
+            raise ValueError(f"{window} is outside the scene of {self.width} x {self.height} px")
 
     def _open_level(self, height: int, width: int) -> PixelReader:
         """A reader of the coarsest stored level that is as fine as height x width pixels."""
@@ -315,7 +315,7 @@ class Scene:
         if fill.is_nodata:
             self._reader.take_as_nodata(raw)
         log.info(
-            "%s: %g fills %.0f %% of the file from its border: %s (--nodata states the value that means no data)",
+            "%s: the value %g fills %.0f %% of the file from its border and is %s (--nodata sets the nodata value)",
             self.path,
             raw,
             100 * fill.share,
@@ -403,10 +403,10 @@ def open_scene(
             dtype = str(dataset.dtypes[plan.colours[0] - 1])
             chosen = trained_choice(trained_scale, dtype=dtype, name=source.name)
         if resolution is None and not pixel_coords and not native:
-            log.info("%s: %s, so it is read pixel by pixel", source.name, why_off_the_map(georef))
+            log.info("%s: %s, so it is read at its own pixel size", source.name, why_off_the_map(georef))
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
-            log.info("%s: pixels of %s m are read at %s m", source.name, own, now)
+            log.info("%s: pixels of %s m are resampled to %s m", source.name, own, now)
         warn_of_one_tile(dataset, source)
         scene = Scene(
             source,
@@ -430,8 +430,8 @@ def _check_nodata(nodata: float | None, dataset: Any, plan: BandPlan, name: str)
     if nodata is None or all(fits(nodata, dtype) for dtype in types):
         return
     raise UsageError(
-        f"--nodata {nodata:g}: {name} holds samples of {', '.join(sorted(map(str, types)))}, which cannot have it",
-        "give a value that samples have",
+        f"--nodata {nodata:g}: the data type of {name}, {', '.join(sorted(map(str, types)))}, cannot have this value",
+        "give a value in the range of the data type",
     )
 
 

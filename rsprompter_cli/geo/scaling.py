@@ -76,8 +76,8 @@ def parse_scale(text: str | None) -> ScaleChoice:
         pair = None
     if pair is None:
         raise UsageError(
-            f"--scale {text!r}: auto, none, percentile, or LO,HI",
-            did_you_mean(text, ["auto", "none", "percentile"]) if not comma else "--scale 0,3000",
+            f"--scale {text!r}: must be auto, none, percentile, or LO,HI",
+            did_you_mean(text, ["auto", "none", "percentile"]) if not comma else "for example --scale 0,3000",
         )
     return check_range(pair)
 
@@ -85,14 +85,14 @@ def parse_scale(text: str | None) -> ScaleChoice:
 def check_range(pair: tuple[float, float]) -> tuple[float, float]:
     """The pair, when it is finite and ascending; else UsageError."""
     if not (math.isfinite(pair[0]) and math.isfinite(pair[1]) and pair[0] < pair[1]):
-        raise UsageError(f"--scale {pair[0]:g},{pair[1]:g}: two numbers, the first below the second")
+        raise UsageError(f"--scale {pair[0]:g},{pair[1]:g}: must be two numbers, the first below the second")
     return pair
 
 
 def trained_choice(trained: str | None, *, dtype: str, name: str) -> ScaleChoice:
     """The choice for a scene whose user makes none: that of the model's training, where it can be meant.
 
-    A range above 255 speaks of deeper samples than those of an 8-bit file, which would come out black.
+    A range above 255 belongs to samples of more than 8 bits; an 8-bit file would come out black.
 
     Args:
         trained: a value of --scale, None when none was chosen in training.
@@ -102,7 +102,7 @@ def trained_choice(trained: str | None, *, dtype: str, name: str) -> ScaleChoice
     choice = parse_scale(trained)
     if isinstance(choice, tuple) and choice[1] > 255 and dtype == "uint8":
         log.warning(
-            "%s: its 8-bit samples are taken as they are; the model's training scenes had %s scaled to 0..255 "
+            "%s: its 8-bit samples are used unscaled; in the model's training scenes, %s was scaled to 0..255 "
             "(--scale changes it)",
             name,
             "{:g} to {:g}".format(*choice),
@@ -146,13 +146,15 @@ def choose_scaling(
         return Scaling("uint8")
     values = sample()
     if values.shape[1] == 0:
-        log.warning("%s: no valid sample found to scale by, taking values as they are (--scale LO,HI sets them)", name)
+        log.warning(
+            "%s: no valid sample found for percentiles, using values unscaled (--scale LO,HI sets a range)", name
+        )
         return Scaling("none")
     low_high = np.percentile(values.astype(np.float64), PERCENTILES, axis=1)  # [2, colours]
     bounds = [_full_range(*_widen(float(low), float(high))) for low, high in low_high.T]
     scaling = Scaling("percentile", tuple(low for low, _ in bounds), tuple(high for _, high in bounds))
     log.info(
-        "%s: %s samples scaled to 0..255 by percentiles: %s",
+        "%s: %s samples are scaled to 0..255 by percentiles: %s",
         name,
         dtype,
         "; ".join(f"{low:g} to {high:g}" for low, high in bounds),

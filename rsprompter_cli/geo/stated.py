@@ -24,10 +24,10 @@ class Stated:
     def check(self) -> None:
         """Raise UsageError for a page that no file has, or a nodata value that is no number."""
         if self.page is not None and self.page < 1:
-            raise UsageError(f"--page {self.page}: pages count from 1")
+            raise UsageError(f"--page {self.page}: pages are numbered from 1")
         if self.nodata is not None and not math.isfinite(self.nodata):
             raise UsageError(
-                f"--nodata {self.nodata:g}: such samples never count as data", "leave out --nodata, or give a number"
+                f"--nodata {self.nodata:g}: such samples are always invalid", "omit --nodata, or give a finite number"
             )
 
 

@@ -45,11 +45,14 @@ def check_crs(text: str, option: str = "--crs") -> str:
         crs = parse_crs(text)
     except InputError as error:
         raise UsageError(
-            f"{option} {text}: names no coordinate reference system",
-            f"as in {option} EPSG:32633, or a PROJ string or WKT",
+            f"{option} {text}: is not a coordinate reference system",
+            f"for example {option} EPSG:32633; PROJ strings and WKT are accepted too",
         ) from error
     if not (crs.is_geographic or crs.is_projected) or len(crs.axis_info) != 2 or not is_of_earth(crs):
-        raise UsageError(f"{option} {text}: {crs.name} is no plane map of the earth", f"as in {option} EPSG:32633")
+        raise UsageError(
+            f"{option} {text}: {crs.name} is not a 2D geographic or projected CRS of the earth",
+            f"for example {option} EPSG:32633",
+        )
     return str(crs.to_wkt())
 
 
@@ -64,16 +67,16 @@ class TargetCrs:
     Long edges get vertices where they would leave their place by more than 2 cm; polygons over the antimeridian are
     cut there, as in GeoJSON, where they would else be torn apart.
 
-    elsewhere: of a CRS that is made for another part of the world, words that say so; else empty.
+    elsewhere: of a CRS that is made for another part of the world, a message about it; else empty.
     """
 
     def __init__(
         self, georef: Georef, height: int, width: int, wkt: str, *, name: str, called: str | None = None
     ) -> None:
-        """Take the measure of a scene of height x width pixels, called `name`; `called` is the CRS by the user.
+        """Prepare the transformation of a scene of height x width pixels, called `name`; `called` is the CRS as given.
 
         Raises:
-            UsageError: the CRS has no room for the scene.
+            UsageError: the scene is outside the domain of the CRS.
         """
         assert georef.crs_wkt is not None
         self.wkt, self._source, self.elsewhere = wkt, georef.crs_wkt, ""
@@ -93,7 +96,7 @@ class TargetCrs:
         if use is not None and not self._over_antimeridian and use.west <= use.east:
             apart = west > use.east or east < use.west or south > use.north or north < use.south
             if apart:
-                self.elsewhere = f"{name}: lies outside the area that --crs {called} is made for: {use.name}"
+                self.elsewhere = f"{name}: is outside the area of use of --crs {called}: {use.name}"
 
     def move(self, geometries: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Polygons [N] of the scene's CRS in the other, valid."""
@@ -122,5 +125,5 @@ class TargetCrs:
             lost = True
         if lost and not self._over_antimeridian:
             raise UsageError(
-                f"--crs {title}: has no place for {name}, which lies elsewhere", "choose one of its region"
+                f"--crs {title}: cannot represent {name}, which is outside its domain", "choose a CRS of the region"
             )

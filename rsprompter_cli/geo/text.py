@@ -81,9 +81,9 @@ class TextDecoder:
             return whole  # a field is too short for the last character
         text = _decode_western(raw)
         if self.encoding:
-            self._warn(f"{self._named_by} names UTF-8, but {text!r} is not and was read as Windows-1252")
+            self._warn(f"{self._named_by} states UTF-8, but {text!r} is not UTF-8 and was decoded as Windows-1252")
         elif not self._any_text:
-            self._warn(f"its text is not UTF-8 and was read as Windows-1252: {text!r}")
+            self._warn(f"its text is not UTF-8 and was decoded as Windows-1252: {text!r}")
         return text
 
     def restore(self, text: str) -> str:
@@ -96,14 +96,14 @@ class TextDecoder:
         except UnicodeDecodeError:
             text = codecs.getincrementaldecoder(encoding)("replace").decode(raw)
             if "\ufffd" in text:
-                self._warn(f"{self._named_by} names {encoding}, but {text!r} is not")
+                self._warn(f"{self._named_by} states {encoding}, but {text!r} is not valid in it")
             return text
         try:
             meant = raw.decode("utf-8")
         except UnicodeDecodeError:
             return text
         self._warn(
-            f"{self._named_by} names {encoding}, in which a text reads {text!r}; as UTF-8 it would read {meant!r} "
+            f"{self._named_by} states {encoding}, which decodes a text to {text!r}; UTF-8 would decode it to {meant!r} "
             "(if that is right, write UTF-8 into the .cpg file)"
         )
         return text

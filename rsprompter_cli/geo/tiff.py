@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from rsprompter_cli.errors import plural
+
 MAX_DIRECTORIES = 1024
 """A pyramid has about twenty directories, a scanned book some hundreds; beyond this a file loops or attacks."""
 
@@ -64,8 +66,7 @@ class Page:
     has_sub_images: bool = False
 
     def __str__(self) -> str:
-        word = "band" if self.samples == 1 else "bands"
-        return f"page {self.number} ({self.width} x {self.height} px, {self.samples} {word})"
+        return f"page {self.number} ({self.width} x {self.height} px, {plural(self.samples, 'band')})"
 
 
 def read_pages(path: Path) -> list[Page]:
@@ -121,7 +122,7 @@ def _directories(file: BinaryIO) -> Iterator[dict[int, int]]:
     seen: set[int] = set()
     while offset:
         if offset in seen or len(seen) >= MAX_DIRECTORIES:
-            raise ValueError("its directories loop or are too many")
+            raise ValueError("its directories form a loop or are too many")
         seen.add(offset)
         tags, offset = _read_directory(file, offset, order, big=big)
         yield tags

@@ -31,5 +31,5 @@ def upright(dataset: Any, source: Source, stack: ExitStack) -> Any:
             driver="GTiff", height=height, width=width, count=3, dtype="uint8", photometric="RGB"
         ) as turned:
             turned.write(np.moveaxis(pixels, -1, 0))
-        log.info("%s: turned upright, as its EXIF orientation %s says", source.name, orientation)
+        log.info("%s: rotated according to its EXIF orientation (%s)", source.name, orientation)
         return stack.enter_context(memory.open())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, OutputError, UsageError, shorten
+from rsprompter_cli.errors import InputError, OutputError, UsageError, plural, shorten
 from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.geojson import prepared, write_geojson, write_geojson_sequence
 from rsprompter_cli.geo.layers import LAYER_OPTION, check_degrees, read_table
@@ -160,10 +160,11 @@ def read_footprints(
     crs = crs or file_crs
     polygons, rows, counts = _polygons_of(geometries)
     if len(geometries) and not polygons:
-        raise InputError(f"{path}: none of its {len(geometries)} features is a polygon with area")
+        raise InputError(f"{path}: none of its {plural(len(geometries), 'feature')} is a polygon with area")
     for what, count in counts.items():
         if count:
-            _log.warning("%s: %d features %s", path, count, _COUNT_WORDS[what])
+            one, many = _COUNT_WORDS[what]
+            _log.warning("%s: %s", path, plural(count, f"feature {one}", f"features {many}"))
     classes = None if class_attribute is None else [class_name_of(values[class_attribute][row]) for row in rows]
     taken = {name: [_plain_value(values[name][row]) for row in rows] for name in columns if name in values}
     footprints = Footprints(polygons, classes, rows, crs, columns=taken, **counts)
@@ -181,7 +182,9 @@ def move_footprints(footprints: Footprints, to_crs_wkt: str, *, name: str) -> Fo
     """
     polygons, crs = footprints.polygons, footprints.crs_wkt
     if crs is None:
-        raise InputError(f"{name}: names no coordinate reference system", "add one, e.g. ogr2ogr -a_srs EPSG:32633")
+        raise InputError(
+            f"{name}: has no coordinate reference system", "add one, for example ogr2ogr -a_srs EPSG:32633"
+        )
     if polygons:
         try:
             check_degrees(polygons, crs)
@@ -269,11 +272,11 @@ def try_vector_output(path: str | Path, attributes: Mapping[str, type] = FOUND_W
         return
     plain = f"objects{suffix}"
     if _try_write(path, plain, attributes) is None:
-        way_out = f"name the file otherwise, as in {plain}"
+        way_out = f"choose another file name, for example {plain}"
     elif _try_write(path, plain, {"id": int}) is None:
-        way_out = "this format cannot hold its attributes: write .geojson"
+        way_out = "this format cannot store the attributes: write .geojson"
     else:
-        way_out = "name a file in a folder with room that can be written to"
+        way_out = "choose a writable folder with free space"
     raise OutputError(f"{path}: cannot be written: {reason}", way_out)
 
 
@@ -289,7 +292,7 @@ def _try_write(path: Path, name: str, attributes: Mapping[str, type]) -> str | N
         return error.strerror or str(error)
     except OutputError as error:
         if isinstance(error.__cause__, FileNotFoundError | IsADirectoryError):
-            return "its name has a character that GDAL takes for something else"
+            return "its name has a character that is special to GDAL"
         reason = error.message.partition("cannot be written: ")[2] or error.message
         return shorten(reason.rpartition(" failed: ")[2])  # without the SQL that failed
     finally:
@@ -306,7 +309,7 @@ def check_vector_suffix(path: str | Path) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in VECTOR_SUFFIXES:
         raise UsageError(
-            f"{path}: no vector format has the extension {suffix!r}", f"one of {' '.join(VECTOR_SUFFIXES)}"
+            f"{path}: no vector format has the extension {suffix!r}", f"use one of {' '.join(VECTOR_SUFFIXES)}"
         )
 
 
@@ -338,9 +341,9 @@ def _valid_polygon(geometry: Any) -> Any:
 
 
 _COUNT_WORDS = {
-    "repaired": "were invalid and have been repaired",
-    "empty": "without geometry or area left out",
-    "not_polygons": "are not polygons and were left out",
+    "repaired": ("was invalid and has been repaired", "were invalid and have been repaired"),
+    "empty": ("has no geometry or no area and was skipped", "have no geometry or no area and were skipped"),
+    "not_polygons": ("is not a polygon and was skipped", "are not polygons and were skipped"),
 }
 
 
@@ -359,7 +362,7 @@ def _checked(features: Iterable[Feature], attributes: Mapping[str, type]) -> Ite
     names = list(attributes)
     for geometry, properties in features:
         if geometry.geom_type not in ("Polygon", "MultiPolygon") or geometry.is_empty:
-            raise ValueError(f"a feature is a polygon or multipolygon with area, not {geometry.geom_type}")
+            raise ValueError(f"a feature must be a polygon or multipolygon with area, not {geometry.geom_type}")
         values = {name: properties[name] for name in names}
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -94,7 +94,7 @@ class WindowGrid:
         if len(self) > max_windows:
             raise ResourceError(
                 f"a scene of {self.width} x {self.height} px has {plural(len(self), 'window')} of {self.size} px, "
-                f"over the limit of {max_windows}",
+                f"over the limit of {max_windows:,}",
                 "choose a coarser --gsd, or raise --max-windows",
             )
 
@@ -205,9 +205,11 @@ def make_grid(
     if height < 1 or width < 1:
         raise UsageError(f"a scene of {width} x {height} px has no pixels")
     if size < 1:
-        raise UsageError(f"window size {size} px: at least 1")
+        raise UsageError(f"window size {size} px: must be at least 1")
     if not 0 <= overlap < MAX_OVERLAP:
-        raise UsageError(f"--overlap {overlap}: at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes")
+        raise UsageError(
+            f"--overlap {overlap}: must be at least 0 and below {MAX_OVERLAP}", f"{OVERLAP} suits most scenes"
+        )
     return WindowGrid(height, width, size, min(round(size * overlap), (size - 1) // 2), top, left)
 
 

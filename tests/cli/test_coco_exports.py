@@ -133,7 +133,7 @@ def test_a_single_file_is_cut_and_trains(
     train = ["train", "tiny.toml", "--data", "set", "--device", "cpu", "--random-sam", "--out", "r"]
     assert run(train) == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "there is no val split" in error
+    assert "which has no val split" in error
     assert "rsp data split set/" in error.replace("\\", "/")
     assert run(["data", "split", "set", "--val", "0.5"]) == 0
     assert run(["data", "check", "set"]) == 0
@@ -174,7 +174,7 @@ def test_crowds_are_counted_apart_and_warned_of(tmp_path: Path, capsys: Capture)
     assert run(["data", "check", str(tmp_path)]) == 0
     first, *others = capsys.readouterr().out.splitlines()
     assert first.endswith("instances_train.json: 4 images, 6 objects, 3 crowds, 0 errors, 2 warnings")
-    assert "3 of 9 annotations are crowds (iscrowd 1) and no training targets" in others[0]
+    assert "3 of 9 annotations are crowds (iscrowd 1), not training targets" in others[0]
     assert "--crowds-are-objects" in others[0]
     assert "category 20 ('tank') has 3 crowds and no object" in others[1]
     assert run(["data", "check", str(tmp_path), "--crowds-are-objects"]) == 0
@@ -249,7 +249,7 @@ def test_names_of_pictures_are_told_and_never_lead_out(tmp_path: Path, capsys: C
     assert run(["data", "check", str(tmp_path / "set")]) == 0
     captured = capsys.readouterr()
     assert "0 errors, 0 warnings" in captured.out
-    assert "4 pictures were found by the end of the path" in captured.err
+    assert "4 images were found by the end of the path" in captured.err
     out = tmp_path / "yolo"
     assert run(["convert", "coco2yolo", str(tmp_path / "set"), "--out", str(out)]) == 0
     assert sorted(path.name for path in out.glob("images/train/*")) == [f"train_{index}.png" for index in range(4)]
@@ -265,7 +265,7 @@ def test_image_folder_is_the_way_out_of_two_matches(tmp_path: Path, capsys: Capt
     shutil.copytree(tmp_path / "set" / "images", tmp_path / "set" / "copies" / "a")
     assert run(["data", "check", str(tmp_path / "set")]) == 3
     out = capsys.readouterr().out
-    assert "could be any of 2 files" in out
+    assert "matches 2 files" in out
     assert "--image-folder" in out
     assert run(["data", "check", str(tmp_path / "set"), "--image-folder", "copies"]) == 0
 
@@ -274,7 +274,7 @@ def test_split_of_the_train_file_names_the_way_out(tmp_path: Path, capsys: Captu
     make_set(tmp_path)
     assert run(["data", "split", str(tmp_path), "--overwrite"]) == 7
     error = capsys.readouterr().err
-    assert "would replace the file that is cut" in error
+    assert "would replace the file that is divided" in error
     assert "instances_all.json" in error
 
 

@@ -52,7 +52,7 @@ def test_mask2coco_of_classes(tmp_path: Path, capsys: Captured) -> None:
     arguments = ["convert", "mask2coco", str(tmp_path / "images"), str(tmp_path / "masks")]
     arguments += ["--out", str(tmp_path / "set"), "--classes", "house=10, road=20"]
     assert run(arguments) == 3
-    assert "holds 255" in capsys.readouterr().err
+    assert "contains 255" in capsys.readouterr().err
     assert run([*arguments, "--ignore", "255"]) == 0
     assert "classes: house, road" in capsys.readouterr().err
 
@@ -78,7 +78,7 @@ def test_yolo2coco_names_the_line(tmp_path: Path, capsys: Captured) -> None:
     root = make_yolo(tmp_path / "yolo", {"images/train/a": SQUARE + "0 0.5 0.5 0.1 0.1\n", "images/val/a": SQUARE})
     arguments = ["convert", "yolo2coco", str(root / "data.yaml"), "--out", str(tmp_path / "set")]
     assert run(arguments) == 3
-    assert "labels/train/a.txt:2: a box" in capsys.readouterr().err
+    assert "labels/train/a.txt:2: is a box" in capsys.readouterr().err
     assert run([*arguments, "--boxes"]) == 0
     assert run([*arguments, "--root", str(tmp_path / "none")]) == 3
 
@@ -99,5 +99,5 @@ def test_masks_that_could_be_anything(tmp_path: Path, capsys: Captured) -> None:
     arguments = ["convert", "mask2coco", str(tmp_path / "images"), str(tmp_path / "masks")]
     assert run([*arguments, "--out", str(tmp_path / "set")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "holds 0, 1, 2, 3, 4, 5, ... (4096 values), which may be objects or classes" in error
+    assert "contains 0, 1, 2, 3, 4, 5, ... (4,096 values), which may be instances or classes" in error
     assert "--kind instances" in error

@@ -35,7 +35,7 @@ def test_check_of_a_faulty_set(tmp_path: Path, capsys: Capture) -> None:
         assert run(["data", "check", str(source)]) == 3
         out = capsys.readouterr().out
         assert "2 errors" in out
-        assert "error: annotation 4 (image 2, train_1.png): polygon 0 holds NaN or infinity" in out
+        assert "error: annotation 4 (image 2, train_1.png): polygon 0 contains NaN or infinity" in out
         assert run(["data", "check", str(source), "--json", "--no-pictures"]) == 3
         reports = json.loads(capsys.readouterr().out)
         assert [error["annotation_id"] for error in reports[0]["errors"]] == [4, 6]
@@ -129,7 +129,7 @@ def test_check_reports_a_box_beside_its_mask_and_goes_on(tmp_path: Path, capsys:
     document["annotations"][0]["bbox"] = [50, 40, 4, 4]
     write_document(tmp_path, document)
     assert run(["data", "check", str(tmp_path)]) == 0
-    assert "disagree" in capsys.readouterr().out
+    assert "do not match" in capsys.readouterr().out
 
 
 def test_check_takes_ids_from_zero_gaps_and_crowds(tmp_path: Path, capsys: Capture) -> None:

@@ -58,7 +58,7 @@ def test_overwrite_never_removes_files_that_are_no_gallery(model: str, capsys: p
     # Refused before the evaluation: the split need not even be there.
     assert run(["eval", model, "--data", "nowhere", "--show-dir", "data", "--overwrite"]) == 7
     error = capsys.readouterr().err.strip()
-    assert "which is no picture of a gallery" in error
+    assert "which is not an image of a gallery" in error
     assert "\n" not in error
     assert sorted(path.name for path in Path("data").iterdir()) == before
 

@@ -56,7 +56,7 @@ def test_refused_scene_has_each_notice_once(tmp_path, model, capsys):
     assert run(["info", str(path), "--model", str(model), "--gsd", "90"]) == 0
     out, err = capsys.readouterr()
     assert "refused" in out
-    assert err.count("does not say which bands") == 1
+    assert err.count("does not state which bands") == 1
 
 
 def test_refusal_is_one_line_without_notices(tmp_path, model, capsys):

@@ -40,7 +40,7 @@ def test_pages_that_differ_are_refused_in_one_line(tmp_path, capsys, command):
     more = ["--out", str(tmp_path / "a.json")] if command == "predict" else []
     assert run([command, str(path), *more]) == 3
     err = capsys.readouterr().err
-    assert "a.tif: holds 2 pages that differ: page 1 (128 x 128 px, 3 bands), page 2" in err
+    assert "a.tif: contains 2 different pages: page 1 (128 x 128 px, 3 bands), page 2" in err
     assert "--page" in err
     assert err.count("\n") == 1
     assert run([command, str(path), "--page", "2", *(["--dry-run"] if more else [])]) == 0
@@ -77,7 +77,7 @@ def test_systems_off_the_earth_are_refused_alike(tmp_path, capsys, wkt):
     assert facts["plan"] is None
     assert run(["predict", str(path), "--out", str(tmp_path / "a.geojson")]) == 3
     err = capsys.readouterr().err.splitlines()[-1]
-    assert facts["refusal"].startswith(f"{path}: has a coordinate reference system that is not on the earth")
+    assert facts["refusal"].startswith(f"{path}: has a coordinate reference system that does not refer to the earth")
     assert facts["refusal"] in err
     assert run(["predict", str(path), "--out", str(tmp_path / "a.geojson"), "--pixel-coords", "--dry-run"]) == 0
 
@@ -91,7 +91,7 @@ def test_a_drone_mosaic_is_read_at_what_the_model_knows(tmp_path, capsys):
     facts = json.loads(out)
     assert facts["refusal"] is None
     assert 0.1 < facts["plan"]["gsd"][0] < 0.31
-    assert "are read at" in err
+    assert "are resampled to" in err
 
 
 def labels(tmp_path, crs="EPSG:32631"):

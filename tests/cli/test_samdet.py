@@ -90,7 +90,7 @@ def test_an_oracle_is_for_samdet_alone(tmp_path: Path, capsys: pytest.CaptureFix
     meta = tiny_meta(num_classes=2, class_names=CLASSES)
     write_checkpoint(tmp_path / "model", tiny_model(num_classes=2).state_dict(), tiny_config(), meta)
     assert run(["eval", str(tmp_path / "model"), "--data", str(tmp_path / "data"), "--oracle"]) == 2
-    assert "--oracle: this is rsprompter-anchor, only samdet" in _one_line(capsys)
+    assert "--oracle: the model is rsprompter-anchor, but only samdet" in _one_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_layer_needs_a_vector_file(town: Path, capsys: pytest.CaptureFixture[str
 def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-attribute", "kind", "--out", "set"]
     assert run([*command, "--class-name", " hut "]) == 0
-    assert "'House', 'house' are different classes, which differ only in case or blanks" in capsys.readouterr().err
+    assert "the classes 'House', 'house' differ only in case or spaces" in capsys.readouterr().err
     document = json.loads(Path("set/annotations/instances_train.json").read_text())
     assert [category["name"] for category in document["categories"]] == ["House", "house", "hut"]
     assert run(["data", "check", "set"]) == 0
@@ -133,7 +133,7 @@ def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, caps
     assert run(["fit", "town.tif", "town.gpkg", "--class-column", "kind", "--model", start, "--dry-run", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["classes"] == {"House": 10, "building": 10, "house": 20}
-    assert "'House', 'house' are different classes" in captured.err
+    assert "'House', 'house' differ only in case or spaces" in captured.err
 
 
 def test_filter_style_and_comparison_of_blank_classes(
@@ -145,7 +145,7 @@ def test_filter_style_and_comparison_of_blank_classes(
     assert run(["filter", "in.gpkg", "--classes", "tank", "--out", "out.geojson"]) == 0
     captured = capsys.readouterr()
     assert "3 of 6 features" in captured.err
-    assert "'Tank', 'tank' are different classes" in captured.err
+    assert "'Tank', 'tank' differ only in case or spaces" in captured.err
     features = json.loads(Path("out.geojson").read_text(encoding="utf-8"))["features"]
     assert {feature["properties"]["class"] for feature in features} == {"tank", "tank ", "\u00a0tank"}  # as they came
     assert run(["qgis-style", "in.gpkg", "--json"]) == 0
@@ -157,7 +157,7 @@ def test_filter_style_and_comparison_of_blank_classes(
     assert {one["class"]: one["f1"] for one in json.loads(captured.out)["by_class"]} == {
         "(no class)": 1.0, "Tank": 1.0, "tank": 1.0
     }  # fmt: skip
-    assert "'Tank', 'tank' are different classes" in captured.err
+    assert "'Tank', 'tank' differ only in case or spaces" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_set_on_the_map_under_a_reserved_name(town: Path, capsys: pytest.Captu
     capsys.readouterr()
     command = ["convert", "coco2vector", "set/annotations/instances_train.json", "--out"]
     assert run([*command, "gpkg_a.gpkg"]) == 7
-    assert "name the file otherwise, as in objects.gpkg" in capsys.readouterr().err
+    assert "choose another file name, for example objects.gpkg" in capsys.readouterr().err
     assert run([*command, "a.gpkg"]) == 0
 
 

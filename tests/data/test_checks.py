@@ -239,6 +239,6 @@ def test_exact_copies_of_an_annotation_are_one_warning_with_their_count(tmp_path
     report = check_coco(write_document(tmp_path, document))
     (copies,) = [problem for problem in report.warnings if problem.kind == "annotation-copy"]
     assert f"2 of {report.objects} annotations are exact copies" in copies.message
-    assert f"the first of them 900, which repeats {first['id']}" in copies.message
+    assert f"the first of them 900, a copy of {first['id']}" in copies.message
     assert (copies.annotation_id, copies.image_id) == (900, first["image_id"])
     assert report.errors == ()

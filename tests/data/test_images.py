@@ -134,7 +134,7 @@ def test_several_files_of_which_none_names_a_split(tmp_path: Path) -> None:
         _touch(tmp_path / name)
     with pytest.raises(InputError, match=r"found north\.json, south\.json") as caught:
         annotation_files(tmp_path)
-    assert "name one of the files" in caught.value.hint
+    assert "give one of the files" in caught.value.hint
 
 
 def test_the_folder_of_annotations_is_no_data_folder(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_sizes_are_read_from_the_pictures(tmp_path: Path, value: object) -> None
     coco, problems = parse_coco(path)
     assert {(image.height, image.width) for image in coco.images} == {(48, 64)}
     assert [(problem.kind, problem.severity) for problem in problems] == [("image-size-missing", "warning")]
-    assert problems[0].message.startswith("4 images have no width and height, which are read from the picture")
+    assert problems[0].message.startswith("4 images have no width and height, which are read from the image file")
     (tmp_path / "images" / "train_0.png").unlink()
     with pytest.raises(InputError, match=r"image 1 has no width and height, and .*not found.*--image-folder"):
         read_coco(path)
@@ -151,7 +151,7 @@ def test_boxes_without_masks_are_counted_once(tmp_path: Path, sound: dict[str, A
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"segmentation": [1, 2, 3, 4]}, "annotation 1 .*polygon 0 has 4 numbers"),
+        ({"segmentation": [1, 2, 3, 4]}, "annotation 1 .*polygon 0 has 4 coordinates"),
         ({"segmentation": [1, 2, 3, "x", 5, 6]}, "annotation 1 .*not a flat list of numbers"),
         ({"segmentation": [[[1, 2], [9, 2], [9, 9]], [[3, 3], [4, 3], [4, 4]]]}, "annotation 1 .*2 lists of points"),
         ({"segmentation": [1, 2, 3, float("nan"), 5, 6]}, "annotation 1 .*NaN"),
@@ -160,8 +160,8 @@ def test_boxes_without_masks_are_counted_once(tmp_path: Path, sound: dict[str, A
         ({"segmentation": "[[1, 2, 3, 4, 5, 6]]"}, "annotation 1 .*neither polygons nor RLE"),
         ({"bbox": ["a", 1, 2, 3]}, "annotation 1 .*no bbox of four finite numbers"),
         ({"bbox": ["nan", 1, 2, 3]}, "annotation 1 .*no bbox of four finite numbers"),
-        ({"area": float("nan")}, "annotation 1 .*impossible area nan; without the key"),
-        ({"area": "big"}, "annotation 1 .*impossible area 'big'"),
+        ({"area": float("nan")}, "annotation 1 .*invalid area nan; without this key"),
+        ({"area": "big"}, "annotation 1 .*invalid area 'big'"),
         ({"iscrowd": "yes"}, "annotation 1 .*iscrowd 'yes'"),
         ({"id": float("nan")}, "annotation nan .*not a whole number"),
         ({"image_id": None}, "annotation 1: has image_id None"),
@@ -182,9 +182,9 @@ def test_what_has_no_one_meaning_is_refused(
     [
         ({"type": "FeatureCollection", "features": []}, "rsp convert vector2coco"),
         ({"shapes": [], "imagePath": "a.png"}, "rsp convert labelme2coco"),
-        ({"a.png123": {"filename": "a.png", "regions": []}}, "a project of VIA"),
-        ({"_via_settings": {}, "_via_img_metadata": {}}, "a project of VIA"),
-        ([{"id": 1, "data": {"image": "a.png"}, "annotations": []}], "Label Studio's own format"),
+        ({"a.png123": {"filename": "a.png", "regions": []}}, "a VIA project"),
+        ({"_via_settings": {}, "_via_img_metadata": {}}, "a VIA project"),
+        ([{"id": 1, "data": {"image": "a.png"}, "annotations": []}], "Label Studio's native format"),
         ([{"image_id": 1, "category_id": 1, "score": 0.5}], "list of detections"),
     ],
 )

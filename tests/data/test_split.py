@@ -118,7 +118,7 @@ def test_one_picture_under_two_ids_stays_on_one_side() -> None:
 
 def test_one_image_cannot_be_cut(tmp_path: Path) -> None:
     path = make_set(tmp_path, count=1)
-    with pytest.raises(UsageError, match="cannot be cut"):
+    with pytest.raises(UsageError, match="cannot be divided"):
         split_file(path, tmp_path / "out")
 
 
@@ -137,7 +137,7 @@ def test_a_class_on_one_side_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     logger.propagate = True
     with caplog.at_level(logging.WARNING):
         split_file(write_document(tmp_path / "in", document), tmp_path / "out")
-    assert "'class 1' is only in train" in caplog.text
+    assert "'class 1' is only in the train split" in caplog.text
     assert "'class 0'" not in caplog.text
 
 

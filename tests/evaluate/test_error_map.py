@@ -65,10 +65,10 @@ def test_nothing_to_draw_is_a_sheet_with_a_legend(tmp_path: Path) -> None:
 def test_imagery_of_another_place_or_none_is_refused(tmp_path: Path) -> None:
     evaluation = evaluate_polygons(*files(tmp_path))
     far = write_scene(tmp_path / "far.tif", paint(60, 60, {}), transform=Affine(0.5, 0, 700_000, 0, -0.5, 5_000_000))
-    with pytest.raises(InputError, match=r"far\.tif: no polygon of either layer"):
+    with pytest.raises(InputError, match=r"far\.tif: contains no polygons of either layer"):
         save_error_map(tmp_path / "map.png", evaluation, scene=far)
     bare = write_scene(tmp_path / "bare.tif", paint(60, 60, {}), crs=None)
-    with pytest.raises(InputError, match=r"bare\.tif: has no georeference"):
+    with pytest.raises(InputError, match=r"bare\.tif: is not georeferenced"):
         save_error_map(tmp_path / "map.png", evaluation, scene=bare)
     assert not (tmp_path / "map.png").exists()
 

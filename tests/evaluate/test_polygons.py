@@ -222,7 +222,7 @@ def test_an_area_of_interest_cuts_both_layers(tmp_path: Path, caplog: pytest.Log
     elsewhere = write_layer(tmp_path / "far.gpkg", [house(5000, 0, 10, 10)])
     with caplog.at_level(logging.WARNING):
         assert numbers(compare(tmp_path, FOUND, TOWN, aoi=elsewhere).counts) == (0, 0, 0)
-    assert "no polygon of either layer" in caplog.text
+    assert "neither layer has a polygon" in caplog.text
 
 
 def test_a_prediction_beyond_the_border_of_cut_truth_is_right(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_prediction_beyond_the_border_of_cut_truth_is_right(tmp_path: Path) ->
 
 def test_an_area_of_interest_without_polygons(tmp_path: Path) -> None:
     write_features(tmp_path / "none.geojson", [], None)
-    with pytest.raises(InputError, match="holds no polygon"):
+    with pytest.raises(InputError, match="contains no polygons"):
         compare(tmp_path, FOUND, TOWN, aoi=tmp_path / "none.geojson")
 
 
@@ -256,7 +256,7 @@ def test_a_layer_without_crs_is_named(tmp_path: Path) -> None:
     pred = write_layer(tmp_path / "pred.shp", FOUND, epsg=None)
     truth = write_layer(tmp_path / "truth.geojson", TOWN)
     for pair in ((pred, truth), (truth, pred)):
-        with pytest.raises(InputError, match=r"pred\.shp: names no coordinate reference system"):
+        with pytest.raises(InputError, match=r"pred\.shp: has no coordinate reference system"):
             evaluate_polygons(*pair)
 
 
@@ -282,7 +282,7 @@ def test_swapped_axes_are_one_line(tmp_path: Path, epsg: int, suffix: str) -> No
     truth = write_layer(tmp_path / "truth.gpkg", TOWN, epsg=3857)
     pred = flipped(write_layer(tmp_path / "right.geojson", FOUND), epsg, f"pred{suffix}")
     for pair in ((pred, truth), (truth, pred)):
-        with pytest.raises(InputError, match=r"lie apart, but would not with x and y of .*pred.* swapped") as caught:
+        with pytest.raises(InputError, match=r"do not overlap, but would with x and y of .*pred.* swapped") as caught:
             evaluate_polygons(*pair)
         assert "\n" not in str(caught.value)
         assert "truth.gpkg swapped" not in str(caught.value)
@@ -406,7 +406,7 @@ def test_a_scene_and_an_area_of_interest_limit_together(tmp_path: Path) -> None:
     assert got.aoi.area == pytest.approx(20 * 30, rel=1e-2)
     assert "area of interest and the valid pixels of" in str(area_line(got))
     far = write_layer(tmp_path / "far.gpkg", [house(5000, 0)])
-    with pytest.raises(InputError, match="lies outside the scene"):
+    with pytest.raises(InputError, match="is outside the scene"):
         compare(tmp_path, true, true, scene=scene, aoi=far)
 
 
@@ -421,8 +421,8 @@ def test_scenes_that_limit_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         got = compare(tmp_path, FOUND, TOWN, scene=elsewhere)
     assert numbers(got.counts) == (0, 0, 0)
-    assert "no polygon of either layer" in caplog.text
-    assert headline(got) == "Nothing to compare: there is no object and no prediction."
+    assert "neither layer has a polygon" in caplog.text
+    assert headline(got) == "Nothing to compare: there are no objects and no predictions."
 
 
 def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
@@ -430,11 +430,11 @@ def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
     write_features(nothing, [], None)
     town = write_layer(tmp_path / "town.geojson", TOWN[:1])
     for pred, truth, words in (
-        (nothing, town, "F1 0.000: 0 of 1 object found (recall 0.000), there is no prediction, at IoU 0.5."),
+        (nothing, town, "F1 0.000: 0 of 1 object found (recall 0.000), no predictions, at IoU 0.5."),
         (
             town,
             nothing,
-            "F1 0.000: there is no object to find, 1 of 1 prediction wrong (precision 0.000), at IoU 0.5.",
+            "F1 0.000: no objects to find, 1 of 1 prediction wrong (precision 0.000), at IoU 0.5.",
         ),
     ):
         assert headline(evaluate_polygons(pred, truth)) == words

@@ -23,7 +23,7 @@ def test_crowds_of_single_objects(shared: Path, capsys: Capture) -> None:
     assert [(one["objects"], one["crowds"]) for one in reports] == [(4, 8)] * 2
     for report in reports:
         crowds, road = [warning["message"] for warning in report["warnings"]]
-        assert "8 of 12 annotations are crowds (iscrowd 1) and no training targets" in crowds
+        assert "8 of 12 annotations are crowds (iscrowd 1), not training targets" in crowds
         assert "'road'" in road
         assert "no object" in road
     assert run(["data", "check", folder, "--crowds-are-objects"]) == 0
@@ -34,7 +34,7 @@ def test_the_image_folder_repeated_in_names(shared: Path, capsys: Capture) -> No
     assert run(["data", "check", _folder(shared, "coco_images_prefix")]) == 0
     captured = capsys.readouterr()
     assert captured.out.count("0 errors, 0 warnings") == 2
-    assert captured.err.count("4 pictures were found in") == 2
+    assert captured.err.count("4 images were found in") == 2
 
 
 def test_one_folder_per_split(shared: Path, capsys: Capture) -> None:

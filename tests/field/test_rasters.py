@@ -51,7 +51,7 @@ def test_a_drone_mosaic_of_3_cm(shared, capsys):
     facts = json.loads(out)
     assert facts["refusal"] is None
     assert facts["plan"]["gsd"] == pytest.approx([0.25, 0.25], rel=1e-2)
-    assert "are read at 0.2501 x 0.2501 m" in err
+    assert "are resampled to 0.2501 x 0.2501 m" in err
     # Each pixel is the mean of 8 x 8 of the file.
     fine = pixels(path, native=True)
     mean = fine.reshape(3, 128, 8, 128, 8).mean(axis=(2, 4))

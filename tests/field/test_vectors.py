@@ -34,7 +34,7 @@ def test_the_classes_of_a_set_are_those_that_its_check_reads(field: Path, capsys
     case = field / "class_values_blank"
     files = [str(case / "scene.tif"), str(case / "labels.gpkg")]
     assert run(["convert", "vector2coco", *files, "--class-attribute", "kind", "--out", "set"]) == 0
-    assert "'Building', 'building' are different classes" in capsys.readouterr().err
+    assert "'Building', 'building' differ only in case or spaces" in capsys.readouterr().err
     assert run(["data", "check", "set"]) == 0
     document = json.loads(Path("set/annotations/instances_train.json").read_text())
     assert [category["name"] for category in document["categories"]] == ["Building", "building"]

@@ -65,7 +65,7 @@ def test_bands_are_found_by_name(tmp_path, names, expected):
     spaced = [name.replace("_-_", " - ") for name in names.split()]
     plan = colours(named(tmp_path / "a.tif", spaced))
     assert plan.colours == expected
-    assert f"bands {','.join(map(str, expected))} are taken as red, green, blue, because their names are" in plan.notice
+    assert f"bands {','.join(map(str, expected))} are read as red, green, blue because their names are" in plan.notice
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_bands_are_found_by_name(tmp_path, names, expected):
 def test_what_is_not_certain_is_left_to_the_rule_and_told(tmp_path, names):
     plan = colours(named(tmp_path / "a.tif", names.split()))
     assert plan.colours == (1, 2, 3)
-    assert "does not say which bands are red, green, blue" in plan.notice
+    assert "does not state which bands are red, green, blue" in plan.notice
     assert names.split()[0] in plan.notice
 
 
@@ -192,4 +192,4 @@ def test_nodata_of_a_negative_is_that_of_the_file(tmp_path):
 
 def test_white_is_zero_of_floats_is_told_to_be_ignored(tmp_path):
     path = write_raster(tmp_path / "a.tif", pattern(9, 9, 1, dtype="float32"), photometric="MINISWHITE")
-    assert "has no meaning for samples of float32" in colours(path).notice
+    assert "does not apply to float32 samples" in colours(path).notice

@@ -50,7 +50,7 @@ def test_a_fill_value_is_left_out_and_not_valid(tmp_path, caplog, dtype, value):
     declared = write_raster(tmp_path / "b.tif", collared(clean, value), nodata=value)
     with caplog.at_level(logging.INFO):
         scaling, tile, facts, _ = look(path)
-    assert caplog.text.count("of the file from its border: taken as nodata") == 1
+    assert caplog.text.count("of the file from its border and is taken as nodata") == 1
     assert (facts["value"], facts["from"], facts["left_out_only"]) == (value, "found", False)
     as_declared = look(declared)
     assert scaling == as_declared[0]
@@ -146,6 +146,10 @@ def test_few_digits_of_the_lowest_float_will_do(tmp_path):
 
 def test_values_that_samples_cannot_have_are_refused(tmp_path):
     path = write_raster(tmp_path / "a.tif", imagery("uint8", 1, 254))
-    for value, message in ((-9999, "which cannot have it"), (0.5, "which cannot have it"), (np.nan, "never count")):
+    for value, message in (
+        (-9999, "which cannot have this value"),
+        (0.5, "which cannot have this value"),
+        (np.nan, "always invalid"),
+    ):
         with pytest.raises(UsageError, match=f"--nodata {value:g}: .*{message}"):
             look(path, stated=Stated(nodata=value))

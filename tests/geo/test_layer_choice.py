@@ -28,7 +28,7 @@ def test_several_layers_are_named_with_their_features(several: Path) -> None:
             read(several)
         assert "'parcels' (Polygon, 2 features), 'buildings' (Polygon, 1 feature), 'drafts'" in caught.value.message
         assert "owners" not in caught.value.message
-        assert caught.value.hint == "name one with --layer, as in --layer parcels"
+        assert caught.value.hint == "choose one with --layer, for example --layer parcels"
 
 
 def test_a_named_layer_is_read_both_ways(several: Path) -> None:
@@ -64,13 +64,13 @@ def test_a_single_layer_is_no_choice(tmp_path: Path, caplog: pytest.LogCaptureFi
 def test_an_empty_layer_beside_a_filled_one_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_layers(tmp_path / "a.gpkg", {"drafts": [], "houses": TWO})
     assert len(read_footprints(path)) == 2
-    assert "layer 'houses' is read, the only one with features; empty: 'drafts'" in caplog.text
+    assert "reading layer 'houses', the only one with features; empty: 'drafts'" in caplog.text
     with pytest.raises(UsageError, match="has 2 layers"):
         open_layer(write_layers(tmp_path / "b.gpkg", {"drafts": [], "houses": []}))
 
 
 def test_tables_alone_have_nothing_to_read(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no geometry, only tables of attributes: 'owners', 'notes'"):
+    with pytest.raises(InputError, match="no geometries, only attribute tables: 'owners', 'notes'"):
         open_layer(write_layers(tmp_path / "a.gpkg", {"owners": None, "notes": None}))
 
 
@@ -78,7 +78,7 @@ def test_of_several_names_a_file_takes_the_one_it_has(several: Path, tmp_path: P
     other = write_layer(tmp_path / "other.geojson", ONE)
     assert open_layer(several, layer=["roofs", "buildings"]).name == "buildings"
     assert open_layer(other, layer=["roofs", "buildings"]).name == "other"
-    with pytest.raises(UsageError, match="has 2 of the layers that --layer names"):
+    with pytest.raises(UsageError, match="has 2 of the layers given with --layer"):
         open_layer(several, layer=["parcels", "buildings"])
     with pytest.raises(UsageError, match="no layer 'roofs' or 'barns'"):
         open_layer(several, layer=["roofs", "barns"])

@@ -133,7 +133,7 @@ def test_a_table_without_geometry(tmp_path: Path) -> None:
     import pyogrio
 
     pyogrio.write_dataframe(pandas.DataFrame({"a": [1]}), tmp_path / "a.gpkg", driver="GPKG")
-    with pytest.raises(InputError, match="no geometry"):
+    with pytest.raises(InputError, match="no geometries"):
         open_layer(tmp_path / "a.gpkg")
 
 

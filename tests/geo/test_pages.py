@@ -82,7 +82,7 @@ def test_a_thumbnail_after_the_scene_is_not_read(tmp_path, caplog):
 def test_pages_that_differ_are_refused_and_can_be_chosen(tmp_path, other):
     path = write_pages(tmp_path / "a.tif", other, scenery(256))
     for reader in (open_scene, read_picture):
-        with pytest.raises(InputError, match=r"a\.tif: holds 2 pages that differ: page 1 \(.*, page 2 \(") as caught:
+        with pytest.raises(InputError, match=r"a\.tif: contains 2 different pages: page 1 \(.*, page 2 \(") as caught:
             reader(path)
         assert "--page" in caught.value.hint
     assert np.array_equal(read(path, 1), other)
@@ -104,7 +104,7 @@ def test_pages_that_do_not_exist_are_named(tmp_path):
 def test_labels_of_several_pages_are_refused(tmp_path):
     images = [Image.fromarray(pattern(20, 30, 1, seed=seed)[0]) for seed in (0, 1)]
     images[0].save(tmp_path / "a.tif", save_all=True, append_images=images[1:])
-    with pytest.raises(InputError, match="2 pages that differ"):
+    with pytest.raises(InputError, match="2 different pages"):
         read_label(tmp_path / "a.tif")
 
 

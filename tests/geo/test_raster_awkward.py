@@ -65,7 +65,7 @@ def test_resolution_out_of_reach_is_refused_before_a_pixel_is_read(shared, name)
 def test_corrupt_names_file_and_window(shared, options):
     with (
         open_scene(shared / "awkward/corrupt.tif", **options) as scene,
-        pytest.raises(InputError, match=r"corrupt\.tif: damaged, the window of pixels"),
+        pytest.raises(InputError, match=r"corrupt\.tif: is damaged, the window of pixels"),
     ):
         list(some_windows(scene, most=1000))
 

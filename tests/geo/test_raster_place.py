@@ -56,7 +56,7 @@ def test_control_points_and_camera_models_are_told_apart(tmp_path):
 
 def test_a_degenerate_transform_is_refused(tmp_path):
     flat = write_raster(tmp_path / "a.tif", pattern(9, 9), transform=Affine(1, 1, 500_000, 1, 1, 5_000_000))
-    with pytest.raises(InputError, match=r"a\.tif: its affine"):
+    with pytest.raises(InputError, match=r"a\.tif: its geotransform"):
         open_scene(flat)
 
 
@@ -71,12 +71,12 @@ def test_a_world_file_is_taken_only_where_the_file_has_no_position(tmp_path, cap
     with caplog.at_level(logging.INFO), open_scene(bare) as scene:
         assert scene.georef.transform == (2, 0, 100_000, 0, -2, 200_000)
         assert scene.georef.on_earth
-    assert "taking that of bare.tfw" in caplog.text
+    assert "using that of bare.tfw" in caplog.text
     with caplog.at_level(logging.INFO), open_scene(placed) as scene:
         assert scene.georef.transform == NORTH_UP[:6]
-    assert "placed.tfw beside it is ignored" in caplog.text
+    assert "placed.tfw is ignored" in caplog.text
     (tmp_path / "bare.tfw").write_text("not numbers")
-    with pytest.raises(InputError, match=r"bare\.tfw: not a world file"):
+    with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
         open_scene(bare)
 
 
@@ -90,7 +90,7 @@ def test_an_aux_file_is_not_read_and_that_is_said(tmp_path, caplog):
     with open_scene(path) as scene:
         assert scene.georef.transform == NORTH_UP[:6]
         assert scene.read(window(0, 0, 9, 9)).valid is None
-    assert "a.tif.aux.xml beside it is not read (it holds a position, a nodata value)" in caplog.text
+    assert "a.tif.aux.xml is not read (it contains a geotransform, a nodata value)" in caplog.text
     caplog.clear()
     aux.write_text("<PAMDataset><Metadata/></PAMDataset>")
     open_scene(path).close()

@@ -66,7 +66,7 @@ def test_second_of_two_bands_is_no_alpha_unless_it_says_so(tmp_path, caplog):
     path = write_raster(tmp_path / "a.tif", pixels, colours=("gray", "undefined"))
     with caplog.at_level(logging.INFO):
         assert read_all(path).valid is None
-    assert "taking band 1 as grey" in caplog.text
+    assert "using band 1 as grey" in caplog.text
 
 
 def test_colour_order_goes_by_interpretation(tmp_path):
@@ -194,7 +194,7 @@ def test_mask_in_a_file_beside(tmp_path):
     write_raster(tmp_path / "a.tif.msk", mask, crs=None, transform=None)
     assert np.array_equal(read_all(path).valid, mask[0] > 0)
     write_raster(tmp_path / "a.tif.msk", mask[:, :9], crs=None, transform=None)
-    with pytest.raises(InputError, match="another size"):
+    with pytest.raises(InputError, match="size of the mask differs"):
         open_scene(path)
 
 
@@ -352,7 +352,7 @@ def test_a_truncated_file_names_itself_and_the_window(tmp_path, compress):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with open_scene(path) as scene:
         scene.read(window(0, 0, 64, 64))
-        with pytest.raises(InputError, match=r"a\.tif: damaged, the window of pixels 400..463 x 448..511") as caught:
+        with pytest.raises(InputError, match=r"a\.tif: is damaged, the window of pixels 400..463 x 448..511") as caught:
             scene.read(window(448, 400, 64, 64))
         assert "\n" not in str(caught.value)
 

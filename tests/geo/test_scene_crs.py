@@ -48,7 +48,7 @@ def test_a_system_beside_the_file(tmp_path, caplog, ending, placed):
         crs, origin, gsd = system_of(path)
     assert (crs.to_epsg(), origin) == (32631, beside.name)
     assert gsd[0] == pytest.approx(0.5 if placed == "inside" else 2, rel=1e-2)
-    assert f"taking that of {beside.name}" in caplog.text
+    assert f"using that of {beside.name}" in caplog.text
 
 
 def test_a_system_beside_the_file_in_grads(tmp_path):
@@ -69,7 +69,7 @@ def test_a_file_beside_that_is_not_understood_is_ignored_and_told(tmp_path, capl
     path = bare(tmp_path / "a.tif")
     (tmp_path / "a.prj").write_text("Projection UTM\nZone 31\n")
     assert system_of(path)[0] is None
-    assert "a.prj: no coordinate reference system that is understood" in caplog.text
+    assert "a.prj: ignored, its coordinate reference system cannot be parsed" in caplog.text
 
 
 def test_a_stated_system(tmp_path):
@@ -86,8 +86,8 @@ def test_a_stated_system_has_to_agree_with_the_file(tmp_path):
     assert system_of(path, crs="EPSG:32631")[1] == "file"
     with pytest.raises(InputError, match=r"a\.tif: its CRS is EPSG:32631, not --scene-crs EPSG:2154") as caught:
         system_of(path, crs="EPSG:2154")
-    assert "leave out --scene-crs" in caught.value.hint
-    with pytest.raises(InputError, match=r"b\.tif: has no position"):
+    assert "omit --scene-crs" in caught.value.hint
+    with pytest.raises(InputError, match=r"b\.tif: has no geotransform"):
         system_of(bare(tmp_path / "b.tif", transform=None), crs="EPSG:2154")
     for bad in ("EPSG:1", "nonsense", "EPSG:4979", MOON):
         with pytest.raises(UsageError, match="--scene-crs"):

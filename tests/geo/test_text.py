@@ -90,13 +90,13 @@ def test_a_name_cut_inside_a_character(tmp_path: Path) -> None:
 def test_a_wrong_cpg_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write_shapefile_with_text(tmp_path / "a.shp", [WORD.encode("latin-1")] * 3, cpg=b"UTF-8")
     assert both_ways(path) == {"class": [WORD] * 3}
-    assert "a.cpg names UTF-8, but 'Gebäude' is not" in caplog.text
+    assert "a.cpg states UTF-8, but 'Gebäude' is not UTF-8" in caplog.text
     caplog.clear()
     path = write_shapefile_with_text(tmp_path / "b.shp", [WORD.encode()] * 3, cpg=b"ISO-8859-1")
     list(open_layer(path).batches())
     (record,) = caplog.records  # once a file, not once a value
-    assert "b.cpg names cp1252" in record.getMessage()
-    assert "as UTF-8 it would read 'Gebäude'" in record.getMessage()
+    assert "b.cpg states cp1252" in record.getMessage()
+    assert "UTF-8 would decode it to 'Gebäude'" in record.getMessage()
 
 
 @pytest.mark.parametrize("cpg", [None, b"UTF-8", b"cp1252", b"cp932", b"ascii", b"utf-16", b"rot13", b"ldid/87"])
@@ -122,7 +122,7 @@ def test_geojson_that_is_not_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert both_ways(tmp_path / "b.geojson") == {name: [WORD], "n": [5]}
-        assert "not UTF-8 and was read as Windows-1252" in caplog.text
+        assert "not UTF-8 and was decoded as Windows-1252" in caplog.text
 
 
 def test_a_geopackage_that_is_not_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

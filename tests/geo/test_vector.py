@@ -171,7 +171,7 @@ def test_invisible_polygons_are_dropped_and_counted(tmp_path: Path, caplog: pyte
     features = [one(box(0, 0, 1e-9, 1e-9)), one(box(1, 1, 2, 2))]
     with caplog.at_level(logging.WARNING):
         assert write_features(tmp_path / "a.geojson", features, WGS84) == 1
-    assert "1 polygons" in caplog.text
+    assert "1 polygon was" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", ALL_SUFFIXES)
@@ -315,7 +315,7 @@ def test_pixels_and_map_are_inverse(transform: tuple[float, ...]) -> None:
 
 
 def test_no_inverse() -> None:
-    with pytest.raises(InputError, match="no area"):
+    with pytest.raises(InputError, match="without area"):
         to_pixels([box(0, 0, 1, 1)], Georef((0, 0, 0, 0, 0, 0), None, "affine"))
 
 
@@ -350,7 +350,7 @@ def test_off_the_earth_there_is_no_area() -> None:
 
 
 def test_unplaceable_coordinates_are_named() -> None:
-    with pytest.raises(InputError, match="cannot be placed"):
+    with pytest.raises(InputError, match="outside the domain"):
         to_lonlat([box(0, 0, 1e12, 1e12)], CRS.from_epsg(3035).to_wkt())
 
 
@@ -393,7 +393,7 @@ def test_what_is_not_a_polygon_is_repaired_or_left_out_and_counted(
     assert read.polygons[1].area == pytest.approx(0.5)
     assert read.classes is None
     assert "repaired" in caplog.text
-    assert "not polygons" in caplog.text
+    assert "1 feature is not a polygon" in caplog.text
 
 
 def test_only_points_is_an_error_and_no_rows_is_not(tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_class_attribute_types(tmp_path: Path) -> None:
 def test_missing_crs(tmp_path: Path) -> None:
     write_features(tmp_path / "a.shp", [one(box(500_000, 5e6, 500_010, 5e6 + 10))], None)
     path = tmp_path / "a.shp"
-    with pytest.raises(InputError, match="names no coordinate reference system"):
+    with pytest.raises(InputError, match="has no coordinate reference system"):
         read_footprints(path, to_crs_wkt=UTM33)
     assert len(read_footprints(path, to_crs_wkt=UTM33, file_crs="EPSG:32633")) == 1
     assert read_footprints(path).crs_wkt is None
@@ -425,7 +425,7 @@ def test_unknown_crs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.shp: unknown coordinate reference system"):
         read_footprints(tmp_path / "a.shp", to_crs_wkt=UTM33, file_crs="EPSG:nonsense")
     local = 'ENGCRS["field",EDATUM["peg"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["metre",1]]'
-    with pytest.raises(InputError, match="no way"):
+    with pytest.raises(InputError, match="no transformation"):
         to_lonlat([box(0, 0, 1, 1)], local)
 
 

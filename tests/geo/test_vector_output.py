@@ -25,7 +25,7 @@ def test_names_that_a_geopackage_refuses(tmp_path: Path, name: str) -> None:
     with pytest.raises(OutputError, match="cannot be written") as caught:
         try_vector_output(tmp_path / f"{name}.gpkg")
     assert caught.value.message.startswith(f"{tmp_path / name}.gpkg: cannot be written: ")
-    assert caught.value.hint == "name the file otherwise, as in objects.gpkg"
+    assert caught.value.hint == "choose another file name, for example objects.gpkg"
     assert "CREATE TABLE" not in caught.value.message
     assert list(tmp_path.iterdir()) == []
     try_vector_output(tmp_path / f"{name}.geojson")

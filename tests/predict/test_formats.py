@@ -112,7 +112,7 @@ def test_another_reference_system(suffix: str, crs: str, scene: Path, tmp_path: 
         ("a.geojsonl", {"crs": UTM}, "RFC 7946"),
         ("a.json", {"crs": UTM}, "pixel coordinates"),
         ("a.png", {"crs": UTM}, "pixel coordinates"),
-        ("a.gpkg", {"crs": "EPSG:123456789"}, "names no coordinate reference system"),
+        ("a.gpkg", {"crs": "EPSG:123456789"}, "is not a coordinate reference system"),
         ("a.gpkg", {"crs": UTM, "pixel_coords": True}, "mutually exclusive"),
         ("a.gpkg", {"classes": ("rde",)}, "did you mean 'red'"),
         ("a.gpkg", {"classes": ()}, "names no class"),

@@ -96,7 +96,7 @@ def test_info_tells_a_refusal_with_its_way_out(tmp_path):
     info = scene_info(path, Reading(gsd=0.05))
     assert info.plan is None
     assert info.facts["width"] == 400
-    assert "leave out --gsd: it is then read at 0.3 m" in (info.refusal or "")
+    assert "omit --gsd to read it at 0.3 m" in (info.refusal or "")
     assert ("prediction", f"refused: {info.refusal}") in info.rows()
     assert scene_info(path, Reading(max_windows=1)).refusal is not None
 

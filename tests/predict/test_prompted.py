@@ -198,7 +198,7 @@ def test_none_on_the_scene_is_told_with_both_extents(scene: Path, caplog: pytest
         result = _run(scene, path)
     assert result.misses == {Miss.OUTSIDE: [1, 2, 3]}
     assert _features() == []
-    assert "look swapped" in caplog.text
+    assert "appear to be swapped" in caplog.text
     path.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with caplog.at_level(logging.WARNING):
         assert _run(scene, path, overwrite=True).objects == 0

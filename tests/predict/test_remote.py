@@ -103,7 +103,7 @@ def test_without_remote_an_address_is_refused_in_one_line(
         assert "--remote" in err
         assert sources[0] in err
     assert run(["predict", "http://example.com/a.tif", "--remote", "--out", str(tmp_path / "out.gpkg")]) == 3
-    assert "http:// is not read" in capsys.readouterr().err
+    assert "http:// is not supported" in capsys.readouterr().err
     assert server.requests == []
 
 

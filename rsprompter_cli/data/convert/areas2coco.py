@@ -178,8 +178,8 @@ def _require_objects(areas: Sequence[TiledArea], documents: Mapping[str, SplitDo
         if scenes and not document.annotations:
             which = "training" if split == "train" else "held-back"
             raise InputError(
-                f"{some(scenes)}: no {which} tile shows a footprint with {MIN_PIXELS} px or more",
-                "footprints on nodata show nothing; a finer --gsd shows small ones larger",
+                f"{some(scenes)}: no {which} tile contains a footprint of {MIN_PIXELS} px or more",
+                "footprints on nodata do not count; a finer --gsd enlarges small ones",
             )
 
 

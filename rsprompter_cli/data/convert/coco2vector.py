@@ -91,7 +91,7 @@ def convert_coco(
     check_vector_suffix(out)
     try_vector_output(out, ATTRIBUTES)
     if not 0 <= score <= 1:
-        raise UsageError(f"--score {score}: from 0 to 1")
+        raise UsageError(f"--score {score}: must be from 0 to 1")
     instances, crowds = _read_instances(
         Path(path), None if images is None else Path(images), crowds_are_objects=crowds_are_objects
     )
@@ -101,7 +101,7 @@ def convert_coco(
         georefs = {i.image.id: read_place(i.image, Path(images or path)) for i in kept}
     systems = {georef.crs_wkt for georef in georefs.values()}
     if len(systems) > 1:
-        logger.info("images lie in %d coordinate reference systems, so the output is in WGS84", len(systems))
+        logger.info("the images have %d coordinate reference systems, so the output is in WGS84", len(systems))
     crs = next(iter(systems)) if len(systems) == 1 else (None if pixel_coords else WGS84)
 
     def features() -> Iterator[Feature]:
@@ -119,14 +119,14 @@ def convert_coco(
 
 
 def _read_instances(path: Path, images: Path | None, *, crowds_are_objects: bool) -> tuple[list[_Instance], int]:
-    """The instances of either kind of file and the number of crowds, which are no objects."""
+    """The instances of either kind of file and the number of crowds, which are not objects."""
     document = _read_json(path)
     if isinstance(document, list):
         if images is None:
-            raise UsageError(f"{path} is a list of results", "pass --images with the COCO file it was made for")
+            raise UsageError(f"{path} is a list of results", "pass --images with the COCO file of its images")
         return _read_results(document, path, read_coco(images)), 0
     if images is not None:
-        raise UsageError(f"{path} has its own images", "leave --images away")
+        raise UsageError(f"{path} contains its own images", "omit --images")
     coco = read_coco(path, crowds_are_objects=crowds_are_objects)
     raw_scores = {whole_or_none(raw, "id"): raw.get("score") for raw in document["annotations"]}
     by_id = {image.id: image for image in coco.images}
@@ -145,11 +145,11 @@ def _read_results(results: list[Any], path: Path, coco: CocoFile) -> list[_Insta
     instances = []
     for place, result in enumerate(results, start=1):
         if not isinstance(result, dict):
-            raise InputError(f"{path}: result {place} is no object")
+            raise InputError(f"{path}: result {place} is not an object")
         image, name = by_id.get(result.get("image_id", -1)), names.get(result.get("category_id", -1))
         if image is None or name is None:
             key = "image_id" if image is None else "category_id"
-            raise InputError(f"{path}: result {place} has the {key} {result.get(key)!r}, which {coco.path} lacks")
+            raise InputError(f"{path}: result {place} has the {key} {result.get(key)!r}, which is not in {coco.path}")
         try:
             segmentation = parse_segmentation(result.get("segmentation"), image.height, image.width)
         except EntryError as error:
@@ -162,7 +162,7 @@ def _score(value: object, path: Path, place: int) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{path}: instance {place} has the score {value!r}, which is no number from 0 to 1")
+        raise InputError(f"{path}: instance {place} has the score {value!r}, which is not a number from 0 to 1")
     return float(value)
 
 

@@ -114,7 +114,7 @@ def convert_to_yolo(
         entries[split] = found
     findings.settle()
     if "val" not in entries:
-        logger.warning("the set has no val split, which Ultralytics asks for: rsp data split makes one")
+        logger.warning("the data set has no val split, which Ultralytics requires: rsp data split creates one")
     outcome = _write(out, entries, classes, link=link, overwrite=overwrite)
     counts = {split: (len(found), sum(len(e.lines) for e in found)) for split, found in entries.items()}
     return YoloReport(out, outcome, classes, counts, joined, dict(findings.left_out))
@@ -160,7 +160,10 @@ def _write(
     out: Path, entries: Mapping[str, Sequence[_Entry]], classes: Sequence[str], *, link: bool, overwrite: bool
 ) -> Outcome:
     if not any(entry.lines for found in entries.values() for entry in found):
-        raise InputError("no object that YOLO could learn from")
+        raise InputError(
+            "no object can be written as a YOLO label",
+            "crowds and objects outside their image are not converted",
+        )
     with fill_folder(out, overwrite=overwrite) as filling:
         for split, found in entries.items():
             for entry in found:
@@ -178,7 +181,7 @@ def _write(
 def _split(coco: CocoFile) -> str:
     split = split_of(coco.path)
     if split not in SPLITS:
-        logger.info("%s: its name ends in no split, so it is the train split", coco.path)
+        logger.info("%s: its name does not end in a split, so it is used as the train split", coco.path)
     return split if split in SPLITS else "train"
 
 
@@ -206,8 +209,8 @@ def _check_names(coco: CocoFile, entries: Sequence[_Entry]) -> None:
         if other is not entry:
             label = entry.name.with_suffix(".txt")
             raise InputError(
-                f"{coco.path}: {other.source} and {entry.source} would share the label {label}",
-                "rename one of the pictures",
+                f"{coco.path}: {other.source} and {entry.source} would share the label file {label}",
+                "rename one of the images",
             )
 
 
@@ -215,8 +218,8 @@ def _check_size(path: Path, image: CocoImage) -> None:
     size = picture_size(path)
     if size != (image.height, image.width):
         raise InputError(
-            f"{path} is {size[1]} x {size[0]}, its entry (image {image.id}) says {image.width} x {image.height}",
-            "rsp data check names all of these",
+            f"{path} is {size[1]} x {size[0]} px, its entry (image {image.id}) has {image.width} x {image.height} px",
+            "rsp data check lists all such images",
         )
 
 
@@ -234,7 +237,7 @@ def _check_owned(out: Path) -> None:
         picture = path.parts[0] == "images" and path.relative_to("images").with_suffix("") in labels
         label = path.parts[0] == "labels" and (path.suffix == ".txt" or path in derived)
         if not picture and not label and not (path == Path("data.yaml") and _is_ours(out / path)):
-            raise OutputError(f"{out} holds {path}, which is not part of such a set", "choose another --out")
+            raise OutputError(f"{out} contains {path}, which does not belong to a YOLO set", "choose another --out")
 
 
 def _is_ours(file: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.copies import COPY_IOU, first_of_each
 from rsprompter_cli.geo.lonlat import to_lonlat, to_map, to_pixels
 from rsprompter_cli.geo.raster import Scene
@@ -24,17 +24,19 @@ Extent = tuple[float, float, float, float]
 
 
 def without_copies(label_path: Path, polygons: Sequence[Any], classes: Sequence[str]) -> list[int]:
-    """The positions of the footprints that count; those that repeat an earlier one are said in a line.
+    """The positions of the footprints that count; those that repeat an earlier one are logged.
 
     A copy would be a second training target, and in a figure an object that nobody finds.
     """
     kept = first_of_each(polygons, classes)
-    if len(kept) < len(polygons):
+    copies = len(polygons) - len(kept)
+    if copies:
         logger.warning(
-            "%s: %d of %d footprints are copies of others and are left out (same class, IoU %g or more)",
+            "%s: %s of %s footprints %s skipped (same class, IoU %g or more)",
             label_path,
-            len(polygons) - len(kept),
-            len(polygons),
+            f"{copies:,}",
+            f"{len(polygons):,}",
+            "is a copy of another and is" if copies == 1 else "are copies of others and are",
             COPY_IOU,
         )
     return kept
@@ -50,14 +52,17 @@ def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, poly
         InputError: none does; the message gives both extents in degrees.
     """
     if not polygons:
-        raise InputError(f"{label_path}: holds no footprint")
+        raise InputError(f"{label_path}: contains no footprints")
     count = count_on_scene(scene, polygons)
     if count:
         if count < SMALL_SHARE * len(polygons):
-            logger.warning("%s: only %d of its %d footprints lie on %s", label_path, count, len(polygons), scene_path)
+            which = f"{count:,} of its {plural(len(polygons), 'footprint')} {'is' if count == 1 else 'are'}"
+            logger.warning("%s: only %s on %s", label_path, which, scene_path)
         return count
     where, hint = extents_apart(scene, polygons, "labels")
-    raise InputError(f"{label_path}: none of its {len(polygons)} footprints lies on {scene_path}: {where}", hint)
+    raise InputError(
+        f"{label_path}: none of its {plural(len(polygons), 'footprint')} is on {scene_path}: {where}", hint
+    )
 
 
 def count_on_scene(scene: Scene, polygons: Sequence[Any]) -> int:
@@ -76,9 +81,9 @@ def extents_apart(scene: Scene, geometries: Sequence[Any], what: str) -> tuple[s
     crs = scene.georef.crs_wkt or ""
     extent = _extent(to_lonlat([shapely.box(*shapely.total_bounds(np.asarray(geometries, dtype=object)))], crs)[0])
     ground = _extent(outline_in_degrees(scene))
-    hint = f"the file of {what} may name a wrong coordinate reference system, or belong to another scene"
+    hint = f"the file of the {what} may state a wrong coordinate reference system or belong to another scene"
     if _overlap((extent[1], extent[0], extent[3], extent[2]), ground):
-        hint = f"longitude and latitude of the file of {what} look swapped"
+        hint = f"longitude and latitude in the file of the {what} appear to be swapped"
     return f"{what} {_words(extent)}, scene {_words(ground)}", hint
 
 

@@ -86,7 +86,7 @@ def split_ground(area: Any, centres: np.ndarray, *, share: float, tile: int) -> 
     height, width = bottom - top, right - left
     cut = cut_scene(centres - (left, top), height, width, share, min(tile // 4, max(height, width)))
     if cut is None:
-        raise ValueError(f"an area of {width} x {height} px has nothing to cut")
+        raise ValueError(f"an area of {width} x {height} px is too small to divide")
     parts: dict[Split, Any] = {}
     for split, (x0, y0, x1, y1) in regions_of(height, width, cut):
         box = shapely.box(left + x0, top + y0, left + x1, top + y1)

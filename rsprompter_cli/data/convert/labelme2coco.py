@@ -70,9 +70,9 @@ def convert_labelme(
     """
     labels, out = Path(labels), Path(out)
     if embedded and (images is not None or link):
-        raise UsageError("--embedded takes the pictures out of the JSON files, so --images and --link have no sense")
+        raise UsageError("--embedded reads the images from the JSON files and excludes --images and --link")
     if len(set(classes)) < len(classes):
-        raise UsageError(f"--classes {','.join(classes)}: a name is given twice")
+        raise UsageError(f"--classes {','.join(classes)}: duplicate name")
     shares = parse_split(split)
     folder = labels if images is None else Path(images)
     check_apart(out, {labels, folder})
@@ -90,13 +90,13 @@ def convert_labelme(
             picture.objects.extend(_objects(labels / file, document, picture, classes, findings))
             other, _ = pictures.setdefault(picture.name, (file, picture))
             if other != file:
-                raise InputError(f"{labels / other} and {labels / file} describe one picture, {picture.name}")
+                raise InputError(f"{labels / other} and {labels / file} describe the same image, {picture.name}")
         except InputError as error:
             findings.faults.append(error)
         if on_progress is not None:
             on_progress(done, len(files))
     if not pictures and not findings.faults:
-        raise InputError(f"{labels}: holds no labelme file", "labelme writes a .json file for each picture")
+        raise InputError(f"{labels}: contains no labelme files", "labelme writes a .json file for each image")
     found = [picture for _, picture in pictures.values()]
     if not embedded:
         others = _name_unlabelled(folder, pictures, findings)
@@ -134,7 +134,7 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     try:
         size = file.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise InputError(f"{file}: has {size} bytes, more than {MAX_FILE_BYTES}", "store pictures as files")
+            raise InputError(f"{file}: has {size:,} bytes, more than {MAX_FILE_BYTES:,}", "store the images as files")
         document = json.loads(file.read_bytes())
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
@@ -157,17 +157,21 @@ def _picture(labels: Path, file: Path, folder: Path, document: Mapping[str, Any]
         tried = [Path(os.path.normpath(labels / file.parent / text))]
         if unsafe_reason(os.path.relpath(tried[0], labels)) or unsafe_reason(text) == "is an absolute path":
             raise InputError(
-                f"{labels / file}: imagePath {text!r} leads out of {labels}",
-                "pass --images, the folder of the pictures",
+                f"{labels / file}: imagePath {text!r} is outside {labels}",
+                "pass the folder of the images with --images",
             )
     else:
         name = text.rsplit("/", 1)[-1]
         tried = [folder / file.parent / name, folder / name]
     there = sorted({path for path in tried if path.is_file()})
     if len(there) != 1:
-        kept = "pass --embedded to take the picture in the file" if document.get("imageData") else "pass --images"
-        what = "has two pictures" if there else "has no picture"
-        raise InputError(f"{labels / file}: {what}; looked for {', '.join(map(str, tried))}", "" if there else kept)
+        kept = (
+            "pass --embedded to use the image in the file"
+            if document.get("imageData")
+            else "pass the folder of the images with --images"
+        )
+        what = "has two image files" if there else "has no image file"
+        raise InputError(f"{labels / file}: {what}; tried {', '.join(map(str, tried))}", "" if there else kept)
     path = there[0]
     check_inside(path, folder.resolve())
     height, width = read_picture(path).shape[:2]
@@ -185,7 +189,7 @@ def _embedded(labels: Path, file: Path, document: Mapping[str, Any]) -> Picture:
     content = _decode(labels / file, document)
     suffix = next((suffix for mark, suffix in _SIGNATURES.items() if content.startswith(mark)), None)
     if suffix is None:
-        raise InputError(f"{labels / file}: its imageData is no PNG, JPEG or TIFF")
+        raise InputError(f"{labels / file}: its imageData is not PNG, JPEG or TIFF")
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / f"imageData{suffix}"
         picture.write_bytes(content)
@@ -205,7 +209,7 @@ def _embedded(labels: Path, file: Path, document: Mapping[str, Any]) -> Picture:
 def _decode(file: Path, document: Mapping[str, Any]) -> bytes:
     text = document.get("imageData")
     if not isinstance(text, str) or not text:
-        raise InputError(f"{file}: holds no picture (imageData)", "leave --embedded out")
+        raise InputError(f"{file}: contains no image (imageData)", "omit --embedded")
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -213,10 +217,10 @@ def _decode(file: Path, document: Mapping[str, Any]) -> bytes:
 
 
 def _check_size(file: Path, document: Mapping[str, Any], height: int, width: int) -> None:
-    said = (document.get("imageWidth"), document.get("imageHeight"))
-    if any(value is not None and value != size for value, size in zip(said, (width, height), strict=True)):
+    stated = (document.get("imageWidth"), document.get("imageHeight"))
+    if any(value is not None and value != size for value, size in zip(stated, (width, height), strict=True)):
         raise InputError(
-            f"{file}: says {said[0]} x {said[1]} px, its picture has {width} x {height} px (upright, as its EXIF says)"
+            f"{file}: states {stated[0]} x {stated[1]} px, its image has {width} x {height} px after EXIF rotation"
         )
 
 
@@ -236,7 +240,7 @@ def _objects(
             findings.leave_out(f"shapes of type {str(kind)[:40]}", f"{where} ({label})")
             continue
         if classes and label not in classes:
-            findings.fault(f"{where}: its label {label!r} is not among --classes {','.join(classes)}")
+            findings.fault(f"{where}: its label {label!r} is not in --classes {','.join(classes)}")
             continue
         try:
             rings = _rings(ring_of(kind, shape.get("points")), picture)
@@ -260,7 +264,7 @@ def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
     """
     excess = overshoot(bounds((ring,)), picture.height, picture.width)
     if excess > allowed_overshoot(picture.height, picture.width):
-        raise EntryError("outside", f"leaves the {picture.width} x {picture.height} picture by {excess:.6g} pixels")
+        raise EntryError("outside", f"extends {excess:.6g} pixels beyond the {picture.width} x {picture.height} image")
     rings = []
     for part in clip_ring(ring, picture.height, picture.width):
         try:

@@ -38,13 +38,13 @@ def ring_of(shape_type: str, points: object) -> np.ndarray:
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     if shape_type == "circle" and len(ring) == 2:
         return _circle(ring[0], float(np.hypot(*(ring[1] - ring[0]))))
-    raise EntryError("points", f"a {shape_type} of {plural(len(ring), 'point')}")
+    raise EntryError("points", f"a {shape_type} cannot have {plural(len(ring), 'point')}")
 
 
 def _circle(centre: np.ndarray, radius: float) -> np.ndarray:
     """A polygon of the circle's area around its centre."""
     if radius <= 2 * _SAGITTA:
-        raise EntryError("points", f"a circle with a radius of {radius:.3g} px")
+        raise EntryError("points", f"a circle cannot have a radius of {radius:.3g} px")
     corners = max(12, math.ceil(math.pi / math.acos(1 - _SAGITTA / radius)))
     # A regular polygon of n corners and radius r has the area n/2 r^2 sin(2 pi / n).
     turn = 2 * math.pi / corners

@@ -115,13 +115,13 @@ def _read_pair(images: Path, name: Path, mask: Path, rule: _Rule, link: bool, fi
         InputError: one of them cannot be used, or they do not fit each other.
     """
     if mask.suffix.lower() in (".jpg", ".jpeg"):
-        raise InputError(f"{mask}: JPEG changes the values it stores, so it holds no masks", "masks are PNG or TIFF")
+        raise InputError(f"{mask}: JPEG compression changes the values of masks", "use PNG or TIFF")
     height, width = read_picture(images / name).shape[:2]
     values = read_label(mask)
     if values.shape != (height, width):
         raise InputError(
-            f"{mask}: is {values.shape[1]} x {values.shape[0]} px, its picture {images / name} {width} x {height} px "
-            "(upright, as its EXIF says)"
+            f"{mask}: has {values.shape[1]} x {values.shape[0]} px, its image {images / name} has "
+            f"{width} x {height} px after EXIF rotation"
         )
     objects = []
     for class_name, fields in _objects(mask, _whole_numbers(mask, values), rule):
@@ -148,8 +148,8 @@ def _objects(path: Path, values: np.ndarray, rule: _Rule) -> Iterable[tuple[str,
     if strangers:
         known = ", ".join(f"{name}={value}" for value, name in rule.classes.items())
         raise InputError(
-            f"{path}: holds {_listed(strangers)}, and the classes are {known}",
-            "name them with --classes name=value,..., or pass --ignore for values that are background",
+            f"{path}: contains {_listed(strangers)}, but the classes are {known}",
+            "add them to --classes as name=value, or pass background values with --ignore",
         )
     return [
         (name, fields)
@@ -165,13 +165,11 @@ def _check_binary(path: Path, found: Sequence[int], rule: _Rule) -> None:
         return
     values = _listed([0, *found])
     if rule.said:
-        raise InputError(
-            f"{path}: is no binary mask, it holds {values}", "pass --ignore for values that are background"
-        )
+        raise InputError(f"{path}: is not a binary mask, it contains {values}", "pass background values with --ignore")
     raise InputError(
-        f"{path}: holds {values}, which may be objects or classes",
+        f"{path}: contains {values}, which may be instances or classes",
         "pass --kind instances if each value is an object, --kind classes with --classes a,b,c if each is a class, "
-        "--kind binary if there are but two",
+        "or --kind binary if there should be only two",
     )
 
 
@@ -183,15 +181,15 @@ def _whole_numbers(path: Path, values: np.ndarray) -> np.ndarray:
     """
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.rint(values)).any() or np.abs(values).max() > 2**31:
-            raise InputError(f"{path}: holds fractions or NaN; the values of a mask are whole numbers")
+            raise InputError(f"{path}: contains fractions or NaN; the values of a mask must be whole numbers")
         values = values.astype(np.int64)
     if values.dtype.kind == "i" and values.min() < 0:
-        raise InputError(f"{path}: holds {values.min()}; the values of a mask are whole numbers from 0")
+        raise InputError(f"{path}: contains {values.min()}; the values of a mask must be whole numbers from 0")
     return values
 
 
 def _listed(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values[:6])) + (f", ... ({len(values)} values)" if len(values) > 6 else "")
+    return ", ".join(map(str, values[:6])) + (f", ... ({len(values):,} values)" if len(values) > 6 else "")
 
 
 def _make_rule(
@@ -201,19 +199,21 @@ def _make_rule(
     names = [name for name, _ in pairs]
     given = [value for _, value in pairs if value is not None]
     if len(set(names)) < len(names) or len(set(given)) < len(given):
-        raise UsageError(f"--classes {','.join(classes)}: a name or a value is given twice")
+        raise UsageError(f"--classes {','.join(classes)}: duplicate name or value")
     if given and len(given) < len(pairs):
-        raise UsageError(f"--classes {','.join(classes)}: give all classes a value, or none")
+        raise UsageError(f"--classes {','.join(classes)}: give a value for all classes or for none")
     several = len(pairs) > 1 or bool(given)
     chosen: Kind = kind or ("classes" if several else "binary")
     if chosen != "classes" and several:
-        raise UsageError(f"--kind {chosen} takes one class", "several classes, or values, are for --kind classes")
+        raise UsageError(f"--kind {chosen} takes one class", "pass --kind classes for several classes or values")
     if chosen == "classes" and not pairs:
-        raise UsageError("--kind classes needs --classes", "as in --classes building,road, or building=255,road=128")
+        raise UsageError(
+            "--kind classes needs --classes", "for example --classes building,road or --classes building=255,road=128"
+        )
     if connectivity not in (4, 8):
-        raise UsageError(f"--connectivity {connectivity}: 4 or 8")
+        raise UsageError(f"--connectivity {connectivity}: must be 4 or 8")
     if min_area < 0 or any(value < 0 for value in ignore):
-        raise UsageError("--min-area and --ignore are at least 0")
+        raise UsageError("--min-area and --ignore must be at least 0")
     by_value = {value or number: name for number, (name, value) in enumerate(pairs, start=1)}
     if chosen != "classes":
         by_value = {0: names[0] if names else CLASS_NAME}
@@ -228,7 +228,7 @@ def _name_and_value(text: str) -> tuple[str, int | None]:
     if not equals:
         return name, None
     if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 10):
-        raise UsageError(f"--classes {text}: the value of a class is a whole number from 1", "0 is the background")
+        raise UsageError(f"--classes {text}: the value of a class must be a whole number from 1", "0 is the background")
     return name, int(value)
 
 
@@ -239,7 +239,8 @@ def _pair(
     one_folder = images.resolve() == masks.resolve()
     if one_folder and not mask_suffix:
         raise UsageError(
-            f"{images} holds pictures and masks", "pass --mask-suffix, what the names of masks end in, as in _mask"
+            f"{images} is the folder of images and masks",
+            "pass the end of mask names with --mask-suffix, for example _mask",
         )
     pictures, skipped = list_files(images, PICTURES, without=None if one_folder else masks)
     if one_folder:
@@ -249,7 +250,7 @@ def _pair(
         labels, others = list_files(masks, PICTURES, without=images)
         skipped += others
     if not pictures:
-        raise InputError(f"{images}: holds no pictures", "known endings: " + " ".join(sorted(PICTURES)))
+        raise InputError(f"{images}: contains no images", "supported extensions: " + " ".join(sorted(PICTURES)))
     picture_of = _by_key(images, pictures, image_suffix, "pictures whose name does not end in --image-suffix", findings)
     mask_of = _by_key(masks, labels, mask_suffix, "masks whose name does not end in --mask-suffix", findings)
     for key in sorted(picture_of.keys() - mask_of.keys()):
@@ -260,8 +261,8 @@ def _pair(
     if not common:
         shown = f"{images / pictures[0]} and {masks / labels[0]}" if labels else f"{images / pictures[0]} and no mask"
         raise InputError(
-            f"no picture has a mask of its name; there are {shown}",
-            "name alike what belongs together, or pass --mask-suffix, what the names of masks end in",
+            f"no image has a mask of the same name; found {shown}",
+            "give image and mask the same name, or pass the end of mask names with --mask-suffix",
         )
     return [(picture_of[key], mask_of[key]) for key in common], skipped
 
@@ -276,5 +277,5 @@ def _by_key(folder: Path, files: Sequence[Path], suffix: str, reason: str, findi
             continue
         other = found.setdefault(stem.removesuffix(suffix) if suffix else stem, path)
         if other != path:
-            findings.fault(f"{folder / other} and {folder / path}: two files of one name")
+            findings.fault(f"{folder / other} and {folder / path}: have the same name")
     return found

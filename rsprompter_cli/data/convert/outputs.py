@@ -139,7 +139,7 @@ def check_owned(out: Path) -> None:
             ours.update([picture, *picture.parents])
     foreign = sorted(path.relative_to(out) for path in out.rglob("*") if path.relative_to(out) not in ours)
     if foreign:
-        raise OutputError(f"{out} holds {foreign[0]}, which is not part of such a set", "choose another --out")
+        raise OutputError(f"{out} contains {foreign[0]}, which does not belong to a COCO set", "choose another --out")
 
 
 def check_apart(out: Path, inputs: Iterable[Path]) -> None:
@@ -151,9 +151,9 @@ def check_apart(out: Path, inputs: Iterable[Path]) -> None:
     for given in inputs:
         one = given.resolve()
         if output == one or one in output.parents:
-            raise OutputError(f"{out} lies in the input {given}", "choose another --out")
+            raise OutputError(f"{out} is inside the input {given}", "choose another --out")
         if output in one.parents:
-            raise OutputError(f"{out} holds the input {given}", "choose another --out")
+            raise OutputError(f"{out} contains the input {given}", "choose another --out")
 
 
 class _UnchangedError(Exception):

@@ -39,7 +39,7 @@ def list_files(folder: Path, suffixes: Collection[str], *, without: Path | None 
         for name in list(folders):
             path = Path(above, name)
             if path.is_symlink():
-                raise InputError(f"{path}: is a link to a folder, which is not followed", "name the folder itself")
+                raise InputError(f"{path}: is a link to a folder, which is not followed", "give the folder itself")
             if path.resolve() == left_out:
                 folders.remove(name)
         for name in names:
@@ -64,7 +64,7 @@ def check_inside(path: Path, root: Path) -> None:
     if not real.is_relative_to(root):
         raise InputError(f"{path} is a link to {real}, outside {root}", "copy the file into the folder")
     if not real.is_file():
-        raise InputError(f"{path}: not a regular file")
+        raise InputError(f"{path}: is not a regular file")
 
 
 def place_picture(source: Path, target: Path, *, link: bool) -> None:
@@ -81,7 +81,7 @@ def place_picture(source: Path, target: Path, *, link: bool) -> None:
     except OSError as error:
         raise OutputError(
             f"{source}: cannot be hard-linked into the set: {error.strerror or error}",
-            "leave --link out, so that pictures are copied",
+            "omit --link to copy the images",
         ) from error
 
 
@@ -91,7 +91,7 @@ def _check_name(path: Path, relative: Path) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        reason = "is no UTF-8"
+        reason = "is not UTF-8"
     if reason:
         raise InputError(f"{shorten(ascii(str(path)))}: its name {reason}", "rename it")
 

@@ -20,7 +20,7 @@ from rsprompter_cli.errors import InputError, plural
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
-"""Told (done, of how many)."""
+"""Called with (done, total)."""
 
 SHOWN = 10
 """Lines of one kind that are logged; a report in JSON has all."""
@@ -62,7 +62,7 @@ class SetReport:
 
 
 class Findings:
-    """What is wrong with an input: faults, which stop a conversion, and what is left out, which is said."""
+    """What is wrong with an input: faults, which stop a conversion, and what is left out, which is logged."""
 
     def __init__(self) -> None:
         self.faults: list[InputError] = []
@@ -87,11 +87,11 @@ class Findings:
                 logger.error("%s", fault.message)
         if self.faults:
             first, count = self.faults[0], len(self.faults)
-            lead = f"{count} faults, nothing was written; the first: " if count > 1 else ""
+            lead = f"{plural(count, 'error')}, nothing was written; the first: " if count > 1 else ""
             raise InputError(lead + first.message, first.hint)
         for reason, names in sorted(self.left_out.items()):
             more = ", ..." if len(names) > SHOWN else ""
-            logger.warning("%d %s: %s", len(names), reason, ", ".join(names[:SHOWN]) + more)
+            logger.warning("not converted: %s (%s): %s", reason, f"{len(names):,}", ", ".join(names[:SHOWN]) + more)
 
 
 def write_picture_set(
@@ -120,7 +120,7 @@ def write_picture_set(
         OutputError: `out` holds another set and `overwrite` is not given, or cannot be written.
     """
     if not any(picture.objects for picture in pictures):
-        raise InputError(f"{plural(len(pictures), 'picture')} and no object: there is nothing to learn from")
+        raise InputError(f"no objects in {plural(len(pictures), 'image')}: a training set needs at least one")
     documents: dict[str, SplitDocument] = {}
     with fill_folder(out, overwrite=overwrite) as filling:
         for done, picture in enumerate(sorted(pictures, key=lambda picture: picture.name), start=1):

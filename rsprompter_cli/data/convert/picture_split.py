@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from rsprompter_cli.data.images import SPLITS
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
 
 BY_FOLDERS = "folders"
 DEFAULT_SHARES = {"train": 0.8, "val": 0.2}
@@ -29,15 +29,17 @@ def parse_split(text: str | None) -> dict[str, float] | None:
     for part in text.split(","):
         name, _, share = (piece.strip() for piece in part.partition("="))
         if name not in SPLITS:
-            raise UsageError(f"--split {text}: {name!r} is no split", did_you_mean(name, [*SPLITS, BY_FOLDERS]))
+            raise UsageError(f"--split {text}: {name!r} is not a split", did_you_mean(name, [*SPLITS, BY_FOLDERS]))
         if name in shares:
-            raise UsageError(f"--split {text}: {name} is named twice")
+            raise UsageError(f"--split {text}: {name} is given twice")
         try:
             shares[name] = float(share) if share else 1.0
         except ValueError:
             shares[name] = 0.0
         if not 0 < shares[name] <= 1:
-            raise UsageError(f"--split {text}: the share of {name} is a number above 0", "as in train=0.8,val=0.2")
+            raise UsageError(
+                f"--split {text}: the share of {name} must be a number above 0", "for example train=0.8,val=0.2"
+            )
     if abs(sum(shares.values()) - 1) > 1e-6:
         raise UsageError(f"--split {text}: the shares add up to {sum(shares.values()):g}, not to 1")
     return shares
@@ -66,10 +68,11 @@ def choose_splits(
         with_objects = [name for name in names if name in filled]
         return _share_out(with_objects, shares) | _share_out([name for name in names if name not in filled], shares)
     if strangers:
+        are = "is" if len(strangers) == 1 else "are"
         raise InputError(
-            f"{where}: {len(strangers)} of {len(names)} pictures, such as {strangers[0]}, lie in no folder named "
-            f"{', '.join(SPLITS)}",
-            "move them, or pass shares: --split train=0.8,val=0.2",
+            f"{where}: {len(strangers):,} of {plural(len(names), 'image')}, such as {strangers[0]}, {are} not in "
+            f"a folder named {' or '.join(SPLITS)}",
+            "move them, or pass shares, for example --split train=0.8,val=0.2",
         )
     return {name: split for name, split in by_folder.items() if split is not None}
 

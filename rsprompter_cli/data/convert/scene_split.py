@@ -43,9 +43,9 @@ def assign_splits(
         UsageError: contradicting wishes, or a name that fits no scene or several.
     """
     if (split is not None) + bool(val_scenes) + (val is not None) > 1:
-        raise UsageError("--split, --val-scene and --val exclude each other")
+        raise UsageError("--split, --val-scene and --val are mutually exclusive")
     if val is not None and not 0 <= val < 1:
-        raise UsageError(f"--val {val}: a share of the footprints, at least 0 and below 1")
+        raise UsageError(f"--val {val}: must be a share of the footprints, at least 0 and below 1")
     if split is not None:
         return [split] * len(scenes)
     if not val_scenes:
@@ -55,11 +55,11 @@ def assign_splits(
     for name in val_scenes:
         fits = [i for i, scene in enumerate(scenes) if name in (str(scene), scene.name, scene.stem)]
         if len(fits) != 1:
-            problem = "is none of the scenes" if not fits else f"fits {len(fits)} scenes"
+            problem = "matches none of the scenes" if not fits else f"matches {len(fits)} scenes"
             raise UsageError(f"--val-scene {name}: {problem}", "scenes: " + ", ".join(map(str, scenes)))
         chosen.update(fits)
     if len(chosen) == len(scenes):
-        raise UsageError("--val-scene names every scene, so none is left to train with", "use --split val")
+        raise UsageError("--val-scene names all scenes, so none is left for training", "use --split val")
     return ["val" if i in chosen else "train" for i in range(len(scenes))]
 
 
@@ -98,7 +98,7 @@ def regions_of(height: int, width: int, cut: Cut) -> list[tuple[Split, Box]]:
 
 
 def warn_of_shared_ground(areas: Sequence[tuple[Path, Split, Any]]) -> None:
-    """Say when a training and a validation scene show the same ground: figures would flatter.
+    """Warn when a training and a validation scene overlap, which makes figures too high.
 
     Args:
         areas: per whole scene its path, split and outline in degrees.
@@ -111,5 +111,5 @@ def warn_of_shared_ground(areas: Sequence[tuple[Path, Split, Any]]) -> None:
             # A hundredth: mosaics cut from one flight share a seam.
             if common > 0.01 * min(outline.area, other_outline.area):
                 logger.warning(
-                    "%s (train) and %s (val) show common ground, so validation will look too good", path, other
+                    "%s (train) and %s (val) overlap on the ground, so validation figures will be too high", path, other
                 )

@@ -14,7 +14,7 @@ import numpy as np
 from rsprompter_cli.data.convert.outputs import json_bytes
 from rsprompter_cli.data.convert.tiles import SLIVER_RULE, CutTile
 from rsprompter_cli.data.image_place import place_entry
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.io.atomic import write_bytes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def write_annotations(folder: Path, documents: dict[str, SplitDocument], info: d
     """
     classes = sorted({name for document in documents.values() for _, name, _ in document.annotations})
     if not classes:
-        raise InputError("no tile shows a footprint that is large enough to be kept", SLIVER_RULE)
+        raise InputError("no tile contains a footprint that is large enough to be kept", SLIVER_RULE)
     write_documents(folder, documents, classes, info)
     return classes
 
@@ -61,7 +61,7 @@ def write_documents(
     folder.mkdir()
     for split, document in sorted(documents.items()):
         if not document.annotations:
-            logger.warning("the %s split has no instance in its %d images", split, len(document.images))
+            logger.warning("the %s split has no instances in %s", split, plural(len(document.images), "image"))
         annotations = [
             {"id": number, "image_id": image_id, "category_id": ids[name], **fields, "iscrowd": 0}
             for number, (image_id, name, fields) in enumerate(document.annotations, start=1)

@@ -193,14 +193,14 @@ def convert_vectors(
         on_progress: called with (windows done, windows in all) of the scene at hand.
 
     Raises:
-        InputError: a file cannot be used, or footprints lie nowhere on their scene.
+        InputError: a file cannot be used, or no footprint is on its scene.
         UsageError: options that contradict each other or are out of range.
         OutputError: the folder holds something else, or another set and `overwrite` is not given.
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
     name = class_name_of(class_name)
     if name is None:
-        raise UsageError("--class-name is blank", "name the class")
+        raise UsageError("--class-name is blank", "give the name of the class")
     layers = (layer,) if isinstance(layer, str) else tuple(layer)
     options = _Options(
         tile,
@@ -302,7 +302,9 @@ def _tile_region(
         counts.tiles += 1
         name = f"{stem}_{gsd:.3f}m_x{tile.window.left}_y{tile.window.top}.png"
         if (images / name).exists():
-            raise UsageError(f"two --gsd give the same pixels of {scene.path}", "choose resolutions farther apart")
+            raise UsageError(
+                f"two values of --gsd give the same tiles of {scene.path}", "choose resolutions that differ more"
+            )
         Image.fromarray(tile.pixels).save(images / name)
         document.images.append(image_entry(len(document.images) + 1, name, stem, gsd, tile))
         for piece in tile.pieces:
@@ -329,11 +331,13 @@ def _read_labels(path: Path, label_path: Path, scene: Scene, options: _Options) 
     """Footprints in the CRS of the scene.
 
     Raises:
-        InputError: the scene has no place on earth, or no footprint lies on it.
+        InputError: the scene is not georeferenced, or no footprint is on it.
     """
     if not scene.georef.on_earth:
         why = why_off_the_map(scene.native_georef)
-        raise InputError(f"{path}: {why}, so footprints cannot be laid over it", way_onto_the_map(scene.native_georef))
+        raise InputError(
+            f"{path}: {why}, so footprints cannot be projected to it", way_onto_the_map(scene.native_georef)
+        )
     footprints = read_footprints(
         label_path,
         to_crs_wkt=scene.georef.crs_wkt,
@@ -353,7 +357,7 @@ def _choose_cut(path: Path, scene: Scene, labels: _Labels, share: float, options
     inside = (centres >= 0).all(axis=1) & (centres < (scene.width, scene.height)).all(axis=1)
     cut = cut_scene(centres[inside], scene.height, scene.width, share, options.tile)
     if cut is None:
-        logger.warning("%s: smaller than a tile, so it is not cut and all of it trains", path)
+        logger.warning("%s: is smaller than a tile, so it is not divided and is used for training only", path)
     return cut
 
 
@@ -372,9 +376,11 @@ def _resolutions(path: Path, options: _Options) -> Sequence[float | None]:
     fit = [gsd for gsd in options.gsd if max(own) / gsd <= LARGEST_ENLARGEMENT]
     left_out = [f"{gsd:g}" for gsd in options.gsd if gsd not in fit]
     if not fit:
-        raise InputError(f"{path}: its pixels of {max(own):.3g} m fit none of --gsd {', '.join(left_out)}")
+        raise InputError(f"{path}: its pixels of {max(own):.3g} m are too coarse for --gsd {', '.join(left_out)}")
     if left_out:
-        logger.warning("%s: not tiled at %s m, its pixels have %.3g m", path, ", ".join(left_out), max(own))
+        logger.warning(
+            "%s: is not tiled at %s m, its pixels of %.3g m are too coarse", path, ", ".join(left_out), max(own)
+        )
     return fit
 
 
@@ -387,17 +393,18 @@ def _mean_gsd(scene: Scene) -> float:
 
 def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> None:
     if not scenes:
-        raise UsageError("no scene given", "give SCENE LABELS, one or more times")
+        raise UsageError("no scene given", "give one or more pairs of SCENE and LABELS")
     if options.tile < 32:
-        raise UsageError(f"--tile {options.tile}: at least 32 px")
+        raise UsageError(f"--tile {options.tile}: must be at least 32 px")
     if options.native and options.gsd:
-        raise UsageError("--gsd and --native exclude each other")
+        raise UsageError("--gsd and --native are mutually exclusive")
     if any(not 0 < gsd <= MAX_GSD for gsd in options.gsd) or len(set(options.gsd)) < len(options.gsd):
-        raise UsageError(f"--gsd {options.gsd}: metres per pixel, each above 0, up to {MAX_GSD:g}, and given once")
+        given = ",".join(f"{gsd:g}" for gsd in options.gsd)
+        raise UsageError(f"--gsd {given}: must be different metres per pixel, above 0 and at most {MAX_GSD:g}")
     if not 0 <= options.min_visible <= 1:
-        raise UsageError(f"--min-visible {options.min_visible}: a share from 0 to 1")
+        raise UsageError(f"--min-visible {options.min_visible}: must be a share from 0 to 1")
     if not 0 <= options.min_data <= 1:
-        raise UsageError(f"--min-data {options.min_data}: a share from 0 to 1")
+        raise UsageError(f"--min-data {options.min_data}: must be a share from 0 to 1")
 
 
 def unique_stems(scenes: Sequence[Path]) -> list[str]:

@@ -87,7 +87,7 @@ def convert_whu(
         ResourceError: a worker process was killed.
     """
     if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers: at least 1")
+        raise UsageError(f"--workers {workers}: must be at least 1")
     root = Path(root)
     out = root / "annotations" if out is None else Path(out)
     targets = [out / f"WHU_building_{split}.json" for split in splits]
@@ -122,16 +122,16 @@ def convert_pair(pair: Pair) -> dict[str, Any] | str:
     """
     try:
         if not pair.label.is_file():
-            return f"{pair.image}: has no label, looked for {pair.label}"
+            return f"{pair.image}: has no label; tried {pair.label}"
         if not pair.image.is_file():
-            return f"{pair.label}: has no image, looked for {pair.image}"
+            return f"{pair.label}: has no image; tried {pair.image}"
         size = picture_size(pair.image)
         mask = read_binary_label(pair.label)
     except RspError as error:
         return error.message
     if size != mask.shape:
         sizes = [f"{shape[1]} x {shape[0]} px" for shape in (mask.shape, size)]
-        return f"{pair.label}: is {sizes[0]}, its image {pair.image.name} {sizes[1]}"
+        return f"{pair.label}: has {sizes[0]}, its image {pair.image.name} has {sizes[1]}"
     return {
         "file_name": pair.image.name,
         "height": size[0],
@@ -153,7 +153,9 @@ def read_binary_label(path: Path) -> np.ndarray:
         found = np.unique(values).tolist()
         odd = [value for value in found if value not in (0, 1, 255)] or found
         shown = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if len(odd) > 5 else "")
-        raise InputError(f"{path}: is no binary label, it holds {shown}; the values must be 0 and 255, or 0 and 1")
+        raise InputError(
+            f"{path}: is not a binary label, it contains {shown}; the values must be 0 and 255, or 0 and 1"
+        )
     return values != 0
 
 
@@ -162,7 +164,9 @@ def _list_pairs(folder: Path) -> tuple[list[Pair], int]:
     images, skipped_images = _list_pictures(folder / "image")
     labels, skipped_labels = _list_pictures(folder / "label")
     if not images:
-        raise InputError(f"{folder / 'image'}: holds no pictures", "known endings: " + " ".join(sorted(PICTURES)))
+        raise InputError(
+            f"{folder / 'image'}: contains no images", "supported extensions: " + " ".join(sorted(PICTURES))
+        )
     names = sorted(images | labels)
     return [Pair(folder / "image" / name, folder / "label" / name) for name in names], skipped_images + skipped_labels
 
@@ -171,7 +175,7 @@ def _list_pictures(folder: Path) -> tuple[set[str], int]:
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder",
-            "pass --root, the folder that holds imgs/train/image, or --split for fewer splits",
+            "pass the folder of imgs/train/image with --root, or fewer splits with --split",
         )
     files = [path.name for path in folder.iterdir() if path.is_file()]
     pictures = {name for name in files if Path(name).suffix.lower() in PICTURES and not name.startswith(".")}
@@ -189,8 +193,8 @@ def _convert_pairs(pairs: list[Pair], workers: int) -> Iterator[dict[str, Any] |
     try:
         yield from pool.map(convert_pair, pairs, chunksize=chunk)
     except BrokenProcessPool as error:
-        # In a script of one's own also: no `if __name__ == "__main__":` around the call.
-        raise ResourceError("a worker process ended abruptly, most likely for memory", "lower --workers") from error
+        # In a user's script also: no `if __name__ == "__main__":` around the call.
+        raise ResourceError("a worker process was killed, most likely for lack of memory", "lower --workers") from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -200,12 +204,13 @@ def _report_bad(bad: list[str], total: int, skip_bad: bool) -> None:
     for problem in bad:
         say("%s", problem)
     if bad and not skip_bad:
+        are = "is" if len(bad) == 1 else "are"
         raise InputError(
-            f"{len(bad)} of {total} image and label pairs are broken, nothing was written; the first: {bad[0]}",
-            "mend them, or pass --skip-bad to leave them out",
+            f"{len(bad):,} of {total:,} image and label pairs {are} invalid, nothing was written; the first: {bad[0]}",
+            "repair them, or pass --skip-bad to skip them",
         )
     if bad and len(bad) == total:
-        raise InputError(f"all {total} image and label pairs are broken, nothing was written; the first: {bad[0]}")
+        raise InputError(f"all image and label pairs ({total:,}) are invalid, nothing was written; the first: {bad[0]}")
 
 
 def _coco_document(entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
 from rsprompter_cli.data.convert.yolo_labels import Label, read_labels
 from rsprompter_cli.data.convert.yolo_yaml import YoloSet, name_in_set, read_yolo
 from rsprompter_cli.data.problems import EntryError
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.pictures import read_picture
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _read(source: _Source, yolo: YoloSet, boxes: bool, link: bool, findings: Fin
         elif item.class_index not in yolo.names:
             findings.fault(f"{where}: class {item.class_index} has no name in {yolo.file}")
         elif item.is_box and not boxes:
-            findings.fault(f"{where}: a box, which is no outline", "pass --boxes to take boxes as rectangles")
+            findings.fault(f"{where}: is a box, not an outline", "pass --boxes to convert boxes to rectangles")
         else:
             rings = clip_ring(item.ring * (width, height), height, width)
             try:
@@ -133,7 +133,7 @@ def _label_text(label: Path, root: Path) -> str:
     except OSError as error:
         raise InputError(f"{label}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{label}: is no text: {error}") from error
+        raise InputError(f"{label}: is not UTF-8 text: {error}") from error
 
 
 def _list_sources(yolo: YoloSet, findings: Findings) -> tuple[list[_Source], int]:
@@ -151,12 +151,14 @@ def _list_sources(yolo: YoloSet, findings: Findings) -> tuple[list[_Source], int
                 one = _Source(split, path, _label_of(path, yolo.root))
                 other = sources.setdefault(name_in_set(path, yolo.root), one)
                 if other.path != path:
-                    findings.fault(f"{other.path} and {path}: two pictures of one name")
+                    findings.fault(f"{other.path} and {path}: have the same name")
                 elif other.split != split:
-                    # What was trained on says nothing in validation.
+                    # Validation on training images means nothing.
                     findings.leave_out(f"pictures of {split} that are in {other.split} too", path)
     if not sources:
-        raise InputError(f"{yolo.file}: its folders hold no pictures", "known endings: " + " ".join(sorted(PICTURES)))
+        raise InputError(
+            f"{yolo.file}: its folders contain no images", "supported extensions: " + " ".join(sorted(PICTURES))
+        )
     return [sources[name] for name in sorted(sources)], skipped
 
 
@@ -169,13 +171,13 @@ def _read_list(file: Path, root: Path) -> Iterator[Path]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: is no list of pictures: {error}") from error
+        raise InputError(f"{file}: is not a list of images: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         path = Path(os.path.normpath(file.parent / line.strip()))
         if "\0" in line or not path.is_relative_to(root) or path.suffix.lower() not in PICTURES or not path.is_file():
-            raise InputError(f"{file}:{number}: {line.strip()[:120]!r} is no picture in {root}")
+            raise InputError(f"{file}:{number}: {line.strip()[:120]!r} is not an image in {root}")
         check_inside(path, root)
         yield path
 
@@ -198,10 +200,12 @@ def _say_unlabelled(sources: list[_Source], findings: Findings) -> int:
     wanted: Mapping[Path, _Source] = {source.label: source for source in sources}
     missing = [label for label in wanted if not os.path.lexists(label)]
     if len(missing) == len(sources):
-        raise InputError(f"none of {len(sources)} pictures has a label, such as {missing[0]}")
+        raise InputError(f"none of {plural(len(sources), 'image')} has a label, such as {missing[0]}")
     if missing:
         logger.warning(
-            "%d pictures have no label and are background, such as %s", len(missing), wanted[missing[0]].path
+            "%s no label and will be background, such as %s",
+            plural(len(missing), "image has", "images have"),
+            wanted[missing[0]].path,
         )
     others = 0
     for folder in sorted({label.parent for label in wanted if label.parent.is_dir()}):

@@ -54,27 +54,25 @@ def _parse_line(words: Sequence[str]) -> tuple[int, np.ndarray, bool]:
         values = np.array(words, dtype=np.float64)
     except ValueError:
         odd = next(word for word in words if not _is_number(word))
-        raise EntryError("number", f"{odd[:40]!r} is no number") from None
+        raise EntryError("number", f"{odd[:40]!r} is not a number") from None
     if not np.isfinite(values).all():
-        raise EntryError("number", "holds NaN or infinity")
+        raise EntryError("number", "contains NaN or infinity")
     if values[0] != int(values[0]) or values[0] < 0:
-        raise EntryError("class", f"begins with {words[0][:40]!r}, which is no class index")
+        raise EntryError("class", f"begins with {words[0][:40]!r}, which is not a class index")
     if len(words) != _BOX and (len(words) < 7 or len(words) % 2 == 0):
-        raise EntryError(
-            "count", f"has {len(words)} numbers; an outline has 1 + 2 for each of its points, 7 or more, a box has 5"
-        )
+        raise EntryError("count", f"has {len(words)} numbers; an outline has 1 + 2 per point, at least 7, a box has 5")
     shares = values[1:].reshape(-1, 2)
     is_box = len(words) == _BOX
     if is_box:
         (x, y), (w, h) = shares.tolist()
         if w < 0 or h < 0:
-            raise EntryError("box", f"a box of width {w:g} and height {h:g}")
+            raise EntryError("box", f"a box cannot have width {w:g} and height {h:g}")
         x0, y0, x1, y1 = x - w / 2, y - h / 2, x + w / 2, y + h / 2
         shares = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
     low, high = float(shares.min()), float(shares.max())
     if low < -TOLERANCE or high > 1 + TOLERANCE:
         far = high if high > 1 + TOLERANCE else low
-        pixels = "; are these pixels? shares of width and height are needed" if high > 2 else ""
+        pixels = "; coordinates must be shares of width and height, not pixels" if high > 2 else ""
         raise EntryError("range", f"the coordinate {far:.6g} is outside 0..1{pixels}")
     return int(values[0]), shares, is_box
 

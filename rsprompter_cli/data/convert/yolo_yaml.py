@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from rsprompter_cli.data.images import SPLITS
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def read_yolo(path: Path, root: Path | None = None) -> YoloSet:
     file = _find(path)
     document = _parse(file)
     if "kpt_shape" in document:
-        raise InputError(f"{file}: a set of key points (kpt_shape), which has no outlines")
+        raise InputError(f"{file}: is a keypoint data set (kpt_shape), which has no outlines")
     base = _root(file, document, root)
     splits = {}
     for split in SPLITS:
@@ -64,7 +64,7 @@ def read_yolo(path: Path, root: Path | None = None) -> YoloSet:
             texts = entry if isinstance(entry, list) else [entry]
             splits[split] = [_inside(base, text, f"{file}: {split}") for text in texts]
     if not splits:
-        raise InputError(f"{file}: has none of {', '.join(SPLITS)}", "each names the folder of its pictures")
+        raise InputError(f"{file}: has none of {', '.join(SPLITS)}", "give the folder of images of each split")
     return YoloSet(file, base, _names(file, document), splits)
 
 
@@ -76,7 +76,9 @@ def _find(path: Path) -> Path:
     found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
-        raise InputError(f"{path}: holds {len(found)} files ending in .yaml ({names})", "give the one of the set")
+        raise InputError(
+            f"{path}: contains {plural(len(found), 'YAML file')} ({names})", "give the data.yaml of the data set"
+        )
     return found[0]
 
 
@@ -85,7 +87,7 @@ def _parse(file: Path) -> dict[str, Any]:
     try:
         content = file.read_bytes()
         if len(content) > _MAX_BYTES:
-            raise InputError(f"{file}: has {len(content)} bytes; a data.yaml is small")
+            raise InputError(f"{file}: has {len(content):,} bytes, more than {_MAX_BYTES:,}")
         # BaseLoader makes text, lists and mappings of anything, and nothing else.
         document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
     except OSError as error:
@@ -93,7 +95,7 @@ def _parse(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):
-        raise InputError(f"{file}: is no data.yaml of a YOLO set", "it has names: and train:")
+        raise InputError(f"{file}: is not the data.yaml of a YOLO set", "it must have names: and train:")
     return document
 
 
@@ -106,7 +108,9 @@ def _root(file: Path, document: Mapping[str, Any], root: Path | None) -> Path:
     text = document.get("path") or "."
     base = (own / text).resolve() if isinstance(text, str) and "\0" not in text else None
     if base is None or not base.is_relative_to(own) or not base.is_dir():
-        raise InputError(f"{file}: path: {text!r} is no folder in {own}", "pass --root, the folder that holds the set")
+        raise InputError(
+            f"{file}: path: {text!r} is not a folder in {own}", "pass the folder of the data set with --root"
+        )
     return base
 
 
@@ -117,16 +121,16 @@ def _inside(root: Path, text: object, where: str) -> Path:
         InputError: there is none, or it lies outside the root.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InputError(f"{where}: {text!r} is no path")
+        raise InputError(f"{where}: {text!r} is not a path")
     path = (root / text).resolve()
     if not path.is_relative_to(root) and text.startswith("../"):
         # Exports write `../train/images` for what lies beside data.yaml; training reads them so, too.
         path = (root / text[3:]).resolve()
         logger.info("%s: %s is read as %s", where, text, text[3:])
     if not path.is_relative_to(root):
-        raise InputError(f"{where}: {text!r} leads out of {root}", "pass --root, the folder that holds the set")
+        raise InputError(f"{where}: {text!r} is outside {root}", "pass the folder of the data set with --root")
     if not path.exists():
-        raise InputError(f"{where}: {path}: no such folder", "mend it, or delete the line")
+        raise InputError(f"{where}: {path}: no such folder", "correct or delete the line")
     return path
 
 
@@ -139,15 +143,15 @@ def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
     names: dict[int, str] = {}
     for index, name in pairs:
         if not isinstance(name, str) or not name.strip() or not (str(index).isascii() and str(index).isdigit()):
-            raise InputError(f"{file}: names: {index!r}: {name!r} is no class", "give each index, from 0, a name")
+            raise InputError(f"{file}: names: {index!r}: {name!r} is not a class", "give a name to each index from 0")
         names[int(str(index)[:9])] = name.strip()
     if not names:
-        raise InputError(f"{file}: has no names", "list the classes: names: [building, road]")
+        raise InputError(f"{file}: has no names", "list the classes, for example names: [building, road]")
     if len(names) < len(pairs) or len(set(names.values())) < len(names):
-        raise InputError(f"{file}: names: an index or a name is given twice")
+        raise InputError(f"{file}: names: duplicate index or name")
     count = document.get("nc")
     if count is not None and str(count) != str(len(names)):
-        raise InputError(f"{file}: nc: {count}, and there are {len(names)} names")
+        raise InputError(f"{file}: nc is {count}, but there are {plural(len(names), 'name')}")
     return dict(sorted(names.items()))
 
 

@@ -94,7 +94,7 @@ def test_ground_that_is_known_to_be_empty_gives_tiles_and_a_sliver_of_it_none(tm
 
 def test_nothing_to_see_is_an_error(tmp_path: Path) -> None:
     areas = _areas(tmp_path, {"train": shapely.box(0, 0, 6, 6)})
-    with pytest.raises(InputError, match=r"town.tif: no training tile shows a footprint with 16 px") as error:
+    with pytest.raises(InputError, match=r"town.tif: no training tile contains a footprint of 16 px") as error:
         tile_areas(areas, tmp_path / "set", tile=64, colours=Colours())
     assert "--gsd" in error.value.hint
     assert not (tmp_path / "set").exists()

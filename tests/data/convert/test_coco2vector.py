@@ -110,7 +110,7 @@ def test_faulty_results_are_named(tmp_path: Path, change: dict[str, Any], word: 
 
 def test_images_without_georeference(tmp_path: Path) -> None:
     path = make_set(tmp_path / "set")
-    with pytest.raises(InputError, match="has no georeference") as caught:
+    with pytest.raises(InputError, match="is not georeferenced") as caught:
         convert_coco(path, tmp_path / "back.geojson")
     assert "--pixel-coords" in caught.value.hint
     assert not (tmp_path / "back.geojson").exists()

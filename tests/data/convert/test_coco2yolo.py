@@ -187,14 +187,14 @@ def test_two_pictures_with_one_label(tmp_path: Path) -> None:
     document["images"][1]["file_name"] = "train_0.jpg"
     (tmp_path / "coco/images/train_1.png").rename(tmp_path / "coco/images/train_0.jpg")
     write_document(tmp_path / "coco", document)
-    with pytest.raises(InputError, match=r"train_0\.png and .*train_0\.jpg would share the label train_0\.txt"):
+    with pytest.raises(InputError, match=r"train_0\.png and .*train_0\.jpg would share the label file train_0\.txt"):
         convert_to_yolo(tmp_path / "coco", tmp_path / "yolo")
 
 
 def test_pictures_that_are_missing_or_of_another_size(tmp_path: Path) -> None:
     make_set(tmp_path / "coco")
     Image.new("RGB", (10, 10)).save(tmp_path / "coco/images/train_2.png")
-    with pytest.raises(InputError, match=r"train_2\.png is 10 x 10, its entry \(image 3\) says 64 x 48"):
+    with pytest.raises(InputError, match=r"train_2\.png is 10 x 10 px, its entry \(image 3\) has 64 x 48 px"):
         convert_to_yolo(tmp_path / "coco", tmp_path / "yolo")
     (tmp_path / "coco/images/train_0.png").unlink()
     with pytest.raises(InputError, match=r"train_0\.png"):
@@ -215,7 +215,7 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
         convert_to_yolo(tmp_path / "coco", yolo)
     assert convert_to_yolo(tmp_path / "coco", yolo, overwrite=True).outcome == "written"
     (yolo / "best.pt").write_bytes(b"precious")
-    with pytest.raises(OutputError, match=r"holds best\.pt"):
+    with pytest.raises(OutputError, match=r"contains best\.pt"):
         convert_to_yolo(tmp_path / "coco", yolo, overwrite=True)
     for out in (tmp_path / "coco", tmp_path / "coco/images/yolo"):
         with pytest.raises(OutputError, match="input"):
@@ -225,7 +225,7 @@ def test_what_may_be_replaced(tmp_path: Path) -> None:
         convert_to_yolo(tmp_path / "coco", tmp_path / "file", overwrite=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/data.yaml").write_text("names: [mine]")
-    with pytest.raises(OutputError, match=r"holds data\.yaml"):
+    with pytest.raises(OutputError, match=r"contains data\.yaml"):
         convert_to_yolo(tmp_path / "coco", tmp_path / "other", overwrite=True)
 
 

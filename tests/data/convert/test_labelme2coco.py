@@ -84,26 +84,26 @@ def test_a_group_is_one_object(tmp_path: Path) -> None:
 def test_order_of_classes(tmp_path: Path) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(1, 1, 9)), shape(square(20, 1, 9), label="tank")])
     assert convert(root, classes=["tank", "unused", "house"]).class_names == ("tank", "unused", "house")
-    with pytest.raises(InputError, match=r"a\.json: shape 2: its label 'tank' is not among --classes house"):
+    with pytest.raises(InputError, match=r"a\.json: shape 2: its label 'tank' is not in --classes house"):
         convert(root, classes=["house"])
-    with pytest.raises(UsageError, match="twice"):
+    with pytest.raises(UsageError, match="duplicate name"):
         convert(root, classes=["house", "house"])
 
 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (shape([[0, 0], [5, 5]]), r"\(house\): a polygon of 2 points"),
-        (shape([[0, 0], [5, 5], [6, 6]], "rectangle"), "a rectangle of 3 points"),
-        (shape([[5, 5]], "circle"), "a circle of 1 point"),
-        (shape([[5, 5], [5, 5]], "circle"), "a circle with a radius of 0 px"),
+        (shape([[0, 0], [5, 5]]), r"\(house\): a polygon cannot have 2 points"),
+        (shape([[0, 0], [5, 5], [6, 6]], "rectangle"), "a rectangle cannot have 3 points"),
+        (shape([[5, 5]], "circle"), "a circle cannot have 1 point"),
+        (shape([[5, 5], [5, 5]], "circle"), "a circle cannot have a radius of 0 px"),
         (shape([[0, 0], [math.nan, 5], [9, 0]]), "not pairs of finite numbers"),
         (shape([[0, 0], [math.inf, 5], [9, 0]]), "not pairs of finite numbers"),
         (shape([[0, 0], [10**400, 5], [9, 0]]), "not pairs of finite numbers"),
         (shape([[0, 0], [True, 5], [9, 0]]), "not pairs of finite numbers"),
         (shape([[0, 0, 1], [5, 5, 1], [9, 0, 1]]), "not pairs of finite numbers"),
         (shape("everywhere"), "not pairs of finite numbers"),
-        (shape(square(10, 20, 300)), "leaves the 100 x 80 picture by 240 pixels"),
+        (shape(square(10, 20, 300)), "extends 240 pixels beyond the 100 x 80 image"),
         (shape(square(1, 1, 5), label=""), "has no label"),
         (shape(square(1, 1, 5), label=7), "has no label"),
         ("a shape", "has no label"),
@@ -162,10 +162,10 @@ def test_pictures_beside_and_in_folders(tmp_path: Path) -> None:
 def test_pictures_that_are_missing_or_of_another_size(tmp_path: Path) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(1, 1, 9))])
     (root / "a.png").write_bytes(png(50, 40))
-    with pytest.raises(InputError, match="says 100 x 80 px, its picture has 50 x 40 px"):
+    with pytest.raises(InputError, match="states 100 x 80 px, its image has 50 x 40 px"):
         convert(root)
     (root / "a.png").unlink()
-    with pytest.raises(InputError, match=r"a\.json: has no picture; looked for .*a\.png"):
+    with pytest.raises(InputError, match=r"a\.json: has no image file; tried .*a\.png"):
         convert(root)
     make_labelme(root, "a", [shape(square(1, 1, 9))], imagePath="")
     with pytest.raises(InputError, match="has no imagePath"):
@@ -175,7 +175,7 @@ def test_pictures_that_are_missing_or_of_another_size(tmp_path: Path) -> None:
 def test_two_files_about_one_picture(tmp_path: Path) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(1, 1, 9))])
     make_labelme(root, "b", [shape(square(1, 1, 9))], imagePath="a.png")
-    with pytest.raises(InputError, match=r"a\.json and .*b\.json describe one picture, a\.png"):
+    with pytest.raises(InputError, match=r"a\.json and .*b\.json describe the same image, a\.png"):
         convert(root)
 
 
@@ -194,9 +194,9 @@ def test_pictures_inside_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (None, "holds no picture"),
+        (None, "contains no image"),
         ("%%%", "imageData is damaged"),
-        (base64.b64encode(b"GIF89a").decode(), "no PNG, JPEG or TIFF"),
+        (base64.b64encode(b"GIF89a").decode(), "not PNG, JPEG or TIFF"),
         (base64.b64encode(png()[:80]).decode(), "its imageData: cannot be read"),
     ],
 )
@@ -226,7 +226,7 @@ def test_what_is_no_labelme_file(tmp_path: Path) -> None:
     (root / "broken.json").write_text("{")
     with pytest.raises(InputError, match=r"broken\.json: is not JSON"):
         convert(root)
-    with pytest.raises(InputError, match="holds no labelme file"):
+    with pytest.raises(InputError, match="contains no labelme files"):
         convert_labelme(tmp_path / "set", tmp_path / "other")
 
 
@@ -248,7 +248,7 @@ def test_same_bytes_unchanged_and_never_replaced_unasked(tmp_path: Path) -> None
     with pytest.raises(OutputError, match="--overwrite"):
         convert_labelme(root, tmp_path / "set")
     assert convert_labelme(root, tmp_path / "set", overwrite=True).outcome == "written"
-    with pytest.raises(OutputError, match="lies in the input"):
+    with pytest.raises(OutputError, match="is inside the input"):
         convert_labelme(root, root / "set")
 
 

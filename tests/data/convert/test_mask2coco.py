@@ -92,10 +92,10 @@ def test_palette_masks_hold_indices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "options", "words"),
     [
-        ([0, 1, 2], {}, "holds 0, 1, 2, which may be objects or classes .*--kind instances"),
-        ([0, 7], {}, "holds 0, 7, which may be"),
-        ([0, 1, 2], {"kind": "binary"}, "no binary mask, it holds 0, 1, 2"),
-        ([0, 1, 255], {"classes": ["a", "b"]}, r"holds 255, and the classes are a=1, b=2 .*--ignore"),
+        ([0, 1, 2], {}, "contains 0, 1, 2, which may be instances or classes .*--kind instances"),
+        ([0, 7], {}, "contains 0, 7, which may be"),
+        ([0, 1, 2], {"kind": "binary"}, "not a binary mask, it contains 0, 1, 2"),
+        ([0, 1, 255], {"classes": ["a", "b"]}, r"contains 255, but the classes are a=1, b=2 .*--ignore"),
     ],
 )
 def test_values_that_do_not_fit_the_kind(tmp_path: Path, values: list[int], options: Any, words: str) -> None:
@@ -117,7 +117,7 @@ def test_masks_of_numbers_that_are_no_labels(tmp_path: Path) -> None:
     for name, mask in (("a", half), ("b", half * np.nan), ("c", (half * -2).astype(np.int32))):
         (tmp_path / f"masks/{name}.png").unlink()
         Image.fromarray(mask).save(tmp_path / f"masks/{name}.tif")
-    with pytest.raises(InputError, match=r"3 faults.*masks/a\.tif: holds fractions"):
+    with pytest.raises(InputError, match=r"3 errors.*masks/a\.tif: contains fractions"):
         convert(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_whole_numbers_as_floats(tmp_path: Path) -> None:
 
 def test_suffixes_in_two_folders_and_in_one(tmp_path: Path) -> None:
     make_pairs(tmp_path, {"1": buildings(), "2": buildings()}, image_suffix="_sat", mask_suffix="_mask")
-    with pytest.raises(InputError, match=r"no picture has a mask of its name.*--mask-suffix"):
+    with pytest.raises(InputError, match=r"no image has a mask of the same name.*--mask-suffix"):
         convert(tmp_path)
     options = {"image_suffix": "_sat", "mask_suffix": "_mask"}
     names = [image.file_name for image in convert(tmp_path, **options).images]
@@ -175,24 +175,30 @@ def test_faults_are_all_named_and_nothing_is_written(tmp_path: Path, caplog: pyt
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "masks/d.png")
     Image.fromarray(buildings().astype(np.uint16)).save(tmp_path / "images/e.png")
     logging.getLogger("rsprompter_cli").propagate = True
-    with pytest.raises(InputError, match="5 faults"):
+    with pytest.raises(InputError, match="5 errors"):
         convert(tmp_path)
     said = "\n".join(caplog.messages)
-    for words in ("64 x 40 px, its picture", "masks/b.png", "images/c.png", "has one band, this has 3", "8 bits"):
+    for words in (
+        "64 x 40 px, its image",
+        "masks/b.png",
+        "images/c.png",
+        "must have one band, this one has 3",
+        "8 bits",
+    ):
         assert words in said
     assert not (tmp_path / "set").exists()
 
 
 def test_masks_that_lost_their_values(tmp_path: Path) -> None:
     make_pairs(tmp_path, {"a": buildings()}, kind="jpg")
-    with pytest.raises(InputError, match=r"masks/a\.jpg: JPEG changes the values .*PNG or TIFF"):
+    with pytest.raises(InputError, match=r"masks/a\.jpg: JPEG compression changes the values .*PNG or TIFF"):
         convert(tmp_path)
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:
     make_pairs(tmp_path, {"a": buildings()})
     Image.fromarray(buildings()).save(tmp_path / "masks/a.tif")
-    with pytest.raises(InputError, match=r"a\.png and .*a\.tif: two files of one name"):
+    with pytest.raises(InputError, match=r"a\.png and .*a\.tif: have the same name"):
         convert(tmp_path)
 
 
@@ -270,7 +276,7 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no object"):
         convert(tmp_path)
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="contains no images"):
         convert_masks(tmp_path / "none", tmp_path / "masks", tmp_path / "set")
     with pytest.raises(InputError, match="and no mask"):
         convert_masks(tmp_path / "images", tmp_path / "none", tmp_path / "set")
@@ -279,9 +285,9 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"classes": ["a", "a"]}, "given twice"),
-        ({"classes": ["a=1", "b=1"]}, "given twice"),
-        ({"classes": ["a=1", "b"]}, "all classes a value"),
+        ({"classes": ["a", "a"]}, "duplicate name or value"),
+        ({"classes": ["a=1", "b=1"]}, "duplicate name or value"),
+        ({"classes": ["a=1", "b"]}, "a value for all classes"),
         ({"classes": ["a=0"]}, "from 1"),
         ({"classes": ["a=x"]}, "from 1"),
         ({"classes": ["a", ""]}, "no name"),
@@ -289,7 +295,7 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
         ({"kind": "classes"}, "needs --classes"),
         ({"connectivity": 6}, "4 or 8"),
         ({"min_area": -1}, "at least 0"),
-        ({"split": "trian"}, "no split"),
+        ({"split": "trian"}, "not a split"),
     ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: Any, words: str) -> None:

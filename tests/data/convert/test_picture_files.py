@@ -40,7 +40,7 @@ def test_links_that_lead_out_are_refused(tmp_path: Path) -> None:
         list_files(root, PICTURES)
     (root / "outer.png").unlink()
     (root / "gone.png").symlink_to(root / "nothing.png")
-    with pytest.raises(InputError, match=r"gone\.png: not a regular file"):
+    with pytest.raises(InputError, match=r"gone\.png: is not a regular file"):
         list_files(root, PICTURES)
     (root / "gone.png").unlink()
     (root / "folder").symlink_to(outside)
@@ -74,7 +74,7 @@ def test_a_link_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     source = fill(tmp_path, "a.png") / "a.png"
     monkeypatch.setattr("os.link", refuse)
     with (
-        pytest.raises(OutputError, match=r"cross-device.*leave --link out"),
+        pytest.raises(OutputError, match=r"cross-device.*omit --link"),
         fill_folder(tmp_path / "set", overwrite=False) as filling,
     ):
         place_picture(source, filling.folder / "a.png", link=True)
@@ -84,7 +84,11 @@ def test_a_link_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_output_and_input_lie_apart(tmp_path: Path) -> None:
     inputs = [tmp_path / "in"]
     check_apart(tmp_path / "out", inputs)
-    for out, words in ((tmp_path / "in", "lies in"), (tmp_path / "in/x/y", "lies in"), (tmp_path, "holds the input")):
+    for out, words in (
+        (tmp_path / "in", "is inside"),
+        (tmp_path / "in/x/y", "is inside"),
+        (tmp_path, "contains the input"),
+    ):
         with pytest.raises(OutputError, match=words):
             check_apart(out, inputs)
 
@@ -95,5 +99,5 @@ def test_a_set_with_folders_is_ours_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "annotations/instances_train.json").write_text('{"images": [{"file_name": "train/a.png"}]}')
     check_owned(tmp_path)
     fill(tmp_path, "images/train/b.png")
-    with pytest.raises(OutputError, match=r"holds images/train/b\.png"):
+    with pytest.raises(OutputError, match=r"contains images/train/b\.png"):
         check_owned(tmp_path)

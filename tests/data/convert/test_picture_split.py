@@ -20,14 +20,14 @@ def test_what_can_be_said() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("trian=0.8,val=0.2", "'trian' is no split .*'train'"),
+        ("trian=0.8,val=0.2", "'trian' is not a split .*'train'"),
         ("train=0.8", "add up to 0.8"),
         ("train,val", "add up to 2"),
-        ("train=0.5,train=0.5", "named twice"),
+        ("train=0.5,train=0.5", "given twice"),
         ("train=1,val=0", "share of val"),
         ("train=nan,val=0.2", "share of train"),
         ("train=much", "share of train"),
-        ("", "no split"),
+        ("", "not a split"),
     ],
 )
 def test_what_cannot(text: str, words: str) -> None:
@@ -60,7 +60,7 @@ def test_folders_decide_where_there_are_any() -> None:
     assert choose_splits(names, (), None, where="x") == wanted
     assert choose_splits(names, (), {}, where="x") == wanted
     assert set(choose_splits(names, (), {"val": 1.0}, where="x").values()) == {"val"}
-    with pytest.raises(InputError, match=r"x: 1 of 5 pictures, such as e\.png, lie in no folder"):
+    with pytest.raises(InputError, match=r"x: 1 of 5 images, such as e\.png, is not in a folder"):
         choose_splits([*names, "e.png"], (), None, where="x")
     with pytest.raises(InputError, match="1 of 1"):
         choose_splits(["e.png"], (), {}, where="x")

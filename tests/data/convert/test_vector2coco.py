@@ -193,7 +193,7 @@ def test_splits_of_scenes() -> None:
     for wrong in (["two"], ["three"], ["one", "b/two.tif", "c/two.tif"]):
         with pytest.raises(UsageError, match="--val-scene"):
             assign_splits(scenes, split=None, val_scenes=wrong, val=None)
-    with pytest.raises(UsageError, match="exclude"):
+    with pytest.raises(UsageError, match="mutually exclusive"):
         assign_splits(scenes, split="train", val_scenes=["one"], val=None)
     with pytest.raises(UsageError, match="--val 1"):
         assign_splits(scenes, split=None, val_scenes=(), val=1)
@@ -210,12 +210,12 @@ def test_whole_scenes_to_each_split_with_common_categories(tmp_path: Path, caplo
     assert train["categories"] == val["categories"]
     assert [a["category_id"] for a in val["annotations"]] == [4]
     assert sorted(a["category_id"] for a in train["annotations"]) == [1, 2, 2, 3]
-    assert not any("common ground" in message for message in caplog.messages)
+    assert not any("overlap on the ground" in message for message in caplog.messages)
     convert_vectors([one, (one[0], one[1])], tmp_path / "same", split="train")
     assert len(load(tmp_path / "same")[0]["images"]) == 2
     three = make_labelled_scene(tmp_path, "three", TOWN)
     convert_vectors([one, three], tmp_path / "leak", val_scenes=["three"])
-    assert any("common ground" in message for message in caplog.messages)
+    assert any("overlap on the ground" in message for message in caplog.messages)
 
 
 def test_missing_class_column(tmp_path: Path) -> None:
@@ -229,10 +229,10 @@ def test_several_resolutions(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     pair = make_labelled_scene(tmp_path, "town", TOWN)
     report = convert_vectors([pair], tmp_path / "set", tile=64, gsd=[0.5, 1.0, 0.2], split="train")
     assert [round(scene.gsd, 2) for scene in report.scenes] == [0.5, 1.0]
-    assert any("not tiled at 0.2 m" in message for message in caplog.messages)
+    assert any("is not tiled at 0.2 m" in message for message in caplog.messages)
     low, high = load(tmp_path / "set")[0]["info"]["gsd_range"]
     assert (low, high) == (pytest.approx(0.5, rel=1e-2), pytest.approx(1.0, rel=1e-2))
-    with pytest.raises(UsageError, match="same pixels"):
+    with pytest.raises(UsageError, match="same tiles"):
         convert_vectors([pair], tmp_path / "twice", gsd=[0.5, 0.501], split="train")
 
 
@@ -315,7 +315,7 @@ def test_unusable_inputs_and_options(tmp_path: Path) -> None:
     scene, labels = make_labelled_scene(tmp_path, "town", TOWN)
     for options, word in [
         ({"tile": 8}, "--tile"),
-        ({"gsd": [0.5], "native": True}, "exclude"),
+        ({"gsd": [0.5], "native": True}, "mutually exclusive"),
         ({"gsd": [-1.0]}, "--gsd"),
         ({"min_visible": 2.0}, "--min-visible"),
         ({"min_data": 1.5}, "--min-data"),
@@ -326,7 +326,7 @@ def test_unusable_inputs_and_options(tmp_path: Path) -> None:
     from tests.make.scenes import write_scene
 
     nowhere = write_scene(tmp_path / "nowhere.tif", np.zeros((3, 64, 64), np.uint8), crs=None)
-    with pytest.raises(InputError, match="no georeference"):
+    with pytest.raises(InputError, match="is not georeferenced"):
         convert_vectors([(nowhere, labels)], tmp_path / "set")
     with pytest.raises(UsageError, match="no scene"):
         convert_vectors([], tmp_path / "set")
@@ -355,7 +355,7 @@ def test_a_footprint_given_twice_is_one_instance_and_said(tmp_path: Path, caplog
     assert "copies" not in caplog.text
     pair = make_labelled_scene(tmp_path, "town", twice)
     again = convert_vectors([pair], tmp_path / "twice", tile=128, split="train")
-    assert "town.gpkg: 3 of 7 footprints are copies of others and are left out" in caplog.text
+    assert "town.gpkg: 3 of 7 footprints are copies of others and are skipped" in caplog.text
     assert (again.splits, again.scenes[0].footprints, again.scenes[0].on_scene) == (once.splits, 7, 4)
     # Of another class it is another object.
     other = make_labelled_scene(tmp_path, "town", [*TOWN, TOWN[0]], classes=["house"] * 4 + ["roof"])

@@ -107,9 +107,9 @@ def break_pairs(whu: Path) -> dict[str, str]:
     (whu / "imgs/val/label/1.tif").write_bytes(data[: len(data) // 2])
     (whu / "imgs/test/image/0.tif").unlink()
     return {
-        "train/label/0.tif": "no binary label, it holds 7",
+        "train/label/0.tif": "not a binary label, it contains 7",
         "train/image/1.tif": "has no label",
-        "val/label/0.tif": "is 60 x 64 px, its image 0.tif 64 x 64 px",
+        "val/label/0.tif": "has 60 x 64 px, its image 0.tif has 64 x 64 px",
         "val/label/1.tif": "",
         "test/label/0.tif": "has no image",
     }
@@ -144,7 +144,7 @@ def test_broken_pairs_can_be_left_out(whu: Path) -> None:
 
 def test_nothing_is_written_when_every_pair_is_broken(tmp_path: Path) -> None:
     make_whu(tmp_path, {"train": [np.full((8, 8), 9, np.uint8)]})
-    with pytest.raises(InputError, match="all 1"):
+    with pytest.raises(InputError, match=r"all image and label pairs \(1\)"):
         convert_whu(tmp_path, splits=["train"], skip_bad=True)
 
 
@@ -165,5 +165,5 @@ def test_missing_folder_and_bad_options(whu: Path) -> None:
         convert_whu(whu, workers=0)
     for file in (whu / "imgs/val/image").iterdir():
         file.unlink()
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="contains no images"):
         convert_whu(whu)

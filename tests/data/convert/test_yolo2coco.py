@@ -38,7 +38,7 @@ def test_outlines(tmp_path: Path) -> None:
 
 def test_boxes_only_when_asked_for(tmp_path: Path) -> None:
     make_yolo(tmp_path / "yolo", {"images/train/a": "1 0.5 0.5 0.2 0.4\n" + SQUARE, "images/val/a": SQUARE})
-    with pytest.raises(InputError, match=r"labels/train/a\.txt:1: a box, which is no outline .*pass --boxes"):
+    with pytest.raises(InputError, match=r"labels/train/a\.txt:1: is a box, not an outline .*pass --boxes"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
     convert_from_yolo(tmp_path / "yolo", tmp_path / "set", boxes=True)
     box, _ = read_coco(tmp_path / "set/annotations/instances_train.json").annotations
@@ -48,22 +48,22 @@ def test_boxes_only_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("0 0.1 0.2 x 0.1 0.5 0.5", "'x' is no number"),
+        ("0 0.1 0.2 x 0.1 0.5 0.5", "'x' is not a number"),
         ("0 0.1 0.2 nan 0.1 0.5 0.5", "NaN"),
         ("0 0.1 0.2 inf 0.1 0.5 0.5", "NaN or infinity"),
         ("0", "has 1 numbers"),
         ("0 0.5 0.5 0.3 0.3", "a box"),
         ("0 0.1 0.2 0.3 0.3 0.9", "has 6 numbers"),
         ("0 0.1 0.2 0.3 0.3 0.9 0.9 0.5", "has 8 numbers"),
-        ("0.5 0.1 0.2 0.3 0.3 0.1 0.9", "'0.5', which is no class index"),
-        ("-1 0.1 0.2 0.3 0.3 0.1 0.9", "no class index"),
+        ("0.5 0.1 0.2 0.3 0.3 0.1 0.9", "'0.5', which is not a class index"),
+        ("-1 0.1 0.2 0.3 0.3 0.1 0.9", "not a class index"),
         ("2 0.1 0.2 0.3 0.3 0.1 0.9", r"class 2 has no name in .*data\.yaml"),
-        ("house 0.1 0.2 0.3 0.3 0.1 0.9", "'house' is no number"),
-        ("0 10 20 30 30 10 90", "coordinate 90 is outside 0..1; are these pixels"),
+        ("house 0.1 0.2 0.3 0.3 0.1 0.9", "'house' is not a number"),
+        ("0 10 20 30 30 10 90", "coordinate 90 is outside 0..1; coordinates must be shares"),
         ("0 0.1 0.2 0.3 0.3 0.1 1.02", "coordinate 1.02 is outside"),
         ("0 0.1 -0.02 0.3 0.3 0.1 0.9", "coordinate -0.02 is outside"),
         ("0 0.1 0.2 1e999 0.3 0.1 0.9", "infinity"),
-        ("0,0.1,0.2,0.3,0.3,0.1,0.9", "is no number"),
+        ("0,0.1,0.2,0.3,0.3,0.1,0.9", "is not a number"),
     ],
 )
 def test_lines_that_are_none_are_named(tmp_path: Path, line: str, words: str) -> None:
@@ -76,7 +76,7 @@ def test_lines_that_are_none_are_named(tmp_path: Path, line: str, words: str) ->
 def test_all_faults_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("rsprompter_cli").propagate = True
     make_yolo(tmp_path / "yolo", {"images/train/a": "x\n0 1\n" + SQUARE, "images/val/b": "7 0 0 1 1 0 1"})
-    with pytest.raises(InputError, match="3 faults"):
+    with pytest.raises(InputError, match="3 errors"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
     for where in ("train/a.txt:1", "train/a.txt:2", "val/b.txt:1"):
         assert any(where in message for message in caplog.messages)
@@ -106,12 +106,12 @@ def test_what_has_no_partner(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert report.splits == {"train": (2, 1), "val": (1, 1)}
     assert report.skipped == 2
     assert [len(names) for names in report.left_out.values()] == [1]
-    assert any("1 pictures have no label" in message and "train/b.png" in message for message in caplog.messages)
+    assert any("1 image has no label" in message and "train/b.png" in message for message in caplog.messages)
 
 
 def test_no_label_at_all_is_a_wrong_place(tmp_path: Path) -> None:
     make_yolo(tmp_path / "yolo", {"images/train/a": None, "images/val/a": None})
-    with pytest.raises(InputError, match=r"none of 2 pictures has a label, such as .*labels/train/a\.txt"):
+    with pytest.raises(InputError, match=r"none of 2 images has a label, such as .*labels/train/a\.txt"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
 
 
@@ -135,7 +135,7 @@ def test_lists_of_folders_and_lists_in_files(tmp_path: Path) -> None:
     assert annotation.category_id == 2
     for line in ("../outside.png", "./images/three/none.png", "/etc/passwd", "\0.png"):
         (root / "val.txt").write_text(f"./images/three/a.png\n{line}\n")
-        with pytest.raises(InputError, match=r"val\.txt:2: .* is no picture in"):
+        with pytest.raises(InputError, match=r"val\.txt:2: .* is not an image in"):
             convert_from_yolo(root, tmp_path / "other")
 
 
@@ -149,7 +149,7 @@ def test_a_picture_in_two_splits_stays_in_the_first(tmp_path: Path) -> None:
 def test_the_root_of_another_machine(tmp_path: Path) -> None:
     make_yolo(tmp_path / "yolo", {"images/train/a": SQUARE, "images/val/a": SQUARE})
     (tmp_path / "set.yaml").write_text(f"path: /content/datasets\n{YAML}")
-    with pytest.raises(InputError, match=r"path: '/content/datasets' is no folder in .*--root"):
+    with pytest.raises(InputError, match=r"path: '/content/datasets' is not a folder in .*--root"):
         convert_from_yolo(tmp_path / "set.yaml", tmp_path / "set")
     report = convert_from_yolo(tmp_path / "set.yaml", tmp_path / "set", root=tmp_path / "yolo")
     assert report.splits == {"train": (1, 1), "val": (1, 1)}
@@ -160,21 +160,21 @@ def test_the_root_of_another_machine(tmp_path: Path) -> None:
     [
         ("names: [a]\n", "has none of train, val, test"),
         ("train: images/train\n", "has no names"),
-        ("train: images/train\nnames: [a, a]\n", "given twice"),
-        ("train: images/train\nnames: [a, '']\n", "is no class"),
-        ("train: images/train\nnames: {x: a}\n", "is no class"),
-        ("train: images/train\nnc: 3\nnames: [a, b]\n", "nc: 3, and there are 2 names"),
+        ("train: images/train\nnames: [a, a]\n", "duplicate index or name"),
+        ("train: images/train\nnames: [a, '']\n", "is not a class"),
+        ("train: images/train\nnames: {x: a}\n", "is not a class"),
+        ("train: images/train\nnc: 3\nnames: [a, b]\n", "nc is 3, but there are 2 names"),
         ("train: images/none\nnames: [a]\n", "no such folder"),
-        ("train: ../../etc\nnames: [a]\n", "leads out of .*--root"),
-        ("train: /etc\nnames: [a]\n", "leads out of"),
+        ("train: ../../etc\nnames: [a]\n", "is outside .*--root"),
+        ("train: /etc\nnames: [a]\n", "is outside"),
         ("path: ..\ntrain: images/train\nnames: [a]\n", "--root"),
-        ("train: {a: b}\nnames: [a]\n", "is no path"),
-        ("kpt_shape: [17, 3]\ntrain: images/train\nnames: [a]\n", "key points"),
-        ("- a\n- b\n", "is no data.yaml"),
+        ("train: {a: b}\nnames: [a]\n", "is not a path"),
+        ("kpt_shape: [17, 3]\ntrain: images/train\nnames: [a]\n", "keypoint"),
+        ("- a\n- b\n", "is not the data.yaml"),
         ("train: [unclosed\n", "is not YAML"),
         ("[" * 2000, "is not YAML"),
         ("a: \x07", "is not YAML"),
-        ("x" * (1 << 21), "is small"),
+        ("x" * (1 << 21), "more than 1,048,576"),
     ],
 )
 def test_files_that_describe_no_set(tmp_path: Path, yaml: str, words: str) -> None:
@@ -201,18 +201,18 @@ def test_yaml_that_would_grow_without_end(tmp_path: Path) -> None:
 def test_which_file_is_the_sets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         convert_from_yolo(tmp_path / "none", tmp_path / "set")
-    with pytest.raises(InputError, match=r"holds 0 files"):
+    with pytest.raises(InputError, match=r"contains 0 YAML files"):
         convert_from_yolo(tmp_path, tmp_path / "set")
     for name in ("a.yaml", "b.yml"):
         (tmp_path / name).write_text(YAML)
-    with pytest.raises(InputError, match=r"holds 2 files ending in \.yaml \(a\.yaml, b\.yml\)"):
+    with pytest.raises(InputError, match=r"contains 2 YAML files \(a\.yaml, b\.yml\)"):
         convert_from_yolo(tmp_path, tmp_path / "set")
 
 
 def test_labels_that_are_no_text(tmp_path: Path) -> None:
     make_yolo(tmp_path / "yolo", {"images/train/a": SQUARE, "images/val/a": SQUARE})
     (tmp_path / "yolo/labels/val/a.txt").write_bytes(b"\xff\xfe0\x00")
-    with pytest.raises(InputError, match=r"val/a\.txt: is no text"):
+    with pytest.raises(InputError, match=r"val/a\.txt: is not UTF-8 text"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
 
 
