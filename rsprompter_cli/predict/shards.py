@@ -147,8 +147,6 @@ class ShardRunner:
             area=self._area,
             meter=meter,
         )
-        if progress is not None:
-            progress(journal.windows_done, len(windows))
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-outline") as beside:
             for batch in batches:

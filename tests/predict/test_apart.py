@@ -258,7 +258,7 @@ def test_what_workers_report_is_added_up_and_said_once(caplog: pytest.LogCapture
     tally.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
     tally.note(Shard(2, 2), 1, {"instances": 1})
     tally.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
-    assert steps == [(3, 10), (4, 10), (6, 10)]
+    assert steps == [(0, 10), (3, 10), (4, 10), (6, 10)]
     assert (meter.instances, meter.bytes_read) == (7, 30)
     assert meter.seconds()["model"] == 1.5
     assert tally.begun

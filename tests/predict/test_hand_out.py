@@ -155,7 +155,7 @@ def test_a_cluster_without_room_is_said(
     monkeypatch.setattr(hand_out, "_LONG", -1.0)
 
     def interrupt(self: HereCrew, questions: Sequence[int], seconds: float) -> Sequence[int]:
-        if "wait for room" in caplog.text:
+        if "wait for resources" in caplog.text:
             raise KeyboardInterrupt
         return []
 
