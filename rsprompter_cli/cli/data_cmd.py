@@ -18,7 +18,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
-from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.cli.tables import print_hanging, print_table
 from rsprompter_cli.errors import plural
 
 ABOUT = """Check, show, count and split COCO data sets.
@@ -82,8 +82,9 @@ def check_command(
         counts = [plural(report.images, "image"), plural(report.objects, "object")]
         counts += [plural(report.crowds, "crowd")] if report.crowds else []
         counts += [plural(len(report.errors), "error"), plural(len(report.warnings), "warning")]
-        typer.echo(f"{report.file}: {', '.join(counts)}")
-        typer.echo("".join(f"  {line}\n" for line in report.lines()), nl=False)
+        print_hanging(f"{report.file}: ", ", ".join(counts))
+        for line in report.lines():
+            print_hanging("  ", line)
     if any(report.errors for report in reports):
         raise typer.Exit(InputError.exit_code)
 

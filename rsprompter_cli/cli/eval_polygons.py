@@ -19,7 +19,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
-from rsprompter_cli.cli.tables import print_table, print_written
+from rsprompter_cli.cli.tables import print_hanging, print_table, print_written
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.evaluate.defaults import MATCH_IOU, SIZES
 
@@ -176,10 +176,10 @@ def eval_polygons_command(
     if as_json:
         print_json(as_tree(evaluation))
         return
-    typer.echo(headline(evaluation))
+    print_hanging("", headline(evaluation))
     compared = area_line(evaluation)
     if compared is not None:
-        typer.echo(compared)
+        print_hanging("", compared)
     for table in full_tables(evaluation) if full else short_tables(evaluation):
         typer.echo()
         print_table(*table)

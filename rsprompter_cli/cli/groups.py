@@ -167,7 +167,8 @@ class LazyGroup(_Paged, TyperGroup):
         path = ctx.command_path
         near = " or ".join(f"{path} {other}" for other in self.nearest(name))
         hint = f"did you mean {near}? " if near else ""
-        raise UsageError(f"{path}: there is no command {name!r}", f"{hint}{path} --help lists all commands")
+        where = "" if ctx.parent is None else f"{path}: "
+        raise UsageError(f"{where}there is no command {name!r}", f"{hint}{path} --help lists all commands")
 
     def nearest(self, name: str) -> list[str]:
         """The commands most like `name`; before them those of this name inside other groups."""

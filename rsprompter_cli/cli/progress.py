@@ -96,7 +96,7 @@ class Bar:
         now = time.monotonic()
         elapsed = clock(now - (self._began or now))
         left = self._seconds_left(now)
-        return f"{elapsed} elapsed" + ("" if left is None else f", about {clock(left)} left")
+        return f"{elapsed} elapsed" + ("" if left is None or left < 1 else f", about {clock(left)} left")
 
     def _seconds_left(self, now: float) -> float | None:
         if not self.total or self.done >= self.total:

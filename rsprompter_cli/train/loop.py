@@ -169,6 +169,7 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     """Epoch after epoch until the last one is done or the run should stop; where it stands then."""
     options = run.config.train
     pictures = sum(run.loader.sizes())
+    announce("running the first training step")
     while cursor.epoch < options.epochs:
         cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
