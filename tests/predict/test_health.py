@@ -44,7 +44,7 @@ def test_after_a_problem_the_prediction_is_not_tried(monkeypatch: Patch) -> None
     found = list(health.findings())
     assert [finding.state for finding in found].count(State.PROBLEM) == 1
     assert found[-1].state is State.WARNING
-    assert found[-1].text.startswith("not run")
+    assert found[-1].text == "skipped because of the problems above"
 
 
 @pytest.mark.parametrize(

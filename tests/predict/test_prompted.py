@@ -202,7 +202,7 @@ def test_none_on_the_scene_is_told_with_both_extents(scene: Path, caplog: pytest
     path.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with caplog.at_level(logging.WARNING):
         assert _run(scene, path, overwrite=True).objects == 0
-    assert "holds no feature" in caplog.text
+    assert "contains no features" in caplog.text
 
 
 def test_names_that_the_output_uses_are_kept_beside(scene: Path) -> None:
