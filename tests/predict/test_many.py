@@ -312,7 +312,7 @@ def test_what_means_nothing_for_many_is_one_line(town: Path, tmp_path: Path) -> 
     ):
         with pytest.raises(UsageError, match=said):
             run([town], tmp_path / out, **options)
-    with pytest.raises(OutputError, match=r"contains the input .*"):
+    with pytest.raises(OutputError, match=r"contains the input .*: an overlay written there"):
         run([town], town, format="png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["town"]
 

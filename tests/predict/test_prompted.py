@@ -127,7 +127,7 @@ def test_a_shapefile_says_that_it_cuts_names(
     prompts = _write(Path("boxes.geojson"), _boxes(), {"building:levels": [1, 2, 3], "building:height": [4, 5, 6]})
     _run(scene, prompts, "out.shp")
     assert pyogrio.read_info("out.shp")["fields"].tolist() == ["id", "building_l", "building_h", "score", "area_m2"]
-    assert "cuts names to 10 letters: building:levels, building:height" in caplog.text
+    assert "truncates attribute names to 10 bytes: building:levels, building:height" in caplog.text
     assert [str(one.message) for one in recwarn] == []
 
 
