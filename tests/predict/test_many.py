@@ -154,6 +154,8 @@ def test_a_scene_that_fails_leaves_the_others_and_is_tried_again(
     report = json.loads((tmp_path / "report.json").read_text())
     assert [one["state"] for one in report["scenes"]] == states(again)
     (tmp_path / "report.json").write_text(json.dumps({**report, "output": "other"}))
+    if name != "folder":
+        out.unlink()  # of a run that is done, and so refused before the report is
     with pytest.raises(OutputError, match=r"report.json already exists"):
         predict_scenes(scenes, out, model=loaded, native=True, report=str(tmp_path / "report.json"))
     (tmp_path / "report.json").unlink()
