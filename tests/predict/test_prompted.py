@@ -194,11 +194,8 @@ def test_none_on_the_scene_is_told_with_both_extents(scene: Path, caplog: pytest
     path = Path("swapped.geojson")
     features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(one)} for one in swapped]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    with caplog.at_level(logging.WARNING):
-        result = _run(scene, path)
-    assert result.misses == {Miss.OUTSIDE: [1, 2, 3]}
-    assert _features() == []
-    assert "appear to be swapped" in caplog.text
+    with pytest.raises(InputError, match=r"does not overlap .*: prompts longitude .*, scene longitude .*swapped"):
+        _run(scene, path)
     path.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with caplog.at_level(logging.WARNING):
         assert _run(scene, path, overwrite=True).objects == 0
