@@ -186,10 +186,10 @@ def test_another_run_is_refused_by_name_until_overwrite(tmp_path: Path, caplog: 
     caplog.clear()
     with pytest.raises(OutputError, match=r"score 0\.5 instead of 0\.7.*--overwrite"):
         predicted(scene, out, score=0.7)
-    with pytest.raises(OutputError, match="another model"):
+    with pytest.raises(OutputError, match="a different model"):
         predicted(scene, out, model=blob_model(gsd_range=(0.1, 0.9)))
     os.utime(scene, ns=(1, 1))
-    with pytest.raises(OutputError, match="another input"):
+    with pytest.raises(OutputError, match="a different input"):
         predicted(scene, out)
     assert caplog.text == ""
     assert kept_windows(shards_folder(out)) == 9

@@ -78,7 +78,7 @@ def test_every_dropped_feature_counts_once(tmp_path: Path, caplog: pytest.LogCap
         )
     assert report.dropped == {"score": 1, "classes": 2}
     assert ids(tmp_path / "out.gpkg") == [2]
-    assert "no feature has the class 'houses': did you mean 'house'?" in caplog.text
+    assert "no feature has the class 'houses' (did you mean 'house'?)" in caplog.text
 
 
 @settings(max_examples=30, deadline=None)
@@ -169,7 +169,7 @@ def test_gaps_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
         report = filter_features(path, tmp_path / "out.gpkg", score=0.5, min_area=50)
     assert report.dropped == {"no_score": 1, "min_area": 1}
     assert (report.kept, report.unmeasured) == (2, 1)
-    assert "1 feature without area_m2 kept" in caplog.text
+    assert "kept 1 feature without area_m2" in caplog.text
 
 
 def test_what_is_no_polygon_is_dropped_and_what_is_invalid_repaired(tmp_path: Path) -> None:

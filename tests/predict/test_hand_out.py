@@ -132,7 +132,7 @@ def test_what_a_lost_worker_was_at_is_done_by_another(
 def test_a_shard_that_loses_every_worker_ends_the_run_and_the_rest_is_kept(run: Run, whole: bytes) -> None:
     with pytest.raises(ResourceError, match=r"^3 workers were lost at shard \d/8: its machine burnt down") as lost:
         run(loses=lambda method, number: method == "begin" and number > 5, count=1)
-    assert "the same command goes on" in lost.value.hint
+    assert "the same command resumes the run" in lost.value.hint
     run()
     assert run.out.read_bytes() == whole
     assert run.crew is not None
@@ -236,4 +236,4 @@ def test_machines_with_different_models(run: Run, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(HereCrew, "start", start)
     refused = _refused(run, lambda job: job)
-    assert "would predict with another model" in refused.message
+    assert "would predict with a different model" in refused.message

@@ -44,7 +44,7 @@ def test_after_a_problem_the_prediction_is_not_tried(monkeypatch: Patch) -> None
     found = list(health.findings())
     assert [finding.state for finding in found].count(State.PROBLEM) == 1
     assert found[-1].state is State.WARNING
-    assert found[-1].text.startswith("not run")
+    assert found[-1].text == "skipped because of the problems above"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_bundled_model_finds_something_here() -> None:
 
 @pytest.mark.parametrize(("found", "read"), [(0, 0), (2, 1)])
 def test_a_prediction_that_brings_nothing_is_a_problem(monkeypatch: Patch, found: int, read: int) -> None:
-    monkeypatch.setattr(scene, "predict_scene", lambda *_args, **_more: SimpleNamespace(objects=[None] * found))
+    monkeypatch.setattr(scene, "predict_scene", lambda *_args, **_more: SimpleNamespace(objects=found))
     monkeypatch.setattr("rsprompter_cli.geo.vector.read_footprints", lambda *_args, **_more: [None] * read)
     (finding,) = health.self_test_findings()
     assert finding.state is State.PROBLEM

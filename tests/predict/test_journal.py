@@ -107,8 +107,8 @@ def test_a_torn_or_damaged_end_is_cut_off(tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"input": {"bytes": 8}}, "another input"),
-        ({"model": "b"}, "another model"),
+        ({"input": {"bytes": 8}}, "a different input"),
+        ({"model": "b"}, "a different model"),
         ({"settings": {"score": 0.3, "bands": (1, 2, 3)}}, "score 0.5 instead of 0.3"),
         ({"settings": {"score": 0.5, "bands": None}}, r"bands \[1, 2, 3\] instead of null"),
     ],
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_journal_stays(tmp_path: Path, content: bytes) -> None
 
 def test_two_runs_on_one_output(tmp_path: Path) -> None:
     out = tmp_path / "a.geojson"
-    with Journal(out, IDENTITY, overwrite=False), pytest.raises(OutputError, match="at work"):
+    with Journal(out, IDENTITY, overwrite=False), pytest.raises(OutputError, match="another run is using it"):
         Journal(out, IDENTITY, overwrite=True)
     Journal(out, IDENTITY, overwrite=False).remove()
 

@@ -37,9 +37,9 @@ def test_no_two_parts_have_an_option_of_the_same_name() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"score": 1.5}, "--score 1.5: from 0 to 1"),
+        ({"score": 1.5}, "--score 1.5: must be from 0 to 1"),
         ({"score": float("nan")}, "--score nan"),
-        ({"simplify": -1.0}, "--simplify -1.0: a finite number"),
+        ({"simplify": -1.0}, "--simplify -1.0: must be a finite number, 0 or more"),
         ({"min_area": float("inf")}, "--min-area inf"),
     ],
 )

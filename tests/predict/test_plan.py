@@ -125,5 +125,5 @@ def test_scenes_too_small_for_an_object_are_said(tmp_path, caplog, height, width
     path = write_scene(tmp_path / "small.tif", paint(height, width, {}), gsd=0.5 if gsd is None else 1.0)
     with open_scene(path, native=gsd is None, gsd=gsd) as scene:
         plan_scene(scene, make_grid(scene.height, scene.width, size=64), None)
-    assert ("too small to show an object" in caplog.text) == told
+    assert ("too small to contain an object" in caplog.text) == told
     assert caplog.text.count("\n") == told

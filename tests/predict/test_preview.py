@@ -128,7 +128,7 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     [
         ({"preview": "map.pdf"}, UsageError, "--preview map.pdf"),
         ({"report": "report.txt"}, UsageError, "--report report.txt"),
-        ({"preview": "old.html"}, OutputError, "old.html exists"),
+        ({"preview": "old.html"}, OutputError, "old.html already exists"),
         ({"report": "no/way/r.json"}, OutputError, "not a folder"),
         ({"report": "out.json"}, OutputError, "--out and --report both name"),
     ],

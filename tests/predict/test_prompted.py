@@ -127,7 +127,7 @@ def test_a_shapefile_says_that_it_cuts_names(
     prompts = _write(Path("boxes.geojson"), _boxes(), {"building:levels": [1, 2, 3], "building:height": [4, 5, 6]})
     _run(scene, prompts, "out.shp")
     assert pyogrio.read_info("out.shp")["fields"].tolist() == ["id", "building_l", "building_h", "score", "area_m2"]
-    assert "cuts names to 10 letters: building:levels, building:height" in caplog.text
+    assert "truncates attribute names to 10 bytes: building:levels, building:height" in caplog.text
     assert [str(one.message) for one in recwarn] == []
 
 
@@ -194,15 +194,12 @@ def test_none_on_the_scene_is_told_with_both_extents(scene: Path, caplog: pytest
     path = Path("swapped.geojson")
     features = [{"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(one)} for one in swapped]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    with caplog.at_level(logging.WARNING):
-        result = _run(scene, path)
-    assert result.misses == {Miss.OUTSIDE: [1, 2, 3]}
-    assert _features() == []
-    assert "appear to be swapped" in caplog.text
+    with pytest.raises(InputError, match=r"does not overlap .*: prompts longitude .*, scene longitude .*swapped"):
+        _run(scene, path)
     path.write_text(json.dumps({"type": "FeatureCollection", "features": []}))
     with caplog.at_level(logging.WARNING):
         assert _run(scene, path, overwrite=True).objects == 0
-    assert "holds no feature" in caplog.text
+    assert "contains no features" in caplog.text
 
 
 def test_names_that_the_output_uses_are_kept_beside(scene: Path) -> None:

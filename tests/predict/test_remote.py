@@ -180,7 +180,7 @@ def test_a_file_that_changes_while_a_run_is_stopped_is_noticed(
         predict_scene(url, out, model=stopping, native=True, remote=True)
     same = server.heads[path]
     server.heads[path] = same | change
-    with pytest.raises(OutputError, match="another input"):
+    with pytest.raises(OutputError, match="a different input"):
         predict_scene(url, out, model=blob_model(), native=True, remote=True)
     server.heads[path] = same
     predict_scene(url, out, model=loaded, native=True, remote=True)

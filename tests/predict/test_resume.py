@@ -79,10 +79,10 @@ def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> No
     kept = journal_path(out).read_bytes()
     with pytest.raises(OutputError, match=r"score 0\.5 instead of 0\.7"):
         predict_scene(scene, out, model=blob_model(), native=True, score=0.7)
-    with pytest.raises(OutputError, match="another model"):
+    with pytest.raises(OutputError, match="a different model"):
         predict_scene(scene, out, model=blob_model(gsd_range=(0.1, 0.9)), native=True)
     os.utime(scene, ns=(1, 1))
-    with pytest.raises(OutputError, match="another input"):
+    with pytest.raises(OutputError, match="a different input"):
         predict_scene(scene, out, model=blob_model(), native=True)
     assert journal_path(out).read_bytes() == kept
     result = predict_scene(scene, out, model=blob_model(), native=True, overwrite=True, batch=4)

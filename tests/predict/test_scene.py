@@ -221,7 +221,7 @@ def test_output_rules(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", paint(20, 20, {}))
     existing = tmp_path / "old.geojson"
     existing.write_text("precious")
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="already exists"):
         predict_scene(scene, existing, model=blob_model(), native=True)
     assert existing.read_text() == "precious"
     predict_scene(scene, existing, model=blob_model(), native=True, overwrite=True)
@@ -238,7 +238,7 @@ def test_output_rules(tmp_path: Path) -> None:
 def test_a_shapefile_companion_is_not_replaced_unasked(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", paint(20, 20, {}))
     (tmp_path / "town.dbf").write_text("precious")
-    with pytest.raises(OutputError, match=r"town\.dbf exists"):
+    with pytest.raises(OutputError, match=r"town\.dbf already exists"):
         predict_scene(scene, tmp_path / "town.shp", model=blob_model(), native=True)
     assert (tmp_path / "town.dbf").read_text() == "precious"
 
@@ -300,7 +300,7 @@ def test_a_dry_run_keeps_the_rules_of_outputs_and_loads_no_weights(tmp_path: Pat
     (tmp_path / "old.json").write_text("precious")
     with pytest.raises(InputError, match="is not georeferenced"):
         predict_scene(scene, tmp_path / "a.geojson", model=folder, dry_run=True)
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="already exists"):
         predict_scene(scene, tmp_path / "old.json", model=folder, dry_run=True)
     with pytest.raises(UsageError, match="extension"):
         predict_scene(scene, tmp_path / "a.docx", model=folder, dry_run=True)

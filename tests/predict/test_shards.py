@@ -91,7 +91,7 @@ def test_parts_of_two_areas_are_not_merged(tmp_path: Path) -> None:
     predict_shard(scene, two, Shard(2, 2), model=blob_model(), native=True, aoi=str(around), aoi_cut=True)
     predict_shard(scene, three, Shard(2, 2), model=blob_model(), native=True)
     for other in (two, three):
-        with pytest.raises(InputError, match="of a run with aoi"):
+        with pytest.raises(InputError, match="from a run with aoi"):
             merge_parts([one, other], tmp_path / "all.gpkg")
 
 

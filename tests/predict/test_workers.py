@@ -39,7 +39,7 @@ def test_a_killed_worker_is_one_line_and_two_go_on(
     scene: Path, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, marker = tmp_path / "out" / "a.fgb", tmp_path / "killed"
-    with pytest.raises(ResourceError, match=r"ended by signal 9 at shard 2/4 .*goes on where it was"):
+    with pytest.raises(ResourceError, match=r"ended by signal 9 at shard 2/4 .*run the same command again to resume"):
         # The first shard has 9 windows.
         predict_in_processes(scene, out, procs=1, native=True, model=mishap_model(marker, at=13))
     assert not out.exists()
