@@ -56,7 +56,7 @@ def test_a_gallery_replaces_a_gallery_and_nothing_else(tmp_path: Path, evaluatio
     assert len(save_gallery(show, evaluation, count=1)) == len(list(show.iterdir())) == 2
     for foreign in ("notes.txt", "worst_01_0.50_a.tif", "worst.png"):
         (show / foreign).write_text("mine")
-        with pytest.raises(OutputError, match=f"holds '{foreign}'"):
+        with pytest.raises(OutputError, match=f"contains '{foreign}', which is not an image of a gallery"):
             save_gallery(show, evaluation, count=3)
         assert len(list(show.iterdir())) == 3
         (show / foreign).unlink()

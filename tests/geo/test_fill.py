@@ -147,8 +147,8 @@ def test_few_digits_of_the_lowest_float_will_do(tmp_path):
 def test_values_that_samples_cannot_have_are_refused(tmp_path):
     path = write_raster(tmp_path / "a.tif", imagery("uint8", 1, 254))
     for value, message in (
-        (-9999, "which cannot have this value"),
-        (0.5, "which cannot have this value"),
+        (-9999, "uint8, cannot have this value"),
+        (0.5, "uint8, cannot have this value"),
         (np.nan, "always invalid"),
     ):
         with pytest.raises(UsageError, match=f"--nodata {value:g}: .*{message}"):

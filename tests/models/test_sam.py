@@ -328,7 +328,7 @@ def test_a_folder_without_corner_embeddings_is_refused_when_they_are_needed(fold
     tensors = load_file(folder / "model.safetensors")
     del tensors["prompt_encoder.point_embed.3.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing: mask_decoder\.corner_embed\.weight"):
+    with pytest.raises(CheckpointError, match=r"1 missing key: mask_decoder\.corner_embed\.weight"):
         load_sam_weights(tiny_model(box_prompts=True), tmp_path)
 
 
