@@ -208,7 +208,7 @@ def test_memory_error_names_what_to_lower(
     monkeypatch.delenv("RSP_DEBUG", raising=False)
     monkeypatch.setattr("rsprompter_cli.config.list_presets", ask)
     assert run(["config", "list"]) == 9
-    assert "lower" in one_line(capsys.readouterr().err)
+    assert "reduce the batch size" in one_line(capsys.readouterr().err)
 
 
 def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

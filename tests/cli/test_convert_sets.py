@@ -29,7 +29,7 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     assert said.err.splitlines()[-7:] == [
         "train: 1 image, 6 instances",
         "val: 1 image, 6 instances",
-        "left out: 1 pictures without a mask",
+        "omitted: 1 pictures without a mask",
         "classes: building",
         f"written: {out / 'annotations/instances_train.json'}",
         f"written: {out / 'annotations/instances_val.json'}",
@@ -87,7 +87,7 @@ def test_labelme2coco(tmp_path: Path, capsys: Captured) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(5, 5, 20)), shape([[1, 1]], "point")])
     arguments = ["convert", "labelme2coco", str(root), "--out", str(tmp_path / "set"), "--split", "val"]
     assert run(arguments) == 0
-    assert "left out: 1 shapes of type point" in capsys.readouterr().err
+    assert "omitted: 1 shapes of type point" in capsys.readouterr().err
     assert run([*arguments, "--classes", "tank"]) == 3
     assert run([*arguments, "--embedded"]) == 3
     assert run(["data", "check", str(tmp_path / "set")]) == 0

@@ -107,7 +107,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, scene):
         (["info", str(tmp_path / "none.tif")], 3, "none.tif: no such file"),
         (["info", str(tmp_path / "evil.tif")], 3, "--allow-vrt"),
         (["info", str(scene), "--model", str(tmp_path / "nowhere")], 4, "nowhere"),
-        (["info", str(scene), "--gsd", "0.5", "--native"], 2, "exclude"),
+        (["info", str(scene), "--gsd", "0.5", "--native"], 2, "mutually exclusive"),
         (["info", str(scene), "--bands", "1,2"], 2, "--bands"),
         (["info", str(scene), "--scale", "percentil"], 2, "percentile"),
         (["info", str(scene), "--overlap", "0.7"], 2, "overlap"),

@@ -76,7 +76,7 @@ def test_a_part_that_is_whole_stays(model: Path, scene: Path, parts: Path, capsy
     assert run([*_words(scene, model), "--shard", "2/3", "--out", str(parts / "2.part")]) == 0
     assert (parts / "2.part").stat().st_mtime_ns == before
     assert run([*_words(scene, model), "--shard", "1/3", "--out", str(parts / "2.part")]) == 7
-    assert "2.part is of a run with shard" in capsys.readouterr().err.splitlines()[-1]
+    assert "2.part belongs to a run with shard" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_shard_that_was_stopped_is_named_and_goes_on(

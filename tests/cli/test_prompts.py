@@ -51,7 +51,7 @@ def test_facts_and_polygons(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run([*command, "--overwrite", "--keep-parts"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("2 polygons of 2 prompts from 2 windows of 64 px in ")
+    assert captured.err.startswith("2 polygons for 2 prompts from 2 windows of 64 px in ")
 
 
 def test_the_whole_way_with_a_random_sam() -> None:
@@ -155,6 +155,6 @@ def test_prompts_beside_the_scene_end_as_an_area_does(
     assert run(["predict", "scene.tif", option, "far.geojson", "--out", "x.geojson", *more]) == 3
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert f"rsp: error: {option} far.geojson: does not lie on scene.tif: " in captured.err
+    assert f"rsp: error: {option} far.geojson: does not overlap scene.tif: " in captured.err
     assert captured.err.splitlines()[-1].startswith("rsp: error: ")
     assert not Path("x.geojson").exists()

@@ -154,7 +154,7 @@ def test_a_dry_run_tells_and_leaves_nothing(preset: str, capsys: pytest.CaptureF
     captured = capsys.readouterr()
     rows = dict(line.split("  ", 1) for line in captured.out.splitlines())
     assert rows.keys() >= {"dry run", "engine", "parameters", "trainable", "peak memory", "step", "steps", "total time"}
-    assert rows["steps"].strip() == "2 = 1 epoch x 2 (4 pictures)"
+    assert rows["steps"].strip() == "2 = 1 epoch x 2 (4 images)"
     assert "step 2: loss" in captured.err
     assert sorted(Path().rglob("*")) == before
 

@@ -107,9 +107,9 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(town: Pair, start: Path, tm
     record = read_record(tmp_path / "mine-run")
     with pytest.raises(OutputError, match="already contains a run"):
         _fit([town], out, start)
-    with pytest.raises(UsageError, match="another --complete"):
+    with pytest.raises(UsageError, match="--complete differs from that of the run"):
         _fit([], out, start, resume=True, complete=True)
-    with pytest.raises(UsageError, match="another SCENE LABELS"):
+    with pytest.raises(UsageError, match="SCENE LABELS differs from that of the run"):
         _fit([(town[0], town[0])], out, start, resume=True)
     steps: list[int] = []
     result = fit([], out, minutes=SHORT, device="cpu", resume=True, watch=Watch(step=lambda r: steps.append(r.step)))

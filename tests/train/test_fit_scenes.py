@@ -82,7 +82,7 @@ def test_a_run_that_is_refused_after_planning_leaves_nothing(start: Path, tmp_pa
         pixels[:, :, 150:] = 0
         file.write(pixels)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match=r"town.tif: no held-back tile shows a footprint"):
+    with pytest.raises(InputError, match=r"town.tif: no held-back tile contains a footprint"):
         fit([pair], tmp_path / "mine", model=start, minutes=0.001, device="cpu")
     assert sorted(tmp_path.iterdir()) == before
 

@@ -242,7 +242,7 @@ def test_boxes_that_are_corners_are_refused_where_they_are_trained_on(data: Path
         image["width"] *= 4
         image["height"] *= 4
     write_document(data, document)
-    with pytest.raises(InputError, match=r"fit their masks only as x1, y1, x2, y2") as caught:
+    with pytest.raises(InputError, match=r"match their masks only as x1, y1, x2, y2") as caught:
         _annotated(data)
     assert "train.boxes=masks" in caught.value.hint
 
