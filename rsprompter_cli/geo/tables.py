@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from pyproj import CRS
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import temporary_beside
+from rsprompter_cli.io.interrupt import deferred_interrupt
 
 GEOMETRY = "geometry"
 """The column of geometries; no attribute can have this name in a table."""
@@ -57,10 +58,15 @@ class Batches:
         self.types: set[str] = set()
         self.failure: BaseException | None = None
 
-    def read(self, *, multi: bool) -> Iterator[pa.RecordBatch]:
-        """The batches; with `multi` every polygon is written as a multipolygon of one."""
+    def read(self, *, multi: bool, before_each: Callable[[], None] = lambda: None) -> Iterator[pa.RecordBatch]:
+        """The batches; with `multi` every polygon is written as a multipolygon of one.
+
+        Args:
+            before_each: what it raises ends the batches.
+        """
         try:
             while chunk := list(islice(self._features, _BATCH)):
+                before_each()
                 yield self._batch(chunk, multi=multi)
         except BaseException as error:
             # GDAL only sees that the stream broke: keep the reason for who asked it to write.
@@ -101,9 +107,10 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str, 
     options: dict[str, Any] = (
         {"encoding": "UTF-8", "DBF_DATE_LAST_UPDATE": _FIXED_DATE[:10]} if suffix == ".shp" else {}
     )
-    reader = pa.RecordBatchReader.from_batches(batches.schema, batches.read(multi=suffix != ".shp"))
     geometry_type = "Polygon" if suffix == ".shp" else "MultiPolygon"
-    with _fixed_date(), warnings.catch_warnings(record=True) as said:
+    with deferred_interrupt() as check, _fixed_date(), warnings.catch_warnings(record=True) as said:
+        stream = batches.read(multi=suffix != ".shp", before_each=check)
+        reader = pa.RecordBatchReader.from_batches(batches.schema, stream)
         warnings.filterwarnings("always", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:

@@ -26,6 +26,8 @@ SIZES = ((80, 24), (120, 40))
 BAR = re.compile(r"[╸╺⠀-⣿]|\belapsed\b|^[^┏┡┗└┌]*━")
 """What only a progress display draws."""
 
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
 Moment = float | Callable[["Terminal"], bool]
 """Seconds since the start, or what must be seen."""
 
@@ -66,6 +68,11 @@ class Terminal:
         for line in self.lines():
             found += line if len(line) >= self.columns else line + "\n"
         return found
+
+    def has_shown(self, pattern: re.Pattern[str]) -> bool:
+        """Whether something was on the screen at any time, however short."""
+        written = self.raw.decode("utf-8", "replace")
+        return any(pattern.search(_ESCAPES.sub("", line)) for line in re.split(r"[\r\n]", written))
 
     def says(self, message: str) -> bool:
         """Whether a message stands somewhere, whole, however the terminal wrapped it."""

@@ -69,8 +69,7 @@ def test_progress(name: str, size: tuple[int, int], rsp: Server, place: Path) ->
     pause = 0.1 if size == SIZES[0] else 0.0
     ended = rsp.run(command, place, size=size, pause=pause).check(code=0, last=last)
     if pause:
-        shown = [line for _, lines in ended.terminal.frames for line in lines if BAR.search(line)]
-        assert shown, "no sign of its work was seen"
+        assert ended.terminal.has_shown(BAR), "no sign of its work was seen"
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
@@ -113,7 +112,7 @@ def test_merge(rsp: Server, place: Path) -> None:
 
 def test_a_dry_run_shows_no_progress(rsp: Server, place: Path) -> None:
     ended = rsp.run(TABLES["predict-plan"], place, pause=0.1).check(code=0)
-    assert not any(BAR.search(line) for _, lines in ended.terminal.frames for line in lines)
+    assert not ended.terminal.has_shown(BAR)
 
 
 # What the environment asks for.
@@ -154,7 +153,7 @@ def test_quiet(name: str, rsp: Server, place: Path) -> None:
 def test_stdout_in_a_file(name: str, rsp: Server, place: Path) -> None:
     ended = rsp.run([*COUNTED[name][0], "--json"], place, stdout=place / "stdout.json", pause=0.02).check(code=0)
     assert json.loads(ended.output)
-    assert any(BAR.search(line) for _, lines in ended.terminal.frames for line in lines)
+    assert ended.terminal.has_shown(BAR)
 
 
 def test_verbose_names_device_precision_and_model(rsp: Server, place: Path) -> None:
