@@ -72,6 +72,8 @@ def _steady(line: str) -> str:
     line = re.sub(r"\d+:\d\d(:\d\d)? elapsed", "T elapsed", line)
     line = re.sub(r"\d+:\d\d:\d\d left", "T left", line)
     line = re.sub(r"\d+\.\d+ s\b", "T s", line)
+    line = re.sub(r"about \d+ (min|s)\b", r"about T \1", line)
+    line = re.sub(r"\d+\.\d+ GB free", "N GB free", line)
     line = re.sub(r"\d+\.\d+ images/s, \d+ MiB", "N images/s, N MiB", line)
     line = re.sub(r"\b(loss|rpn_cls|rpn_box|cls|box|mask|rcnn_cls|rcnn_box) -?\d+\.\d+", r"\1 N", line)
     return line.rstrip()
