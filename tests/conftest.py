@@ -33,4 +33,6 @@ def _own_logging() -> Iterator[None]:
     logger = logging.getLogger("rsprompter_cli")
     before = logger.propagate, logger.level, list(logger.handlers)
     yield
-    logger.propagate, logger.level, logger.handlers = before
+    propagate, level, handlers = before
+    logger.propagate, logger.handlers = propagate, handlers
+    logger.setLevel(level)  # which makes its children forget what they were enabled for

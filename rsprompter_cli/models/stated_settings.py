@@ -286,16 +286,17 @@ def _unknown(model: Mapping[Any, Any], known: Collection[str]) -> Iterator[str]:
     left = _MOST_ENTRIES
     while waiting and left:
         left -= 1
-        path, value, depth = waiting.pop()
+        # Level by level: what holds itself must not use up the count before its neighbours are seen.
+        path, value, depth = waiting.pop(0)
         if (path in known and not isinstance(value, Mapping)) or path.rpartition(".")[2] in SILENT:
             continue
         if isinstance(value, Mapping) and value and depth < _DEEPEST:
             children = [
                 (f"{path}.{_key(key)}".lstrip("."), child, depth + 1) for key, child in list(value.items())[:left]
             ]
-            waiting += reversed(children)
+            waiting += children
         elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value[:left]):
-            waiting += [(f"{path}.{index}", item, depth + 1) for index, item in reversed(list(enumerate(value[:left])))]
+            waiting += [(f"{path}.{index}", item, depth + 1) for index, item in enumerate(value[:left])]
         elif value is not None and not (isinstance(value, Mapping) and not value):
             yield shorten(path)
 

@@ -48,7 +48,7 @@ def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureF
     assert run(["eval-polygons", "found.geojson", "true.gpkg", "--scene", "scene.tif"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("F1 1.000: 2 of 2 objects found (recall 1.000), 0 of 2 predictions wrong")
-    assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are cut" in lines[1]
+    assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are clipped" in lines[1]
     assert "1 and 0 lie outside" in lines[1]
     assert run(["eval-polygons", "found.geojson", "true.gpkg"]) == 0
     assert "2 of 4 objects found" in capsys.readouterr().out
@@ -80,7 +80,7 @@ def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "code", "said"),
     [
         (["none.geojson", "truth.gpkg"], 3, "none.geojson: no such file"),
-        (["pred.geojson", "scene.tif"], 3, "scene.tif: not a vector file"),
+        (["pred.geojson", "scene.tif"], 3, "scene.tif: is not a vector file"),
         (["pred.geojson", "truth.gpkg", "--iou", "0"], 2, "--iou 0"),
         (["pred.geojson", "truth.gpkg", "--iou", "nan"], 2, "--iou nan"),
         (["pred.geojson", "truth.gpkg", "--score", "7"], 2, "--score"),

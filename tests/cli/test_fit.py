@@ -59,7 +59,7 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     shutil.rmtree("mine")
     assert run(["fit", "--resume", "--out", "mine", "--json", "--device", "cpu"]) == 0
     again = capsys.readouterr()
-    assert "written again" in again.err
+    assert "writing mine again" in again.err
     assert again.out == first.out
     assert (tmp_path / "mine" / "model.safetensors").read_bytes() == weights
     assert run(["fit", *given, "--out", "mine", *SHORT, "--overwrite", "--json"]) == 0
@@ -147,7 +147,7 @@ def test_a_resolution_that_is_refused_names_no_option_of_others(
 ) -> None:
     assert run(["fit", *given, "--gsd", "0.1", "--dry-run"]) == 3
     error = capsys.readouterr().err.strip()
-    assert "leave out --gsd" in error
+    assert "omit --gsd" in error
     assert "--native" not in error
     assert "\n" not in error
 

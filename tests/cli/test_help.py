@@ -310,7 +310,7 @@ def test_slip_points_to_the_nearest_and_to_the_page(line: str, parts: list[str],
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
-    assert err.startswith("rsp: error: rsp")
+    assert err.startswith("rsp: error: ")
     for part in parts:
         assert part in err
 

@@ -29,7 +29,7 @@ def table(capsys, *arguments) -> str:
 def test_info_tells_the_page(tmp_path, capsys):
     scene = scenery(256)
     path = write_pages(tmp_path / "a.tif", thumbnail(scene, 64), scene)
-    assert "2 of 2 (--page chooses another)" in table(capsys, path)
+    assert "2 of 2 (select another with --page)" in table(capsys, path)
     facts = info(capsys, path, "--page", "1")
     assert (facts["page"], facts["pages"], facts["width"]) == (1, 2, 64)
 

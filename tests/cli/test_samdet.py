@@ -99,7 +99,7 @@ def test_an_oracle_is_for_samdet_alone(tmp_path: Path, capsys: pytest.CaptureFix
         (["--backbone-weights", "nowhere.pth"], 4, "nowhere.pth: no such file"),
         (["--backbone-weights", "imagenet"], 4, "model.backbone has other sizes"),
         (["--backbone-weights", "resnet18.pth"], 4, "the weights do not fit the model"),
-        (["--backbone-weights", "resnet18.pth"], 4, "a ResNet of the sizes in model.backbone"),
+        (["--backbone-weights", "resnet18.pth"], 4, "a ResNet with the sizes in model.backbone"),
         (["--backbone-weights", "random", "--resume"], 2, "--resume and --backbone-weights are mutually exclusive"),
         (["--backbone-weights", "random", "--load-from", "run"], 2, "--load-from loads all weights"),
         (["--set", "model.frozen_stages=5"], 2, "model.frozen_stages"),

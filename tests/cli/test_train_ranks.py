@@ -98,7 +98,7 @@ def test_more_processes_than_batches_of_pictures_are_refused(preset: str, capfd:
     assert run(_arguments(preset, "--procs", "2", "--set", "train.batch_size=4")) == 3
     line = _one_line(capfd)
     assert "instances_train.json: too few images (4) for 2 processes at train.batch_size=4" in line
-    assert "start at most 1, or lower train.batch_size" in line
+    assert "start at most 1 process, or lower train.batch_size" in line
 
 
 def test_a_port_in_use_is_one_line(
@@ -197,7 +197,7 @@ def test_more_gpus_than_there_are(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--gpus", "2", "--procs", "2"], "give one of the two"),
+        (["--gpus", "2", "--procs", "2"], "--gpus and --procs are mutually exclusive"),
         (["--gpus", "2", "--device", "cpu"], "contradict"),
         (["--procs", "2", "--device", "cuda"], "contradict"),
         (["--procs", "0"], "--procs"),

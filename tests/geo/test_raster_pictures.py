@@ -100,7 +100,7 @@ def test_more_than_eight_bits_are_refused(tmp_path, name):
         Image.fromarray(pattern(9, 9, 1, dtype="uint16")[0]).save(path)
     else:
         write_raster(path, pattern(9, 9, dtype="uint16"))
-    with pytest.raises(InputError, match="8 bits per sample"):
+    with pytest.raises(InputError, match="must have 8 bits"):
         read_picture(path)
 
 
