@@ -49,7 +49,7 @@ def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("F1 1.000: 2 of 2 objects found (recall 1.000), 0 of 2 predictions wrong")
     assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are clipped" in lines[1]
-    assert "1 and 0 lie outside" in lines[1]
+    assert "1 and 0 are outside" in lines[1]
     assert run(["eval-polygons", "found.geojson", "true.gpkg"]) == 0
     assert "2 of 4 objects found" in capsys.readouterr().out
 

@@ -62,7 +62,7 @@ def test_info_tells_nodata_and_crs(tmp_path, capsys):
     pixels[:, :60] = 0
     path = write_raster(tmp_path / "a.tif", pixels, crs=None)
     found = table(capsys, path)
-    assert "0, undeclared, fills 30% of the file from its border: taken as nodata" in found
+    assert "0, undeclared, fills 30% of the file from its border: treated as nodata" in found
     assert "CRS none" in found
     told = table(capsys, path, "--nodata", "65535", "--scene-crs", "EPSG:32631")
     assert "65535, from --nodata" in told
