@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.cli.console import is_animated, is_quiet, stderr_console
+from rsprompter_cli.cli.console import is_animated, is_quiet, stderr_console, without_control
 from rsprompter_cli.io.activity import listening
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Bar:
     @property
     def details(self) -> str:
         """Words beside the count, possibly none."""
-        return self._ask_details() if self._ask_details is not None else self._details
+        return without_control(self._ask_details() if self._ask_details is not None else self._details)
 
     @property
     def times(self) -> str:
@@ -129,7 +129,7 @@ class Display:
     def announce(self, status: str) -> None:
         """Show a stage that is not counted."""
         with self._lock:
-            self._status, self._bar, self._since = status, None, time.monotonic()
+            self._status, self._bar, self._since = without_control(status), None, time.monotonic()
 
     def show_bar(self, bar: Bar) -> None:
         """Show a counter."""
@@ -217,7 +217,10 @@ def count_steps(display: Display) -> Callable[[StepReport], None]:
 
 
 def _speaks_for_run() -> bool:
-    """Whether this process is alone or the first of those that a launcher started."""
+    """Whether this process is alone or the first of those that a launcher started.
+
+    `train.ranks.is_first` answers the same, after loading PyTorch, which is what the display begins with.
+    """
     names = ("RANK", "SLURM_PROCID") if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else ("RANK",)
     return all(os.environ.get(name, "0") == "0" for name in names)
 

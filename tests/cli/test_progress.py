@@ -170,5 +170,13 @@ def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 
 
+def test_names_of_files_cannot_steer_the_terminal() -> None:
+    display = Display("opening")
+    display.announce("opening \x1b[2J.tif")
+    assert display.line().startswith("opening \\x1b[2J.tif, ")
+    display.bar("bytes").update(1, 2, "a\x1b]0;title\x07")
+    assert "\x1b" not in display.line()
+
+
 def test_control_characters_are_spelled_out() -> None:
     assert without_control("a\x1b[31mb\x9b\r\tc\nd") == "a\\x1b[31mb\\x9b\\x0d\tc\nd"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -154,9 +155,12 @@ def test_a_cluster_without_room_is_said(
 ) -> None:
     monkeypatch.setattr(hand_out, "_LONG", -1.0)
 
+    looks = itertools.count()
+
     def interrupt(self: HereCrew, questions: Sequence[int], seconds: float) -> Sequence[int]:
         if "wait for resources" in caplog.text:
             raise KeyboardInterrupt
+        assert next(looks) < 100, caplog.text
         return []
 
     monkeypatch.setattr(HereCrew, "answered", interrupt)

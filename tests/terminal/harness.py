@@ -110,7 +110,7 @@ class Ended:
         assert self.exit_code == code, everything
         assert "Traceback" not in everything
         assert "internal error" not in everything
-        assert terminal.leftovers == []
+        assert terminal.leftovers == [], f"{terminal.leftovers}\n{everything}\n{terminal.raw!r}"
         assert not terminal.screen.cursor.hidden
         lines = terminal.lines()
         # What a terminal shows of a Ctrl-C that came when all was done is not the program's.

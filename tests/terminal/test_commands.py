@@ -165,20 +165,25 @@ def test_verbose_names_device_precision_and_model(rsp: Server, place: Path) -> N
 # Ctrl-C.
 
 
-def interrupted(ended: Ended) -> None:
-    """What must hold after Ctrl-C at any moment, also when the command had just ended."""
+def check_interrupted(ended: Ended) -> int:
+    """Check what must hold after Ctrl-C at any moment, also when the command had just ended; its exit code."""
     if ended.exit_code == 0:
         ended.check(code=0)
     else:
         ended.check(code=130, last="interrupted")
+    return ended.exit_code
 
 
-def press_at_random_moments(rsp: Server, place: Path, name: str, seeds: range) -> None:
+def press_at_random_moments(rsp: Server, place: Path, name: str, seeds: range) -> list[int]:
+    """Interrupt a command at moments of its whole duration, one run for each seed; the exit codes."""
     command = COUNTED[name][0]
     whole = rsp.run(command, place, pause=0.05).check(code=0)
+    codes = []
     for seed in seeds:
         moment = random.Random(seed).uniform(0, whole.seconds)
-        interrupted(rsp.run([*command, "--overwrite"], place, pause=0.05, ctrl_c=[moment]))
+        ended = rsp.run([*command, "--overwrite"], place, pause=0.05, ctrl_c=[moment])
+        codes.append(check_interrupted(ended))
+    return codes
 
 
 INTERRUPTED = ("predict", "predict-many", "train", "fit", "eval", "vector2coco")
@@ -186,10 +191,14 @@ INTERRUPTED = ("predict", "predict-many", "train", "fit", "eval", "vector2coco")
 
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_ctrl_c_at_five_moments(name: str, rsp: Server, place: Path) -> None:
-    press_at_random_moments(rsp, place, name, range(5))
+    codes = press_at_random_moments(rsp, place, name, range(5))
+    # Three of the five moments lie in the first quarter of the command, so none comes too late for all.
+    assert len(codes) == 5
+    assert 130 in codes
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_ctrl_c_at_thirty_moments(name: str, rsp: Server, place: Path) -> None:
-    press_at_random_moments(rsp, place, name, range(100, 130))
+    codes = press_at_random_moments(rsp, place, name, range(100, 130))
+    assert codes.count(130) >= 10
