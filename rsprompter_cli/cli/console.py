@@ -8,11 +8,18 @@ from __future__ import annotations
 import os
 import re
 import sys
+import threading
 from functools import cache
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+output_lock = threading.RLock()
+"""Held while something is written to the terminal on stderr.
+
+rich decides what to erase before it writes, so a message and a frame of the display made at one time would be glued.
+"""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -84,7 +91,8 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
     from rich.text import Text
 
     line = Text.assemble((label, style), f" {text}") if label else Text(text)
-    stderr_console().print(line, overflow="fold")
+    with output_lock:
+        stderr_console().print(line, overflow="fold")
 
 
 def print_message(text: str) -> None:

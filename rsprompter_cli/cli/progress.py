@@ -8,10 +8,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.cli.console import is_animated, is_quiet, stderr_console, without_control
+from rsprompter_cli.cli.console import is_animated, is_quiet, output_lock, stderr_console, without_control
 from rsprompter_cli.io.activity import listening
 
 if TYPE_CHECKING:
@@ -225,25 +225,46 @@ def _speaks_for_run() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def _live(display: Display) -> AbstractContextManager[Any]:
+@contextmanager
+def _live(display: Display) -> Iterator[None]:
     from rich.live import Live
 
-    return Live(
+    live = Live(
         get_renderable=display.render,
         console=stderr_console(),
-        refresh_per_second=_FRAMES_PER_SECOND,
+        auto_refresh=False,  # its thread would not wait for messages, see `output_lock`
         transient=True,
         redirect_stdout=False,  # stdout is for data, whatever stderr shows
     )
 
+    def draw() -> None:
+        with output_lock:
+            live.refresh()
+
+    with output_lock:
+        live.start(refresh=True)
+    try:
+        with _every(1 / _FRAMES_PER_SECOND, draw):
+            yield
+    finally:
+        with output_lock:
+            live.stop()
+
 
 @contextmanager
 def _plain(display: Display) -> Iterator[None]:
+    with _every(PLAIN_INTERVAL, lambda: _log.info("%s", display.line())):
+        yield
+
+
+@contextmanager
+def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
+    """Call a function again and again in a thread of its own until the block ends."""
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(PLAIN_INTERVAL):
-            _log.info("%s", display.line())
+        while not over.wait(seconds):
+            action()
 
     thread = threading.Thread(target=work, name="rsp-progress", daemon=True)
     thread.start()
