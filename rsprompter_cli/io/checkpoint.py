@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rsprompter_cli.config import KNOWN_SAM, Config, dump_config, list_presets, parse_config
 from rsprompter_cli.errors import CheckpointError, OutputError, some
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder, refuse_existing
+from rsprompter_cli.io.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +125,8 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
     with atomic_folder(folder) as temporary:
         contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         try:
-            save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+            with deferred_interrupt():
+                save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk comes as this, not as an OSError
             raise OutputError(f"{folder}: weights cannot be written: {error}") from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
@@ -241,7 +243,8 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with deferred_interrupt():  # in its midst Ctrl-C would look like a damaged file
+            return load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
     except (SafetensorError, OSError, ValueError) as error:

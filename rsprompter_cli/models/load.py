@@ -11,6 +11,7 @@ from torch import nn
 from rsprompter_cli.config import Config
 from rsprompter_cli.errors import CheckpointError, plural
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.interrupt import deferred_interrupt
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
 
@@ -78,7 +79,7 @@ def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as stored:
+        with deferred_interrupt(), safe_open(path, framework="pt") as stored:
             return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error

@@ -8,9 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import shapely
+import torch
 
 from rsprompter_cli.geo.vector import Feature, write_features
+from rsprompter_cli.io.checkpoint import read_safetensors
 from rsprompter_cli.io.interrupt import deferred_interrupt
 
 
@@ -74,3 +77,19 @@ def test_ctrl_c_while_features_are_written_is_an_interruption(name: str, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         write_features(tmp_path / name, features(), "EPSG:32633", attributes={"n": int})  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_weights_are_read_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"weight": torch.ones(3)}, path)
+    load = safetensors.torch.load_file
+
+    def interrupted(file: Path) -> dict[str, torch.Tensor]:
+        press()
+        return load(file)
+
+    monkeypatch.setattr(safetensors.torch, "load_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read_safetensors(path)
+    monkeypatch.undo()
+    assert read_safetensors(path)["weight"].tolist() == [1, 1, 1]
