@@ -29,10 +29,16 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """A command run in process points the package's log at its own stderr; the next test finds it as it was."""
-    logger = logging.getLogger("rsprompter_cli")
-    before = logger.propagate, logger.level, list(logger.handlers)
+    """Each test finds the package's log as an import leaves it, whatever a command run in process made of it.
+
+    It is restored before each test too: a fixture of a module or of the session may have run a command.
+    """
+    _restore_logging()
     yield
-    propagate, level, handlers = before
-    logger.propagate, logger.handlers = propagate, handlers
-    logger.setLevel(level)  # which makes its children forget what they were enabled for
+    _restore_logging()
+
+
+def _restore_logging() -> None:
+    logger = logging.getLogger("rsprompter_cli")
+    logger.propagate, logger.handlers = True, []
+    logger.setLevel(logging.NOTSET)  # not by assignment: its children remember what they were enabled for

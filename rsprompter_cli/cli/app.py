@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -111,7 +112,7 @@ def run(arguments: list[str]) -> int:
             raise
         return _exit_code(error)
     if result == INTERRUPTED_EXIT_CODE:  # typer swallows Ctrl-C and says nothing
-        print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
+        return _report_interruption()
     return result if isinstance(result, int) else 0
 
 
@@ -121,7 +122,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, typer.Exit):
         return int(error.exit_code)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
+        return _report_interruption()
     if isinstance(error, RspError):
         return print_error(error.message, error.hint, exit_code=error.exit_code)
     if isinstance(error, typer.exceptions.TyperException):
@@ -149,6 +150,13 @@ def _exit_code(error: BaseException) -> int:
         return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
     reason = f"internal error: {type(error).__name__}: {error}"
     return print_error(reason, "run again with RSP_DEBUG=1 for the traceback")
+
+
+def _report_interruption() -> int:
+    """Say that Ctrl-C ended the command, after what it had already given to stdout; the exit code."""
+    with suppress(OSError, ValueError):  # stdout may be closed
+        sys.stdout.flush()
+    return print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

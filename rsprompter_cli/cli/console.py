@@ -12,6 +12,8 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING, TextIO
 
+from rsprompter_cli.io.interrupt import deferred_interrupt
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -91,7 +93,7 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
     from rich.text import Text
 
     line = Text.assemble((label, style), f" {text}") if label else Text(text)
-    with output_lock:
+    with deferred_interrupt(), output_lock:
         stderr_console().print(line, overflow="fold")
 
 

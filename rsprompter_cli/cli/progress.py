@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.cli.console import is_animated, is_quiet, output_lock, stderr_console, without_control
 from rsprompter_cli.io.activity import listening
+from rsprompter_cli.io.interrupt import deferred_interrupt
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -241,13 +242,14 @@ def _live(display: Display) -> Iterator[None]:
         with output_lock:
             live.refresh()
 
-    with output_lock:
-        live.start(refresh=True)
+    # Ctrl-C between two writes of rich would leave a frame on the screen.
     try:
+        with deferred_interrupt(), output_lock:
+            live.start(refresh=True)
         with _every(1 / _FRAMES_PER_SECOND, draw):
             yield
     finally:
-        with output_lock:
+        with deferred_interrupt(), output_lock:
             live.stop()
 
 
