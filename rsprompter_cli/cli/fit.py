@@ -140,13 +140,16 @@ def fit_command(
         "nodata": nodata,
     }
     files = list(zip(given[::2], given[1::2], strict=True))
-    if dry_run:
-        from rsprompter_cli.train.fit import plan_fit
+    from rsprompter_cli.train.fit_dry_run import check_fit, plan_fit
 
+    if dry_run:
         _print_plan(plan_fit(files, **asked), as_json=as_json)
         return
     assert out is not None
-    with show_progress("loading PyTorch") as display:
+    with show_progress("checking the input") as display:
+        if not resume:
+            check_fit(files, out, overwrite=overwrite, **asked)
+        display.announce("loading PyTorch")
         from rsprompter_cli.train.fit import fit
         from rsprompter_cli.train.fit_record import TRAINING
         from rsprompter_cli.train.folder import files_for_people

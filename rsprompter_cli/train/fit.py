@@ -33,10 +33,10 @@ from rsprompter_cli.io.checkpoint import (
 )
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.train.facts import with_metrics
+from rsprompter_cli.train.fit_dry_run import SHARE_TO_MEASURE, most_held_back
 from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_maps, measure
 from rsprompter_cli.train.fit_plan import (
     Figures,
-    Timing,
     check_split,
     choose_schedule,
     choose_threshold,
@@ -72,15 +72,8 @@ _log = logging.getLogger(__name__)
 _MOST_MAPS = 4e9
 """Bytes of encoder maps on disk, and at most half of what is free."""
 
-_SHARE_TO_MEASURE = 0.1
-"""Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
-
 _FEW_EPOCHS = 20
 """With fewer, or with a part of the tiles, which means still fewer, more time would have trained longer."""
-
-_FEWEST_HELD_BACK = 8
-_GUESSED_SECONDS = 2.0
-"""Per window, for models without a recorded speed: twice that of the bundled one on two cores with bfloat16."""
 
 _NODATA = "the other labels lie on nodata; outline more objects on valid pixels"
 
@@ -195,40 +188,6 @@ def _run(
     return result
 
 
-def plan_fit(
-    pairs: Sequence[tuple[str | Path, str | Path]], *, model: str | Path | None = None, **asked: Any
-) -> dict[str, Any]:
-    """What `fit` would do with these arguments, as plain values; reads labels, writes nothing.
-
-    Raises:
-        InputError, UsageError, CheckpointError: as `fit` would.
-    """
-    wishes = wishes_of(pairs, model=model, **asked)
-    minutes = wishes.budget
-    start = read_checkpoint(wishes.start)
-    fit_config(start.config, new_classes=False)
-    plan = plan_scenes(wishes, start.meta)
-    held_back = min(plan.count("val")[0], _most_held_back(start, minutes))
-    per_window = _seconds_per_window(start)
-    # A step of the anchor model takes about what a window takes, and its encoder a third of that.
-    guess = Timing(per_window / 3, per_window, per_window, 1)
-    looked = per_window * held_back
-    schedule = choose_schedule(
-        guess,
-        train_tiles=plan.count("train")[0],
-        val_tiles=held_back,
-        seconds=60 * minutes - looked,
-        disk_bytes=float("inf"),
-    )
-    return {
-        **plan.as_dict(),
-        "model": wishes.start,
-        "budget_minutes": minutes,
-        "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
-        "expected_epochs": schedule.epochs,
-    }
-
-
 def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch) -> None:
     """Plan and tile; the record then describes the tiles."""
     fit_config(start.config, new_classes=False)
@@ -250,7 +209,7 @@ def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: W
         )
         names = ", ".join(labels for _, labels in record.wishes.pairs)
         check_split(counts["train"].labels, counts["val"].labels, names=names, way_out=_NODATA)
-        left = thin_annotations(find_annotations(run / TILES, "val"), _most_held_back(start, record.wishes.budget))
+        left = thin_annotations(find_annotations(run / TILES, "val"), most_held_back(start, record.wishes.budget))
     if left < counts["val"].images:
         _log.info(
             "the time limit allows %d of %s, half of them with labels",
@@ -275,15 +234,6 @@ def _log_plan(plan: FitPlan) -> None:
         )
 
 
-def _most_held_back(start: Checkpoint, minutes: float) -> int:
-    return max(_FEWEST_HELD_BACK, int(_SHARE_TO_MEASURE * 60 * minutes / _seconds_per_window(start)))
-
-
-def _seconds_per_window(start: Checkpoint) -> float:
-    recorded = start.meta.provenance.get("seconds_per_window")
-    return float(recorded) if recorded else _GUESSED_SECONDS
-
-
 def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> None:
     """Evaluate the model that the run starts from, time a few steps, and choose the schedule."""
     where = resolve_device(device)
@@ -304,7 +254,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             plural(len(setup.val_data), "held-back tile"),
         )
     announce("timing a few training steps")
-    timing = measure(setup, cache, device=where, dtype=dtype, seconds=_SHARE_TO_MEASURE * clock.left())
+    timing = measure(setup, cache, device=where, dtype=dtype, seconds=SHARE_TO_MEASURE * clock.left())
     schedule = choose_schedule(
         timing,
         train_tiles=len(setup.train_data),

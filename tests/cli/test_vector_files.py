@@ -16,7 +16,7 @@ from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.models import load
 from rsprompter_cli.predict.finish import chosen_labels
 from rsprompter_cli.predict.options import PredictOptions
-from rsprompter_cli.train.fit import plan_fit
+from rsprompter_cli.train.fit_dry_run import plan_fit
 from tests.make.dbf import write_shapefile_with_text
 from tests.make.fits import make_start, make_town
 from tests.make.layers import house, write_layer

@@ -15,7 +15,8 @@ from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.errors import InputError, OutputError, TrainingError, UsageError
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.train import fit as fit_module
-from rsprompter_cli.train.fit import Watch, plan_fit
+from rsprompter_cli.train.fit import Watch
+from rsprompter_cli.train.fit_dry_run import plan_fit
 from rsprompter_cli.train.fit_plan import Figures
 from rsprompter_cli.train.fit_record import FitResult, read_record, result_of
 from rsprompter_cli.train.progress import StepReport

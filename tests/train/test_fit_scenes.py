@@ -12,7 +12,7 @@ from rsprompter_cli import fit
 from rsprompter_cli.errors import InputError, ResourceError
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.train import fit as fit_module
-from rsprompter_cli.train.fit import plan_fit
+from rsprompter_cli.train.fit_dry_run import plan_fit
 from rsprompter_cli.train.fit_plan import Figures
 from rsprompter_cli.train.fit_record import FitResult, Record, Wishes, read_record, wishes_of
 from rsprompter_cli.train.fit_scenes import plan_scenes

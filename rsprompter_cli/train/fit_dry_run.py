@@ -1,0 +1,84 @@
+"""What a fit would do, and what it would refuse, without its model; knows no torch, so it is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rsprompter_cli.errors import shown_path
+from rsprompter_cli.geo.guard import resolve_source
+from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.io.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, refuse_other_folder
+from rsprompter_cli.train.fit_plan import Timing, choose_schedule, fit_config
+from rsprompter_cli.train.fit_record import check_run_folder, run_folder, wishes_of
+from rsprompter_cli.train.fit_scenes import plan_scenes
+
+SHARE_TO_MEASURE = 0.1
+"""Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
+
+_FEWEST_HELD_BACK = 8
+_GUESSED_SECONDS = 2.0
+"""Per window, for models without a recorded speed: twice that of the bundled one on two cores with bfloat16."""
+
+
+def plan_fit(
+    pairs: Sequence[tuple[str | Path, str | Path]], *, model: str | Path | None = None, **asked: Any
+) -> dict[str, Any]:
+    """What `fit` would do with these arguments, as plain values; reads labels, writes nothing.
+
+    Raises:
+        InputError, UsageError, CheckpointError: as `fit` would.
+    """
+    wishes = wishes_of(pairs, model=model, **asked)
+    minutes = wishes.budget
+    start = read_checkpoint(wishes.start)
+    fit_config(start.config, new_classes=False)
+    plan = plan_scenes(wishes, start.meta)
+    held_back = min(plan.count("val")[0], most_held_back(start, minutes))
+    per_window = _seconds_per_window(start)
+    # A step of the anchor model takes about what a window takes, and its encoder a third of that.
+    guess = Timing(per_window / 3, per_window, per_window, 1)
+    looked = per_window * held_back
+    schedule = choose_schedule(
+        guess,
+        train_tiles=plan.count("train")[0],
+        val_tiles=held_back,
+        seconds=60 * minutes - looked,
+        disk_bytes=float("inf"),
+    )
+    return {
+        **plan.as_dict(),
+        "model": wishes.start,
+        "budget_minutes": minutes,
+        "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
+        "expected_epochs": schedule.epochs,
+    }
+
+
+def check_fit(
+    pairs: Sequence[tuple[str | Path, str | Path]], out: Path, *, overwrite: bool, model: str | None, **asked: Any
+) -> None:
+    """Refuse files, folders and a model that `fit` would refuse as soon as it looked at them.
+
+    Raises:
+        RspError: as `fit` would.
+    """
+    wishes = wishes_of(pairs, model=model, **asked)
+    read_checkpoint(wishes.start)
+    for scene, labels in wishes.pairs:
+        resolve_source(shown_path(scene))
+        open_layer(shown_path(labels), in_pixels=False, layer=wishes.layer or None)
+    inputs = [find_checkpoint(wishes.start), *(path for pair in wishes.pairs for path in pair)]
+    refuse_other_folder(out, overwrite=overwrite, inputs=inputs)
+    check_run_folder(run_folder(out), overwrite=overwrite)
+
+
+def most_held_back(start: Checkpoint, minutes: float) -> int:
+    """So many held-back tiles can be evaluated in a share of the time limit."""
+    return max(_FEWEST_HELD_BACK, int(SHARE_TO_MEASURE * 60 * minutes / _seconds_per_window(start)))
+
+
+def _seconds_per_window(start: Checkpoint) -> float:
+    recorded = start.meta.provenance.get("seconds_per_window")
+    return float(recorded) if recorded else _GUESSED_SECONDS
