@@ -39,7 +39,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
-from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.cli.tables import print_outcome, print_table
 from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError, plural
 
@@ -141,7 +141,7 @@ def whu2coco_command(
         print_json(asdict(report))
         return
     for file in report.files:
-        print_message(f"{report.outcome}: {file}")
+        print_outcome(report.outcome, file)
     found = ", ".join(
         (
             plural(report.images, "image"),
@@ -380,6 +380,5 @@ def coco2vector_command(
     if as_json:
         print_json(asdict(report))
     else:
-        print_message(
-            f"{report.outcome}: {report.out}, {plural(report.features, 'feature')}, {report.left_out:,} omitted"
-        )
+        omitted = f", {report.left_out:,} omitted" if report.left_out else ""
+        print_outcome(report.outcome, report.out, f"{plural(report.features, 'feature')}{omitted}")

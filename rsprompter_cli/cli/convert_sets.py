@@ -21,6 +21,7 @@ from rsprompter_cli.cli.options import (
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
+from rsprompter_cli.cli.tables import print_outcome
 from rsprompter_cli.errors import plural
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def coco2yolo_command(
     _print_counts(report.splits, report.left_out)
     if report.joined:
         print_message(f"{plural(report.joined, 'object')} with holes or several parts, connected by cuts of zero width")
-    print_message(f"{report.outcome}: {report.out / 'data.yaml'}")
+    print_outcome(report.outcome, report.out / "data.yaml")
 
 
 def yolo2coco_command(
@@ -327,15 +328,11 @@ def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overw
 def print_annotations(report: SetReport | VectorReport) -> None:
     """Name the annotation files and the folder of a COCO set, and whether they were written or there already."""
     for path in (*sorted((report.out / "annotations").glob("*.json")), report.out):
-        print_message(f"{report.outcome}: {path}")
+        print_outcome(report.outcome, path)
 
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
         print_message(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}")
     for reason, names in left_out.items():
-        print_message(f"omitted: {len(names):,} {reason}")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+        print_message(f"omitted: {reason} ({len(names):,})")

@@ -81,6 +81,6 @@ def filter_command(
         return
     reasons = ", ".join(f"{count:,} by {reason}" for reason, count in report.dropped.items())
     print_message(
-        f"{report.kept:,} of {plural(report.read, 'feature')} -> {report.out}"
+        f"wrote {report.out}: {report.kept:,} of {plural(report.read, 'feature')}"
         + (f"; dropped: {reasons}" if reasons else "")
     )

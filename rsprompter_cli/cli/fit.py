@@ -208,5 +208,6 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     print_table(["class", "labels"], list(plan["classes"].items()))
     epochs = plural(plan["expected_epochs"], "epoch")
     typer.echo(
-        f"about {epochs}, {plan['expected_minutes']:g} of {plan['budget_minutes']:g} minutes, from {plan['model']}"
+        f"starts from {plan['model']}; trains for about {epochs}: "
+        f"{plan['expected_minutes']:g} of the {plan['budget_minutes']:g} minutes allowed"
     )

@@ -130,6 +130,8 @@ def default_text(item: Any, context: Any) -> str:
         return ""
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

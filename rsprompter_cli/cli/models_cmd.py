@@ -45,7 +45,7 @@ def models_command(
             }
         )
         return
-    print_table(["variant", "description"], [(item.kind, item.summary) for item in variants])
+    print_table(["kind", "description"], [(item.kind, item.summary) for item in variants])
     print()
     rows = [
         (
@@ -60,7 +60,7 @@ def models_command(
         else (model.name, model.problem, "", "", "", "")
         for model in models
     ]
-    print_table(["model", "variant", "size", "input", "resolution", "classes"], rows)
+    print_table(["model", "kind", "size", "input", "resolution", "classes"], rows)
     print()
     print_table(
         ["SAM", "encoder", "size", "folder"],

@@ -114,7 +114,7 @@ class PartPrediction:
 
     def summary(self) -> str:
         """One line for people."""
-        return f"shard {self.shard}: {plural(self.windows, 'window')} -> {self.out}; join all shards with rsp merge"
+        return f"wrote {self.out}: shard {self.shard}, {plural(self.windows, 'window')}; join all shards with rsp merge"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""

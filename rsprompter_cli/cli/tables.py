@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsprompter_cli.cli.console import is_terminal, stdout_console, without_control
+from rsprompter_cli.cli.console import is_terminal, print_message, stdout_console, without_control
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,6 +75,17 @@ def print_written(*paths: str | Path) -> None:
     """Name files that a command wrote, one a line on stderr."""
     for path in paths:
         _log.info("wrote %s", path)
+
+
+def print_outcome(outcome: str, path: str | Path, content: str = "") -> None:
+    """Name a file or folder on stderr, and whether it was written or was there already.
+
+    Args:
+        outcome: "written" or "unchanged".
+        content: what is in it.
+    """
+    name = f"wrote {path}" if outcome == "written" else f"{outcome}: {path}"
+    print_message(f"{name}: {content}" if content else name)
 
 
 def fit_widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:

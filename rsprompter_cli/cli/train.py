@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     DATA,
     MODEL,
@@ -341,7 +342,7 @@ def _print_result(result: TrainResult, *, as_json: bool) -> None:
     facts = {
         "epochs": str(result.epochs_done),
         "steps": str(result.steps),
-        "finished": "yes" if result.finished else "no, continue with --resume",
+        "finished": "yes" if result.finished else "no",
         "best": "none yet" if result.best is None else str(result.best),
         "last": str(result.last),
     }
@@ -349,3 +350,5 @@ def _print_result(result: TrainResult, *, as_json: bool) -> None:
     facts |= {shown[name]: f"{value:.3f}" for name, value in result.metrics.items() if name in shown}
     print_table(["run", str(result.folder)], facts.items())
     print_written(*files_for_people(result.folder))
+    if not result.finished:
+        print_message("to continue, repeat the command with --resume")

@@ -76,8 +76,19 @@ def area_line(evaluation: PolygonEvaluation) -> str | None:
     outside = [f"{side.outside:,}" for side, _ in _sides(evaluation)]
     return (
         f"Compared inside {inside}: {' and '.join(cut)} are clipped at its edge, {' and '.join(outside)} are outside. "
-        "Pieces of less than half an object count as neither missed nor wrong."
+        f"Pieces of less than half an object count as neither missed nor wrong{_not_counted(evaluation)}."
     )
+
+
+def _not_counted(evaluation: PolygonEvaluation) -> str:
+    """As in ": 1 of the objects, 3 of the predictions"; empty where all are counted."""
+    counts = evaluation.counts
+    counted = {"objects": counts.true_positives + counts.missed}
+    counted["predictions"] = counts.true_positives + counts.false_positives
+    found = evaluation.predictions
+    given = {"objects": evaluation.truths.objects, "predictions": found.objects - found.below_score}
+    left = [f"{given[name] - counted[name]:,} of the {name}" for name in given if given[name] > counted[name]]
+    return f": {' and '.join(left)}" if left else ""
 
 
 def short_tables(evaluation: PolygonEvaluation) -> list[Table]:

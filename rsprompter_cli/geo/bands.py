@@ -184,7 +184,7 @@ def _by_rule(
         stated = tuple(list(interpretation).index(kind) + 1 for kind in _RGB)
     if stated not in (None, (1, 2, 3)):
         order = ",".join(map(str, stated))
-        why = "its colour interpretation"
+        why = "colour interpretation"
         if named.colours not in (None, stated):
             why += f", although {named.why}"
         return (
@@ -203,7 +203,7 @@ def _by_rule(
     if stated is not None:
         names = ", ".join(named.names[at - 1] or "-" for at in stated)
         told = f"bands 1,2,3 are read as red, green, blue, although their names are {names} (--bands changes it)"
-        return stated, "its colour interpretation", told if named.not_rgb & set(stated) else ""
+        return stated, "colour interpretation", told if named.not_rgb & set(stated) else ""
     if len(coloured) >= 3:
         first = ",".join(map(str, coloured[:3]))
         unsaid = "the file does not state which bands are red, green, blue"

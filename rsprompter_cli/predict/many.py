@@ -128,7 +128,7 @@ class ManyPrediction:
         words = {State.KEPT: "already done", State.OUTSIDE: "outside the area", State.FAILED: "failed"}
         also = "".join(f", {counts[state]} {word}" for state, word in words.items() if counts[state])
         done = f"{counts[State.DONE]} of {plural(len(self.scenes), 'scene')}"
-        return f"{done}{also}: {plural(self.objects, 'object')} in {format_elapsed(self.seconds)} -> {self.out}"
+        return f"wrote {self.out}: {plural(self.objects, 'object')} from {done}{also} in {format_elapsed(self.seconds)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

@@ -87,7 +87,7 @@ class MergeResult:
     def summary(self) -> str:
         """One line for people."""
         objects, parts = plural(self.objects, "object"), plural(self.parts, "part")
-        return f"{objects} from {parts} in {format_elapsed(self.seconds)} -> {self.out}"
+        return f"wrote {self.out}: {objects} from {parts} in {format_elapsed(self.seconds)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Facts for `--json`."""

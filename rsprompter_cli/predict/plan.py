@@ -78,7 +78,7 @@ class ScenePlan:
         if self.est_seconds is None:
             return f"unknown (measured on {self.measured_on} only)" if self.measured_on else "unknown"
         place = self.measured_on or "the machine that trained the model"
-        return f"about {format_seconds(self.est_seconds)} on {place}"
+        return f"about {format_seconds(self.est_seconds)}, as measured on {place}"
 
     def summary(self) -> str:
         """One line for people."""
@@ -141,14 +141,14 @@ class SceneInfo:
             plan = self.plan
             data = f"{plan.share_with_data:.0%} with data" + ("" if plan.counted else " (estimated)")
             grid = f"{plan.width} x {plan.height} px" + (f" at {format_gsd(plan.gsd)}" if plan.gsd else "")
-            rows.append(("working grid", grid))
+            rows.append(("read as", grid))
             if self.extent is not None and self.extent != (0, 0, plan.width, plan.height):
                 x0, y0, x1, y1 = self.extent
                 rows.append(("empty collar", f"skipped; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
                 ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
                 ("time", plan.time()),
-                ("memory", f"{format_memory(plan.est_memory_bytes)} in addition to the model"),
+                ("memory", f"{format_memory(plan.est_memory_bytes)}, plus the model"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:

@@ -71,7 +71,7 @@ class PromptPrediction:
         if self.out is None:
             return f"{self.objects:,} of {prompts} to segment in {where}"
         polygons = plural(self.objects, "polygon")
-        return f"{polygons} for {prompts} from {where} in {format_elapsed(self.seconds)} -> {self.out}"
+        return f"wrote {self.out}: {polygons} for {prompts} from {where} in {format_elapsed(self.seconds)}"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""

@@ -73,7 +73,7 @@ class ScenePrediction:
         """One line for people."""
         if self.out is None:
             return self.plan.summary()
-        return f"{plural(self.objects, 'object')} in {format_elapsed(self.seconds)} -> {self.out}"
+        return f"wrote {self.out}: {plural(self.objects, 'object')} in {format_elapsed(self.seconds)}"
 
     def files(self) -> tuple[Path, ...]:
         """None beside `out`."""

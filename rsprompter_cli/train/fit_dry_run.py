@@ -69,7 +69,7 @@ def check_fit(
     for scene, labels in wishes.pairs:
         resolve_source(shown_path(scene))
         open_layer(shown_path(labels), in_pixels=False, layer=wishes.layer or None)
-    inputs = [find_checkpoint(wishes.start), *(path for pair in wishes.pairs for path in pair)]
+    inputs: list[str | Path] = [find_checkpoint(wishes.start), *(path for pair in wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=overwrite, inputs=inputs)
     check_run_folder(run_folder(out), overwrite=overwrite)
 

@@ -256,7 +256,7 @@ class FitResult:
             threshold = f"{self.score_threshold:.2f}"
             written = f"{self.out}, the starting model with a score threshold for this imagery ({threshold})"
             written += f"; the fitted model is kept in {self.run / TRAINING}"
-        lines = [f"verdict: {self.verdict.sentence()}", f"written: {written}", f"next: {self.next_command()}"]
+        lines = [f"verdict: {self.verdict.sentence()}", f"wrote {written}", f"next: {self.next_command()}"]
         if self.verdict.would_help:
             lines.append(f"would help: {'; '.join(self.verdict.would_help)}")
         return "\n".join(lines)

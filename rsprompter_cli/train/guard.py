@@ -156,4 +156,4 @@ class StopRequest:
         if self.interrupted:
             raise KeyboardInterrupt
         self._signal = number
-        _log.warning("stopping after this step and saving the state (interrupt again to stop immediately)")
+        _log.warning("stopping after this step and saving the state (interrupt again to stop at once)")

@@ -278,7 +278,7 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
         save(run, cursor)
-        _log.warning("stopped in epoch %d; the state is saved, continue with --resume", cursor.epoch + 1)
+        _log.warning("stopped in epoch %d; the state is saved", cursor.epoch + 1)
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)

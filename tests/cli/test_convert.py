@@ -25,7 +25,7 @@ def test_whu2coco_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert run(["convert", "whu2coco"]) == 0
     for split in ("train", "val", "test"):
         assert len(read_coco(f"data/WHU/annotations/WHU_building_{split}.json").images) == 1
-    assert "written" in capsys.readouterr().err
+    assert "wrote " in capsys.readouterr().err
     assert run(["convert", "whu2coco", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
 
@@ -75,7 +75,7 @@ def test_vector2coco_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "this SCENE has no LABELS" in capsys.readouterr().err
     back = tmp_path / "back.geojson"
     assert run(["convert", "coco2vector", str(out / "annotations/instances_val.json"), "--out", str(back)]) == 0
-    assert "written" in capsys.readouterr().err
+    assert "wrote " in capsys.readouterr().err
     assert {f["properties"]["class"] for f in json.loads(back.read_text())["features"]} == {"building"}
 
 

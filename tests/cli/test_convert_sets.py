@@ -29,11 +29,11 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     assert said.err.splitlines()[-7:] == [
         "train: 1 image, 6 instances",
         "val: 1 image, 6 instances",
-        "omitted: 1 pictures without a mask",
+        "omitted: pictures without a mask (1)",
         "classes: building",
-        f"written: {out / 'annotations/instances_train.json'}",
-        f"written: {out / 'annotations/instances_val.json'}",
-        f"written: {out}",
+        f"wrote {out / 'annotations/instances_train.json'}",
+        f"wrote {out / 'annotations/instances_val.json'}",
+        f"wrote {out}",
     ]
     assert "images/c.png" in said.err
     assert run([*arguments, "--json"]) == 0
@@ -63,12 +63,12 @@ def test_coco2yolo_and_back(tmp_path: Path, capsys: Captured) -> None:
     assert run(["convert", "coco2yolo", str(tmp_path / "coco"), "--out", yolo]) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines()[-1] == f"written: {tmp_path / 'yolo/data.yaml'}"
+    assert said.err.splitlines()[-1] == f"wrote {tmp_path / 'yolo/data.yaml'}"
     assert "no val split" in said.err
     assert run(["convert", "coco2yolo", str(tmp_path / "coco"), "--out", yolo, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
     assert run(["convert", "yolo2coco", yolo, "--out", str(tmp_path / "back")]) == 0
-    assert "written" in capsys.readouterr().err
+    assert "wrote " in capsys.readouterr().err
     assert run(["convert", "yolo2coco", yolo, "--out", str(tmp_path / "back"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == "unchanged"
     assert run(["data", "check", str(tmp_path / "back")]) == 0
@@ -87,7 +87,7 @@ def test_labelme2coco(tmp_path: Path, capsys: Captured) -> None:
     root = make_labelme(tmp_path / "in", "a", [shape(square(5, 5, 20)), shape([[1, 1]], "point")])
     arguments = ["convert", "labelme2coco", str(root), "--out", str(tmp_path / "set"), "--split", "val"]
     assert run(arguments) == 0
-    assert "omitted: 1 shapes of type point" in capsys.readouterr().err
+    assert "omitted: shapes of type point (1)" in capsys.readouterr().err
     assert run([*arguments, "--classes", "tank"]) == 3
     assert run([*arguments, "--embedded"]) == 3
     assert run(["data", "check", str(tmp_path / "set")]) == 0

@@ -24,7 +24,7 @@ def test_what_is_kept_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(["filter", "in.geojson", "--score", ".6", "--min-area", "20", "--out", "out.geojson"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "1 of 3 features -> out.geojson; dropped: 1 by score, 1 by min_area\n"
+    assert captured.err == "wrote out.geojson: 1 of 3 features; dropped: 1 by score, 1 by min_area\n"
     (kept,) = json.loads(Path("out.geojson").read_text())["features"]
     assert kept["properties"] == {"id": 5, "class": "b", "score": 0.7, "area_m2": 100.0}
 

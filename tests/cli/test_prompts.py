@@ -51,7 +51,7 @@ def test_facts_and_polygons(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run([*command, "--overwrite", "--keep-parts"]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("2 polygons for 2 prompts from 2 windows of 64 px in ")
+    assert captured.err.startswith("wrote x.geojson: 2 polygons for 2 prompts from 2 windows of 64 px in ")
 
 
 def test_the_whole_way_with_a_random_sam() -> None:

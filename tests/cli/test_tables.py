@@ -129,7 +129,7 @@ def test_the_counts_of_sets_fit(tmp_path: Path, shown: Shown, capsys: Captured) 
     captured = capsys.readouterr()
     check(captured.out, shown)
     for split in ("train", "val"):
-        assert f"written: {tmp_path / 'tiles/annotations' / f'instances_{split}.json'}" in captured.err
+        assert f"wrote {tmp_path / 'tiles/annotations' / f'instances_{split}.json'}" in captured.err
 
 
 def test_the_figures_of_an_evaluation_fit(shown: Shown, capsys: Captured) -> None:
