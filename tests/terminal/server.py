@@ -1,7 +1,7 @@
 """A process that has the libraries loaded and forks a child on a pseudo-terminal for each `rsp` command it is told.
 
 `python -m tests.terminal.server` reads requests, one JSON object a line, and answers each with two lines: the child's
-process id, then its exit code. Loading PyTorch for every command would take the suite a quarter of an hour.
+process id when the command begins, then its exit code. Loading PyTorch for every command would take the suite a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             _be_the_command(request)
-        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
@@ -49,7 +48,7 @@ def _load() -> None:
 
 def _be_the_command(request: dict[str, Any]) -> None:
     """Become a session of its own on the terminal, run the command line, and exit as `rsp` does."""
-    code = 70
+    code, answers, begun = 70, os.dup(1), False
     try:
         os.setsid()
         terminal = os.open(request["terminal"], os.O_RDWR)  # the first one that a session opens controls it
@@ -73,12 +72,15 @@ def _be_the_command(request: dict[str, Any]) -> None:
         from rsprompter_cli.cli.app import run
 
         console._PID = os.getpid()  # the command itself, not a worker that was forked from it
+        begun = bool(os.write(answers, b"%d\n" % os.getpid()))
         code = run(request["arguments"])
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
+        if not begun:
+            os.write(answers, b"%d\n" % os.getpid())
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
