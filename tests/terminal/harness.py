@@ -238,6 +238,10 @@ def run_program(
 def _open_terminal(size: tuple[int, int]) -> tuple[int, int]:
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
+    # At Ctrl-C the kernel drops what the terminal has not read yet; a busy machine would lose what erases the display.
+    attributes = termios.tcgetattr(slave)
+    attributes[3] |= termios.NOFLSH
+    termios.tcsetattr(slave, termios.TCSANOW, attributes)
     return master, slave
 
 
