@@ -17,13 +17,11 @@ from rsprompter_cli.errors import (
     DownloadError,
     OutputError,
     UsageError,
-    did_you_mean,
 )
 from rsprompter_cli.io.atomic import recover_folder, refuse_existing
 from rsprompter_cli.io.checkpoint import read_safetensors
 from rsprompter_cli.io.download import Progress, locked
 from rsprompter_cli.io.hub import (
-    SAM_REPOSITORIES,
     HubFile,
     fetch_file,
     is_repository,
@@ -45,6 +43,7 @@ from rsprompter_cli.io.sam_folder import (
     read_sam_folder,
     write_sam_folder,
 )
+from rsprompter_cli.io.sam_name import is_local, names_file, names_folder, sam_origin
 from rsprompter_cli.io.sam_shards import PICKLE_FILE, SavedWeights, find_saved_weights
 from rsprompter_cli.io.unpickle import load_state_dict
 from rsprompter_cli.models.sam_convert import check_tensors, convert_lite_medsam, convert_meta
@@ -52,7 +51,6 @@ from rsprompter_cli.models.sam_convert import check_tensors, convert_lite_medsam
 logger = logging.getLogger(__name__)
 
 TINY_VIT_FILE = "lite_medsam.pth"
-_PICKLE_SUFFIXES = (".pth", ".pt", ".bin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,15 +84,15 @@ def obtain_sam(
         DownloadError, CheckpointError, DependencyError: as the way of getting it goes wrong.
         OutputError: `out` holds something else, or it or the cache cannot be written.
     """
-    origin = _origin(name)
+    origin = sam_origin(name)
     if revision is not None and not is_repository(origin):
         raise UsageError(f"--revision applies to the hub only, {name} does not come from there", "omit it")
-    saved = find_saved_weights(Path(name)) if _is_folder(name) else None
+    saved = find_saved_weights(Path(name)) if names_folder(name) else None
     target = out or sam_folder_for(_short_name(name))
     if out is None:
         require_cache(target)
     # What lies there is looked at under the lock.
-    refuse_existing(target, overwrite=True, folder=True, inputs=[name] if _is_local(name) else [])
+    refuse_existing(target, overwrite=True, folder=True, inputs=[name] if is_local(name) else [])
     with locked(target):
         recover_folder(target)
         if target.exists() and not overwrite:
@@ -107,45 +105,19 @@ def obtain_sam(
             _from_distribution(target)
         elif saved is not None:
             _from_saved(saved, target, origin)
-        elif _is_file(name):
+        elif names_file(name):
             _from_original(Path(name), target)
         else:
             _from_hub(origin, revision or "main", target, progress)
     return ObtainedSam(read_sam_folder(target, verify=False), fetched=True)
 
 
-def _origin(name: str) -> str:
-    """Hub id, distribution, file or folder that `name` stands for."""
-    if name in SAM_REPOSITORIES:
-        return SAM_REPOSITORIES[name]
-    if name == "tiny-vit":
-        return TINY_VIT_DISTRIBUTION
-    if _is_local(name):
-        return Path(name).resolve().name
-    if is_repository(name):
-        return name
-    raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
-
-
-def _is_folder(name: str) -> bool:
-    """Whether `name` is a folder; one that has the form of a hub id comes before that."""
-    return name not in KNOWN_SAM and os.path.isdir(name)
-
-
-def _is_file(name: str) -> bool:
-    return name not in KNOWN_SAM and not _is_folder(name) and (name.endswith(_PICKLE_SUFFIXES) or os.path.isfile(name))
-
-
-def _is_local(name: str) -> bool:
-    return _is_folder(name) or _is_file(name)
-
-
 def _short_name(name: str) -> str:
     """The name below the cache: that of a known SAM is kept for it."""
-    if not _is_local(name):
+    if not is_local(name):
         return name
     path = Path(name).resolve()
-    short = path.name if _is_folder(name) else path.stem
+    short = path.name if names_folder(name) else path.stem
     if short in KNOWN_SAM:
         raise UsageError(f"{name}: would replace the SAM named {short}", "choose a folder: --out NAME")
     return short
@@ -155,7 +127,7 @@ def _content(name: str, saved: SavedWeights | None) -> str | None:
     """The hash of a local file or folder, None for what is not local or not there."""
     if saved is not None:
         return saved.sha256
-    return file_sha256(name) if os.path.isfile(name) and _is_file(name) else None
+    return file_sha256(name) if os.path.isfile(name) and names_file(name) else None
 
 
 def _reuse(target: Path, origin: str, revision: str | None, content: str | None) -> SamFolder | None:

@@ -1,7 +1,8 @@
 """A process that has the libraries loaded and forks a child on a pseudo-terminal for each `rsp` command it is told.
 
 `python -m tests.terminal.server` reads requests, one JSON object a line, and answers each with two lines: the child's
-process id when the command begins, then its exit code. Loading PyTorch for every command would take the suite a quarter of an hour.
+process id when the command begins, then its exit code. Loading PyTorch for every command would take the suite a quarter
+of an hour.
 """
 
 from __future__ import annotations
