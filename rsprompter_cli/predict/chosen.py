@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from rsprompter_cli.io.checkpoint import (
 )
 from rsprompter_cli.models.everything import SamChoice, everything_meta, load_everything
 from rsprompter_cli.models.load import LoadedModel, load_model
-from rsprompter_cli.models.precision import resolve_device
+from rsprompter_cli.models.precision import resolve_device, resolve_precision
 
 Chosen = str | Path | LoadedModel | SamChoice | None
 """A checkpoint folder, a loaded model, a SAM to find everything with, or `"bundled"` or None for the bundled model."""
@@ -53,6 +54,21 @@ def name_of(model: Chosen) -> str:
     if isinstance(model, LoadedModel):
         return "loaded"
     return model_name(model.path if isinstance(model, SamChoice) else model)
+
+
+def facts_of(model: Chosen, *, score: float | None, device: str, precision: str) -> dict[str, Any]:
+    """The model of a report, and what "auto" or no value came to: `score`, `device` and `precision`.
+
+    Args:
+        score, device, precision: of `PredictOptions`.
+    """
+    where = device_of(model) if isinstance(model, LoadedModel) else resolve_device(device)
+    return {
+        "model": name_of(model),
+        "score": meta_of(model).score_threshold if score is None else score,
+        "device": where.type,
+        "precision": str(resolve_precision(precision, where)).removeprefix("torch."),
+    }
 
 
 def device_of(loaded: LoadedModel) -> torch.device:

@@ -24,7 +24,7 @@ from rsprompter_cli.geo.vector import GEOJSON_SUFFIXES, read_footprints
 from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import OffTheSceneError
-from rsprompter_cli.predict.chosen import Chosen, files_of, load_chosen, meta_of, name_of
+from rsprompter_cli.predict.chosen import Chosen, facts_of, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels
 from rsprompter_cli.predict.identity import file_facts, model_digest
 from rsprompter_cli.predict.ledger import WHOLE, Ledger
@@ -334,7 +334,9 @@ class _Run:
         facts = {
             "inputs": len(result.scenes),
             "output": str(result.out),
-            "model": name_of(self.model),
+            **facts_of(
+                self.model, score=self.options.score, device=self.options.device, precision=self.options.precision
+            ),
             "scenes": [one.as_dict() for one in result.scenes],
         }
         write_report(self.options.report, report_document(self.meter, self.options, facts=facts, warnings=warnings))

@@ -32,7 +32,7 @@ from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.area import AreaOfInterest, read_area
-from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, files_of, load_chosen, meta_of, name_of
+from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
@@ -250,7 +250,7 @@ def report_scene(
     facts = {
         "input": str(source),
         "output": str(out),
-        "model": name_of(model),
+        **facts_of(model, score=options.score, device=options.device, precision=options.precision),
         "scene": plan.as_dict(),
     }
     write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))

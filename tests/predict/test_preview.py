@@ -121,6 +121,8 @@ def test_the_report_adds_up(tmp_path: Path) -> None:
     assert told["settings"]["output"]["classes"] == ["red"]
     assert {"rsprompter_cli", "torch", "gdal", "shapely"} <= set(told["versions"])
     assert told["input"] == str(scene)
+    assert (told["score"], told["device"]) == (blob_model().meta.score_threshold, "cpu")
+    assert told["precision"] in ("float32", "bfloat16")
 
 
 @pytest.mark.parametrize(
