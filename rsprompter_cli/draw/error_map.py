@@ -69,8 +69,8 @@ def draw_error_map(
     if border is not None:
         _draw_outlines(pen, [border], outline, width=3)
     entries: list[tuple[str, Colour | None]] = [
-        (f"true positives {counts[0]:,}", RIGHT),
-        (f"false positives {counts[1]:,}", WRONG),
+        (f"found {counts[0]:,}", RIGHT),
+        (f"wrong {counts[1]:,}", WRONG),
         (f"missed {counts[2]:,}", MISSED),
         ("true outline", outline),
         (figures, None),

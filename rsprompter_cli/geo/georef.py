@@ -109,7 +109,7 @@ def way_onto_the_map(georef: Georef) -> str:
     if local or georef.kind == "affine":
         return "state its CRS with --scene-crs EPSG:N"
     return {
-        "off_earth": "write its CRS into the file with gdal_edit",
+        "off_earth": "if that CRS is wrong, correct it with gdal_edit",
         "none": "georeference it first, for example with a world file",
     }.get(georef.kind, "warp it first with gdalwarp")
 

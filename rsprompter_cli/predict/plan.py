@@ -31,6 +31,18 @@ _TILES_IN_FLIGHT = 4
 _SHOWN_BANDS = 12
 """So many names of bands are shown."""
 
+_SCALINGS = {"uint8": "none", "none": "none", "percentile": "percentiles", "range": "range"}
+"""Words for the kinds of scaling."""
+
+_GEOREFERENCES = {
+    "affine": "affine",
+    "gcp": "control points",
+    "rpc": "camera model (RPC)",
+    "none": "none",
+    "off_earth": "not on the earth",
+}
+"""Words for the kinds of georeference."""
+
 _SMALLEST_SIDE = 16
 """Pixels: one cell of the map that SAM's encoder makes of a picture."""
 
@@ -128,9 +140,9 @@ class SceneInfo:
             ("file", f"{facts['path']} ({facts['driver']})"),
             ("size", f"{facts['width']} x {facts['height']} px"),
             ("bands", f"{facts['bands']} of {facts['dtype']}{_named(facts)}, read {taken}{_because(facts)}"),
-            ("scaling", f"{kind} {stretch}".strip() + (", white is zero" if facts["white_is_zero"] else "")),
+            ("scaling", f"{_SCALINGS[kind]} {stretch}".strip() + (", white is zero" if facts["white_is_zero"] else "")),
             ("nodata", _nodata_text(facts["nodata"])),
-            ("georeference", f"{facts['georeference']}, CRS {facts['crs'] or 'none'}{_crs_origin(facts)}"),
+            ("georeference", _georeference_text(facts)),
             ("ground resolution", format_gsd(facts["gsd"]) if facts["gsd"] else "none"),
         ]
         if facts["pages"] > 1 or facts["page"] > 1:
@@ -339,3 +351,10 @@ def _facts(scene: Scene) -> dict[str, Any]:
         "transform": list(scene.native_georef.transform),
         "gsd": list(scene.gsd) if scene.gsd else None,
     }
+
+
+def _georeference_text(facts: dict[str, Any]) -> str:
+    kind = _GEOREFERENCES[facts["georeference"]]
+    if facts["georeference"] == "none" and not facts["crs"]:
+        return kind
+    return f"{kind}, CRS {facts['crs'] or 'none'}{_crs_origin(facts)}"
