@@ -160,7 +160,7 @@ def fit_command(
     if as_json:
         print_json(result.as_dict())
     else:
-        print_table(["model", "F1", "AP50", "AP", "score", "checkpoint"], result.rows())
+        print_table(["model", "F1", "AP50", "AP", "best at score", "checkpoint"], result.rows())
         print_written(*files_for_people(result.run / TRAINING))
         print_message(result.summary())
 

@@ -66,7 +66,7 @@ def print_hanging(start: str, text: str) -> None:
     if console is None:
         print(start + shown)
         return
-    indent = " " * min(len(start), console.width // 2)
+    indent = " " * (len(start) if len(start) <= console.width // 2 else 4)
     lines = textwrap.wrap(shown, console.width, initial_indent=start, subsequent_indent=indent, break_on_hyphens=False)
     print("\n".join(lines) or start)
 

@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
+
+_MOST_NAMES = 10_000
+"""Names of a folder that are compared with a misspelt one."""
+
+_VECTORS = (".geojson", ".json", ".geojsonl", ".geojsonseq", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
 
 CACHE_BYTES = 16 << 20
 """GDAL's cache of decoded blocks where nothing is read twice. Its own default is 5 % of the machine, which on a large
@@ -107,6 +113,10 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
                 "pass --allow-vrt if you trust it, or convert it to GeoTIFF",
             )
         driver = "VRT"
+    if driver is None and location.suffix.lower() in _VECTORS:
+        raise InputError(
+            f"{shown}: is a vector file where a raster is expected", "is the order of the arguments right?"
+        )
     if driver is None:
         raise InputError(
             f"{shown}: is not a raster in a supported format",
@@ -126,7 +136,7 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file") from None
+        raise InputError(f"{shown}: no such file", _nearest(Path(path))) from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{shown}: is not a usable path: {reason}") from error
@@ -136,6 +146,16 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
     if str(location).startswith("/vsi"):
         raise InputError(f"{shown}: paths that begin with /vsi are reserved by GDAL", "move the file")
     return location
+
+
+def _nearest(path: Path) -> str:
+    """A hint that names a file of the folder with nearly that name; empty without one."""
+    try:
+        names = [one.name for one in path.parent.iterdir()][:_MOST_NAMES]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _remote_source(text: str, shown: str, *, remote: bool) -> Source:

@@ -89,8 +89,8 @@ class ScenePlan:
         """The estimated time and where it holds."""
         if self.est_seconds is None:
             return f"unknown (measured on {self.measured_on} only)" if self.measured_on else "unknown"
-        place = self.measured_on or "the machine that trained the model"
-        return f"about {format_seconds(self.est_seconds)}, as measured on {place}"
+        kind = f" ({self.measured_on})" if self.measured_on else ""
+        return f"about {format_seconds(self.est_seconds)} on the machine that trained the model{kind}"
 
     def summary(self) -> str:
         """One line for people."""
@@ -100,7 +100,7 @@ class ScenePlan:
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
-            f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, {format_memory(self.est_memory_bytes)}"
+            f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, {format_memory(self.est_memory_bytes)} plus the model"
         )
 
 
@@ -160,7 +160,7 @@ class SceneInfo:
             rows += [
                 ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
                 ("time", plan.time()),
-                ("memory", f"{format_memory(plan.est_memory_bytes)}, plus the model"),
+                ("memory", f"{format_memory(plan.est_memory_bytes)} plus the model"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:

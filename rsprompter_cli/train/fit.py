@@ -139,7 +139,7 @@ def fit(
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
         if (out / META_FILE).is_file():
-            _log.info("%s: the run is already finished", run)
+            _log.info("%s: the run is already finished; to train longer, start over with --overwrite", run)
             return result_of(record.result)
         _log.info("%s: the run is already finished, writing %s again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
@@ -158,7 +158,7 @@ def fit(
             return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
         except KeyboardInterrupt:
             if (run / RECORD_FILE).is_file():
-                _log.warning("stopped; continue with: rsp fit --resume --out %s", out)
+                _log.warning("continue with: rsp fit --resume --out %s", out)
             raise
 
 
@@ -179,7 +179,7 @@ def _run(
     if trained.interrupted:
         raise KeyboardInterrupt
     if not trained.finished:
-        _log.warning("time limit reached in epoch %d: writing the best checkpoint so far", trained.epochs_done + 1)
+        _log.info("writing the best checkpoint so far")
     result = _write(record, start, trained, out, clock, device=device)
     if record.result is not None and record.result["finished"]:
         result = replace(result, minutes=record.result["minutes"])

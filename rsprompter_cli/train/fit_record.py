@@ -250,10 +250,10 @@ class FitResult:
 
     def summary(self) -> str:
         """The verdict, what was written, the next command, and what would help; a line each."""
+        threshold = f"{self.score_threshold:.2f}"
         if self.written == "fitted":
-            written = f"{self.out}, the fitted model"
+            written = f"{self.out}, the fitted model with score threshold {threshold}"
         else:
-            threshold = f"{self.score_threshold:.2f}"
             written = f"{self.out}, the starting model with a score threshold for this imagery ({threshold})"
             written += f"; the fitted model is kept in {self.run / TRAINING}"
         lines = [f"verdict: {self.verdict.sentence()}", f"wrote {written}", f"next: {self.next_command()}"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from torch import nn
 
 from rsprompter_cli.config import Config, dump_config
-from rsprompter_cli.errors import TrainingError, UsageError
+from rsprompter_cli.errors import TrainingError, UsageError, plural
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import read_checkpoint
@@ -169,7 +169,9 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     """Epoch after epoch until the last one is done or the run should stop; where it stands then."""
     options = run.config.train
     pictures = sum(run.loader.sizes())
-    announce("running the first training step")
+    if cursor.step:
+        _log.info("resuming after %s, in epoch %d of %d", plural(cursor.step, "step"), cursor.epoch + 1, options.epochs)
+    announce("running the first training step" if not cursor.step else "resuming training")
     while cursor.epoch < options.epochs:
         cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
@@ -183,6 +185,7 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
                 return cursor
             cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
             save(run, cursor)
+            announce("training")
         else:
             cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
     return cursor
@@ -278,7 +281,8 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
         save(run, cursor)
-        _log.warning("stopped in epoch %d; the state is saved", cursor.epoch + 1)
+        why = "stopped" if interrupted else "time limit reached"
+        _log.warning("%s in epoch %d; the state is saved", why, cursor.epoch + 1)
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)

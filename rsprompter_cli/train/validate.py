@@ -54,7 +54,7 @@ def validate(run: Run, cursor: Cursor) -> Cursor:
         figures.get("segm_AP50", 0.0),
         figures.get("bbox_AP", 0.0),
         metrics.f1,
-        ", the best so far" if better else "",
+        ", the best AP so far" if better else "",
     )
     if not better:
         return cursor

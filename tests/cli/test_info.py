@@ -84,7 +84,7 @@ def test_table_on_stdout_talk_on_stderr(tmp_path, capsys, model):
     assert "70 x 60 px" in out
     assert "3 of uint16, read 1,2,3" in out
     assert "percentiles" in err
-    assert "about 2 s, as measured on cuda" in out
+    assert "about 2 s on the machine that trained the model (cuda)" in out
     assert run(["-q", "info", str(path), "--model", str(model), "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["gsd"] is None

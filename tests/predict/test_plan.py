@@ -29,7 +29,7 @@ def test_windows_with_data_are_counted_and_timed(tmp_path):
     assert (plan.windows, plan.windows_with_data, plan.counted) == (64, 2, True)
     assert plan.share_with_data == 2 / 64
     assert plan.est_seconds == 1.0
-    assert "64 windows of 256 px, 2 with data; about 1 s, as measured on cpu" in plan.summary()
+    assert "64 windows of 256 px, 2 with data; about 1 s on the machine that trained the model (cpu)" in plan.summary()
 
 
 def test_a_time_measured_on_one_device_is_not_told_of_another(tmp_path):
@@ -42,7 +42,7 @@ def test_a_time_measured_on_one_device_is_not_told_of_another(tmp_path):
     assert (there.est_seconds, there.measured_on) == (None, "cpu")
     assert "time unknown (measured on cpu only)" in there.summary()
     # Models that do not say where: the figure, and that it is theirs.
-    assert "about 2 s, as measured on the machine that trained the model" in nowhere.summary()
+    assert "about 2 s on the machine that trained the model" in nowhere.summary()
 
 
 def test_windows_that_share_nothing_are_warned_of_once(tmp_path, monkeypatch):
