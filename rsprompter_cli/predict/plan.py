@@ -100,7 +100,8 @@ class ScenePlan:
         seconds = f"time {self.time()}" if self.est_seconds is None else self.time()
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
-            f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, {format_memory(self.est_memory_bytes)} plus the model"
+            f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, "
+            f"{format_memory(self.est_memory_bytes)} plus the model"
         )
 
 
