@@ -33,7 +33,7 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert run(["fit", *given, "--out", "mine", *SHORT]) == 0
     captured = capsys.readouterr()
     rows = [line.split() for line in captured.out.splitlines()]
-    assert rows[0] == ["model", "F1", "AP50", "AP", "best at score", "checkpoint"]
+    assert rows[0] == ["model", "F1", "AP50", "AP", "best", "at", "score", "checkpoint"]
     assert [row[0] for row in rows[1:]] == ["start", "fitted"]
     assert sum("written" in row for row in rows) == 1
     assert "40 labels (10 held back), tiled at 0.5 and 0.625 m per pixel" in captured.err
