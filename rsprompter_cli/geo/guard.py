@@ -20,7 +20,7 @@ import numpy as np
 import rasterio
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from rsprompter_cli.errors import InputError, ResourceError, UsageError
+from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError, InputError, ResourceError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.tiff import read_block_sizes
 
@@ -60,6 +60,7 @@ class Source:
     driver: the only GDAL driver that may open it.
     page: the page of a TIFF to open, counted from 1; None: the first, with its overviews and mask.
     mask_page: the page that is the mask of `page`, or None.
+    state: bytes, time of the last change and inode of a local file.
     """
 
     name: str
@@ -67,6 +68,13 @@ class Source:
     driver: str
     page: int | None = None
     mask_page: int | None = None
+    state: tuple[int, int, int] | None = None
+
+    def require_unchanged(self) -> None:
+        """Raise ChangedInputError if the local file is no longer the one that was resolved."""
+        if self.path is None or self.state is None or _file_state(self.path) == self.state:
+            return
+        raise ChangedInputError(f"{self.name}: was changed while it was read", "run again when it is complete")
 
     @property
     def path(self) -> Path | None:
@@ -94,6 +102,7 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
     if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
         raise InputError(f"{shown}: is not a file path", "give the path of a raster file")
     location = resolve_file(text, shown)
+    state = _file_state(location)
     try:
         with location.open("rb") as file:
             head = file.read(4096)
@@ -112,7 +121,15 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
         )
-    return Source(shown, str(location), driver)
+    return Source(shown, str(location), driver, state=state)
+
+
+def _file_state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def resolve_file(path: str | Path, shown: str | None = None) -> Path:
@@ -122,6 +139,10 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         InputError: there is none.
     """
     shown = shown or str(path)
+    try:
+        os.path.abspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{shown}: {NOT_UTF8}", NOT_UTF8_WAY_OUT) from error
     try:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()

@@ -120,10 +120,20 @@ class Scene:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if error is None:
+            self.require_unchanged()
 
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
+
+    def require_unchanged(self) -> None:
+        """Refuse a mixture of two scenes; also done when the block that opened the scene ends.
+
+        Raises:
+            ChangedInputError: the local file was changed or replaced since it was opened.
+        """
+        self._source.require_unchanged()
 
     @property
     def scaling(self) -> Scaling:
