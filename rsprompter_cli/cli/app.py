@@ -13,7 +13,7 @@ import typer
 from rsprompter_cli import __version__
 from rsprompter_cli.cli.groups import Entry, LazyGroup
 from rsprompter_cli.cli.output import print_error, route_foreign_messages, set_up_logging
-from rsprompter_cli.cli.streams import DISK_FULL, discard_stdout, finish_stdout, prepare_streams, run_again_in_utf8
+from rsprompter_cli.cli.streams import DISK_FULL, discard, finish_streams, prepare_streams, run_again_in_utf8
 from rsprompter_cli.errors import (
     INTERRUPTED_EXIT_CODE,
     NOT_UTF8,
@@ -113,7 +113,7 @@ def main() -> None:
     run_again_in_utf8(sys.orig_argv[1:])
     prepare_streams()
     route_foreign_messages()
-    sys.exit(finish_stdout(run(sys.argv[1:])))
+    sys.exit(finish_streams(run(sys.argv[1:])))
 
 
 def run(arguments: list[str]) -> int:
@@ -147,7 +147,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         # The reader of our stdout left, as `| head` does (typer makes a SystemExit of it). Python
         # would complain once more at exit.
-        discard_stdout()
+        discard(sys.stdout)
         return 0
     if _is_out_of_memory(error):
         return print_error(
@@ -167,7 +167,7 @@ def _exit_code(error: BaseException) -> int:
         name = shorten(error.object).encode("utf-8", "backslashreplace").decode()
         return print_error(f"{name}: {NOT_UTF8}", NOT_UTF8_WAY_OUT, exit_code=InputError.exit_code)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        discard_stdout()
+        discard(sys.stdout)
         reason = f"stdout or a file cannot be written: {error.strerror}"
         return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     reason = f"internal error: {type(error).__name__}: {error}"

@@ -58,20 +58,27 @@ def _allow_any_text(stream: TextIO) -> None:
         stream.reconfigure(errors="surrogateescape" if own_bytes else "backslashreplace")  # type: ignore[attr-defined]
 
 
-def finish_stdout(exit_code: int) -> int:
-    """Write what is still buffered for stdout; the exit code, that of an OutputError if it cannot be written."""
+def finish_streams(exit_code: int) -> int:
+    """Write what is still buffered; the exit code, that of an OutputError if stdout cannot be written.
+
+    Python would try the same at exit, and complain.
+    """
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        discard_stdout()
+        discard(sys.stdout)
     except (OSError, ValueError) as error:
-        discard_stdout()
+        discard(sys.stdout)
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        return exit_code or print_error(f"stdout cannot be written: {reason}", exit_code=OutputError.exit_code)
+        exit_code = exit_code or print_error(f"stdout cannot be written: {reason}", exit_code=OutputError.exit_code)
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        discard(sys.stderr)
     return exit_code
 
 
-def discard_stdout() -> None:
-    """Drop what is buffered for stdout: Python would try to write it again at exit, and complain."""
+def discard(stream: TextIO) -> None:
+    """Drop what is buffered for a stream, and all that comes after."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

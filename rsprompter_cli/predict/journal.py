@@ -94,7 +94,7 @@ class Journal:
             refused = isinstance(error, InputError) and not isinstance(error, ChangedInputError)
             if refused and "address" not in self._identity["input"]:
                 self.remove()
-            if error is not None and (self._file is not None or kind is KeyboardInterrupt):
+            if error is not None and (self._file is not None or kind in (KeyboardInterrupt, ChangedInputError)):
                 self.flush()
             if error is not None and self.windows_done and self.path.exists():
                 text = "%s keeps the %s done so far: run the same command again to resume"
