@@ -12,16 +12,20 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
 from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError, InputError, ResourceError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
+from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
@@ -238,18 +242,30 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
         raise UsageError(f"--max-block {max_block}: must be at least 1 byte")
     if source.path is not None and source.driver == "GTiff":
         _check_tiff_blocks(source, max_block)
-    try:
-        with gdal_env(source), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)
-            try:
-                _check_dataset(dataset, source, max_block)
-            except BaseException:
-                dataset.close()
-                raise
-    except (RasterioError, CRSError, OSError) as error:
-        raise InputError(f"{source.name}: cannot be opened: {gdal_reason(error)}") from error
+    if source.path is not None and source.driver == "JP2OpenJPEG":
+        _check_jpeg2000_tiles(source, source.path, max_block)
+    with gdal_errors(source.name), gdal_env(source), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)
+        try:
+            _check_dataset(dataset, source, max_block)
+        except BaseException:
+            dataset.close()
+            raise
     return dataset
+
+
+@contextmanager
+def gdal_errors(name: str) -> Iterator[None]:
+    """Raise InputError for what rasterio and GDAL raise, in a block that reads the header of a file.
+
+    Args:
+        name: of the file, for the message.
+    """
+    try:
+        yield
+    except (RasterioError, CRSError, CPLE_BaseError, UnicodeError, OSError) as error:
+        raise InputError(f"{name}: cannot be opened: {gdal_reason(error)}", "is the file complete?") from error
 
 
 def gdal_reason(error: BaseException) -> str:
@@ -276,6 +292,18 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
             height, width, whole = dataset.height, dataset.width, True
         nbytes = height * width * (sum(itemsizes) if whole else itemsize)
         _check_block(source, width, height, nbytes, max_block)
+
+
+def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
+    try:
+        tiles = tile_count(path) or 0
+    except OSError as error:
+        raise InputError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+    if tiles * BYTES_PER_TILE > max_block:
+        raise ResourceError(
+            f"{source.name}: {tiles:,} tiles take {tiles * BYTES_PER_TILE:,} bytes, over the limit of {max_block:,}",
+            "raise --max-block if you trust the file, or convert it: gdal_translate -of COG",
+        )
 
 
 def _check_tiff_blocks(source: Source, max_block: int) -> None:

@@ -20,7 +20,7 @@ from rsprompter_cli.geo.fill import Fill, check_nodata, find_fill
 from rsprompter_cli.geo.footprint import LONGEST_SIDE, valid_footprint
 from rsprompter_cli.geo.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
-from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
+from rsprompter_cli.geo.guard import Source, gdal_errors, open_raster, resolve_source
 from rsprompter_cli.geo.jpeg2000 import warn_of_one_tile
 from rsprompter_cli.geo.pages import choose_page, page_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
@@ -388,7 +388,7 @@ def open_scene(
     stated.check()
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
     source = choose_page(source, stated.page, max_block=max_block)
-    with ExitStack() as stack:
+    with ExitStack() as stack, gdal_errors(source.name):
         dataset = upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands, trained_bands)
         check_nodata(stated.nodata, dataset, plan, source.name)
