@@ -62,6 +62,10 @@ class DownloadError(RspError):
     exit_code = 6
 
 
+class ChangedInputError(InputError):
+    """A file was changed while it was read: what was found before that is right, and is kept."""
+
+
 class OutputError(RspError):
     """An output that already exists, equals an input or cannot be written."""
 
@@ -93,6 +97,10 @@ INTERRUPTED_EXIT_CODE = 130
 def shorten(word: str, longest: int = 120) -> str:
     """A name or key for messages."""
     return word if len(word) <= longest else word[: longest - 3] + "..."
+
+
+NOT_UTF8 = "its name is not valid UTF-8, which GDAL requires"
+NOT_UTF8_WAY_OUT = "rename it"
 
 
 def shown_path(path: str | Path) -> str:

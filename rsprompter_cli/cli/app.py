@@ -12,8 +12,19 @@ import typer
 
 from rsprompter_cli import __version__
 from rsprompter_cli.cli.groups import Entry, LazyGroup
-from rsprompter_cli.cli.output import print_error, set_up_logging
-from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, InputError, ResourceError, RspError, UsageError
+from rsprompter_cli.cli.output import print_error, route_foreign_messages, set_up_logging
+from rsprompter_cli.cli.streams import DISK_FULL, discard, finish_streams, prepare_streams, run_again_in_utf8
+from rsprompter_cli.errors import (
+    INTERRUPTED_EXIT_CODE,
+    NOT_UTF8,
+    NOT_UTF8_WAY_OUT,
+    InputError,
+    OutputError,
+    ResourceError,
+    RspError,
+    UsageError,
+    shorten,
+)
 
 # A new command is one entry here: its name, where it is, the first line of its docstring (of a group: its help), and
 # the panel of `rsp --help` that lists it.
@@ -99,7 +110,10 @@ def _root(
 
 def main() -> None:
     """Run `rsp` and exit: errors are one line on stderr, tracebacks only with RSP_DEBUG=1."""
-    sys.exit(run(sys.argv[1:]))
+    run_again_in_utf8(sys.orig_argv[1:])
+    prepare_streams()
+    route_foreign_messages()
+    sys.exit(finish_streams(run(sys.argv[1:])))
 
 
 def run(arguments: list[str]) -> int:
@@ -133,7 +147,7 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
         # The reader of our stdout left, as `| head` does (typer makes a SystemExit of it). Python
         # would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         return 0
     if _is_out_of_memory(error):
         return print_error(
@@ -148,6 +162,14 @@ def _exit_code(error: BaseException) -> int:
         # A file that the system refuses in a place where none was expected to fail: it is named all the same.
         reason = f"{error.filename}: {error.strerror}"
         return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        # A name that a library takes in UTF-8 only, in a place where none was looked at before.
+        name = shorten(error.object).encode("utf-8", "backslashreplace").decode()
+        return print_error(f"{name}: {NOT_UTF8}", NOT_UTF8_WAY_OUT, exit_code=InputError.exit_code)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        discard(sys.stdout)
+        reason = f"stdout or a file cannot be written: {error.strerror}"
+        return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     reason = f"internal error: {type(error).__name__}: {error}"
     return print_error(reason, "run again with RSP_DEBUG=1 for the traceback")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption, SetOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -135,7 +136,7 @@ def export_command(
     if as_json:
         print_json({"file": str(out), "tensors": count})
     else:
-        typer.echo(str(out))
+        print_result(str(out))
 
 
 @app.command("show")
@@ -162,7 +163,7 @@ def show_command(
         print_json(facts)
         return
     print_table(["property", "value"], summary_rows(facts))
-    print()
+    print_result()
     rows = [(block["block"], f"{block['trainable']:,}", f"{block['frozen']:,}") for block in facts["blocks"]]
     print_table(["block", "trainable", "frozen"], rows)
 
@@ -186,4 +187,4 @@ def merge_lora_command(
     if as_json:
         print_json({"folder": str(out), "merged": count})
     else:
-        typer.echo(str(out))
+        print_result(str(out))

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,7 +24,8 @@ output_lock = threading.RLock()
 rich decides what to erase before it writes, so a message and a frame of the display made at one time would be glued.
 """
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that change the direction of the text behind them."""
 
 
 class _State:
@@ -74,7 +76,12 @@ def is_animated() -> bool:
 
 def without_control(text: str) -> str:
     """Text in which no terminal finds a command: control characters except newline and tab are spelled out."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(_spelled_out, text)
+
+
+def _spelled_out(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def write_message(text: str, *, label: str = "", style: str = "") -> None:
@@ -88,13 +95,19 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
     text = without_control(text)
     if not is_terminal(sys.stderr) or _forked():
         stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
-        print(f"{label} {text}" if label else text, file=stream, flush=True)
+        with suppress(OSError, ValueError):  # a stream that is full or closed stops no work
+            print(f"{label} {text}" if label else text, file=stream, flush=True)
         return
     from rich.text import Text
 
     line = Text.assemble((label, style), f" {text}") if label else Text(text)
-    with deferred_interrupt(), output_lock:
+    with deferred_interrupt(), output_lock, suppress(OSError, ValueError):
         stderr_console().print(line, overflow="fold")
+
+
+def print_result(text: str = "") -> None:
+    """Write text for people, or a path, to stdout; in a terminal control characters are spelled out."""
+    print(without_control(text) if is_terminal(sys.stdout) else text, flush=True)
 
 
 def print_message(text: str) -> None:

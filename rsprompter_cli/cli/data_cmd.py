@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import (
     CHECKS,
     DATA,
@@ -156,7 +157,7 @@ def stats_command(
     for one in counts:
         widths, heights, sides = one["image_sizes"]["width"], one["image_sizes"]["height"], one["side_px"]
         spread, sizes = one["objects_per_image"], one["objects_per_size"]
-        typer.echo(
+        print_result(
             f"{one['file']}\n"
             f"  {plural(one['images'], 'image')} ({one['images_without_objects']} without objects), "
             f"{widths[0]}-{widths[1]} x {heights[0]}-{heights[1]} px\n"
@@ -237,4 +238,4 @@ def _print_paths(paths: list[Path], *, as_json: bool) -> None:
     if as_json:
         print_json([str(path) for path in paths])
     else:
-        typer.echo("\n".join(str(path) for path in paths))
+        print_result("\n".join(str(path) for path in paths))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rsprompter_cli.cli.console import print_message
+from rsprompter_cli.cli.console import print_message, print_result
 from rsprompter_cli.cli.options import CHECKS, JsonOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -64,7 +64,7 @@ def doctor_command(
 
 def _print_finding(finding: Finding, *, new_topic: bool) -> None:
     if new_topic:
-        typer.echo(finding.topic)
+        print_result(finding.topic)
     print_hanging(f"  {finding.state:<8} {finding.name:<22} ", finding.text)
     if finding.way_out:
         print_hanging(f"{'':11}", f"fix: {finding.way_out}")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -78,4 +79,4 @@ def download_sam_command(
             }
         )
     else:
-        typer.echo(str(folder.path))
+        print_result(str(folder.path))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import (
     DATA,
     MODEL,
@@ -179,7 +180,7 @@ def eval_command(
         return
     print_table(*summary_rows(evaluation.metrics))
     for boxes in (False, True) if full else (False,):
-        print()
+        print_result()
         print_table(*class_rows(evaluation.metrics, boxes=boxes))
     print_written(*outputs)
 

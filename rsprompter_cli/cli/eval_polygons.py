@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import (
     MATCHING,
     OUTPUT,
@@ -181,7 +182,7 @@ def eval_polygons_command(
     if compared is not None:
         print_hanging("", compared)
     for table in full_tables(evaluation) if full else short_tables(evaluation):
-        typer.echo()
+        print_result()
         print_table(*table)
     print_written(*([] if error_map is None else [error_map]))
 

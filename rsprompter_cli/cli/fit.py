@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rsprompter_cli.cli.console import print_message
+from rsprompter_cli.cli.console import print_message, print_result
 from rsprompter_cli.cli.options import (
     LABELS,
     OUTPUT,
@@ -204,10 +204,10 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         for one in plan["scenes"]
     ]
     print_table(columns, rows)
-    print()
+    print_result()
     print_table(["class", "labels"], list(plan["classes"].items()))
     epochs = plural(plan["expected_epochs"], "epoch")
-    typer.echo(
+    print_result(
         f"starts from {plan['model']}; trains for about {epochs}: "
         f"{plan['expected_minutes']:g} of the {plan['budget_minutes']:g} minutes allowed"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import JsonOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -46,7 +47,7 @@ def models_command(
         )
         return
     print_table(["kind", "description"], [(item.kind, item.summary) for item in variants])
-    print()
+    print_result()
     rows = [
         (
             model.name,
@@ -61,7 +62,7 @@ def models_command(
         for model in models
     ]
     print_table(["model", "kind", "size", "input", "resolution", "classes"], rows)
-    print()
+    print_result()
     print_table(
         ["SAM", "encoder", "size", "folder"],
         [

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.cli.console import set_quiet, without_control, write_message
+from rsprompter_cli.cli.console import is_quiet, set_quiet, without_control, write_message
 from rsprompter_cli.errors import OutputError, RspError
 from rsprompter_cli.io.exchange import tell
 
@@ -49,6 +50,21 @@ def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | No
         logger.addHandler(record)
 
 
+def route_foreign_messages() -> None:
+    """Send what other packages warn of and log through the console, where control characters are spelled out.
+
+    Their warnings are for programmers: `-v` shows them.
+    """
+    logging.lastResort = _ConsoleHandler(logging.WARNING)
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+    ) -> None:
+        logging.getLogger(ROOT_LOGGER).debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
+
+    warnings.showwarning = show
+
+
 def _refuse_foreign_log(path: Path) -> None:
     """Raise OutputError when `path` is a file that does not begin as our logs do; an empty one is free."""
     if not path.is_file():
@@ -63,6 +79,8 @@ class _ConsoleHandler(logging.Handler):
     """Writes records to stderr, each above the progress display where one is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if is_quiet() and record.levelno < logging.ERROR:
+            return
         try:
             if record.levelno == logging.INFO:
                 write_message(record.getMessage())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from rsprompter_cli.cli.console import print_message
+from rsprompter_cli.cli.console import print_message, print_result
 from rsprompter_cli.cli.options import (
     KEPT,
     MODEL,
@@ -341,7 +341,7 @@ def _print_result(result: Prediction, options: PredictOptions, *, as_json: bool)
     if as_json:
         print_json(result.as_dict())
     elif options.dry_run:
-        typer.echo(result.summary())
+        print_result(result.summary())
     else:
         print_message(result.summary())
         others = (options.preview, options.report)

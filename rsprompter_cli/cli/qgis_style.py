@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rsprompter_cli.cli.console import print_message
+from rsprompter_cli.cli.console import print_message, print_result
 from rsprompter_cli.cli.options import OUTPUT, JsonOption, LayerOption, OverwriteOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -49,4 +49,4 @@ def qgis_style_command(
         return
     print_message(style.summary())
     for number, step in enumerate(style.recipe(), start=1):
-        typer.echo(f"{number}. {step}")
+        print_result(f"{number}. {step}")

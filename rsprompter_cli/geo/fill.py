@@ -7,9 +7,14 @@ to be a value that software fills with, at one end of all samples, and in one pi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
+
+from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.bands import BandPlan
+from rsprompter_cli.geo.pixels import fits
 
 SMALLEST_SHARE = 0.02
 """Of the samples: as much as the percentiles cut off. A smaller collar does not move them much."""
@@ -92,3 +97,14 @@ def _is_typical(value: float, kind: np.dtype) -> bool:
     if kind.kind == "f":
         return abs(value) >= 1e10
     return value in (np.iinfo(kind).min, np.iinfo(kind).max)
+
+
+def check_nodata(nodata: float | None, dataset: Any, plan: BandPlan, name: str) -> None:
+    """Raise UsageError for a stated value that the samples cannot have."""
+    types = {np.dtype(dataset.dtypes[band - 1]) for band in plan.distinct}
+    if nodata is None or all(fits(nodata, dtype) for dtype in types):
+        return
+    raise UsageError(
+        f"--nodata {nodata:g}: the data type of {name}, {', '.join(sorted(map(str, types)))}, cannot have this value",
+        "give a value in the range of the data type",
+    )

@@ -12,6 +12,8 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,10 +21,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from rsprompter_cli.errors import InputError, ResourceError, UsageError
+from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError, InputError, ResourceError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
+from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.tiff import read_block_sizes
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,7 @@ class Source:
     driver: the only GDAL driver that may open it.
     page: the page of a TIFF to open, counted from 1; None: the first, with its overviews and mask.
     mask_page: the page that is the mask of `page`, or None.
+    state: bytes, time of the last change and inode of a local file.
     """
 
     name: str
@@ -73,6 +78,13 @@ class Source:
     driver: str
     page: int | None = None
     mask_page: int | None = None
+    state: tuple[int, int, int] | None = None
+
+    def require_unchanged(self) -> None:
+        """Raise ChangedInputError if the local file is no longer the one that was resolved."""
+        if self.path is None or self.state is None or _file_state(self.path) == self.state:
+            return
+        raise ChangedInputError(f"{self.name}: was changed while it was read", "run again when it is complete")
 
     @property
     def path(self) -> Path | None:
@@ -100,6 +112,7 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
     if text.startswith(("/vsi", "\\vsi")) or text.lstrip().startswith(_INLINE):
         raise InputError(f"{shown}: is not a file path", "give the path of a raster file")
     location = resolve_file(text, shown)
+    state = _file_state(location)
     try:
         with location.open("rb") as file:
             head = file.read(4096)
@@ -122,7 +135,15 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
         )
-    return Source(shown, str(location), driver)
+    return Source(shown, str(location), driver, state=state)
+
+
+def _file_state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def resolve_file(path: str | Path, shown: str | None = None) -> Path:
@@ -132,6 +153,10 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         InputError: there is none.
     """
     shown = shown or str(path)
+    try:
+        os.path.abspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"{shown}: {NOT_UTF8}", NOT_UTF8_WAY_OUT) from error
     try:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
@@ -237,18 +262,30 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
         raise UsageError(f"--max-block {max_block}: must be at least 1 byte")
     if source.path is not None and source.driver == "GTiff":
         _check_tiff_blocks(source, max_block)
-    try:
-        with gdal_env(source), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)
-            try:
-                _check_dataset(dataset, source, max_block)
-            except BaseException:
-                dataset.close()
-                raise
-    except (RasterioError, CRSError, OSError) as error:
-        raise InputError(f"{source.name}: cannot be opened: {gdal_reason(error)}") from error
+    if source.path is not None and source.driver == "JP2OpenJPEG":
+        _check_jpeg2000_tiles(source, source.path, max_block)
+    with gdal_errors(source.name), gdal_env(source), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)
+        try:
+            _check_dataset(dataset, source, max_block)
+        except BaseException:
+            dataset.close()
+            raise
     return dataset
+
+
+@contextmanager
+def gdal_errors(name: str) -> Iterator[None]:
+    """Raise InputError for what rasterio and GDAL raise, in a block that reads the header of a file.
+
+    Args:
+        name: of the file, for the message.
+    """
+    try:
+        yield
+    except (RasterioError, CRSError, CPLE_BaseError, UnicodeError, OSError) as error:
+        raise InputError(f"{name}: cannot be opened: {gdal_reason(error)}", "is the file complete?") from error
 
 
 def gdal_reason(error: BaseException) -> str:
@@ -275,6 +312,18 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
             height, width, whole = dataset.height, dataset.width, True
         nbytes = height * width * (sum(itemsizes) if whole else itemsize)
         _check_block(source, width, height, nbytes, max_block)
+
+
+def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
+    try:
+        tiles = tile_count(path) or 0
+    except OSError as error:
+        raise InputError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+    if tiles * BYTES_PER_TILE > max_block:
+        raise ResourceError(
+            f"{source.name}: {tiles:,} tiles take {tiles * BYTES_PER_TILE:,} bytes, over the limit of {max_block:,}",
+            "raise --max-block if you trust the file, or convert it: gdal_translate -of COG",
+        )
 
 
 def _check_tiff_blocks(source: Source, max_block: int) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import plural
-from rsprompter_cli.geo.guard import Source
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.guard import Source
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ _SIZE_MARKER = b"\xff\x4f\xff\x51"
 
 _SIZES = struct.Struct(">HH8I")
 """Length, capabilities, then width and height of the grid, its offsets, width and height of a tile, its offsets."""
+
+BYTES_PER_TILE = 24 << 10
+"""That OpenJPEG keeps for each tile of an open file, measured; a file may state 65,535 tiles in a few kilobytes."""
 
 _HEAD = 1 << 16
 """Bytes within which the codestream begins: boxes with colours and georeference come before it."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
@@ -163,7 +164,7 @@ def _is_reduced_version(source: Source, page: Page, main: Page, max_block: int) 
         shape = min(_COMPARED_SIDE, page.height), min(_COMPARED_SIDE, page.width)
         try:
             grey = [_grey(one, shape) for one in (small, large)]
-        except RasterioError:
+        except (RasterioError, CPLE_BaseError):
             return False
     centred = [one - one.mean() for one in grey]
     norm = np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum())

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.bands import black_of_negative, choose_bands, look_up_palette, turn_negative
-from rsprompter_cli.geo.guard import Source, gdal_env, gdal_reason, open_raster, resolve_source
+from rsprompter_cli.geo.guard import Source, gdal_env, gdal_errors, gdal_reason, open_raster, resolve_source
 from rsprompter_cli.geo.pages import choose_page
 
 MAX_PIXELS = 89_478_485
@@ -38,7 +39,7 @@ def read_label(path: str | Path) -> np.ndarray:
         InputError: unreadable, more than one band, complex numbers, or more than MAX_PIXELS.
     """
     source = choose_page(resolve_source(path))
-    with gdal_env(source), open_raster(source) as dataset:
+    with gdal_env(source), gdal_errors(source.name), open_raster(source) as dataset:
         if dataset.count != 1:
             raise InputError(f"{source.name}: a label raster must have one band, this one has {dataset.count}")
         if np.dtype(dataset.dtypes[0]).kind == "c":
@@ -81,14 +82,14 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     if source.driver not in ("GTiff", "JP2OpenJPEG"):
         height, width = _read_pillow_picture(source).shape[:2]
         return height, width
-    with gdal_env(source), open_raster(source) as dataset:
+    with gdal_env(source), gdal_errors(source.name), open_raster(source) as dataset:
         _check_size(source, dataset.width, dataset.height)
         _read(dataset, source, [1], window=Window(0, dataset.height - 1, dataset.width, 1))
         return dataset.height, dataset.width
 
 
 def _read_raster_picture(source: Source) -> np.ndarray:
-    with gdal_env(source), open_raster(source) as dataset:
+    with gdal_env(source), gdal_errors(source.name), open_raster(source) as dataset:
         _check_size(source, dataset.width, dataset.height)
         plan = choose_bands(dataset, source.name)
         if any(dataset.dtypes[band - 1] != "uint8" for band in plan.colours):
@@ -142,5 +143,5 @@ def _check_size(source: Source, width: int, height: int) -> None:
 def _read(dataset: Any, source: Source, bands: list[int], window: Window | None = None) -> np.ndarray:
     try:
         return dataset.read(bands, window=window)
-    except (RasterioError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, MemoryError) as error:
         raise InputError(f"{source.name}: is damaged, its pixels cannot be read: {gdal_reason(error)}") from error

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
@@ -176,7 +177,7 @@ class PixelReader:
             with self._lock, gdal_env(self._source, cache=cache):
                 raw = self._data.read([*plan.distinct, *extra], window=window)  # [B, h, w]
                 mask = self._read_mask(window)
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             where = f"pixels {left}..{left + width - 1} x {top}..{top + height - 1}"
             where += "" if self._level is None else f" of overview {self._level}"
             if self._source.path is None:

@@ -13,19 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.bands import BandPlan, choose_bands
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.extent import valid_extent
-from rsprompter_cli.geo.fill import Fill, find_fill
+from rsprompter_cli.geo.fill import Fill, check_nodata, find_fill
 from rsprompter_cli.geo.footprint import LONGEST_SIDE, valid_footprint
 from rsprompter_cli.geo.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.gsd import GroundPixel, WorkingGrid, ground_resolution, plan_grid
-from rsprompter_cli.geo.guard import Source, open_raster, resolve_source
+from rsprompter_cli.geo.guard import Source, gdal_errors, open_raster, resolve_source
 from rsprompter_cli.geo.jpeg2000 import warn_of_one_tile
 from rsprompter_cli.geo.pages import choose_page, page_count
 from rsprompter_cli.geo.pictures import read_label, read_picture
-from rsprompter_cli.geo.pixels import PixelReader, fits, pick_overview
+from rsprompter_cli.geo.pixels import PixelReader, pick_overview
 from rsprompter_cli.geo.resample import AxisWeights, resample
 from rsprompter_cli.geo.sampling import SAMPLE_SIDE, Sample, take_sample
 from rsprompter_cli.geo.scaling import (
@@ -120,10 +119,20 @@ class Scene:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        if error is None:
+            self.require_unchanged()
 
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
+
+    def require_unchanged(self) -> None:
+        """Refuse a mixture of two scenes; also done when the block that opened the scene ends.
+
+        Raises:
+            ChangedInputError: the local file was changed or replaced since it was opened.
+        """
+        self._source.require_unchanged()
 
     @property
     def scaling(self) -> Scaling:
@@ -379,10 +388,10 @@ def open_scene(
     stated.check()
     source = resolve_source(path, allow_vrt=allow_vrt, remote=remote)
     source = choose_page(source, stated.page, max_block=max_block)
-    with ExitStack() as stack:
+    with ExitStack() as stack, gdal_errors(source.name):
         dataset = upright(stack.enter_context(open_raster(source, max_block=max_block)), source, stack)
         plan = choose_bands(dataset, source.name, bands, trained_bands)
-        _check_nodata(stated.nodata, dataset, plan, source.name)
+        check_nodata(stated.nodata, dataset, plan, source.name)
         georef, crs_from = read_georef(dataset, source, stated_crs=stated.crs)
         resolution = ground_resolution(georef, dataset.height, dataset.width, name=source.name)
         grid = plan_grid(
@@ -422,17 +431,6 @@ def open_scene(
             nodata=stated.nodata,
         )
     return scene
-
-
-def _check_nodata(nodata: float | None, dataset: Any, plan: BandPlan, name: str) -> None:
-    """Raise UsageError for a stated value that the samples cannot have."""
-    types = {np.dtype(dataset.dtypes[band - 1]) for band in plan.distinct}
-    if nodata is None or all(fits(nodata, dtype) for dtype in types):
-        return
-    raise UsageError(
-        f"--nodata {nodata:g}: the data type of {name}, {', '.join(sorted(map(str, types)))}, cannot have this value",
-        "give a value in the range of the data type",
-    )
 
 
 def _weights(start: int, count: int, n_in: int, n_out: int, dtype: np.dtype) -> AxisWeights:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, cast
 
 from rsprompter_cli.errors import OutputError
 
@@ -218,6 +219,27 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(one, ignore_errors=True)
             else:
                 one.unlink()
+
+
+def open_hidden(path: Path, mode: str) -> IO[bytes]:
+    """Open a file of ours in binary mode; a symbolic link in its place, which others may have put there, is refused.
+
+    Raises:
+        OutputError: it is a link.
+        OSError: it cannot be opened.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    refuse_link(path)
+    return cast("IO[bytes]", open(path, mode, opener=opener))
+
+
+def refuse_link(path: Path) -> None:
+    """Raise OutputError for a symbolic link in the place of a file of ours."""
+    if path.is_symlink():
+        raise OutputError(f"{path}: is a symbolic link", "delete it")
 
 
 def hidden_beside(path: Path, suffix: str) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import hidden_beside, remove_leftovers
+from rsprompter_cli.io.atomic import hidden_beside, refuse_link, remove_leftovers
 
 
 class OutputLock:
@@ -30,6 +30,7 @@ class OutputLock:
         """
         try:
             beside.parent.mkdir(parents=True, exist_ok=True)
+            refuse_link(hidden_beside(beside, ".lock"))
             self._lock = FileLock(hidden_beside(beside, ".lock"))
             killed = os.path.exists(self._lock.lock_file)
             self._lock.acquire(timeout=0)

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rsprompter_cli.errors import InputError, OutputError, plural
+from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.io.lock import OutputLock
@@ -184,6 +184,8 @@ def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], tally: Tally)
     first = {Shard(*place) for place in kept_parts(job.folder).values()}
     try:
         run(job, sorted(shards, key=lambda shard: (shard not in first, shard)), tally)
+    except ChangedInputError:
+        raise
     except InputError:
         if Path(job.source).is_file():
             shutil.rmtree(job.folder, ignore_errors=True)

@@ -14,6 +14,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -21,9 +22,9 @@ from typing import IO, Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import InputError, OutputError, plural, shorten
+from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.instances import Instance
-from rsprompter_cli.io.atomic import flush_folder, hidden_beside
+from rsprompter_cli.io.atomic import flush_folder, hidden_beside, open_hidden
 from rsprompter_cli.io.lock import OutputLock
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Journal:
         self._waiting: list[bytes] = []
         self._flushed = time.monotonic()
         self._file: IO[bytes] | None = None
+        self._holds_windows = False
         self._lock = OutputLock(out, shown=out)
         try:
             self._end = self._find(overwrite=overwrite)
@@ -89,16 +91,18 @@ class Journal:
         damaged: it would fail again at the same place.
         """
         try:
-            if isinstance(error, InputError) and "address" not in self._identity["input"]:
+            refused = isinstance(error, InputError) and not isinstance(error, ChangedInputError)
+            if refused and "address" not in self._identity["input"]:
                 self.remove()
-            if error is not None and (self._file is not None or kind is KeyboardInterrupt):
+            if error is not None and (self._file is not None or kind in (KeyboardInterrupt, ChangedInputError)):
                 self.flush()
             if error is not None and self.windows_done and self.path.exists():
                 text = "%s keeps the %s done so far: run the same command again to resume"
                 _log.warning(text, self.path, plural(self.windows_done, "window"))
         finally:
             if self._file is not None:
-                self._file.close()
+                with suppress(OSError):  # of a full disk: what it could not hold is done again
+                    self._file.close()
             self._lock.release()
 
     def instances(self) -> Iterator[Instance]:
@@ -143,8 +147,11 @@ class Journal:
             if new:
                 flush_folder(self.path.parent)
         except OSError as error:
+            if self._end == 0 and not self._holds_windows:
+                self._forget()  # a file that holds nothing
             raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
         self._waiting = []
+        self._holds_windows = True
         self._flushed = time.monotonic()
 
     def complete(self) -> None:
@@ -167,15 +174,19 @@ class Journal:
     def remove(self) -> None:
         """The output is complete: forget all."""
         self._waiting = []
+        self._forget()
+
+    def _forget(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk, which cannot take what is not needed any more
+                self._file.close()
             self._file = None
         self.path.unlink(missing_ok=True)
 
     def _find(self, *, overwrite: bool) -> int:
         """Look for the journal of an earlier run; returns where its good records end, 0 when there is none."""
         try:
-            file = self.path.open("rb")
+            file = open_hidden(self.path, "rb")
         except FileNotFoundError:
             return 0
         except OSError as error:
@@ -203,7 +214,7 @@ class Journal:
 
     def _open(self) -> IO[bytes]:
         """The file to append to, cut off after the last good record."""
-        file = self.path.open("r+b" if self._end else "wb")
+        file = open_hidden(self.path, "r+b" if self._end else "wb")
         if self._end:
             file.truncate(self._end)
             file.seek(self._end)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import flush_folder
+from rsprompter_cli.io.atomic import flush_folder, open_hidden
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.journal import identity_difference
 
@@ -114,7 +114,7 @@ class Ledger:
         try:
             new = self._file is None
             if self._file is None:
-                self._file = self.path.open("r+b" if self._end else "wb")
+                self._file = open_hidden(self.path, "r+b" if self._end else "wb")
                 self._file.truncate(self._end)
                 self._file.seek(self._end)
                 if not self._end:
@@ -130,7 +130,7 @@ class Ledger:
     def _find(self, *, overwrite: bool, shown: str | Path) -> int:
         """Read that of an earlier run; returns where its good lines end, 0 to start anew."""
         try:
-            with self.path.open("rb") as file:
+            with open_hidden(self.path, "rb") as file:
                 first = _line(file)
                 if first is None and _is_torn(file):
                     return 0

@@ -140,6 +140,7 @@ def predict_scene(
             loaded, scene, grid, options, journal, spool, score=score, progress=progress, area=area, meter=meter
         )
         meter.joined = len(spool)
+        scene.require_unchanged()
         found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
         write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
@@ -375,6 +376,7 @@ def detect_windows(
             pixels = [tile for _, tile in tiles]
             with meter.stage(Stage.MODEL), only_scores_from(model, score):
                 detections = run_model(model, pixels, pad_to=grid.size if pad else None, dtype=dtype)
+        scene.require_unchanged()
         windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
         yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
 
