@@ -78,7 +78,7 @@ def test_override_none_removes_a_key() -> None:
         ("train.epochs=many", "train.epochs", ""),
         ("train.lr=-1", "train.lr", ""),
         ("train.lr=nan", "train.lr: must be a finite number", ""),
-        ("train.lr=" + "[" * 5000, "--set train.lr: its value is nested too deeply", ""),
+        ("train.lr=" + "[" * 5000, "--set train.lr: its value is nested more than 64 deep", ""),
         ("train.augment.scale=[2.0, 1.0]", "train.augment.scale", ""),
         ("train.lr", "key=value", ""),
         ("=3", "key=value", ""),

@@ -6,7 +6,6 @@ them show comes several times: joining is the business of `rsp predict`, which k
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rsprompter_cli.data.image_place import read_place
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
 from rsprompter_cli.data.spellings import whole_or_none
+from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
 from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
@@ -120,7 +120,7 @@ def convert_coco(
 
 def _read_instances(path: Path, images: Path | None, *, crowds_are_objects: bool) -> tuple[list[_Instance], int]:
     """The instances of either kind of file and the number of crowds, which are not objects."""
-    document = _read_json(path)
+    document = read_large_json(path)
     if isinstance(document, list):
         if images is None:
             raise UsageError(f"{path} is a list of results", "pass --images with the COCO file of its images")
@@ -187,12 +187,3 @@ def _polygon(segmentation: Segmentation) -> Any:
     if isinstance(segmentation, Rle):
         return mask_to_polygon(coco_mask.decode(segmentation.as_dict()).astype(bool))
     return polygon_parts(shapely.union_all([polygon_parts(shapely.Polygon(ring)) for ring in segmentation]))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON: {error}") from error

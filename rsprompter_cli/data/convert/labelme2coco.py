@@ -27,6 +27,7 @@ from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
+from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.pictures import read_picture
 
@@ -82,7 +83,7 @@ def convert_labelme(
     pictures: dict[str, tuple[Path, Picture]] = {}
     for done, file in enumerate(files, start=1):
         try:
-            document = _read_json(labels / file)
+            document = _read_labels(labels / file)
             if document is None:
                 findings.leave_out("JSON files that are not labelme's", labels / file)
                 continue
@@ -125,21 +126,15 @@ def _name_unlabelled(folder: Path, pictures: Mapping[str, object], findings: Fin
     return others
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
+def _read_labels(file: Path) -> dict[str, Any] | None:
     """The content of a labelme file; None for JSON that is something else.
 
     Raises:
         InputError: unreadable, too large, or not JSON.
     """
-    try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{file}: has {size:,} bytes, more than {MAX_FILE_BYTES:,}", "store the images as files")
-        document = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{file}: has more than {MAX_FILE_BYTES:,} bytes", "store the images as files")
+    document = read_json(file, max_bytes=MAX_FILE_BYTES)
     return document if isinstance(document, dict) and isinstance(document.get("shapes"), list) else None
 
 
@@ -201,7 +196,7 @@ def _embedded(labels: Path, file: Path, document: Mapping[str, Any]) -> Picture:
 
     def put(target: Path) -> None:
         # Read again, because all pictures at once may be more than memory holds.
-        target.write_bytes(_decode(labels / file, _read_json(labels / file) or {}))
+        target.write_bytes(_decode(labels / file, _read_labels(labels / file) or {}))
 
     return Picture(file.with_suffix(suffix).as_posix(), height, width, put, [])
 
