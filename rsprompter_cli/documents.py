@@ -258,7 +258,7 @@ def _tree_excess(tree: Mapping[str, Any]) -> str:
         if not level:
             return ""
         inner = [item for node in level for item in (node.values() if isinstance(node, dict) else node)]
-        if any(type(item) is int and abs(item) >= 1 << 63 for item in inner):
+        if any(type(item) is int and abs(item) >= 1 << 64 for item in inner):
             return "has a whole number of more than 64 bits"
         level = [item for item in inner if isinstance(item, dict | list)]
     return f"is nested more than {MAX_DEPTH} deep"

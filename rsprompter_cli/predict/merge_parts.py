@@ -213,7 +213,9 @@ def join_parts(
         first, most = part.shard.windows(total).start, len(part.shard.windows(total))
         for done, instances in read_windows(part.path):
             if done > most or not all(_is_within(grid, one, classes) for one in instances):
-                raise InputError(f"{part.path}: damaged: has objects of windows or classes that its run has not", _AGAIN)
+                raise InputError(
+                    f"{part.path}: damaged: has objects of windows or classes that its run has not", _AGAIN
+                )
             meter.instances += len(instances)
             with meter.stage(Stage.JOINING):
                 spool.add(joiner.feed(instances, windows_done=first + done))
