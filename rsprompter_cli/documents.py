@@ -44,6 +44,9 @@ _BLOCK = 16 << 20
 _MAX_VALUES_PER_BLOCK = 2_000_000
 """A list that fills a whole block of the file may have so many values there: 8 bytes for each, 72 in memory."""
 
+_MAX_BITS = 1023
+"""Of a whole number in TOML, so that it is a finite float too; the configuration has bounds of its own."""
+
 _MAX_DIGITS = 19
 """Of a whole number in a file of metadata or settings: 64 bits."""
 
@@ -195,7 +198,7 @@ def parse_toml(
     """The tree that TOML stands for; arguments as of `parse_json`.
 
     Raises:
-        RspError: of the type `error`: not TOML, too long, nested too deeply, or a whole number over 64 bits.
+        RspError: of the type `error`: not TOML, too long, nested too deeply, or a whole number over _MAX_BITS.
     """
     if len(content) > MAX_TOML_BYTES:
         raise error(f"{origin}: has more than {MAX_TOML_BYTES:,} bytes", hint)
@@ -258,8 +261,8 @@ def _tree_excess(tree: Mapping[str, Any]) -> str:
         if not level:
             return ""
         inner = [item for node in level for item in (node.values() if isinstance(node, dict) else node)]
-        if any(type(item) is int and abs(item) >= 1 << 64 for item in inner):
-            return "has a whole number of more than 64 bits"
+        if any(type(item) is int and abs(item).bit_length() > _MAX_BITS for item in inner):
+            return f"has a whole number of more than {_MAX_BITS:,} bits"
         level = [item for item in inner if isinstance(item, dict | list)]
     return f"is nested more than {MAX_DEPTH} deep"
 
