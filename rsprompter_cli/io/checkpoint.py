@@ -206,7 +206,7 @@ def read_checkpoint(folder: str | Path | None) -> Checkpoint:
     try:
         meta = _parse_meta(fields)
     except ValueError as error:
-        raise CheckpointError(f"{meta_file}: damaged: {error}", _DAMAGED) from error
+        raise CheckpointError(f"{meta_file}: damaged: {error}") from error
     return Checkpoint(folder, parse_config(tree, origin=str(config_file)), meta)
 
 

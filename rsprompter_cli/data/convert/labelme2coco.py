@@ -21,9 +21,16 @@ import numpy as np
 from rsprompter_cli.data.convert.labelme_shapes import TAKEN, ring_of
 from rsprompter_cli.data.convert.outputs import check_apart, check_owned
 from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
-from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
+from rsprompter_cli.data.convert.picture_set import (
+    MAX_FAULTS,
+    Findings,
+    Picture,
+    Progress,
+    SetReport,
+    write_picture_set,
+)
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
-from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
+from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
@@ -224,8 +231,12 @@ def _objects(
 ) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a labelme file, in the order of their first shapes; what is wrong with shapes becomes faults."""
     groups: dict[tuple[str, str], list[np.ndarray]] = {}
+    before = len(findings.faults)
     for number, shape in enumerate(document["shapes"], start=1):
         where = f"{file}: shape {number}"
+        if len(findings.faults) - before >= MAX_FAULTS:
+            findings.fault(f"{where}: is not read, nor is what follows, after {MAX_FAULTS:,} errors in this file")
+            break
         label = shape.get("label") if isinstance(shape, dict) else None
         if not isinstance(label, str) or not label.strip():
             findings.fault(f"{where}: has no label")
@@ -248,14 +259,20 @@ def _objects(
         group = shape.get("group_id")
         key = f"shape {number}" if group is None else f"group {json.dumps(group)}"
         groups.setdefault((label, key), []).extend(rings)
-    return [(label, coco_fields(rings, picture.height, picture.width)) for (label, _), rings in groups.items()]
+    objects = []
+    for (label, key), rings in groups.items():
+        try:
+            objects.append((label, coco_fields(rings, picture.height, picture.width)))
+        except EntryError as fault:
+            findings.fault(f"{file}: {key[:60]} ({label}): {fault.text}")
+    return objects
 
 
 def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
     """What of a shape lies in its picture and has area.
 
     Raises:
-        EntryError: it leaves the picture so far that it was drawn on another.
+        EntryError: it leaves the picture so far that it was drawn on another, or is longer than an outline can be.
     """
     excess = overshoot(bounds((ring,)), picture.height, picture.width)
     if excess > allowed_overshoot(picture.height, picture.width):
@@ -264,7 +281,9 @@ def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
     for part in clip_ring(ring, picture.height, picture.width):
         try:
             coco_fields([part], picture.height, picture.width)
-        except EntryError:
+        except EntryError as fault:
+            if fault.kind not in WITHOUT_AREA:
+                raise
             continue
         rings.append(part)
     return rings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -38,7 +39,8 @@ def label_line(class_index: int, ring: np.ndarray, height: int, width: int) -> s
 
 def read_labels(text: str) -> Iterator[Label | tuple[int, EntryError]]:
     """The objects of a label file in order; for each line that is none, its number and what is wrong."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not all lines at once: each is an object of its own, and a file may be little else.
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         words = line.split()
         if words:
             try:
@@ -57,7 +59,7 @@ def _parse_line(words: Sequence[str]) -> tuple[int, np.ndarray, bool]:
         raise EntryError("number", f"{odd[:40]!r} is not a number") from None
     if not np.isfinite(values).all():
         raise EntryError("number", "contains NaN or infinity")
-    if values[0] != int(values[0]) or values[0] < 0:
+    if not 0 <= values[0] < 2**31 or values[0] != int(values[0]):
         raise EntryError("class", f"begins with {words[0][:40]!r}, which is not a class index")
     if len(words) != _BOX and (len(words) < 7 or len(words) % 2 == 0):
         raise EntryError("count", f"has {len(words)} numbers; an outline has 1 + 2 per point, at least 7, a box has 5")
