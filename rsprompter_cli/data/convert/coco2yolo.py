@@ -26,6 +26,7 @@ from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
 from rsprompter_cli.data.images import SPLITS, annotation_files, root_of, split_of, split_word, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
+from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Rle, Segmentation
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.one_ring import count_rings, to_one_ring

@@ -14,6 +14,8 @@ from rsprompter_cli.data.problems import EntryError
 TOLERANCE = 0.01
 """How far coordinates may leave 0..1: what rounding and drawing tools do; it is cut off."""
 
+_LONGEST_LINE = 16 << 20
+
 _BOX = 5
 """Numbers of a line that is a box: class, centre x and y, width, height."""
 
@@ -41,6 +43,9 @@ def read_labels(text: str) -> Iterator[Label | tuple[int, EntryError]]:
     """The objects of a label file in order; for each line that is none, its number and what is wrong."""
     # Not all lines at once: each is an object of its own, and a file may be little else.
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if len(line) > _LONGEST_LINE:
+            yield number, EntryError("count", f"has more than {_LONGEST_LINE:,} characters, which is no outline")
+            continue
         words = line.split()
         if words:
             try:
