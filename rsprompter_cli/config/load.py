@@ -114,7 +114,7 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
         raise UsageError(f"--set {shorten(text)!r}: write it as key=value, for instance train.lr=1e-4")
     path = key.strip().split(".")
     if len(path) > _MOST_PARTS:
-        raise UsageError(f"--set {_short(key)}: a key of {len(path):,} parts", did_you_mean(_short(key), valid_keys()))
+        raise UsageError(f"--set {_short(key)}: unknown key, of {len(path):,} parts")
     node = tree
     for part in path[:-1]:
         child = node.setdefault(part, {})
