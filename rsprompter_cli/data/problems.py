@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rsprompter_cli.errors import shorten
+
 Severity = Literal["error", "warning"]
 
 MAX_PROBLEMS = 1000
@@ -78,7 +80,7 @@ class Problems:
 
 def shown_value(value: object) -> str:
     """A value of a file for messages, cut where it is long or has many parts."""
-    return _SHOWN.repr(value)
+    return shorten(_SHOWN.repr(value), 200)
 
 
 @dataclass(frozen=True, slots=True)

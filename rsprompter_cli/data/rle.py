@@ -42,6 +42,7 @@ _MERGED_BY_PYCOCOTOOLS = 100_000_000
 _MAX_CHARACTERS_PER_RUN = 7
 
 _PIXELS_AT_ONCE = 1 << 24
+_FARTHEST = 1e12
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -288,6 +289,8 @@ def _parse_ring(ring: object, index: int) -> np.ndarray:
         raise EntryError("polygon-not-finite", f"polygon {index} contains a number that is too large") from error
     if not np.isfinite(points).all():
         raise EntryError("polygon-not-finite", f"polygon {index} contains NaN or infinity")
+    if np.abs(points).max() > _FARTHEST:
+        raise EntryError("polygon-outside", f"polygon {index} extends far beyond any image")
     # All points on one line, which the signed area alone does not say: that of a bow tie is 0 too.
     arms = points - points[0]
     far = arms[np.argmax(np.abs(arms).sum(axis=1))]

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 import tomllib
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,9 @@ def attempt(seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="rsp-fuzz-") as name:
         folder = Path(shutil.copytree(base(), Path(name, "model")))
         try:
-            rng.choice((config, config, override, meta, meta, weights, sam_config, foreign))(rng, folder)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)  # numpy's, of numbers beyond a float
+                rng.choice((config, config, override, meta, meta, weights, sam_config, foreign))(rng, folder)
         except RspError as error:
             fault = error
         finally:

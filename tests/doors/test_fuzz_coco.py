@@ -9,6 +9,7 @@ import random
 import shutil
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def attempt(seed: int) -> None:
         shutil.copy(root / "images" / "train_0.png", folder / "a.png")
         fault: RspError | None = None
         try:
-            rng.choice((coco, coco, coco, results, labelme, yolo))(rng, folder)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)  # numpy's, of numbers beyond a float
+                rng.choice((coco, coco, coco, results, labelme, yolo))(rng, folder)
         except RspError as error:
             fault = error
         finally:
