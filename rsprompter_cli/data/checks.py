@@ -14,6 +14,7 @@ from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.problems import Problem, Problems, Report
 from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
+from rsprompter_cli.data.sized_picture import read_sized_pixels
 from rsprompter_cli.errors import InputError, plural, shorten, some
 
 Box = tuple[float, float, float, float]
@@ -229,8 +230,6 @@ def _check_pictures(
     coco: CocoFile, finder: PictureFinder, *, read_pictures: bool, on_picture: Progress | None
 ) -> list[Problem]:
     """Pictures that are missing, doubled, outside the root, damaged or of another size."""
-    from rsprompter_cli.data.dataset import read_sized_picture
-
     problems = Problems()
     entries: dict[str, list[int]] = defaultdict(list)
     for done, image in enumerate(coco.images, start=1):
@@ -238,7 +237,7 @@ def _check_pictures(
         try:
             path = finder.find(image.names)
             if read_pictures:
-                read_sized_picture(path, image)
+                read_sized_pixels(path, image)
         except InputError as error:
             text = f"image {image.id} ({shorten(image.file_name)}): {error}"
             kind = "picture" if unsafe_reason(image.file_name) is None else "file-name"

@@ -257,7 +257,7 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file") from error
     # A kind of numbers that torch has not comes as the last three.
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {shorten(str(error), 300)}") from error
 
 
 def check_header(path: str | Path) -> None:
