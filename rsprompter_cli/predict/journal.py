@@ -335,11 +335,14 @@ def _unpack(content: bytes) -> list[Instance]:
         raise ValueError("a record has another length than its outlines")
     try:
         outlines = [content[end - size : end] for end, size in zip(ends.tolist(), rows["size"].tolist(), strict=True)]
-        polygons = shapely.from_wkb(np.array(outlines, dtype=object))
+        with np.errstate(invalid="ignore"):  # a coordinate that is not a number, which makes it invalid
+            polygons = shapely.from_wkb(np.array(outlines, dtype=object))
     except shapely.errors.ShapelyError as error:
         raise ValueError(f"an outline is no geometry: {error}") from error
     known = np.isin(shapely.get_type_id(polygons), (3, 6))  # polygons and multipolygons
-    if not (known & shapely.is_valid(polygons)).all():
+    with np.errstate(invalid="ignore"):
+        sound = known & shapely.is_valid(polygons)
+    if not sound.all():
         raise ValueError("an outline is no valid polygon")
     return [
         Instance(row, col, index, label, score, polygon, None if quality != quality else quality)

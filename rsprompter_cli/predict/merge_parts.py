@@ -326,6 +326,8 @@ def _read_part(path: Path) -> Part:
         total = len(_grid(identity.pop("scene")["grid"]))
         done = count_windows(path)
         changed = identity["input"].get("changed")
+        if not isinstance(changed, int | None):
+            raise TypeError("the time of the input is not a number")
         identity["input"] = unchanging(identity["input"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
