@@ -19,7 +19,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "rsprompter_cli"
 ORDER = [
-    "cli", "train", "evaluate", "predict", "models", "data", "geo", "draw", "io", "structures", "config", "errors",
+    "cli", "train", "evaluate", "predict", "models", "data", "geo", "draw", "io", "structures", "config",
+    "documents", "errors",
 ]  # fmt: skip
 """Each package imports itself and what stands to its right, never what stands to its left."""
 

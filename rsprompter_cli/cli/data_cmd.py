@@ -82,7 +82,7 @@ def check_command(
     for report in () if as_json else reports:
         counts = [plural(report.images, "image"), plural(report.objects, "object")]
         counts += [plural(report.crowds, "crowd")] if report.crowds else []
-        counts += [plural(len(report.errors), "error"), plural(len(report.warnings), "warning")]
+        counts += [plural(report.error_count, "error"), plural(report.warning_count, "warning")]
         print_hanging(f"{report.file}: ", ", ".join(counts))
         for line in report.lines():
             print_hanging("  ", line)

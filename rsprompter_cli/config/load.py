@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from rsprompter_cli.config.run import Config
+from rsprompter_cli.documents import parse_toml, read_toml
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, shorten
 
 PRESET_FOLDER = Path(__file__).parents[1] / "presets"
@@ -18,6 +19,9 @@ DEFAULT_PRESET = "rsprompter-anchor-whu"
 
 _LONGEST_KEY = 60
 """Characters of a key in a message; our own have at most 50."""
+
+_MOST_PARTS = 16
+"""Of a dotted key; our own have at most 5."""
 
 _WORDS = {
     "missing": "is missing",
@@ -61,12 +65,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = presets.get(str(source), Path(source))
     if str(source) not in presets and not os.path.isfile(path):
         raise UsageError(f"no preset or file named {shorten(str(source))!r}", did_you_mean(str(source), presets))
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}") from error
+    tree = read_toml(path)
     for text in overrides:
         _apply_override(tree, text)
     return parse_config(tree, origin=str(source))
@@ -114,6 +113,8 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
     if not sign or not key.strip():
         raise UsageError(f"--set {shorten(text)!r}: write it as key=value, for instance train.lr=1e-4")
     path = key.strip().split(".")
+    if len(path) > _MOST_PARTS:
+        raise UsageError(f"--set {_short(key)}: unknown key, of {len(path):,} parts")
     node = tree
     for part in path[:-1]:
         child = node.setdefault(part, {})
@@ -133,11 +134,11 @@ def _toml_value(key: str, raw: str) -> Any:
     What would be read on as further lines, items or a comment is not one value, but text too.
     """
     try:
-        alone, in_list = tomllib.loads(f"value = {raw}"), tomllib.loads(f"value = [{raw}]")
-    except tomllib.TOMLDecodeError:
-        return raw
-    except RecursionError as error:
-        raise UsageError(f"--set {_short(key)}: its value is nested too deeply") from error
+        alone, in_list = (parse_toml(text, "") for text in (f"value = {raw}", f"value = [{raw}]"))
+    except InputError as error:
+        if isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            return raw
+        raise UsageError(f"--set {_short(key)}: its value {error.message.removeprefix(': ')}") from error
     one = len(alone) == len(in_list) == 1 and len(in_list["value"]) == 1
     return alone["value"] if one else raw
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from rsprompter_cli.config.frozen import Frozen
 from rsprompter_cli.config.models import ModelConfig, TrainedSamConfig
+from rsprompter_cli.config.numbers import Count, Steps, StepsOrNone, Text
 
 
 class DataConfig(Frozen):
     """Where the pictures of a COCO set lie."""
 
-    root: str = Field("data/WHU", description="default of --data")
-    image_folder: str | None = Field(
+    root: Text = Field("data/WHU", description="default of --data")
+    image_folder: Text | None = Field(
         None, description="image folder below the root, may contain {split}; None: images, imgs, imgs/{split}/image"
     )
-    val_split: str = "val"
+    val_split: Text = "val"
     crowds_are_objects: bool = Field(
         False, description="annotations with iscrowd 1 are objects like the others, as some labelling tools write them"
     )
@@ -49,18 +50,20 @@ class AugmentConfig(Frozen):
 class TrainConfig(Frozen):
     """Optimisation and bookkeeping of a run."""
 
-    epochs: PositiveInt = 300
-    lr: float = Field(2e-4, gt=0)
-    batch_size: PositiveInt = Field(2, description="images per process and step")
-    accumulate: PositiveInt = Field(1, description="steps whose gradients are summed before the optimizer moves")
-    weight_decay: float = Field(0.05, ge=0)
-    warmup_steps: int = Field(50, ge=0, description="linear warm-up from a thousandth of the rate, optimizer steps")
-    clip_grad: float | None = Field(None, gt=0, description="largest norm of the gradient; None: not clipped")
+    epochs: Steps = 300
+    lr: float = Field(2e-4, gt=0, le=1000)
+    batch_size: Count = Field(2, description="images per process and step")
+    accumulate: Count = Field(1, description="steps whose gradients are summed before the optimizer moves")
+    weight_decay: float = Field(0.05, ge=0, le=1000)
+    warmup_steps: StepsOrNone = Field(50, description="linear warm-up from a thousandth of the rate, optimizer steps")
+    clip_grad: float | None = Field(None, gt=0, le=1e9, description="largest norm of the gradient; None: not clipped")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    eval_every: PositiveInt = Field(3, description="epochs between evaluations")
-    save_minutes: float = Field(10.0, gt=0, description="minutes between checkpoints, besides those at evaluations")
-    pictures_every: int = Field(
-        10, ge=0, description="epochs between images of detections on the validation split; 0: none"
+    eval_every: Steps = Field(3, description="epochs between evaluations")
+    save_minutes: float = Field(
+        10.0, gt=0, le=1e6, description="minutes between checkpoints, besides those at evaluations"
+    )
+    pictures_every: StepsOrNone = Field(
+        10, description="epochs between images of detections on the validation split; 0: none"
     )
     wandb: str | None = Field(None, description="Weights & Biases project to log to; None: no logging there")
     normalise: Literal["all-ranks", "each-rank"] = Field(
@@ -72,11 +75,14 @@ class TrainConfig(Frozen):
         0, description="DeepSpeed ZeRO stage: 2 shards the optimizer state, 3 the weights too; 0: no DeepSpeed"
     )
     seed: int = Field(0, ge=0, lt=2**63)
-    workers: int = Field(2, ge=0, description="processes that read and augment images")
+    workers: int = Field(2, ge=0, le=4096, description="processes that read and augment images")
     cache_views: int = Field(
-        0, ge=0, description="frozen encoder: augmented views per image whose encoder maps are cached on disk; 0: none"
+        0,
+        ge=0,
+        le=1_000_000,
+        description="frozen encoder: augmented views per image whose encoder maps are cached on disk; 0: none",
     )
-    cache_folder: str | None = Field(None, description="folder for those maps; None: the run folder")
+    cache_folder: Text | None = Field(None, description="folder for those maps; None: the run folder")
     boxes: Literal["masks", "annotations"] = Field(
         "masks",
         description="boxes to train on: the bounds of the augmented masks, or the boxes of the annotation file",
@@ -87,7 +93,7 @@ class TrainConfig(Frozen):
 class Config(Frozen):
     """A whole run."""
 
-    name: str = Field(description="names the run folder runs/NAME")
+    name: str = Field(max_length=200, description="names the run folder runs/NAME")
     model: ModelConfig
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

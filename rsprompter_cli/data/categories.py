@@ -6,7 +6,7 @@ out, under one rule for all splits of a set, so that their classes stay equal.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,13 +35,15 @@ def grouping_ids(document: Mapping[str, Any], path: Path, known: Collection[str]
         known: classes of a model; a category of such a name stays, unless another one of the file has it too.
     """
     entries, owned = _entries(document), owned_ids(document)
-    groups = {entry.group: {other.id for other in entries if other.group == entry.group} for entry in entries}
+    groups: defaultdict[str, set[int]] = defaultdict(set)
+    for entry in entries:
+        groups[entry.group].add(entry.id)
     counts = Counter(entry.name for entry in entries)
     found = [
         entry
         for entry in entries
         if entry.id not in owned
-        and groups.get(entry.name, set()) - {entry.id}
+        and groups.get(entry.name, frozenset()) - {entry.id}
         and not (entry.name in known and counts[entry.name] == 1)
     ]
     if not found:

@@ -12,9 +12,10 @@ from rsprompter_cli.data.coco import CocoFile, crowd_problems, parse_coco, requi
 from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
 from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
-from rsprompter_cli.data.problems import Problem, Report
+from rsprompter_cli.data.problems import Problem, Problems, Report
 from rsprompter_cli.data.rle import Rle, Segmentation, bounds, overshoot, to_rle
-from rsprompter_cli.errors import InputError, plural, shorten
+from rsprompter_cli.data.sized_picture import read_sized_pixels
+from rsprompter_cli.errors import InputError, plural, shorten, some
 
 Box = tuple[float, float, float, float]
 Progress = Callable[[int, int], None]
@@ -141,16 +142,16 @@ def _most_are_corners(corners: int, count: int) -> str | None:
 def _check_objects(coco: CocoFile) -> list[Problem]:
     """Boxes and masks that are valid but do not match."""
     images = {image.id: image for image in coco.images}
-    problems: list[Problem] = []
+    problems = Problems()
     as_corners = 0
     for annotation in coco.annotations:
         image = images[annotation.image_id]
         found, corners = _check_object(annotation, image)
-        problems += found
+        problems.add(*found)
         as_corners += corners
     if text := _most_are_corners(as_corners, len(coco.annotations)):
-        problems.append(Problem("error", "bbox-corners", text))
-    return problems
+        problems.add(Problem("error", "bbox-corners", text))
+    return problems.listed()
 
 
 def _check_object(annotation: CocoAnnotation, image: CocoImage) -> tuple[list[Problem], bool]:
@@ -209,11 +210,12 @@ def _geometry_bytes(segmentation: Segmentation) -> bytes:
 
 def _check_categories(coco: CocoFile) -> list[Problem]:
     used = Counter(annotation.category_id for annotation in coco.annotations)
-    return [
-        Problem("warning", "category-unused", f"category {category.id} ({category.name!r}) has no objects")
-        for category in coco.categories
-        if not used[category.id]
-    ]
+    problems = Problems()
+    for category in coco.categories:
+        if not used[category.id]:
+            text = f"category {category.id} ({category.name!r}) has no objects"
+            problems.add(Problem("warning", "category-unused", text))
+    return problems.listed()
 
 
 def _check_usable(coco: CocoFile) -> list[Problem]:
@@ -228,28 +230,26 @@ def _check_pictures(
     coco: CocoFile, finder: PictureFinder, *, read_pictures: bool, on_picture: Progress | None
 ) -> list[Problem]:
     """Pictures that are missing, doubled, outside the root, damaged or of another size."""
-    from rsprompter_cli.data.dataset import read_sized_picture
-
-    problems: list[Problem] = []
+    problems = Problems()
     entries: dict[str, list[int]] = defaultdict(list)
     for done, image in enumerate(coco.images, start=1):
         entries[image.file_name].append(image.id)
         try:
             path = finder.find(image.names)
             if read_pictures:
-                read_sized_picture(path, image)
+                read_sized_pixels(path, image)
         except InputError as error:
             text = f"image {image.id} ({shorten(image.file_name)}): {error}"
             kind = "picture" if unsafe_reason(image.file_name) is None else "file-name"
-            problems.append(Problem("error", kind, text, image_id=image.id))
+            problems.add(Problem("error", kind, text, image_id=image.id))
         if on_picture:
             on_picture(done, len(coco.images))
     finder.announce()
     for file_name, ids in entries.items():
         if len(ids) > 1:
-            text = f"images {', '.join(map(str, ids))} have the same file_name {file_name}"
-            problems.append(Problem("warning", "picture-twice", text, image_id=ids[0]))
-    return problems
+            text = f"images {some(map(str, ids), 20)} have the same file_name {shorten(file_name)}"
+            problems.add(Problem("warning", "picture-twice", text, image_id=ids[0]))
+    return problems.listed()
 
 
 def _with_foreign_classes(first: Report, other: Report) -> Report:

@@ -79,7 +79,8 @@ def read_coco(
     )
     errors = [problem for problem in problems if problem.severity == "error"]
     if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        others = sum(problem.count for problem in errors) - 1
+        more = f" (and {others:,} more)" if others else ""
         raise InputError(f"{path}: {errors[0].message}{more}", f"rsp data check {path} lists every problem")
     for problem in problems:
         logger.warning("%s: %s", path, problem.message)
@@ -114,7 +115,7 @@ def parse_coco(
             unused = [one for one in (first, category.id) if one not in used]
             if unused:
                 text = f"{text}, or remove category {unused[0]}, which has no annotation"
-            reader.problems.append(Problem("error", "category-name-twice", text))
+            reader.problems.add(Problem("error", "category-name-twice", text))
     images = reader.images(document["images"])
     annotations = reader.annotations(document, images, categories)
     coco = CocoFile(

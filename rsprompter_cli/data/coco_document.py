@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rsprompter_cli.documents import parse_json, read_large_content
 from rsprompter_cli.errors import InputError
 
 _WAY_OUT = "give a COCO file or its data folder; rsp convert creates them"
@@ -18,22 +18,16 @@ def read_document(path: str | Path) -> dict[str, Any]:
     """The JSON of a COCO file with its three lists present, their entries not yet looked at.
 
     Raises:
-        InputError: unreadable, empty, not JSON, or a list is missing.
+        InputError: unreadable, empty, over a limit of `documents`, not JSON, or a list is missing.
     """
     if os.path.isdir(path):
         raise InputError(f"{path}: is a folder", "give one of the .json files in its annotations/")
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", _WAY_OUT) from error
+    content = read_large_content(path, hint=_WAY_OUT)
     if not content.strip():
         raise InputError(
             f"{path}: the file is empty", "a COCO file is a JSON object with images, annotations and categories"
         )
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON: {error}", "a COCO file is a JSON object in UTF-8") from error
+    document = parse_json(content, path, hint="a COCO file is a JSON object in UTF-8")
     if not isinstance(document, dict):
         _refuse_list(document, path)
     for key in ("images", "annotations", "categories"):

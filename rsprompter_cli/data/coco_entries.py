@@ -7,8 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
 from rsprompter_cli.data.pictures import PictureFinder, picture_names, refused_reason
-from rsprompter_cli.data.problems import EntryError, Problem
-from rsprompter_cli.data.rle import MAX_PIXELS, Segmentation, allowed_overshoot, overshoot, to_rle
+from rsprompter_cli.data.problems import EntryError, Problem, Problems, shown_value
+from rsprompter_cli.data.rle import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    Segmentation,
+    allowed_overshoot,
+    outline_length,
+    overshoot,
+    to_rle,
+)
 from rsprompter_cli.data.spellings import REPAIRS, Note, read_segmentation, to_number, to_whole, whole_or_none
 from rsprompter_cli.errors import InputError, plural, shorten
 from rsprompter_cli.geo.class_values import trimmed
@@ -57,6 +65,15 @@ class CocoCategory:
     name: str
 
 
+_MAX_FAULTS = 100_000
+"""Faulty entries of a list after which the rest of it is not read."""
+
+_FREE_OUTLINE, _OUTLINE_PER_ANNOTATION = 100_000_000, 2_000
+"""Pixels of outline that a file may have: so many, and more for each annotation. Those of COCO have 500 each."""
+
+_MAX_NAME = 1_000
+_MAX_FILE_NAME = 4_096
+
 _Entry = TypeVar("_Entry", CocoImage, CocoCategory)
 _Parse = Callable[[Mapping[str, Any], Note], _Entry]
 
@@ -77,7 +94,8 @@ class EntryReader:
     """
 
     def __init__(self, finder: PictureFinder, *, crowds_are_objects: bool = False) -> None:
-        self.problems: list[Problem] = []
+        self.problems = Problems()
+        self._outline_left = _FREE_OUTLINE
         self._finder = finder
         self._crowds_are_objects = crowds_are_objects
         self._repaired: dict[tuple[str, str], _Repaired] = {}
@@ -90,14 +108,14 @@ class EntryReader:
                 f"category {category.id} ({category.name!r}) is the supercategory of others and has no annotation in "
                 "any split, so it is not used as a class"
             )
-            self.problems.append(Problem("warning", "category-group", text))
+            self.problems.add(Problem("warning", "category-group", text))
         return found
 
     def images(self, entries: list[Any]) -> dict[int, CocoImage]:
         """The images by id in file order."""
         found = self._unique(entries, self._parse_image, "image")
         if not entries:
-            self.problems.append(Problem("error", "no-images", "the list of images is empty"))
+            self.problems.add(Problem("error", "no-images", "the list of images is empty"))
         return found
 
     def annotations(
@@ -111,6 +129,8 @@ class EntryReader:
         faulty_images = {whole_or_none(raw, "id") for raw in document["images"]} - images.keys() - {None}
         parsed: dict[int, CocoAnnotation] = {}
         without_mask: list[Problem] = []
+        faults = 0
+        self._outline_left = _FREE_OUTLINE + _OUTLINE_PER_ANNOTATION * len(document["annotations"])
         for place, raw in enumerate(document["annotations"]):
             if whole_or_none(raw, "image_id") in faulty_images:
                 continue
@@ -123,8 +143,15 @@ class EntryReader:
                         "annotation-id-twice", "has the id of another annotation; renumber the annotations"
                     )
             except EntryError as fault:
+                faults += 1
                 problem = _annotation_problem(fault, shown, place, raw, images)
-                (without_mask if fault.kind == "no-segmentation" else self.problems).append(problem)
+                if fault.kind == "no-segmentation":
+                    without_mask.append(problem)
+                else:
+                    self.problems.add(problem)
+                if faults >= _MAX_FAULTS:
+                    self._stop("annotation", len(document["annotations"]) - place - 1)
+                    break
             else:
                 parsed[annotation.id] = annotation
                 if kinds:
@@ -139,32 +166,37 @@ class EntryReader:
             count, first = repaired.count, repaired.first
             have = plural(count, f"{noun} has", f"{_plural(noun)} have")
             text = f"{have} {REPAIRS[kind]}; the first is {first.message}"
-            self.problems.append(Problem("warning", kind, text, first.annotation_id, first.image_id))
+            self.problems.add(Problem("warning", kind, text, first.annotation_id, first.image_id))
         self._repaired.clear()
-        return self.problems
+        return self.problems.listed()
 
     def _note(self, kinds: list[str], entry: Problem, noun: str) -> None:
         for kind in dict.fromkeys(kinds):
             self._repaired.setdefault((noun, kind), _Repaired(entry)).count += 1
 
+    def _stop(self, noun: str, left: int) -> None:
+        text = f"{_MAX_FAULTS:,} {_plural(noun)} are faulty; the {left:,} after them are not read"
+        self.problems.add(Problem("error", f"{noun}s-not-read", text))
+
     def _add_without_mask(self, found: list[Problem], total: int) -> None:
         """One error for all annotations that have a box only."""
         if len(found) < 2:
-            self.problems += found
+            self.problems.add(*found)
             return
         first = found[0]
         text = (
             f"{len(found):,} of {total:,} annotations have no segmentation, the first is {first.message}; draw masks "
             "in the labelling tool and export again, or remove these annotations"
         )
-        self.problems.append(Problem("error", first.kind, text, first.annotation_id, first.image_id))
+        self.problems.add(Problem("error", first.kind, text, first.annotation_id, first.image_id))
 
     def _unique(self, entries: list[Any], parse: _Parse[_Entry], noun: str) -> dict[int, _Entry]:
         """Entries by id in file order; each faulty or repeated one becomes a problem."""
         parsed: dict[int, _Entry] = {}
+        faults = 0
         for place, raw in enumerate(entries):
             shown = raw.get("id") if isinstance(raw, dict) else None
-            name = f"{noun} {shown!r}" if shown is not None else f"{noun} at place {place}"
+            name = f"{noun} {shown_value(shown)}" if shown is not None else f"{noun} at place {place}"
             kinds: list[str] = []
             image_id = shown if noun == "image" and type(shown) is int else None
             try:
@@ -172,7 +204,11 @@ class EntryReader:
                 if entry.id in parsed:
                     raise EntryError(f"{noun}-id-twice", f"has the id of another {noun}")
             except EntryError as fault:
-                self.problems.append(Problem("error", fault.kind, f"{name} {fault.text}", image_id=image_id))
+                self.problems.add(Problem("error", fault.kind, f"{name} {fault.text}", image_id=image_id))
+                faults += 1
+                if faults >= _MAX_FAULTS:
+                    self._stop(noun, len(entries) - place - 1)
+                    break
             else:
                 parsed[entry.id] = entry
                 self._note(kinds, Problem("warning", "", name, image_id=image_id), noun)
@@ -183,6 +219,8 @@ class EntryReader:
         if not names:
             raise EntryError("file-name", "has no file_name")
         for name in names:
+            if len(name) > _MAX_FILE_NAME or not _is_unicode(name):
+                raise EntryError("file-name", f"has a file_name that is no name of a file: {shown_value(name)}")
             reason = refused_reason(name)
             if reason:
                 text = f"has a file_name that {reason}: {shorten(name)!r}; give it relative to the image folder"
@@ -192,8 +230,8 @@ class EntryReader:
             note("image-size-missing")
         else:
             height, width = to_whole(raw, "height", note), to_whole(raw, "width", note)
-        if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
-            raise EntryError("image-size", f"({names[0]}) has the invalid size {width} x {height}")
+        if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and height * width <= MAX_PIXELS):
+            raise EntryError("image-size", f"({shorten(names[0])}) has the invalid size {width} x {height}")
         extra = {key: value for key, value in raw.items() if key not in ("id", "file_name", "height", "width")}
         return CocoImage(to_whole(raw, "id", note), names[0], height, width, extra)
 
@@ -221,9 +259,12 @@ class EntryReader:
         image = images[image_id]
         crowd = to_number(raw.get("iscrowd"), note) or 0
         if crowd not in (0, 1):
-            raise EntryError("iscrowd", f"has iscrowd {raw.get('iscrowd')!r}, which is neither 0 nor 1")
+            raise EntryError("iscrowd", f"has iscrowd {shown_value(raw.get('iscrowd'))}, which is neither 0 nor 1")
         bbox = _parse_bbox(raw.get("bbox"), image, note)
         segmentation = read_segmentation(raw.get("segmentation"), image.height, image.width, note)
+        self._outline_left -= outline_length(segmentation)
+        if self._outline_left < 0:
+            raise EntryError("polygon-length", "has more outline than a file of so many annotations can have")
         return CocoAnnotation(
             id=annotation_id,
             image_id=image_id,
@@ -238,24 +279,26 @@ class EntryReader:
 def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
     name = raw.get("name")
     if not isinstance(name, str):
-        fault = f"has the name {name!r}, which is not text" if name is not None else "has no name"
+        fault = f"has the name {shown_value(name)}, which is not text" if name is not None else "has no name"
         raise EntryError("category-name", f"{fault}; name the class in the file")
     if not trimmed(name):
         raise EntryError("category-name", "has an empty name; name the class in the file")
+    if len(name) > _MAX_NAME or not _is_unicode(name):
+        raise EntryError("category-name", f"has the name {shown_value(name)}, which is too long or not valid Unicode")
     return CocoCategory(id=to_whole(raw, "id", note), name=trimmed(name))
 
 
 def _parse_bbox(value: object, image: CocoImage, note: Note) -> tuple[float, float, float, float]:
     numbers = [to_number(number, note) for number in value] if isinstance(value, list) else []
     if len(numbers) != 4 or not all(_is_number(number) for number in numbers):
-        raise EntryError("bbox", f"has no bbox of four finite numbers x, y, width, height: {shorten(repr(value), 60)}")
+        raise EntryError("bbox", f"has no bbox of four finite numbers x, y, width, height: {shown_value(value)}")
     x, y, w, h = (float(number) for number in numbers if _is_number(number))
     if w <= 0 or h <= 0:
         raise EntryError("bbox-empty", f"has a bbox of width {w:g} and height {h:g}")
     excess = overshoot((x, y, x + w, y + h), image.height, image.width)
     if excess > allowed_overshoot(image.height, image.width):
-        text = f"has a bbox that extends {excess:.6g} pixels beyond the {image.width} x {image.height} image: {value}"
-        raise EntryError("bbox-outside", text + " (expected x, y, width, height)")
+        text = f"has a bbox that extends {excess:.6g} pixels beyond the {image.width} x {image.height} image"
+        raise EntryError("bbox-outside", f"{text}: {shown_value(value)} (expected x, y, width, height)")
     return x, y, w, h
 
 
@@ -265,13 +308,15 @@ def _parse_area(value: object, segmentation: Segmentation, image: CocoImage) -> 
 
         return float(coco_mask.area(to_rle(segmentation, image.height, image.width).as_dict()))
     if not _is_number(value) or value < 0:
-        raise EntryError("area", f"has the invalid area {value!r}; without this key, the area is that of the mask")
+        raise EntryError(
+            "area", f"has the invalid area {shown_value(value)}; without this key, the area is that of the mask"
+        )
     return float(value)
 
 
 def _annotation_name(shown: object, place: int, image: CocoImage | None) -> str:
-    name = f"annotation {shown!r}" if shown is not None else f"annotation at place {place}"
-    return name if image is None else f"{name} (image {image.id}, {image.file_name})"
+    name = f"annotation {shown_value(shown)}" if shown is not None else f"annotation at place {place}"
+    return name if image is None else f"{name} (image {image.id}, {shorten(image.file_name)})"
 
 
 def _annotation_problem(
@@ -291,6 +336,11 @@ def _object(raw: object) -> Mapping[str, Any]:
 def _is_number(value: object) -> TypeGuard[float]:
     # bool is an int to Python, NaN compares false, and a whole number may be too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which no output could be written with."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _plural(noun: str) -> str:

@@ -15,9 +15,8 @@ from rsprompter_cli.data.coco import CocoFile
 from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
 from rsprompter_cli.data.patches import decode, draw_target
 from rsprompter_cli.data.pictures import PictureFinder
+from rsprompter_cli.data.sized_picture import read_sized_pixels
 from rsprompter_cli.data.transforms import TrainTransform
-from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.raster import read_picture
 from rsprompter_cli.structures import Target
 
 Item = tuple[Tensor, Target, int]
@@ -115,12 +114,7 @@ def read_sized_picture(path: str | Path, image: CocoImage) -> Tensor:
     Raises:
         InputError: it cannot be read, or its size is not that of the COCO entry.
     """
-    pixels = read_picture(path)  # [H, W, 3]
-    height, width = pixels.shape[:2]
-    if (height, width) != (image.height, image.width):
-        sizes = f"is {width} x {height} px, its entry (image {image.id}) has {image.width} x {image.height} px"
-        turned = "; the EXIF orientation of images is applied" if (width, height) == (image.height, image.width) else ""
-        raise InputError(f"{path} {sizes}", f"the annotations were drawn on another version of the image{turned}")
+    pixels = read_sized_pixels(path, image)  # [H, W, 3]
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 

@@ -14,12 +14,35 @@ from typing import Any
 import numpy as np
 
 from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.errors import shorten
 
 MAX_PIXELS = 2**32 - 1
 """pycocotools counts pixels in 32 bits."""
 
+MAX_SIDE = 1_000_000
+"""Pixels. pycocotools computes five times a coordinate in 32 bits; the largest rasters have 300,000."""
+
+MAX_OUTLINE = 8_000_000
+"""Pixels of outline of one object: pycocotools draws each edge five times as dense as the pixels, in 40 bytes a pixel.
+A road network over a scene of 10,000 x 10,000 pixels has 4 million."""
+
+MAX_VERTICES = 1_000_000
+"""Of one object."""
+
+MAX_CROP = 1 << 28
+"""Pixels of one object's bounds that are unrolled at once: a scene of 16,384 x 16,384."""
+
+MAX_RUNS = 500_000
+"""Of one mask that is outlined: each may be a polygon of its own, of some kilobytes."""
+
+_MERGED_BY_PYCOCOTOOLS = 100_000_000
+"""Pixels of an image up to which pycocotools unites masks, for which it allocates four bytes a pixel, unchecked."""
+
 # Seven characters of five bits hold any 32-bit run; a longer number is damage.
 _MAX_CHARACTERS_PER_RUN = 7
+
+_PIXELS_AT_ONCE = 1 << 24
+_FARTHEST = 1e12
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,8 +119,69 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     from pycocotools import mask as coco_mask
 
     parts = coco_mask.frPyObjects([ring.ravel() for ring in segmentation], height, width)
+    if len(parts) > 1 and height * width > _MERGED_BY_PYCOCOTOOLS:
+        return _united([part["counts"] for part in parts], height, width)
     merged = coco_mask.merge(parts)
     return Rle((height, width), bytes(merged["counts"]))
+
+
+def outline_length(segmentation: Segmentation) -> int:
+    """Pixels that rasterising an object walks along its edges; 0 for runs."""
+    if isinstance(segmentation, Rle):
+        return 0
+    return sum(_edges(ring) for ring in segmentation)
+
+
+def decode_crop(rle: Rle) -> tuple[np.ndarray, int, int]:
+    """A mask within its bounds.
+
+    Returns:
+        bool [h, w], and the column and row of the image that it begins at; [0, 0] when the mask covers no pixel.
+
+    Raises:
+        EntryError: the bounds have more than MAX_CROP pixels, or the mask more than MAX_RUNS runs.
+    """
+    height, _ = rle.size
+    edges = np.cumsum(decode_counts(rle.counts))
+    if edges.size > 2 * MAX_RUNS:
+        raise EntryError("mask-runs", f"mask has {edges.size // 2:,} runs, more than {MAX_RUNS:,}")
+    x0, y0, x1, y1 = (int(value) for value in bounds(rle))
+    if (x1 - x0) * (y1 - y0) > MAX_CROP:
+        raise EntryError("mask-size", f"mask covers {x1 - x0} x {y1 - y0} pixels, more than {MAX_CROP:,} in all")
+    crop = np.zeros((y1 - y0, x1 - x0), dtype=bool)
+    step = max(1, _PIXELS_AT_ONCE // height)
+    for first in range(x0, x1, step):
+        last = min(first + step, x1)
+        here, there = np.searchsorted(edges, (first * height, last * height))
+        lengths = np.diff(edges[here:there], prepend=first * height, append=last * height)
+        strip = np.repeat((np.arange(lengths.size) + here) % 2 == 1, lengths).reshape(last - first, height)
+        crop[:, first - x0 : last - x0] = strip[:, y0:y1].T
+    return crop, x0, y0
+
+
+def _united(parts: Sequence[bytes], height: int, width: int) -> Rle:
+    """The union of masks, in memory that grows with their runs and not with the image."""
+    from pycocotools import mask as coco_mask
+
+    edges = [np.cumsum(decode_counts(part)) for part in parts]
+    # Ends take turns: a run begins, it ends. The last end of all may be that of the image, where nothing begins.
+    places = np.concatenate(edges)
+    steps = np.concatenate([np.where(np.arange(len(one)) % 2, -1, 1) for one in edges])
+    order = np.argsort(places, kind="stable")
+    places, steps = places[order], steps[order]
+    last = np.append(places[1:] != places[:-1], True)
+    places, depth = places[last], np.cumsum(steps)[last]
+    inside = (depth > 0) & (places < height * width)
+    turns = places[inside != np.append(False, inside[:-1])]
+    counts = np.diff(turns, prepend=0, append=height * width).tolist()
+    packed = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return Rle((height, width), bytes(packed["counts"]))
+
+
+def _edges(ring: np.ndarray) -> int:
+    """Pixels along the edges of a ring, the longer of the two directions of each."""
+    steps = np.abs(np.diff(ring, axis=0, append=ring[:1]))
+    return int(np.ceil(steps.max(axis=1)).sum())
 
 
 def bounds(segmentation: Segmentation) -> tuple[float, float, float, float]:
@@ -131,7 +215,8 @@ def allowed_overshoot(height: int, width: int) -> float:
 def _parse_rle(value: Mapping[Any, Any], height: int, width: int) -> Rle:
     size, counts = value.get("size"), value.get("counts")
     if size != [height, width]:
-        raise EntryError("rle-size", f"RLE size {size} is not the image's [height, width] = [{height}, {width}]")
+        shown = shorten(repr(size), 60)
+        raise EntryError("rle-size", f"RLE size {shown} is not the image's [height, width] = [{height}, {width}]")
     if isinstance(counts, str):
         runs = decode_counts(counts)
     elif isinstance(counts, list):
@@ -168,11 +253,30 @@ def _parse_polygons(value: list[Any], height: int, width: int) -> Polygons:
     if excess > allowed_overshoot(height, width):
         # pycocotools allocates along every edge, so a vertex far away would also take all memory.
         raise EntryError("polygon-outside", f"polygon extends {excess:.6g} pixels beyond the {width} x {height} image")
+    _check_outline(rings, height, width)
     return rings
+
+
+def _check_outline(rings: Polygons, height: int, width: int) -> None:
+    """Refuse outlines that are longer than any mask's, before pycocotools allocates along them."""
+    vertices = sum(map(len, rings))
+    if vertices > MAX_VERTICES:
+        raise EntryError("polygon-vertices", f"polygon has {vertices:,} vertices, more than {MAX_VERTICES:,}")
+    # An outline along pixel edges passes each of them once; a hand draws fewer. Small images have some more room.
+    most = min(MAX_OUTLINE, 2 * height * width + 64 * (height + width) + 10_000)
+    length = outline_length(rings)
+    if length > most:
+        raise EntryError(
+            "polygon-length",
+            f"polygon has edges of {length:,} pixels in all, more than the {most:,} that an outline in an image of "
+            f"{width} x {height} can have",
+        )
 
 
 def _parse_ring(ring: object, index: int) -> np.ndarray:
     """One ring, float64 [K, 2]."""
+    if isinstance(ring, list) and len(ring) > 2 * MAX_VERTICES:
+        raise EntryError("polygon-vertices", f"polygon {index} has more than {MAX_VERTICES:,} vertices")
     if not isinstance(ring, list) or not all(type(number) in (int, float) for number in ring):
         raise EntryError("polygon-type", f"polygon {index} is not a flat list of numbers")
     if len(ring) % 2:
@@ -185,6 +289,8 @@ def _parse_ring(ring: object, index: int) -> np.ndarray:
         raise EntryError("polygon-not-finite", f"polygon {index} contains a number that is too large") from error
     if not np.isfinite(points).all():
         raise EntryError("polygon-not-finite", f"polygon {index} contains NaN or infinity")
+    if np.abs(points).max() > _FARTHEST:
+        raise EntryError("polygon-outside", f"polygon {index} extends far beyond any image")
     # All points on one line, which the signed area alone does not say: that of a bow tie is 0 too.
     arms = points - points[0]
     far = arms[np.argmax(np.abs(arms).sum(axis=1))]

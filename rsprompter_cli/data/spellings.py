@@ -7,12 +7,11 @@ the reader counts it by the kinds below, so that each kind is one warning of the
 from __future__ import annotations
 
 import ast
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.problems import EntryError, shown_value
 from rsprompter_cli.data.rle import Segmentation, parse_segmentation
 
 Note = Callable[[str], None]
@@ -28,6 +27,9 @@ REPAIRS = {
 }
 """What the entries counted under each kind have, after "3 annotations have"."""
 
+_LARGEST = 1 << 63
+"""Ids and sizes are 64-bit numbers wherever they go."""
+
 _WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}(\.0*)?\s*")
 _DECIMAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?\s*")
 _REPAIRABLE = ("polygon-type", "polygon-short", "segmentation-type", "rle-size", "rle-counts", "rle-characters")
@@ -40,15 +42,15 @@ def to_whole(raw: Mapping[str, Any], key: str, note: Note) -> int:
         EntryError: it has none.
     """
     value = raw.get(key)
-    if type(value) is int:
+    if type(value) is int and abs(value) < _LARGEST:
         return value
     # Tables exported from data frames write whole numbers as 512.0.
-    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+    if isinstance(value, float) and abs(value) < _LARGEST and value == int(value):
         return int(value)
     if isinstance(value, str) and _WHOLE.fullmatch(value):
         note("text-number")
         return int(value.strip().partition(".")[0])
-    fault = f"has {key} {value!r}, which is not a whole number" if key in raw else f"has no {key}"
+    fault = f"has {key} {shown_value(value)}, which is not a whole number" if key in raw else f"has no {key}"
     raise EntryError("not-an-integer", f"{fault}; number the entries from 1" if key == "id" else fault)
 
 
@@ -57,7 +59,7 @@ def whole_or_none(raw: object, key: str) -> int | None:
     if not isinstance(raw, dict):
         return None
     value = raw.get(key)
-    if type(value) is int:
+    if type(value) is int and abs(value) < _LARGEST:
         return value
     try:
         return to_whole(raw, key, lambda _: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import shapely
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
+from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, choose_layer
 from rsprompter_cli.geo.lonlat import parse_crs, units_per_degree
@@ -411,7 +411,7 @@ def _parquet_geometry(path: Path) -> tuple[str, str | None]:
     """
     try:
         # In the footer: the schema that Arrow stores beside it may lack it.
-        geo = json.loads((pq.read_metadata(path).metadata or {})[b"geo"])
+        geo = parse_json((pq.read_metadata(path).metadata or {})[b"geo"], path)
         primary = geo["primary_column"]
         described = geo["columns"][primary]
         if described["encoding"] != "WKB":

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
@@ -19,9 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import KNOWN_SAM, Config, dump_config, list_presets, parse_config
-from rsprompter_cli.errors import CheckpointError, OutputError, some
+from rsprompter_cli.documents import read_json, read_toml
+from rsprompter_cli.errors import CheckpointError, OutputError, shorten, some
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder, refuse_existing
 from rsprompter_cli.io.interrupt import deferred_interrupt
+from rsprompter_cli.io.stored_meta import check_meta
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,11 @@ WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.toml"
 META_FILE = "meta.json"
 FORMAT_VERSION = 1
+
+_DAMAGED = "the checkpoint is damaged: copy or fetch it again"
+_MAX_META_BYTES = 4 << 20
+_MAX_HEADER_BYTES = 16 << 20
+"""Of a weights file: a model of a thousand tensors has 0.15 MB."""
 
 BUNDLED = "bundled"
 """The name of the model that is installed with the package; a folder of that name is given as `./bundled`."""
@@ -194,13 +200,14 @@ def read_checkpoint(folder: str | Path | None) -> Checkpoint:
         within = _checkpoints_within(folder)
         hint = f"give {some(map(str, within))}" if within else ""
         raise CheckpointError(f"{model_argument(folder)}: not a checkpoint folder, it lacks {', '.join(missing)}", hint)
+    config_file, meta_file = folder / CONFIG_FILE, folder / META_FILE
+    tree = read_toml(config_file, error=CheckpointError, hint=_DAMAGED)
+    fields = read_json(meta_file, max_bytes=_MAX_META_BYTES, error=CheckpointError, hint=_DAMAGED, strict=True)
     try:
-        tree = tomllib.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        fields = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
         meta = _parse_meta(fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: damaged {CONFIG_FILE} or {META_FILE}: {error}") from error
-    return Checkpoint(folder, parse_config(tree, origin=str(folder / CONFIG_FILE)), meta)
+    except ValueError as error:
+        raise CheckpointError(f"{meta_file}: damaged: {error}") from error
+    return Checkpoint(folder, parse_config(tree, origin=str(config_file)), meta)
 
 
 def _nearest(folder: Path) -> str:
@@ -242,13 +249,34 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_header(path)
     try:
         with deferred_interrupt():  # in its midst Ctrl-C would look like a damaged file
             return load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error
+    # A kind of numbers that torch has not comes as the last three.
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {shorten(str(error), 300)}") from error
+
+
+def check_header(path: str | Path) -> None:
+    """Refuse a safetensors file whose header is larger than the file or any model needs, before it is parsed.
+
+    Raises:
+        CheckpointError: it is; a file that cannot be read is left to its reader.
+    """
+    try:
+        with open(path, "rb") as file:
+            size, head = os.fstat(file.fileno()).st_size, file.read(8)
+    except OSError:
+        return
+    stated = int.from_bytes(head, "little")
+    if stated > min(size, _MAX_HEADER_BYTES):
+        reason = (
+            f"its header has {stated:,} bytes, more than {'the file' if stated > size else f'{_MAX_HEADER_BYTES:,}'}"
+        )
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {reason}")
 
 
 def _nan_to_null(value: Any) -> Any:
@@ -260,15 +288,19 @@ def _nan_to_null(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parse_meta(fields: dict[str, Any]) -> CheckpointMeta:
-    if fields.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"format_version {fields.get('format_version')!r}, this version reads {FORMAT_VERSION}")
+def _parse_meta(fields: Any) -> CheckpointMeta:
+    """Metadata from the value in its file.
+
+    Raises:
+        ValueError: it is not as `write_checkpoint` writes it.
+    """
+    version = fields.get("format_version") if isinstance(fields, dict) else None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format_version {shorten(repr(version), 40)}, this version reads {FORMAT_VERSION}")
+    fields = check_meta(fields)
     for name in ("class_names", "category_ids", "gsd_range", "bands"):
         if fields.get(name) is not None:
             fields[name] = tuple(fields[name])
     metrics = fields.get("metrics") or {}
     fields["metrics"] = {name: math.nan if value is None else value for name, value in metrics.items()}
-    meta = CheckpointMeta(**fields)
-    if not meta.class_names or len(meta.class_names) != len(meta.category_ids):
-        raise ValueError("class_names and category_ids must have the same length")
-    return meta
+    return CheckpointMeta(**fields)

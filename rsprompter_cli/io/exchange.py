@@ -11,6 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rsprompter_cli.documents import read_json
+from rsprompter_cli.errors import InputError
+
 EXCHANGE = "RSP_EXCHANGE"
 """Environment variable: where the folder is; only processes that were started by another one have it."""
 
@@ -43,9 +46,9 @@ def tell(line: str, exit_code: int) -> bool:
 def told(folder: Path, rank: int) -> Told | None:
     """What a process left, None when it left nothing."""
     try:
-        content = json.loads(_error_file(folder, rank).read_text(encoding="utf-8"))
+        content = read_json(_error_file(folder, rank))
         return Told(str(content["line"]), int(content["exit_code"]), float(content["when"]))
-    except (OSError, ValueError, KeyError):
+    except (InputError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rsprompter_cli import documents
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder
@@ -265,10 +266,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read, or holds something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged or not JSON: {error}", "copy or fetch it again") from error
+    content = documents.read_json(path, error=CheckpointError, hint="copy or fetch it again", strict=True)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object", "copy or fetch it again")
     return content

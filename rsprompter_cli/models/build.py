@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 from torch import nn
 
 from rsprompter_cli.config import (
@@ -19,7 +20,7 @@ from rsprompter_cli.config import (
     SamsegMaskRcnnConfig,
     TrainedSamConfig,
 )
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, shorten
 from rsprompter_cli.models.build_baselines import build_mask2former, build_maskrcnn
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
@@ -30,6 +31,9 @@ from rsprompter_cli.models.products import quicken
 from rsprompter_cli.models.resnet import freeze_stages
 from rsprompter_cli.models.sam_weights import resolve_sam_arch
 from rsprompter_cli.models.trainable import set_trainable
+
+_NO_MODEL = (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError)
+"""What the libraries' layers raise for sizes that they cannot have, where no check of ours was first."""
 
 SIZE_STEP = 32
 """The input's side is a multiple of this: stride 16, pooled once."""
@@ -80,6 +84,18 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
     if num_classes < 1:
         raise UsageError(f"a model needs at least one class, got {num_classes}")
     complete = complete_config(model_config)
+    try:
+        model = _build(complete, num_classes)
+    except _NO_MODEL as error:
+        if isinstance(error, RuntimeError) and torch.empty(0).device.type != "meta":
+            raise  # no memory, for instance
+        words = shorten(" ".join(str(error).split()), 200)
+        raise UsageError(f"model: its sizes do not fit together: {type(error).__name__}: {words}") from error
+    quicken(model)
+    return model
+
+
+def _build(complete: ModelConfig, num_classes: int) -> nn.Module:
     match complete:
         case RSPrompterAnchorConfig():
             model = build_rsprompter_anchor(complete, num_classes)
@@ -106,5 +122,4 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             model = build_mask2former(complete, num_classes)
         case _:
             assert_never(complete)
-    quicken(model)
     return model

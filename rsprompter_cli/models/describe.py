@@ -79,10 +79,10 @@ def describe_checkpoint(folder: str | Path | None = None) -> dict[str, Any]:
     Raises:
         CheckpointError: no such folder, damaged, or weights that do not fit.
     """
+    checkpoint = read_checkpoint(folder)  # before PyTorch is loaded, which takes much longer
     from rsprompter_cli.models.load import outline_of
     from rsprompter_cli.models.trainable import trainable_table
 
-    checkpoint = read_checkpoint(folder)
     blocks = trainable_table(outline_of(checkpoint))
     model = checkpoint.config.model
     facts = asdict(checkpoint.meta)

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import Config
-from rsprompter_cli.errors import CheckpointError, plural
-from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, read_checkpoint
+from rsprompter_cli.errors import CheckpointError, plural, shorten
+from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, check_header, read_checkpoint
 from rsprompter_cli.io.interrupt import deferred_interrupt
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
@@ -78,8 +78,9 @@ def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes from the header of a safetensors file; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
+    check_header(path)
     try:
         with deferred_interrupt(), safe_open(path, framework="pt") as stored:
             return {key: tuple(stored.get_slice(key).get_shape()) for key in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file: {error}") from error
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file: {shorten(str(error), 300)}") from error

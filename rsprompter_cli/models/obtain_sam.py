@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 import shutil
@@ -191,10 +190,7 @@ def _from_hub(repository: str, revision: str, target: Path, progress: Progress |
 def _fill_from_hub(
     repository: str, revision: str, target: Path, config: HubFile, weights: HubFile, *, pickled: bool
 ) -> None:
-    try:
-        arch = arch_from_config(json.loads(config.path.read_text(encoding="utf-8")), origin=f"{repository} config.json")
-    except ValueError as error:
-        raise CheckpointError(f"{repository}: its {SAM_CONFIG_FILE} is not JSON") from error
+    arch = arch_from_config(read_json(config.path), origin=f"{repository} config.json")
     label = f"{repository}/{weights.path.name}"
     if pickled:
         tensors = load_state_dict(weights.path)

@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 import shapely
 
+from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.instances import Instance
 from rsprompter_cli.io.atomic import flush_folder, hidden_beside, open_hidden
@@ -40,8 +41,8 @@ _COLUMNS = np.dtype(
         ("size", "<i8"),
     ]
 )
-_LONGEST_LINE = 1 << 20
-"""Bytes of the line that says what run a journal is of are far fewer."""
+_LONGEST_LINE = 64 << 20
+"""Bytes of the line that says what run a journal is of; an area of interest has most of them."""
 
 _FLUSH_SECONDS = 1.0
 """A window that took longer than this is on the disk before the next one is."""
@@ -115,7 +116,11 @@ class Journal:
                 record = _read_record(file)
                 if record is None:
                     raise OutputError(f"{self.path}: damaged since it was opened", "delete it to start over")
-                yield from _unpack(record[1])
+                try:
+                    instances = _unpack(record[1])
+                except ValueError as error:
+                    raise OutputError(f"{self.path}: damaged: {error}", "delete it to start over") from error
+                yield from instances
 
     def add(self, instances: Sequence[Instance], *, windows_done: int) -> None:
         """Note what the next windows hold.
@@ -235,8 +240,7 @@ def journal_identity(path: Path) -> dict[str, Any] | None:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        found = _read_identity(file)
-    return found if isinstance(found, dict) else None
+        return _read_identity(file)
 
 
 def count_windows(path: Path) -> int:
@@ -267,18 +271,22 @@ def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
             record = _read_record(file)
             if record is None:
                 raise InputError(f"{path}: damaged at byte {file.tell()}", "delete it and predict its shard again")
-            yield record[0], list(_unpack(record[1]))
+            try:
+                instances = _unpack(record[1])
+            except ValueError as error:
+                raise InputError(f"{path}: damaged: {error}", "delete it and predict its shard again") from error
+            yield record[0], instances
 
 
-def _read_identity(file: IO[bytes]) -> Any:
+def _read_identity(file: IO[bytes]) -> dict[str, Any] | None:
     """What run a journal is of, the file then standing at its first record; None when it is no journal."""
     if file.read(len(_MAGIC)) != _MAGIC:
         return None
-    line = file.readline()
-    try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
+    line = file.readline(_LONGEST_LINE)
+    found = json_or_none(line) if line.endswith(b"\n") else None
+    # Who reads it asks for what it is of: a table each.
+    parts = ("input", "settings") if isinstance(found, dict) else ()
+    return found if parts and all(isinstance(found.get(part), dict) for part in parts) else None
 
 
 def _is_torn(file: IO[bytes]) -> bool:
@@ -321,14 +329,36 @@ def _pack(instances: Sequence[Instance]) -> bytes:
     return struct.pack("<Q", len(rows)) + np.array(rows, _COLUMNS).tobytes() + b"".join(outlines)
 
 
-def _unpack(content: bytes) -> Iterator[Instance]:
-    (count,) = struct.unpack_from("<Q", content)
+def _unpack(content: bytes) -> list[Instance]:
+    """The instances of a record.
+
+    Raises:
+        ValueError: it is not as `_pack` writes it; a checksum is right for what anyone has written.
+    """
+    if not content:
+        return []
+    (count,) = struct.unpack_from("<Q", content) if len(content) >= 8 else (len(content),)
+    if count > (len(content) - 8) // _COLUMNS.itemsize:
+        raise ValueError("a record is shorter than it says")
     rows = np.frombuffer(content, _COLUMNS, count, 8)
-    place = 8 + rows.nbytes
-    for row, col, index, label, score, quality, size in rows.tolist():
-        polygon = shapely.from_wkb(content[place : place + size])
-        yield Instance(row, col, index, label, score, polygon, None if quality != quality else quality)
-        place += size
+    ends = 8 + rows.nbytes + np.cumsum(rows["size"])
+    if count and (rows["size"].min() < 0 or rows["size"].max() > len(content) or ends[-1] != len(content)):
+        raise ValueError("a record has another length than its outlines")
+    try:
+        outlines = [content[end - size : end] for end, size in zip(ends.tolist(), rows["size"].tolist(), strict=True)]
+        with np.errstate(invalid="ignore"):  # a coordinate that is not a number, which makes it invalid
+            polygons = shapely.from_wkb(np.array(outlines, dtype=object))
+    except shapely.errors.ShapelyError as error:
+        raise ValueError(f"an outline is no geometry: {error}") from error
+    known = np.isin(shapely.get_type_id(polygons), (3, 6))  # polygons and multipolygons
+    with np.errstate(invalid="ignore"):
+        sound = known & shapely.is_valid(polygons)
+    if not sound.all():
+        raise ValueError("an outline is no valid polygon")
+    return [
+        Instance(row, col, index, label, score, polygon, None if quality != quality else quality)
+        for (row, col, index, label, score, quality, _), polygon in zip(rows.tolist(), polygons.tolist(), strict=True)
+    ]
 
 
 def identity_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

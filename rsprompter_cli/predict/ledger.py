@@ -13,12 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import flush_folder, open_hidden
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.journal import identity_difference
 
 _KIND = "rsp scenes 1"
+
+_LONGEST_LINE = 64 << 20
 
 WHOLE = ""
 """Stands for the merged file of all scenes; no scene is called so."""
@@ -134,7 +137,7 @@ class Ledger:
                 first = _line(file)
                 if first is None and _is_torn(file):
                     return 0
-                if first is None or first.get("kind") != _KIND:
+                if first is None or first.get("kind") != _KIND or not isinstance(first.get("run"), dict):
                     raise OutputError(f"{self.path} exists and is not a record of rsp", "move or delete it")
                 end = file.tell()
                 while (line := _line(file)) is not None:
@@ -182,9 +185,16 @@ def _is_torn(file: IO[bytes]) -> bool:
 
 def _line(file: IO[bytes]) -> dict[str, Any] | None:
     """The next whole line; None where none follows."""
-    text = file.readline()
-    try:
-        value = json.loads(text) if text.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    text = file.readline(_LONGEST_LINE)
+    value = json_or_none(text) if text.endswith(b"\n") else None
+    return value if isinstance(value, dict) and _is_line(value) else None
+
+
+def _is_line(value: Mapping[str, Any]) -> bool:
+    """Whether a table has what a ledger's lines have; it is cut off after the last that has."""
+    if "begin" in value:
+        return isinstance(value["begin"], str) and isinstance(value.get("out", ""), str)
+    if "done" in value:
+        known = {"facts", "file", "result"} <= value.keys() and isinstance(value["result"], dict)
+        return known and isinstance(value["done"], str) and isinstance(value.get("out"), str)
+    return True

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, plural, some
+from rsprompter_cli.geo.instances import Instance
 from rsprompter_cli.geo.merge import Joiner
 from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
 from rsprompter_cli.geo.raster import Scene
@@ -42,6 +43,8 @@ from rsprompter_cli.predict.spool import Spool
 _log = logging.getLogger(__name__)
 
 _AGAIN = "predict this shard again"
+_MAX_SIDE, _MAX_ROWS = 1 << 31, 1_000_000
+"""Pixels of a scene, and rows or columns of its windows, that the head of a part may state."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -178,7 +181,7 @@ def join_and_write(
     labels = chosen_labels(output.classes, meta.class_names)
     check_georef(scene.path, scene, kind, output)
     with Spool(out.parent) as spool:
-        join_parts(parts, facts.grid, spool, progress=progress, meter=meter)
+        join_parts(parts, facts.grid, spool, classes=len(meta.class_names), progress=progress, meter=meter)
         meter.joined = len(spool)
         found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
         options = replace(options, output=output)
@@ -186,13 +189,20 @@ def join_and_write(
 
 
 def join_parts(
-    parts: Sequence[Part], grid: WindowGrid, spool: Spool, *, progress: Progress | None = None, meter: Meter
+    parts: Sequence[Part],
+    grid: WindowGrid,
+    spool: Spool,
+    *,
+    classes: int,
+    progress: Progress | None = None,
+    meter: Meter,
 ) -> None:
     """Join what the parts hold, window by window, into a spool.
 
     Args:
         parts: whole and of one run, in the order of their shards.
         spool: gets the objects.
+        classes: of the model.
 
     Raises:
         InputError: one is damaged.
@@ -200,8 +210,12 @@ def join_parts(
     joiner, total = Joiner(grid), len(grid)
     meter.windows, meter.instances = total, 0
     for part in parts:
-        first = part.shard.windows(total).start
+        first, most = part.shard.windows(total).start, len(part.shard.windows(total))
         for done, instances in read_windows(part.path):
+            if done > most or not all(_is_within(grid, one, classes) for one in instances):
+                raise InputError(
+                    f"{part.path}: damaged: has objects of windows or classes that its run has not", _AGAIN
+                )
             meter.instances += len(instances)
             with meter.stage(Stage.JOINING):
                 spool.add(joiner.feed(instances, windows_done=first + done))
@@ -254,7 +268,7 @@ def parts_facts(parts: Sequence[Part]) -> PartsFacts:
     part = parts[0]
     try:
         facts = (journal_identity(part.path) or {})["scene"]
-        grid = WindowGrid(**facts["grid"])
+        grid = _grid(facts["grid"])
         area, cut = None, False
         if facts["area"] is not None:
             cut = bool(facts["area"]["cut"])
@@ -306,21 +320,41 @@ def _files(paths: Iterable[str | Path]) -> list[str | Path]:
 def _read_part(path: Path) -> Part:
     try:
         identity = journal_identity(path)
-        if identity is None or "shard" not in identity.get("settings", {}):
+        if identity is None or "shard" not in identity["settings"]:
             raise InputError(f"{path}: is not a part written by rsp predict --shard", "omit it")
         shard = parse_shard(str(identity["settings"].pop("shard")))
-        total = len(WindowGrid(**identity.pop("scene")["grid"]))
+        total = len(_grid(identity.pop("scene")["grid"]))
         done = count_windows(path)
         changed = identity["input"].get("changed")
+        if not isinstance(changed, int | None):
+            raise TypeError("the time of the input is not a number")
         identity["input"] = unchanging(identity["input"])
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, UsageError) as error:
+    except (KeyError, TypeError, ValueError, UsageError) as error:
         raise InputError(f"{path}: damaged header", _AGAIN) from error
     if done != (wanted := len(shard.windows(total))):
         raise InputError(f"{path}: contains {done} of the {wanted} windows of shard {shard}", _AGAIN)
     identity["settings"]["shards"] = shard.count
     return Part(path, shard, identity, changed)
+
+
+def _is_within(grid: WindowGrid, one: Instance, classes: int) -> bool:
+    return 0 <= one.window_row < grid.rows and 0 <= one.window_col < grid.cols and 0 <= one.label < classes
+
+
+def _grid(facts: Mapping[str, Any]) -> WindowGrid:
+    """The windows of a scene from the head of a part.
+
+    Raises:
+        TypeError, ValueError: these are not those of a scene.
+    """
+    grid = WindowGrid(**facts)
+    sizes = (grid.height, grid.width, grid.size)
+    whole = all(type(one) is int and 0 <= one < _MAX_SIDE for one in (*sizes, grid.overlap_px, grid.top, grid.left))
+    if not whole or not min(sizes) or grid.overlap_px >= grid.size or max(grid.rows, grid.cols) > _MAX_ROWS:
+        raise ValueError("the windows have sizes that no scene has")
+    return grid
 
 
 def _refuse_missing(parts: Sequence[Part], there: Mapping[Shard, object]) -> None:
@@ -343,7 +377,7 @@ def _begun(folders: Iterable[Path]) -> set[Shard]:
     found = set()
     for folder in folders:
         for path in folder.glob(".*.journal"):
-            shard = ((journal_identity(path) or {}).get("settings") or {}).get("shard")
-            if shard is not None:
-                found.add(parse_shard(shard))
+            shard = (journal_identity(path) or {"settings": {}})["settings"].get("shard")
+            with suppress(UsageError):  # another file of such a name
+                found.add(parse_shard(str(shard)))
     return found

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import rasterio
 import shapely
 
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.documents import read_json
+from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.io.atomic import refuse_existing, write_text
 from rsprompter_cli.io.program import code_commit, package_versions
 
@@ -49,8 +50,8 @@ def claim_report(
 def _reports_on(path: Path, out: str | Path | None) -> bool:
     """Whether a file is a report of a prediction with this output."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(path)
+    except InputError:
         return False
     return (
         isinstance(document, dict)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.io.atomic import write_text
@@ -161,7 +162,7 @@ def read_record(run: Path) -> Record:
     if not path.is_file():
         raise TrainingError(f"{run}: no run to resume ({path} is missing)", "omit --resume to start one")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, error=TrainingError, hint="start over with --overwrite", strict=True)
         if content.pop("format_version") != _FORMAT_VERSION:
             raise TrainingError(f"{path}: written by another version of rsp", "start over with --overwrite")
         wishes = content["wishes"]
@@ -174,7 +175,7 @@ def read_record(run: Path) -> Record:
         if content["result"] is not None and "verdict" not in content["result"]:
             content["result"] = None  # of a version that gave none: the end of the run is done again
         return Record(**content)
-    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TrainingError(f"{path}: cannot be read: {error}", "start over with --overwrite") from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.io.atomic import write_text
 
 if TYPE_CHECKING:
@@ -149,10 +150,8 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     """The records of a run, oldest first; a last line cut short by a crash is left out."""
     records = []
     for line in (Path(folder) / LOG_FILE).read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+        if isinstance(record := json_or_none(line), dict):
+            records.append(record)
     return records
 
 

@@ -108,7 +108,7 @@ def test_meta_that_is_not_ours_is_refused(tmp_path: Path, change) -> None:  # ty
     fields = json.loads(file.read_text(encoding="utf-8"))
     change(fields)
     file.write_text(json.dumps(fields), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="best: damaged"):
+    with pytest.raises(CheckpointError, match=r"best/meta\.json: damaged"):
         read_checkpoint(tmp_path / "best")
 
 

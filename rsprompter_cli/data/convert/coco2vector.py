@@ -6,7 +6,6 @@ them show comes several times: joining is the business of `rsp predict`, which k
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import shapely
-from pycocotools import mask as coco_mask
 
 from rsprompter_cli.data.coco import CocoFile, read_coco
 from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.convert.outputs import Outcome, write_by_path
+from rsprompter_cli.data.convert.rings import check_crossings, rle_polygon
 from rsprompter_cli.data.image_place import read_place
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.problems import EntryError, shown_value
 from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
 from rsprompter_cli.data.spellings import whole_or_none
+from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
-from rsprompter_cli.geo.polygons import mask_to_polygon, polygon_parts
+from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, try_vector_output, write_features
 from rsprompter_cli.structures import Georef
 
@@ -120,7 +120,7 @@ def convert_coco(
 
 def _read_instances(path: Path, images: Path | None, *, crowds_are_objects: bool) -> tuple[list[_Instance], int]:
     """The instances of either kind of file and the number of crowds, which are not objects."""
-    document = _read_json(path)
+    document = read_large_json(path)
     if isinstance(document, list):
         if images is None:
             raise UsageError(f"{path} is a list of results", "pass --images with the COCO file of its images")
@@ -146,10 +146,14 @@ def _read_results(results: list[Any], path: Path, coco: CocoFile) -> list[_Insta
     for place, result in enumerate(results, start=1):
         if not isinstance(result, dict):
             raise InputError(f"{path}: result {place} is not an object")
-        image, name = by_id.get(result.get("image_id", -1)), names.get(result.get("category_id", -1))
+        image_id, category_id = whole_or_none(result, "image_id"), whole_or_none(result, "category_id")
+        image = None if image_id is None else by_id.get(image_id)
+        name = None if category_id is None else names.get(category_id)
         if image is None or name is None:
             key = "image_id" if image is None else "category_id"
-            raise InputError(f"{path}: result {place} has the {key} {result.get(key)!r}, which is not in {coco.path}")
+            raise InputError(
+                f"{path}: result {place} has the {key} {shown_value(result.get(key))}, which is not in {coco.path}"
+            )
         try:
             segmentation = parse_segmentation(result.get("segmentation"), image.height, image.width)
         except EntryError as error:
@@ -162,13 +166,18 @@ def _score(value: object, path: Path, place: int) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InputError(f"{path}: instance {place} has the score {value!r}, which is not a number from 0 to 1")
+        raise InputError(
+            f"{path}: instance {place} has the score {shown_value(value)}, which is not a number from 0 to 1"
+        )
     return float(value)
 
 
 def _feature(instance: _Instance, georef: Georef | None, crs: str | None) -> Feature | None:
     """The instance on the map, or in pixels without a georeference; None when nothing of it has area."""
-    polygon = _polygon(instance.segmentation)
+    try:
+        polygon = _polygon(instance.segmentation)
+    except EntryError as error:
+        raise InputError(f"{instance.image.file_name}: instance {instance.id}: {error.text}") from error
     if polygon is None:
         return None
     area = None
@@ -185,14 +194,7 @@ def _feature(instance: _Instance, georef: Georef | None, crs: str | None) -> Fea
 def _polygon(segmentation: Segmentation) -> Any:
     """The outline in pixels of the image."""
     if isinstance(segmentation, Rle):
-        return mask_to_polygon(coco_mask.decode(segmentation.as_dict()).astype(bool))
+        return rle_polygon(segmentation)
+    if len(segmentation) > 1 or not shapely.Polygon(segmentation[0]).is_valid:
+        check_crossings(*segmentation)
     return polygon_parts(shapely.union_all([polygon_parts(shapely.Polygon(ring)) for ring in segmentation]))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON: {error}") from error

@@ -15,18 +15,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import shapely
 
 from rsprompter_cli.data.coco import CocoFile, read_coco
 from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.convert.outputs import DERIVED, Outcome, check_apart, fill_folder
 from rsprompter_cli.data.convert.picture_files import place_picture
 from rsprompter_cli.data.convert.picture_set import Findings, Progress
-from rsprompter_cli.data.convert.rings import clip, lies_inside, ring_polygon, rle_polygon
+from rsprompter_cli.data.convert.rings import clip, lies_inside, rings_polygon, rle_polygon
 from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
 from rsprompter_cli.data.images import SPLITS, annotation_files, root_of, split_of, split_word, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
+from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import Rle, Segmentation
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.one_ring import count_rings, to_one_ring
@@ -125,14 +125,17 @@ def outline(segmentation: Segmentation, height: int, width: int) -> tuple[np.nda
 
     A single ring inside the picture keeps its vertices; run lengths become the edges of their pixels.
     The ring is None when nothing with area lies in the picture.
+
+    Raises:
+        EntryError: outlining it would take too much time or memory.
     """
     if isinstance(segmentation, Rle):
         geometry = rle_polygon(segmentation)
     elif len(segmentation) == 1 and lies_inside(segmentation[0], height, width):
         return segmentation[0], False
     else:
-        parts = [part for ring in segmentation if (part := ring_polygon(ring)) is not None]
-        geometry = clip(shapely.union_all(parts), height, width) if parts else None
+        whole = rings_polygon(segmentation)
+        geometry = None if whole is None else clip(whole, height, width)
     if geometry is None:
         return None, False
     return to_one_ring(geometry), count_rings(geometry) > 1
@@ -147,7 +150,11 @@ def _lines(coco: CocoFile, image: CocoImage, classes: Sequence[str], findings: F
         if annotation.iscrowd:
             findings.leave_out("crowds, which YOLO does not know", where)
             continue
-        ring, bridged = outline(annotation.segmentation, image.height, image.width)
+        try:
+            ring, bridged = outline(annotation.segmentation, image.height, image.width)
+        except EntryError as fault:
+            findings.fault(f"{where}: {fault.text}")
+            continue
         if ring is None:
             findings.leave_out("objects without area in their picture", where)
             continue

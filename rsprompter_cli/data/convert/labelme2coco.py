@@ -21,12 +21,20 @@ import numpy as np
 from rsprompter_cli.data.convert.labelme_shapes import TAKEN, ring_of
 from rsprompter_cli.data.convert.outputs import check_apart, check_owned
 from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
-from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
+from rsprompter_cli.data.convert.picture_set import (
+    MAX_FAULTS,
+    Findings,
+    Picture,
+    Progress,
+    SetReport,
+    write_picture_set,
+)
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
-from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
+from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
 from rsprompter_cli.data.problems import EntryError
 from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
+from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.pictures import read_picture
 
@@ -82,7 +90,7 @@ def convert_labelme(
     pictures: dict[str, tuple[Path, Picture]] = {}
     for done, file in enumerate(files, start=1):
         try:
-            document = _read_json(labels / file)
+            document = _read_labels(labels / file)
             if document is None:
                 findings.leave_out("JSON files that are not labelme's", labels / file)
                 continue
@@ -125,21 +133,15 @@ def _name_unlabelled(folder: Path, pictures: Mapping[str, object], findings: Fin
     return others
 
 
-def _read_json(file: Path) -> dict[str, Any] | None:
+def _read_labels(file: Path) -> dict[str, Any] | None:
     """The content of a labelme file; None for JSON that is something else.
 
     Raises:
         InputError: unreadable, too large, or not JSON.
     """
-    try:
-        size = file.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"{file}: has {size:,} bytes, more than {MAX_FILE_BYTES:,}", "store the images as files")
-        document = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{file}: is not JSON: {error}") from error
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{file}: has more than {MAX_FILE_BYTES:,} bytes", "store the images as files")
+    document = read_json(file, max_bytes=MAX_FILE_BYTES)
     return document if isinstance(document, dict) and isinstance(document.get("shapes"), list) else None
 
 
@@ -201,7 +203,7 @@ def _embedded(labels: Path, file: Path, document: Mapping[str, Any]) -> Picture:
 
     def put(target: Path) -> None:
         # Read again, because all pictures at once may be more than memory holds.
-        target.write_bytes(_decode(labels / file, _read_json(labels / file) or {}))
+        target.write_bytes(_decode(labels / file, _read_labels(labels / file) or {}))
 
     return Picture(file.with_suffix(suffix).as_posix(), height, width, put, [])
 
@@ -229,8 +231,12 @@ def _objects(
 ) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a labelme file, in the order of their first shapes; what is wrong with shapes becomes faults."""
     groups: dict[tuple[str, str], list[np.ndarray]] = {}
+    before = len(findings.faults)
     for number, shape in enumerate(document["shapes"], start=1):
         where = f"{file}: shape {number}"
+        if len(findings.faults) - before >= MAX_FAULTS:
+            findings.fault(f"{where}: is not read, nor is what follows, after {MAX_FAULTS:,} errors in this file")
+            break
         label = shape.get("label") if isinstance(shape, dict) else None
         if not isinstance(label, str) or not label.strip():
             findings.fault(f"{where}: has no label")
@@ -253,14 +259,20 @@ def _objects(
         group = shape.get("group_id")
         key = f"shape {number}" if group is None else f"group {json.dumps(group)}"
         groups.setdefault((label, key), []).extend(rings)
-    return [(label, coco_fields(rings, picture.height, picture.width)) for (label, _), rings in groups.items()]
+    objects = []
+    for (label, key), rings in groups.items():
+        try:
+            objects.append((label, coco_fields(rings, picture.height, picture.width)))
+        except EntryError as fault:
+            findings.fault(f"{file}: {key[:60]} ({label}): {fault.text}")
+    return objects
 
 
 def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
     """What of a shape lies in its picture and has area.
 
     Raises:
-        EntryError: it leaves the picture so far that it was drawn on another.
+        EntryError: it leaves the picture so far that it was drawn on another, or is longer than an outline can be.
     """
     excess = overshoot(bounds((ring,)), picture.height, picture.width)
     if excess > allowed_overshoot(picture.height, picture.width):
@@ -269,7 +281,9 @@ def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
     for part in clip_ring(ring, picture.height, picture.width):
         try:
             coco_fields([part], picture.height, picture.width)
-        except EntryError:
+        except EntryError as fault:
+            if fault.kind not in WITHOUT_AREA:
+                raise
             continue
         rings.append(part)
     return rings

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from rsprompter_cli.errors import OutputError
+from rsprompter_cli.documents import read_large_json
+from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.tables import put_in_place, written_files
 from rsprompter_cli.io.atomic import atomic_folder, check_writable, refuse_existing, temporary_beside, write_bytes
 
@@ -162,8 +163,8 @@ class _UnchangedError(Exception):
 
 def _image_names(path: Path) -> list[str]:
     try:
-        return [str(image["file_name"]) for image in json.loads(path.read_bytes())["images"]]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [str(image["file_name"]) for image in read_large_json(path)["images"]]
+    except (InputError, TypeError, KeyError) as error:
         raise OutputError(f"{path}: is not a set that can be replaced: {error}", "choose another --out") from error
 
 

@@ -61,6 +61,10 @@ class SetReport:
     left_out: dict[str, list[str]]
 
 
+MAX_FAULTS = 1000
+"""Of one file of labels after which the rest of it is not read."""
+
+
 class Findings:
     """What is wrong with an input: faults, which stop a conversion, and what is left out, which is logged."""
 

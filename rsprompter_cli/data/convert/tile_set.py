@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from rsprompter_cli.data.convert.outputs import json_bytes
 from rsprompter_cli.data.convert.tiles import SLIVER_RULE, CutTile
 from rsprompter_cli.data.image_place import place_entry
+from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.io.atomic import write_bytes
 
@@ -78,7 +78,7 @@ def thin_annotations(path: Path, images: int) -> int:
     Returns:
         How many are left: those that were there, if they are not more.
     """
-    document = json.loads(path.read_bytes())
+    document = read_large_json(path)
     entries = document["images"]
     if len(entries) <= images:
         return len(entries)

@@ -16,15 +16,26 @@ from typing import Any
 
 from rsprompter_cli.data.convert.outputs import check_apart, check_owned
 from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
-from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
-from rsprompter_cli.data.convert.rings import clip_ring, coco_fields
+from rsprompter_cli.data.convert.picture_set import (
+    MAX_FAULTS,
+    Findings,
+    Picture,
+    Progress,
+    SetReport,
+    write_picture_set,
+)
+from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.convert.yolo_labels import Label, read_labels
 from rsprompter_cli.data.convert.yolo_yaml import YoloSet, name_in_set, read_yolo
 from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.pictures import read_picture
 
 logger = logging.getLogger(__name__)
+
+_MAX_LABEL_BYTES, _MAX_LIST_BYTES = 64 << 20, 256 << 20
+"""Of the label of a picture, and of a list of pictures."""
 
 _NO_LABEL = "classes.txt"
 """What labelling tools write beside labels."""
@@ -103,8 +114,12 @@ def _read(source: _Source, yolo: YoloSet, boxes: bool, link: bool, findings: Fin
     """
     height, width = read_picture(source.path).shape[:2]
     objects: list[tuple[str, dict[str, Any]]] = []
+    before = len(findings.faults)
     for item in read_labels(_label_text(source.label, yolo.root)):
         where = f"{source.label}:{item[0]}"
+        if len(findings.faults) - before >= MAX_FAULTS:
+            findings.fault(f"{where}: is not read, nor is what follows, after {MAX_FAULTS:,} errors in this file")
+            break
         if not isinstance(item, Label):
             findings.fault(f"{where}: {item[1].text}")
         elif item.class_index not in yolo.names:
@@ -112,11 +127,13 @@ def _read(source: _Source, yolo: YoloSet, boxes: bool, link: bool, findings: Fin
         elif item.is_box and not boxes:
             findings.fault(f"{where}: is a box, not an outline", "pass --boxes to convert boxes to rectangles")
         else:
-            rings = clip_ring(item.ring * (width, height), height, width)
             try:
-                fields = coco_fields(rings, height, width)
-            except EntryError:
-                findings.leave_out("lines without area in their picture", where)
+                fields = coco_fields(clip_ring(item.ring * (width, height), height, width), height, width)
+            except EntryError as fault:
+                if fault.kind in WITHOUT_AREA:
+                    findings.leave_out("lines without area in their picture", where)
+                else:
+                    findings.fault(f"{where}: {fault.text}")
             else:
                 objects.append((yolo.names[item.class_index], fields))
     put: Callable[[Path], None] = functools.partial(place_picture, source.path, link=link)
@@ -129,9 +146,7 @@ def _label_text(label: Path, root: Path) -> str:
         return ""
     check_inside(label, root)
     try:
-        return label.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{label}: cannot be read: {error.strerror or error}") from error
+        return read_content(label, max_bytes=_MAX_LABEL_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{label}: is not UTF-8 text: {error}") from error
 
@@ -169,8 +184,8 @@ def _read_list(file: Path, root: Path) -> Iterator[Path]:
         InputError: a line names no file in the root, or none that is a picture.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_content(file, max_bytes=_MAX_LIST_BYTES).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise InputError(f"{file}: is not a list of images: {error}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from rsprompter_cli.data.problems import EntryError
 
 TOLERANCE = 0.01
 """How far coordinates may leave 0..1: what rounding and drawing tools do; it is cut off."""
+
+_LONGEST_LINE = 16 << 20
 
 _BOX = 5
 """Numbers of a line that is a box: class, centre x and y, width, height."""
@@ -38,7 +41,11 @@ def label_line(class_index: int, ring: np.ndarray, height: int, width: int) -> s
 
 def read_labels(text: str) -> Iterator[Label | tuple[int, EntryError]]:
     """The objects of a label file in order; for each line that is none, its number and what is wrong."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not all lines at once: each is an object of its own, and a file may be little else.
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        if len(line) > _LONGEST_LINE:
+            yield number, EntryError("count", f"has more than {_LONGEST_LINE:,} characters, which is no outline")
+            continue
         words = line.split()
         if words:
             try:
@@ -57,7 +64,7 @@ def _parse_line(words: Sequence[str]) -> tuple[int, np.ndarray, bool]:
         raise EntryError("number", f"{odd[:40]!r} is not a number") from None
     if not np.isfinite(values).all():
         raise EntryError("number", "contains NaN or infinity")
-    if values[0] != int(values[0]) or values[0] < 0:
+    if not 0 <= values[0] < 2**31 or values[0] != int(values[0]):
         raise EntryError("class", f"begins with {words[0][:40]!r}, which is not a class index")
     if len(words) != _BOX and (len(words) < 7 or len(words) % 2 == 0):
         raise EntryError("count", f"has {len(words)} numbers; an outline has 1 + 2 per point, at least 7, a box has 5")
