@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural, shorten
@@ -81,6 +82,12 @@ def choose_layer(
         f"{path}: has {len(spatial)} layers: {', '.join(shown)}{more}",
         f"choose one with {option}, for example {option} {_quoted(spatial[0].name)}",
     )
+
+
+def check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
+    """Raise UsageError when an attribute is asked for that is not known."""
+    if column is not None and column not in (names := [str(name) for name in known]):
+        raise UsageError(f"{path}: has no attribute {column!r}", did_you_mean(column, names))
 
 
 def _named(spatial: Sequence[LayerHead], option: str) -> str:

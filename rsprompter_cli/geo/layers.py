@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj import CRS
 
+<<<<<<< HEAD
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean
 from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, choose_layer
+=======
+from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
+from rsprompter_cli.geo.geometries import GeometryReader
+from rsprompter_cli.geo.json_guard import SEQUENCE_SUFFIXES
+from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, check_column, choose_layer
+>>>>>>> doors-vec
 from rsprompter_cli.geo.lonlat import parse_crs, units_per_degree
+from rsprompter_cli.geo.parquet import (
+    is_text,
+    parquet_batches,
+    parquet_geometry,
+    parquet_types,
+    shared_values,
+    text_values,
+    wkb_sizes,
+)
 from rsprompter_cli.geo.text import OPENED_AS, TextDecoder, is_shapefile, is_utf8, text_decoder
-
-READ_DRIVERS = {"GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf"}
-"""GDAL's names of what is read; GeoParquet is read without it."""
+from rsprompter_cli.geo.vector_guard import GEOPACKAGE, LAYER_OPTION, VectorSource, admit, check_crs, gdal, is_parquet
+from rsprompter_cli.geo.vector_limits import ATTRIBUTES, limit, over_limit, reading
 
 _ALWAYS_DEGREES = {"GeoJSON", "GeoJSONSeq"}
 """Formats that cannot say that they hold pixels: without another CRS GDAL takes them for degrees."""
 
-_SEQUENCE_SUFFIXES = (".geojsonl", ".geojsonseq", ".geojsons", ".ndgeojson")
 WGS84 = "EPSG:4326"
 
-LAYER_OPTION = "--layer"
-"""The option of the command line that names a layer."""
-
-_MAGIC = (b"SQLite format 3\x00", b"fgb", b"\x00\x00\x27\x0a", b"PAR1", b"{", b"\x1e")
 _BATCH = 16_384
+_CELLS = 4_000_000
+"""Values of a batch: of many attributes fewer rows are read at once."""
+
+_SHOWN = 12
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +88,7 @@ class Layer:
 
     def require(self, column: str) -> None:
         """Raise UsageError when there is no such attribute."""
-        _check_column(self.path, column, self.attributes)
+        check_column(self.path, column, self.attributes)
 
     def batches(self) -> Iterator[LayerBatch]:
         """All rows in file order; memory does not grow with them, as far as the format's reader allows.
@@ -86,51 +99,60 @@ class Layer:
         if _is_empty_sequence(self.path):
             return
         text = self.text or text_decoder(self.path)
-        try:
+        with reading(self.path):
+            reader = GeometryReader(self.path)
             if not self.plain_names:
-                yield self._whole(text)
+                yield self._whole(text, reader)
                 return
             for batch, geometry, fields in self._arrow(text):
-                wkb = batch.column(geometry).to_numpy(zero_copy_only=False)
+                geometries = _geometries(batch.column(geometry), reader)
                 columns = {name: self._values(name, batch.column(field), text) for name, field in fields.items()}
-                yield LayerBatch(shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), columns)
-        except (DataSourceError, DataLayerError, pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path}: cannot be read as a vector file: {error}") from error
+                yield LayerBatch(geometries, columns)
 
     def _arrow(self, text: TextDecoder) -> Iterator[tuple[pa.RecordBatch, str, Mapping[str, str]]]:
         """Record batches, the name of the column with their geometry as WKB, and that of each attribute's column."""
-        if _is_parquet(self.path):
-            primary, _ = _parquet_geometry(self.path)
+        rows = min(_BATCH, max(64, _CELLS // (len(self.attributes) + 1)))
+        if is_parquet(self.path):
+            primary, _ = parquet_geometry(self.path)
             fields = {name: name for name in self.attributes}
-            for batch in pq.ParquetFile(self.path).iter_batches(_BATCH, columns=[*fields, primary]):
+            for batch in parquet_batches(self.path, rows, list(fields), primary):
                 yield batch, primary, fields
             return
         shapefile = is_shapefile(self.path)
-        options: dict[str, Any] = {"encoding": OPENED_AS} if shapefile else {}
-        with pyogrio.raw.open_arrow(
-            self.path, layer=self.place, batch_size=_BATCH, use_pyarrow=True, **options
-        ) as source:
-            meta, reader = source
+        source = admit(self.path)
+        options: dict[str, Any] = {**source.options, **({"encoding": OPENED_AS} if shapefile else {})}
+        layer = _layer_key(source, LayerHead(self.place, self.name, None))
+        with gdal(source):
+            opened = pyogrio.raw.open_arrow(source.name, layer=layer, batch_size=rows, use_pyarrow=True, **options)
+            meta, reader = opened.__enter__()
+        try:
             geometry = meta["geometry_name"] or "wkb_geometry"
             named = [str(field) for field in meta["fields"]]
             fields = {text.restore(field) if shapefile else field: field for field in named}
-            for batch in reader:
+            while True:
+                with gdal(source):
+                    batch = next(reader, None)
+                if batch is None:
+                    return
                 yield batch, geometry, fields
+        finally:
+            opened.__exit__(None, None, None)
 
-    def _whole(self, text: TextDecoder) -> LayerBatch:
+    def _whole(self, text: TextDecoder, reader: GeometryReader) -> LayerBatch:
         """All rows at once: Arrow refuses names of attributes that are not UTF-8."""
-        geometries, values, _ = _read_raw(self.path, self.place, None, text)
+        head = LayerHead(self.place, self.name, None)
+        wkb, values, _ = _read_raw(admit(self.path), head, None, text)
         columns: dict[str, list[Any]] = {}
         for name, array in values.items():
             plain = [None if value != value else value for value in array.tolist()]  # gaps are read as not-a-number
             as_text = name in self.as_text
             columns[name] = [None if value is None else str(value) for value in plain] if as_text else plain
-        return LayerBatch(geometries, columns)
+        return LayerBatch(reader.take(wkb), columns)
 
     def _values(self, name: str, column: pa.Array, text: TextDecoder) -> list[Any]:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            return _decoded(column, text, restore=is_shapefile(self.path))
-        values: list[Any] = column.to_pylist()
+        if is_text(column.type):
+            return text_values(column, text, restore=is_shapefile(self.path))
+        values = shared_values(column)
         if name in self.as_text:
             return [None if value is None else str(value) for value in values]
         if pa.types.is_float32(column.type):
@@ -161,18 +183,17 @@ def open_layer(
     path = Path(path)
     if _is_empty_sequence(path):
         return Layer(path, {}, (), WGS84)
-    _check_kind(path)
+    source = admit(path)
     plain_names, head, several = True, LayerHead(0, path.stem, "Unknown"), False
     text = text_decoder(path)
-    if _is_parquet(path):
+    if is_parquet(path):
         choose_layer(path, [head], layer, count=lambda _place: 0, option=option)
-        primary, crs = _parquet_geometry(path)
-        schema = pq.read_schema(path)
-        types = {name: _plain(schema.field(name).type) for name in schema.names if name != primary}
+        primary, crs = parquet_geometry(path)
+        types = parquet_types(path, primary)
     else:
-        info, head, several = _choose(path, layer, option, force_total_bounds=True)
-        crs = info["crs"]
-        if in_pixels and info["driver"] in _ALWAYS_DEGREES and not _fit_degrees(info["total_bounds"], crs):
+        info, head, several = _choose(source, layer, option, force_total_bounds=source.driver in _ALWAYS_DEGREES)
+        crs = _stated_crs(source, info)
+        if in_pixels and source.driver in _ALWAYS_DEGREES and not _fit_degrees(path, info["total_bounds"], crs):
             _log.info("%s: its coordinates are not longitude and latitude and are read as pixels", path)
             crs = None
         types = {
@@ -180,13 +201,12 @@ def open_layer(
             for name, kind, sub in zip(info["fields"], info["ogr_types"], info["ogr_subtypes"], strict=True)
         }
         plain_names = is_shapefile(path) or all(is_utf8(str(name)) for name in info["fields"])
+    if len(types) > limit(ATTRIBUTES):
+        raise over_limit(path, f"has {len(types):,} attributes, over {limit(ATTRIBUTES):,}")
     as_text = tuple(name for name, kind in types.items() if kind is None)
     if as_text:
         _log.info("%s: attributes are read as text: %s", path, ", ".join(as_text))
-    try:
-        wkt = None if crs is None else parse_crs(crs).to_wkt()
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", error.hint) from error
+    wkt = None if crs is None else _parsed(path, crs).to_wkt()
     attributes = {name: kind or str for name, kind in types.items()}
     return Layer(path, attributes, as_text, wkt, head.name, head.place, several, plain_names, text)
 
@@ -202,32 +222,49 @@ def require_layers(paths: Sequence[str | Path], names: Sequence[str], *, option:
 
 
 def _choose(
-    path: Path, layer: str | Sequence[str] | None, option: str, **options: bool
+    source: VectorSource, layer: str | Sequence[str] | None, option: str, **options: bool
 ) -> tuple[dict[str, Any], LayerHead, bool]:
     """What GDAL says of the layer to read, its head, and whether the file has other layers with geometry."""
+    path = source.path
+    if source.driver == GEOPACKAGE:
+        heads = _heads(source, {})
+        head = choose_layer(path, heads, layer, count=lambda place: source.tables[place].rows, option=option)
+        info = _ogr_info(source, head, **options)
+    else:
+        start = LayerHead(0, path.stem, None)
+        first = _ogr_info(source, start, **options)  # a large GeoJSON file takes long, so it is opened once
+        heads = _heads(source, first)
 
-    def count(place: int) -> int:
-        return int(_ogr_info(path, place, force_feature_count=True)["features"])
+        def count(place: int) -> int:
+            return int(_ogr_info(source, heads[place], force_feature_count=True)["features"])
 
-    first = _ogr_info(path, 0, **options)  # a large GeoJSON file takes long, so it is opened once
-    heads = _heads(path, first)
-    head = choose_layer(path, heads, layer, count=count, option=option)
-    info = first if head.place == 0 else _ogr_info(path, head.place, **options)
+        head = choose_layer(path, heads, layer, count=count, option=option)
+        info = first if head.place == 0 else _ogr_info(source, head, **options)
     return info, head, sum(one.geometry is not None for one in heads) > 1
 
 
-def _heads(path: Path, first: Mapping[str, Any]) -> list[LayerHead]:
+def _heads(source: VectorSource, first: Mapping[str, Any]) -> list[LayerHead]:
     """The layers of a file.
 
     Args:
-        first: what GDAL says of the first one.
+        first: what GDAL says of the first one; not needed of a GeoPackage.
+
+    Raises:
+        InputError: damaged, or all its layers are views.
     """
-    if first["driver"] not in SEVERAL:
-        return [LayerHead(0, str(first["layer_name"]), first["geometry_type"])]
-    try:
-        listed = pyogrio.list_layers(path).tolist()
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+    if source.driver == GEOPACKAGE:
+        if source.views:
+            views = ", ".join(repr(name) for name in source.views[:_SHOWN])
+            words = f"{plural(len(source.views), 'layer is a view', 'layers are views')} and not read: {views}"
+            if not any(table.geometry for table in source.tables):
+                raise InputError(f"{source.path}: {words}", "export it to a table, for example with ogr2ogr")
+            _log.info("%s: %s", source.path, words)
+        return [LayerHead(place, table.name, table.geometry) for place, table in enumerate(source.tables)]
+    if source.driver not in SEVERAL:
+        name = source.path.stem if source.linked else str(first["layer_name"])
+        return [LayerHead(0, name, first["geometry_type"])]
+    with gdal(source):
+        listed = pyogrio.list_layers(source.name).tolist()
     return [LayerHead(place, str(name), kind) for place, (name, kind) in enumerate(listed)]
 
 
@@ -235,10 +272,11 @@ def _layer_names(path: Path) -> list[str]:
     """Names of the layers that have a geometry."""
     if _is_empty_sequence(path):
         return [path.stem]
-    _check_kind(path)
-    if _is_parquet(path):
+    source = admit(path)
+    if is_parquet(path):
         return [path.stem]
-    return [head.name for head in _heads(path, _ogr_info(path, 0)) if head.geometry is not None]
+    first = {} if source.driver == GEOPACKAGE else _ogr_info(source, LayerHead(0, path.stem, None))
+    return [head.name for head in _heads(source, first) if head.geometry is not None]
 
 
 def read_table(
@@ -266,73 +304,76 @@ def read_table(
     """
     if _is_empty_sequence(path):
         return np.zeros(0, dtype=object), {}, WGS84
-    _check_kind(path)
-    if _is_parquet(path):
+    source = admit(path)
+    if is_parquet(path):
         whole = LayerHead(0, path.stem, "Unknown")
         choose_layer(path, [whole], layer, count=lambda _place: 0, option=option)
-        wkb, values, crs = _parquet_table(path, required, wanted)
-        return shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), values, crs
+        return _parquet_table(path, required, wanted)
     text = text_decoder(path)
-    info, head, _ = _choose(path, layer, option)
+    info, head, _ = _choose(source, layer, option, force_total_bounds=source.address is not None)
+    crs = _stated_crs(source, info)
     fields = [str(field) for field in info["fields"]]
     names = [text.restore(field) for field in fields]
-    _check_column(path, required, names)
+    check_column(path, required, names)
     columns = [field for field, name in zip(fields, names, strict=True) if name == required or name in wanted]
-    return _read_raw(path, head.place, columns, text)
+    wkb, values, _ = _read_raw(source, head, columns, text)
+    with reading(path):
+        return GeometryReader(path).take(wkb), values, crs
 
 
 def _read_raw(
-    path: Path, place: int, columns: list[str] | None, text: TextDecoder
+    source: VectorSource, head: LayerHead, columns: list[str] | None, text: TextDecoder
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
-    """What `read_table` returns, of columns that are named as `OPENED_AS` has them; None: all."""
-    try:
-        meta, _, wkb, arrays = pyogrio.raw.read(path, layer=place, columns=columns, force_2d=True, encoding=OPENED_AS)
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
+    """WKB [N] and the rest of what `read_table` returns, of columns named as `OPENED_AS` has them; None: all."""
+    options: dict[str, Any] = dict(source.options)
+    if source.driver == GEOPACKAGE:
+        options["where"] = "1 = 1"  # else GDAL believes the number of rows that the file states
+    with gdal(source):
+        meta, _, wkb, arrays = pyogrio.raw.read(
+            source.name,
+            layer=_layer_key(source, head),
+            columns=columns,
+            force_2d=True,
+            encoding=OPENED_AS,
+            **options,
+        )
     values = {text.restore(str(field)): array for field, array in zip(meta["fields"], arrays, strict=True)}
     for array in values.values():
         if array.dtype == object:
             array[:] = [text.restore(value) if isinstance(value, str) else value for value in array]
-    return shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore")), values, meta["crs"]
-
-
-def _decoded(column: pa.Array, text: TextDecoder, *, restore: bool) -> list[str | None]:
-    """The values of an Arrow column of text, whose bytes need not be UTF-8.
-
-    Args:
-        restore: the file was opened with `OPENED_AS`.
-    """
-    if restore:
-        return [None if value is None else text.restore(value) for value in column.to_pylist()]
-    try:
-        column.validate(full=True)
-    except pa.ArrowException:
-        kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
-        return [None if value is None else text.decode(value) for value in column.cast(kind).to_pylist()]
-    values: list[str | None] = column.to_pylist()
-    return values
+    return wkb, values, meta["crs"]
 
 
 def _parquet_table(
     path: Path, required: str | None, wanted: Sequence[str]
 ) -> tuple[np.ndarray, Mapping[str, np.ndarray], str | None]:
-    """WKB [N], values [N] by column, CRS."""
-    primary, wkt = _parquet_geometry(path)
-    try:
-        names = [name for name in pq.read_schema(path).names if name != primary]
-        _check_column(path, required, names)
-        columns = [name for name in names if name == required or name in wanted]
-        table = pq.read_table(path, columns=[primary, *columns])
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: is not a GeoParquet file: {error}") from error
-    values = {name: _parquet_values(table[name].combine_chunks(), text_decoder(path)) for name in columns}
-    return np.array(table[primary].to_pylist(), dtype=object), values, wkt
+    """What `read_table` returns."""
+    primary, wkt = parquet_geometry(path)
+    names = list(parquet_types(path, primary))
+    check_column(path, required, names)
+    columns = [name for name in names if name == required or name in wanted]
+    text, values = text_decoder(path), {name: list[Any]() for name in columns}
+    found: list[np.ndarray] = []
+    with reading(path):
+        geometries = GeometryReader(path)
+        for batch in parquet_batches(path, _BATCH, columns, primary):
+            found.append(_geometries(batch.column(primary), geometries))
+            for name in columns:
+                column = batch.column(name)
+                plain = text_values(column, text, restore=False) if is_text(column.type) else shared_values(column)
+                values[name].extend(plain)
+    together = np.concatenate(found) if found else np.zeros(0, dtype=object)
+    return together, {name: _as_objects(column) for name, column in values.items()}, wkt
 
 
-def _parquet_values(column: pa.Array, text: TextDecoder) -> np.ndarray:
+def _geometries(column: pa.Array, reader: GeometryReader) -> np.ndarray:
     """object [N]."""
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return np.array(_decoded(column, text, restore=False) if is_text else column.to_pylist(), dtype=object)
+    reader.account(wkb_sizes(column))
+    return reader.take(_as_objects(shared_values(column)))
+
+
+def _as_objects(values: list[Any]) -> np.ndarray:
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def check_degrees(
@@ -343,58 +384,72 @@ def check_degrees(
 ) -> None:
     """Raise InputError, without the name of the file, for coordinates that by their CRS are degrees and cannot be."""
     bounds = shapely.total_bounds(geometries)
-    if not _fit_degrees(bounds, crs):
+    if not _fit_degrees(None, bounds, crs):
         raise InputError(f"coordinates up to {np.abs(bounds).max():.0f} are not longitude and latitude", hint)
 
 
-def _check_kind(path: Path) -> None:
-    """Raise InputError when a path is no regular file of a kind that is read, known by its first bytes.
-
-    Never by its name: GDAL would follow an XML file that describes a virtual source to any other
-    file or host.
-    """
-    head = _head(path).removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not head.startswith(_MAGIC):
-        raise InputError(
-            f"{path}: is not a vector file in a supported format",
-            "supported are GeoJSON, GeoPackage, Shapefile, FlatGeobuf and GeoParquet; unpack archives first",
-        )
+def _layer_key(source: VectorSource, head: LayerHead) -> str | int:
+    """What names a layer to pyogrio: in a GeoPackage, whose tables it may count otherwise, its name, else its place."""
+    return head.name if source.driver == GEOPACKAGE else head.place
 
 
-def _ogr_info(path: Path, place: int, **options: bool) -> dict[str, Any]:
+def _ogr_info(source: VectorSource, head: LayerHead, **options: bool) -> dict[str, Any]:
     """What GDAL reports of a layer, names of attributes as `OPENED_AS` has them.
 
     Raises:
-        InputError: damaged, or GDAL opened the file with a driver that is not supported.
+        InputError: damaged, or GDAL opened the file with another driver than its own.
     """
-    try:
-        info = pyogrio.read_info(path, layer=place, encoding=OPENED_AS, **options)
-    except (DataSourceError, DataLayerError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a vector file: {error}") from error
-    if info["driver"] not in READ_DRIVERS:
-        raise InputError(f"{path}: {info['driver']} is not a supported vector format")
+    with gdal(source):
+        info: dict[str, Any] = pyogrio.read_info(
+            source.name, layer=_layer_key(source, head), encoding=OPENED_AS, **options, **source.options
+        )
+    if info["driver"] != source.driver:
+        raise InputError(f"{source.path}: {info['driver']} is not a supported vector format")
     return info
 
 
-def _fit_degrees(bounds: Sequence[float] | None, crs: str | None) -> bool:
+def _stated_crs(source: VectorSource, info: Mapping[str, Any]) -> str | None:
+    """The CRS of a layer; one that is a web address gives way to longitude and latitude, where they are that.
+
+    Raises:
+        InputError: they are not, or the CRS reads a grid from a file.
+    """
+    crs: str | None = info["crs"]
+    if crs is not None:
+        check_crs(source.path, crs)
+    if source.address is None:
+        return crs
+    what = f"its coordinate reference system is a web address ({source.address}), which is not opened"
+    if not _fit_degrees(source.path, info["total_bounds"], WGS84):
+        raise InputError(
+            f"{source.path}: {what}, and its coordinates are not longitude and latitude",
+            "write it with the code of its CRS, for example ogr2ogr -a_srs EPSG:32633 out.gpkg in.geojson",
+        )
+    _log.warning("%s: %s; coordinates are read as longitude and latitude", source.path, what)
+    return WGS84
+
+
+def _parsed(path: Path, crs: str) -> CRS:
+    try:
+        return parse_crs(crs)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+
+
+def _fit_degrees(path: Path | None, bounds: Sequence[float] | None, crs: str | None) -> bool:
     """False when bounds (west, south, east, north) are in degrees by their CRS and cannot be; unknown ones fit."""
     if bounds is None or crs is None or not np.isfinite(bounds).all():
         return True
-    per_degree = units_per_degree(parse_crs(crs))
+    per_degree = units_per_degree(parse_crs(crs) if path is None else _parsed(path, crs))
     if per_degree is None:
         return True
     west, south, east, north = (bound / per_degree for bound in bounds)
     return bool(max(-west, east) <= 540 and max(-south, north) <= 90.001)
 
 
-def _check_column(path: Path, column: str | None, known: Iterable[str]) -> None:
-    """Raise UsageError when an attribute is asked for that is not known."""
-    if column is not None and column not in (names := [str(name) for name in known]):
-        raise UsageError(f"{path}: has no attribute {column!r}", did_you_mean(column, names))
-
-
 def _is_empty_sequence(path: Path) -> bool:
     """Whether a file holds no feature of a GeoJSON text sequence: it is empty, which GDAL takes for no file at all."""
+<<<<<<< HEAD
     return path.suffix.lower() in _SEQUENCE_SUFFIXES and path.is_file() and path.stat().st_size == 0
 
 
@@ -420,29 +475,9 @@ def _parquet_geometry(path: Path) -> tuple[str, str | None]:
         return primary, None if crs is None else CRS.from_user_input(crs).to_wkt()
     except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: is not a GeoParquet file: {error}") from error
+=======
+    return path.suffix.lower() in SEQUENCE_SUFFIXES and path.is_file() and path.stat().st_size == 0
+>>>>>>> doors-vec
 
 
 _OGR_TYPES = {"bool": bool, "OFTInteger": int, "OFTInteger64": int, "OFTReal": float, "OFTString": str}
-
-
-def _plain(kind: pa.DataType) -> type | None:
-    """The Python type of an Arrow type, None where it has no plain one."""
-    if pa.types.is_boolean(kind):
-        return bool
-    if pa.types.is_integer(kind):
-        return int
-    if pa.types.is_floating(kind):
-        return float
-    return str if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            source, mark, layer = str(path).partition("|layername=")
-            hint = "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
-            raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
-        with path.open("rb") as file:
-            return file.read(64)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}", "check its permissions") from error

@@ -1,0 +1,139 @@
+"""GeoParquet as it is read: its geometry column and CRS from the footer, its rows batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyproj import CRS
+from pyproj.exceptions import ProjError
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.text import TextDecoder
+from rsprompter_cli.geo.vector_guard import check_crs
+from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
+
+NO_GEOPARQUET = "is not a GeoParquet file"
+_SPARE_BYTES = 64 << 20
+
+
+def parquet_geometry(path: Path) -> tuple[str, str | None]:
+    """The geometry column of a GeoParquet file and its CRS as WKT.
+
+    Raises:
+        InputError: damaged, not GeoParquet, geometry that is not WKB, a damaged CRS, or over a limit.
+    """
+    with reading(path, what=NO_GEOPARQUET):
+        # In the footer: the schema that Arrow stores beside it may lack it.
+        metadata = pq.read_metadata(path)
+        _check_size(path, metadata)
+        geo = json.loads((metadata.metadata or {})[b"geo"])
+        primary = geo["primary_column"]
+        described = geo["columns"][primary]
+        if described["encoding"] != "WKB":
+            raise InputError(f"{path}: has geometries encoded as {described['encoding']}, only WKB is supported")
+        crs = described.get("crs", "OGC:CRS84")
+        if primary not in pq.read_schema(path).names:
+            raise InputError(f"{path}: is damaged: it has no column {primary!r}")
+    if crs is None:
+        return primary, None
+    try:
+        wkt = CRS.from_user_input(crs).to_wkt()
+    except (ProjError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise InputError(
+            f"{path}: its coordinate reference system is damaged", "write it again with a CRS, or as .gpkg"
+        ) from error
+    check_crs(path, wkt)
+    return primary, wkt
+
+
+def parquet_types(path: Path, primary: str) -> dict[str, type | None]:
+    """The Python type of each attribute, None where it has no plain one."""
+    with reading(path, what=NO_GEOPARQUET):
+        schema = pq.read_schema(path)
+        return {name: _plain(schema.field(name).type) for name in schema.names if name != primary}
+
+
+def parquet_batches(path: Path, rows: int, columns: Sequence[str], primary: str) -> Iterator[pa.RecordBatch]:
+    """The rows of some columns, so many at a time; text and geometry are dictionaries.
+
+    A value that stands once in the file and belongs to a million rows is in memory once, too.
+    """
+    schema = pq.read_schema(path)
+    dictionaries = [name for name in (*columns, primary) if _is_bytes(schema.field(name).type)]
+    with pq.ParquetFile(path, read_dictionary=dictionaries) as file:
+        yield from file.iter_batches(rows, columns=[*columns, primary])
+
+
+def wkb_sizes(column: pa.Array) -> int:
+    """Bytes of all values of a column of geometries, each counted as often as it stands in a row."""
+    if not pa.types.is_dictionary(column.type):
+        return 0
+    lengths = np.array([len(one) for one in column.dictionary.to_pylist()], dtype=np.int64)
+    indices = column.indices.drop_null().to_numpy(zero_copy_only=False)
+    return int(lengths[indices].sum()) if len(indices) else 0
+
+
+def shared_values(column: pa.Array) -> list[Any]:
+    """The values of a column, of a dictionary the same object for every row that has it."""
+    if not pa.types.is_dictionary(column.type):
+        values: list[Any] = column.to_pylist()
+        return values
+    known = column.dictionary.to_pylist()
+    return [None if at is None else known[at] for at in column.indices.to_pylist()]
+
+
+def text_values(column: pa.Array, text: TextDecoder, *, restore: bool) -> list[str | None]:
+    """The values of an Arrow column of text, whose bytes need not be UTF-8.
+
+    Args:
+        restore: the file was opened with `OPENED_AS`.
+    """
+    if restore:
+        return [None if value is None else text.restore(value) for value in column.to_pylist()]
+    if pa.types.is_dictionary(column.type):
+        known = text_values(column.dictionary, text, restore=False)
+        return [None if at is None else known[at] for at in column.indices.to_pylist()]
+    try:
+        column.validate(full=True)
+    except pa.ArrowException:
+        kind = pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary()
+        return [None if value is None else text.decode(value) for value in column.cast(kind).to_pylist()]
+    values: list[str | None] = column.to_pylist()
+    return values
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is text, as a dictionary or not."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _plain(kind: pa.DataType) -> type | None:
+    if pa.types.is_boolean(kind):
+        return bool
+    if pa.types.is_integer(kind):
+        return int
+    if pa.types.is_floating(kind):
+        return float
+    return str if is_text(kind) else None
+
+
+def _check_size(path: Path, metadata: pq.FileMetaData) -> None:
+    """Raise InputError when a file states that its rows take far more memory than it has bytes."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    size = sum(group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns))
+    most = limit(GROWTH) * path.stat().st_size + _SPARE_BYTES
+    if not 0 <= size <= most:
+        raise over_limit(path, f"its columns take {size:,} bytes of memory")
+    if not 0 <= metadata.num_rows <= most:
+        raise over_limit(path, f"promises {metadata.num_rows:,} rows")

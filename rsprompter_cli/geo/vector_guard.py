@@ -1,0 +1,308 @@
+"""The door every vector file passes: what a path may be, which driver may read it, and under which name.
+
+Many formats of GDAL, and many names, lead to other files or to the network: archives, virtual sources, pipelines,
+addresses. Here a path is one regular file, its format is told from its bytes, and what GDAL is handed is a name that
+means this file and this driver and nothing else. Nothing beside it is opened but the parts of a Shapefile and the log
+of a GeoPackage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import struct
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+from pyogrio.util import vsi_path
+
+from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.geo.geopackage import Table, feature_tables
+from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
+from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
+
+LAYER_OPTION = "--layer"
+"""The option of the command line that names a layer."""
+
+PARQUET = "Parquet"
+SHAPEFILE = "ESRI Shapefile"
+GEOPACKAGE = "GPKG"
+FLATGEOBUF = "FlatGeobuf"
+_SQLITE = b"SQLite format 3\x00"
+_MAGIC = (
+    (_SQLITE, GEOPACKAGE),
+    (b"fgb", FLATGEOBUF),
+    (b"\x00\x00\x27\x0a", SHAPEFILE),
+    (b"PAR1", PARQUET),
+)
+_SUFFIXES = {GEOPACKAGE: ".gpkg", FLATGEOBUF: ".fgb", SHAPEFILE: ".shp"}
+_PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
+"""Drivers that take the name of a file after their own."""
+
+_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
+_KEPT = 8
+_WARNINGS = 3
+_GRID_FILE = re.compile(
+    r"(?:\+(?:nad|geoid|xy_)?grids=|\+init=|\+file=|PARAMETERFILE\s*\[\s*\"[^\"]*\"\s*,\s*\"|\"(?:name|value)\":\s*\")"
+    r"@?(?:[a-z][a-z0-9+.\-]*://|/|\\\\|[a-z]:[\\/]|\.\.?[\\/])",
+    re.IGNORECASE,
+)
+"""A grid in a CRS that is a path or an address, which PROJ would open."""
+
+_SETTINGS = {
+    # No request leaves: a proxy of no known kind is an error before any connection.
+    "GDAL_HTTP_PROXY": "none://",
+    "GDAL_HTTPS_PROXY": "none://",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{noext}.none",
+    "GDAL_PAM_ENABLED": "NO",
+    "OGR_SQLITE_LIST_VIRTUAL_OGR": "NO",
+    "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
+}
+_OBJECT_MEGABYTES = "OGR_GEOJSON_MAX_OBJ_SIZE"
+_MEGABYTES = 150
+"""Memory for one feature of GeoJSON: some 600,000 vertices."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VectorSource:
+    """A vector file that may be opened.
+
+    path: as the user wrote it, for messages.
+    driver: GDAL's name of the only driver that opens it, or PARQUET.
+    name: what GDAL is handed.
+    tables: of a GeoPackage those that are read, with or without geometry. views: its layers that are none.
+    address: the web address that the file names as its CRS, which is not opened.
+    linked: `name` is another name than the file's.
+    """
+
+    path: Path
+    driver: str
+    name: str
+    tables: tuple[Table, ...] = ()
+    views: tuple[str, ...] = ()
+    address: str | None = None
+    linked: bool = False
+    folder: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Open options of the driver."""
+        return {"LIST_ALL_TABLES": "NO"} if self.driver == GEOPACKAGE else {}
+
+
+_admitted: dict[tuple[object, ...], VectorSource] = {}
+
+
+def admit(path: str | Path) -> VectorSource:
+    """Look at a file and decide how it is opened; the same file is looked at once.
+
+    Raises:
+        InputError: missing, not a regular file, of a kind that is not read, damaged, or made to read other files.
+        InputError: over a limit.
+    """
+    path = Path(path)
+    head = _head(path)
+    with reading(path):
+        facts = path.stat()
+    key = (str(path), str(Path.cwd()), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, limit(1))
+    source = _admitted.get(key)
+    if source is None:
+        with reading(path):
+            source = _look(path, head)
+        while len(_admitted) >= _KEPT:
+            _admitted.pop(next(iter(_admitted)))
+        _admitted[key] = source
+    return source
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does."""
+    return _head(path).startswith(b"PAR1")
+
+
+def check_crs(path: Path, definition: str) -> None:
+    """Raise InputError when a CRS names a grid by a path or an address, which PROJ would open."""
+    if _GRID_FILE.search(definition):
+        raise InputError(
+            f"{path}: its coordinate reference system reads a grid from a file or an address, which is not opened",
+            "reproject the file to a coordinate reference system with an EPSG code",
+        )
+
+
+@contextmanager
+def gdal(source: VectorSource) -> Iterator[None]:
+    """Around each use of GDAL: nothing is fetched, its warnings are log lines, and its errors are InputErrors."""
+    settings = dict(_SETTINGS)
+    if not os.environ.get(_OBJECT_MEGABYTES, "").strip():
+        settings[_OBJECT_MEGABYTES] = str(limit(_MEGABYTES))
+    before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
+    pyogrio.set_gdal_config_options(settings)
+    try:
+        with reading(source.path), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        pyogrio.set_gdal_config_options(before)
+    lines = dict.fromkeys(" ".join(str(one.message).split()) for one in said if one.category is RuntimeWarning)
+    for line in [line for line in lines if not line.startswith("Several features with id")][:_WARNINGS]:
+        _log.warning("%s: %s", source.path, shorten(line.replace(source.name, source.path.name), 240))
+
+
+def _look(path: Path, head: bytes) -> VectorSource:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    driver = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    if driver is None and not text.startswith((b"{", b"\x1e")):
+        raise InputError(
+            f"{path}: is not a vector file in a supported format",
+            "supported are GeoJSON, GeoPackage, Shapefile, FlatGeobuf and GeoParquet; unpack archives first",
+        )
+    if driver is None:
+        return _json_source(path, look_at_json(path))
+    if driver == PARQUET:
+        return VectorSource(path, driver, str(path))
+    if driver == GEOPACKAGE:
+        tables, views = feature_tables(path)
+        return _source(path, driver, tables=tuple(tables), views=tuple(views))
+    if driver == FLATGEOBUF:
+        return _flatgeobuf(path)
+    _check_shapefile(path)
+    return _source(path, driver)
+
+
+def _json_source(path: Path, facts: JsonFacts) -> VectorSource:
+    if facts.utf8 and facts.address is None:
+        return _source(path, facts.driver)
+    folder = _folder()
+    copy = Path(folder.name) / "layer.json"
+    foreign = write_clean(path, copy, facts)
+    if foreign is not None:
+        _log.warning("%s: its text is not UTF-8 and was decoded as Windows-1252: %r", path, foreign)
+    return VectorSource(path, facts.driver, f"{facts.driver}:{copy}", (), (), facts.address, True, folder)
+
+
+def _source(path: Path, driver: str, *, tables: tuple[Table, ...] = (), views: tuple[str, ...] = ()) -> VectorSource:
+    """The file under a name that neither GDAL nor pyogrio takes for anything else."""
+    location = path.resolve()
+    if str(location).startswith("/vsi"):
+        raise InputError(f"{path}: paths that begin with /vsi are reserved by GDAL", "move the file")
+    prefix = f"{driver}:" if driver in _PREFIXED else ""
+    own = not prefix and location.suffix.lower() != _SUFFIXES[driver]
+    if not own and _means_itself(prefix + str(location)):
+        return VectorSource(path, driver, prefix + str(location), tables, views)
+    folder = _folder()
+    link = Path(folder.name) / f"layer{_SUFFIXES.get(driver, '.json')}"
+    _link(location, link)
+    if driver == SHAPEFILE:
+        for suffix in _SHAPEFILE_PARTS[1:]:
+            part = next((one for one in map(location.with_suffix, (suffix, suffix.upper())) if one.is_file()), None)
+            if part is not None:
+                _link(part, link.with_suffix(suffix))
+    return VectorSource(path, driver, prefix + str(link), tables, views, None, True, folder)
+
+
+def _means_itself(name: str) -> bool:
+    """Whether pyogrio hands a name to GDAL as it is; an archive, an address or a `!` means something else."""
+    try:
+        name.encode("utf-8")
+        return bool(vsi_path(name) == name)
+    except ValueError:
+        return False
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="rsp-vector-", ignore_cleanup_errors=True)
+    if not _means_itself(folder.name + "/layer.json"):
+        raise InputError(f"{folder.name}: GDAL would misread the name of the temporary folder", "set TMPDIR to another")
+    return folder
+
+
+def _link(location: Path, link: Path) -> None:
+    try:
+        link.symlink_to(location)
+    except OSError:  # Windows allows it to some users only
+        shutil.copyfile(location, link)
+
+
+def _check_shapefile(path: Path) -> None:
+    """Raise InputError when the index of a Shapefile names the same bytes again and again."""
+    index = next((one for one in map(path.with_suffix, (".shx", ".SHX")) if one.is_file()), None)
+    if index is None:
+        return
+    words = np.fromfile(index, dtype=">u4", offset=100)
+    lengths = words[1::2].astype(np.int64)
+    if 2 * int(lengths.sum()) > 2 * path.stat().st_size + (1 << 16):
+        raise InputError(f"{path}: its index {index.name} names more bytes than the file has", "write the file again")
+
+
+def _flatgeobuf(path: Path) -> VectorSource:
+    """A FlatGeobuf file whose head promises no more features than there can be; its name becomes UTF-8.
+
+    The head is a table of Google's flat buffers: a name (field 0), ..., the number of features (field 8).
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<I", file.read(12)[8:12].ljust(4, b"\0"))
+        if not 8 <= length <= min(size, 16 << 20):
+            raise InputError(f"{path}: is damaged: the length of its head is wrong")
+        head = file.read(length)
+    (table,) = struct.unpack_from("<I", head, 0)
+    (back,) = struct.unpack_from("<i", head, table)
+    fields = table - back
+    (span,) = struct.unpack_from("<H", head, fields)
+
+    def place(number: int) -> int | None:
+        at = 4 + 2 * number
+        (offset,) = struct.unpack_from("<H", head, fields + at) if at + 2 <= span else (0,)
+        return table + offset if offset else None
+
+    counted = place(8)
+    if counted is not None:
+        (count,) = struct.unpack_from("<Q", head, counted)
+        if count > size // 8:
+            raise over_limit(path, f"promises {count:,} features in {size:,} bytes")
+    named = place(0)
+    if named is not None:
+        (offset,) = struct.unpack_from("<I", head, named)
+        (long,) = struct.unpack_from("<I", head, named + offset)
+        start = named + offset + 4
+        try:
+            head[start : start + long].decode("utf-8")
+        except UnicodeDecodeError:
+            return _with_plain_name(path, 12 + start, min(long, length - start))
+    return _source(path, FLATGEOBUF)
+
+
+def _with_plain_name(path: Path, start: int, length: int) -> VectorSource:
+    """A copy whose layer has an ASCII name: pyogrio cannot read another that is not UTF-8."""
+    folder = _folder()
+    copy = Path(folder.name) / "layer.fgb"
+    shutil.copyfile(path, copy)
+    with copy.open("r+b") as file:
+        file.seek(start)
+        raw = file.read(length)
+        file.seek(start)
+        file.write(bytes(byte if byte < 128 else ord("_") for byte in raw))
+    return VectorSource(path, FLATGEOBUF, str(copy), (), (), None, True, folder)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            source, mark, layer = str(path).partition("|layername=")
+            hint = "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
+            raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
+        with path.open("rb") as file:
+            return file.read(64)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: cannot be read: {reason}", "check its permissions") from error
