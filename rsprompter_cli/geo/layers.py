@@ -14,16 +14,10 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
-<<<<<<< HEAD
-from rsprompter_cli.documents import parse_json
-from rsprompter_cli.errors import InputError, UsageError, did_you_mean
-from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, choose_layer
-=======
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
 from rsprompter_cli.geo.geometries import GeometryReader
 from rsprompter_cli.geo.json_guard import SEQUENCE_SUFFIXES
 from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, check_column, choose_layer
->>>>>>> doors-vec
 from rsprompter_cli.geo.lonlat import parse_crs, units_per_degree
 from rsprompter_cli.geo.parquet import (
     is_text,
@@ -449,35 +443,7 @@ def _fit_degrees(path: Path | None, bounds: Sequence[float] | None, crs: str | N
 
 def _is_empty_sequence(path: Path) -> bool:
     """Whether a file holds no feature of a GeoJSON text sequence: it is empty, which GDAL takes for no file at all."""
-<<<<<<< HEAD
-    return path.suffix.lower() in _SEQUENCE_SUFFIXES and path.is_file() and path.stat().st_size == 0
-
-
-def _is_parquet(path: Path) -> bool:
-    """Whether a file begins as Parquet does."""
-    return _head(path).startswith(b"PAR1")
-
-
-def _parquet_geometry(path: Path) -> tuple[str, str | None]:
-    """The geometry column of a GeoParquet file and its CRS as WKT.
-
-    Raises:
-        InputError: damaged, not GeoParquet, or geometry that is not WKB.
-    """
-    try:
-        # In the footer: the schema that Arrow stores beside it may lack it.
-        geo = parse_json((pq.read_metadata(path).metadata or {})[b"geo"], path)
-        primary = geo["primary_column"]
-        described = geo["columns"][primary]
-        if described["encoding"] != "WKB":
-            raise InputError(f"{path}: has geometries encoded as {described['encoding']}, only WKB is supported")
-        crs = described.get("crs", "OGC:CRS84")
-        return primary, None if crs is None else CRS.from_user_input(crs).to_wkt()
-    except (KeyError, ValueError, TypeError, OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: is not a GeoParquet file: {error}") from error
-=======
     return path.suffix.lower() in SEQUENCE_SUFFIXES and path.is_file() and path.stat().st_size == 0
->>>>>>> doors-vec
 
 
 _OGR_TYPES = {"bool": bool, "OFTInteger": int, "OFTInteger64": int, "OFTReal": float, "OFTString": str}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from pyproj import CRS
 from pyproj.exceptions import ProjError
 
+from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.text import TextDecoder
 from rsprompter_cli.geo.vector_guard import check_crs
@@ -32,7 +32,7 @@ def parquet_geometry(path: Path) -> tuple[str, str | None]:
         # In the footer: the schema that Arrow stores beside it may lack it.
         metadata = pq.read_metadata(path)
         _check_size(path, metadata)
-        geo = json.loads((metadata.metadata or {})[b"geo"])
+        geo = parse_json((metadata.metadata or {})[b"geo"], path)
         primary = geo["primary_column"]
         described = geo["columns"][primary]
         if described["encoding"] != "WKB":
