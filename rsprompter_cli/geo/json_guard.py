@@ -226,9 +226,9 @@ def _check_document(path: Path, data: mmap.mmap) -> None:
         outside = _COUNTED[codes]
         starts = [match.end() - 1 for match in re.finditer(rb"\x01:\[", text) if depths[match.start()] == 1]
         closes = np.flatnonzero((depths == 1) & (codes == ord("]")))
-        at = 0
+        at, start = 0, None
         while inside or (start := next((one for one in starts if one >= at), None)) is not None:
-            at = at if inside else start
+            at = at if inside or start is None else start
             later = closes[np.searchsorted(closes, at) :]
             inside = not len(later)
             end = len(codes) if inside else int(later[0])

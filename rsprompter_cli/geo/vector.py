@@ -19,10 +19,11 @@ import shapely
 from rsprompter_cli.errors import InputError, OutputError, UsageError, plural, shorten
 from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.geo.geojson import prepared, write_geojson, write_geojson_sequence
-from rsprompter_cli.geo.layers import LAYER_OPTION, check_degrees, read_table
+from rsprompter_cli.geo.layers import check_degrees, read_table
 from rsprompter_cli.geo.lonlat import reproject
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.tables import Batches, write_ogr, write_parquet, write_shapefile
+from rsprompter_cli.geo.vector_guard import LAYER_OPTION
 from rsprompter_cli.io.atomic import atomic_path, check_writable, temporary_beside
 
 OBJECT_ATTRIBUTES: Mapping[str, type] = {"id": int, "class": str, "score": float, "area_m2": float}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli import documents
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, shorten
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder
 from rsprompter_cli.io.checkpoint import read_safetensors
 
@@ -202,10 +202,11 @@ def arch_from_config(content: Mapping[str, Any], origin: str) -> VitArch | TinyV
         if content.get("model_type") == _TINY_VIT_TYPE:
             return TinyVitArch(**{key: value for key, value in content.items() if key != "model_type"})
         if content.get("model_type") != "sam":
-            raise ValueError(f"model_type is {content.get('model_type')!r}, not 'sam'")
+            raise ValueError(f"model_type is {shorten(repr(content.get('model_type')))}, not 'sam'")
         return _vit_arch(content)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{origin}: not the configuration of a SAM: {error}") from error
+        reason = shorten(str(error), 300)
+        raise CheckpointError(f"{origin}: not the configuration of a SAM: {reason}") from error
 
 
 def _vit_arch(content: Mapping[str, Any]) -> VitArch:

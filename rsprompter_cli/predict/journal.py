@@ -285,8 +285,9 @@ def _read_identity(file: IO[bytes]) -> dict[str, Any] | None:
     line = file.readline(_LONGEST_LINE)
     found = json_or_none(line) if line.endswith(b"\n") else None
     # Who reads it asks for what it is of: a table each.
-    parts = ("input", "settings") if isinstance(found, dict) else ()
-    return found if parts and all(isinstance(found.get(part), dict) for part in parts) else None
+    if not isinstance(found, dict):
+        return None
+    return found if all(isinstance(found.get(part), dict) for part in ("input", "settings")) else None
 
 
 def _is_torn(file: IO[bytes]) -> bool:
