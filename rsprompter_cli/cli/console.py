@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import textwrap
 import threading
 from contextlib import suppress
 from functools import cache
@@ -106,8 +107,25 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
 
 
 def print_result(text: str = "") -> None:
-    """Write text for people, or a path, to stdout; in a terminal control characters are spelled out."""
-    print(without_control(text) if is_terminal(sys.stdout) else text, flush=True)
+    """Write text for people, or a path, to stdout.
+
+    In a terminal control characters are spelled out, and long lines are wrapped between words.
+    """
+    if not is_terminal(sys.stdout):
+        print(text, flush=True)
+        return
+    width = stdout_console().width
+    for line in without_control(text).split("\n"):
+        indent = " " * (len(line) - len(line.lstrip()))
+        wrapped = textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=indent,
+            replace_whitespace=False,
+            break_long_words=False,  # a path can be copied whole
+            break_on_hyphens=False,
+        )
+        print("\n".join(wrapped), flush=True)
 
 
 def print_message(text: str) -> None:
