@@ -1,0 +1,1 @@
+"""Files from strangers: every kind of damage and malice ends in one line, in bounded time and memory."""
