@@ -17,12 +17,16 @@ from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.vector import read_footprints
 
 FORMATS = (".geojson", ".geojsonl", ".topojson", ".gpkg", ".fgb", ".shp", ".parquet")
+_DRIVERS = {".geojson": "GeoJSON", ".geojsonl": "GeoJSONSeq", ".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 _PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg")
 _WORDS: tuple[Any, ...] = (
     *(None, True, -1, 0, 1e308, -1e13, 2**63, 2**70, "", "x", "\x00", "Straße", "Feature", "MultiPolygon", "Topology"),
     *([], {}, [[]], [[[]]], [None], {"type": None}, {"type": "name", "properties": {"name": "EPSG:99999"}}),
     *("crs", "EPSG:32633", "urn:ogc:def:crs:EPSG::0", "GeometryCollection", [1], [1, 2, 3, 4], {"": 1}),
 )
+
+
+_BYTES = (b"\0", b"\xff", b"\xff" * 4, b"\0" * 8, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")
 
 
 def seeds(folder: Path) -> dict[str, bytes]:
@@ -41,9 +45,9 @@ def seeds(folder: Path) -> dict[str, bytes]:
         if suffix == ".parquet":
             frame.to_parquet(path)
         else:
-            frame.to_file(path, driver={".geojsonl": "GeoJSONSeq"}.get(suffix))
+            frame.to_file(path, driver=_DRIVERS[suffix])
         made[suffix] = path.read_bytes()
-    frame.to_file(folder / "seed.shp", encoding="latin-1")
+    frame.to_file(folder / "seed.shp", encoding="utf-8")
     parts = [(folder / "seed.shp").with_suffix(part).read_bytes() for part in _PARTS]
     made[".shp"] = b"".join(struct.pack("<I", len(part)) + part for part in parts)
     arcs = [[[39, -6], [40, -6], [40, -5], [39, -6]]]
@@ -72,9 +76,7 @@ def _flip(data: bytearray, chance: random.Random) -> bytes:
 
 
 def _overwrite(data: bytearray, chance: random.Random) -> bytes:
-    word = chance.choice(
-        (b"\0", b"\xff", b"\xff" * 4, b"\0" * 8, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80")
-    )
+    word = chance.choice(_BYTES)
     if len(data) > len(word):
         at = chance.randrange(len(data) - len(word))
         data[at : at + len(word)] = word
@@ -99,14 +101,8 @@ def _move(data: bytearray, chance: random.Random) -> bytes:
     return bytes(data)
 
 
-_BYTE_CHANGES: tuple[Callable[[bytearray, random.Random], bytes], ...] = (
-    _flip,
-    _flip,
-    _overwrite,
-    _overwrite,
-    _cut,
-    _move,
-)
+_Change = Callable[[bytearray, random.Random], bytes]
+_BYTE_CHANGES: tuple[_Change, ...] = (_flip, _flip, _overwrite, _overwrite, _cut, _move)
 
 
 def _edit_json(data: bytes, chance: random.Random) -> bytes:
@@ -132,9 +128,8 @@ def _edit_json(data: bytes, chance: random.Random) -> bytes:
         holder[key] = json.loads(json.dumps(other[name])) if name in other or isinstance(other, list) else None
     elif kind == 4:
         for _ in range(chance.choice((1, 3, 40))):
-            holder[key] = (
-                [holder[key]] if chance.random() < 0.7 else {"type": "GeometryCollection", "geometries": [holder[key]]}
-            )
+            one = holder[key]
+            holder[key] = [one] if chance.random() < 0.7 else {"type": "GeometryCollection", "geometries": [one]}
     else:
         holder[key] = chance.choice(_WORDS)
     lines[at] = json.dumps(document).encode()
@@ -166,7 +161,7 @@ def write(data: bytes, path: Path) -> Path:
 
 def read(path: Path) -> str:
     """Read a file in both ways; "" or what went wrong beyond an error of ours."""
-    for way in (lambda: [one for one in open_layer(path).batches()], lambda: read_footprints(path, columns=["score"])):
+    for way in (lambda: list(open_layer(path).batches()), lambda: read_footprints(path, columns=["score"])):
         try:
             way()
         except RspError as error:

@@ -15,7 +15,6 @@ import pytest
 
 from tests.doors.fuzz_vectors import FORMATS, case, read, seeds, write
 
-IN_PROCESS = (".geojson", ".geojsonl", ".topojson", ".parquet", ".shp", ".fgb", ".gpkg")
 ROUNDS = 60
 SECONDS = 10
 
@@ -42,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return seeds(tmp_path_factory.mktemp("seeds"))
 
 
-@pytest.mark.parametrize("suffix", IN_PROCESS)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_damaged_files(tmp_path: Path, made: dict[str, bytes], suffix: str) -> None:
     logging.getLogger("rsprompter_cli").setLevel(logging.CRITICAL)
     assert read(write(made[suffix], tmp_path / f"case{suffix}")) == ""
@@ -79,9 +78,8 @@ def run_child(folder: Path, suffix: str, first: int, last: int, seconds: float) 
 
 
 def test_a_crash_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        globals(), "CHILD", CHILD.replace("    reason =", "    if number == 2: import os; os.abort()\n    reason =")
-    )
+    aborts = "    if number == 2: import os; os.abort()\n    reason ="
+    monkeypatch.setitem(globals(), "CHILD", CHILD.replace("    reason =", aborts))
     assert [line.split(":")[0] for line in run_child(tmp_path / "a", ".geojson", 0, 4, 120)] == [".geojson case 2"]
 
 
