@@ -15,7 +15,7 @@ import pytest
 
 from tests.doors.fuzz_vectors import FORMATS, case, read, seeds, write
 
-ROUNDS = 60
+ROUNDS = 30
 SECONDS = 10
 
 CHILD = """
