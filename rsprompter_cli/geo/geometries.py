@@ -102,9 +102,10 @@ class GeometryReader:
         work = work_of(geometry, most_pairs=pairs, most_crossings=most[0])
         self._crossings += work.crossings
         if work.pairs > pairs or work.crossings > most[0] or self._crossings > most[1]:
-            what = "so many edges lie across one another that it cannot be checked"
-            if work.crossings:
-                what = f"its edges cross at least {work.crossings:,} times, which takes too long to repair"
+            crossed = max(work.crossings, self._crossings) - 1
+            what = f"its edges cross over {crossed:,} times, which takes too long to repair"
+            if work.pairs > pairs:
+                what = "so many of its edges lie side by side that it takes too long to check"
             raise over_limit(self._path, f"feature {row} has {plural(vertices, 'vertex', 'vertices')}: {what}")
 
     def _warn(self, count: int) -> None:

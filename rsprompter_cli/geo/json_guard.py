@@ -20,7 +20,7 @@ from rsprompter_cli.errors import InputError, shorten
 from rsprompter_cli.geo.vector_limits import LOOSE_JSON, TOPOJSON_BYTES, VERTICES, limit, over_limit
 
 SEQUENCE_SUFFIXES = (".geojsonl", ".geojsonseq", ".geojsons", ".ndgeojson")
-_HEAD = 4 << 20
+_HEAD = 1 << 20
 _CHUNK = 8 << 20
 _CRS_VALUE = 1 << 16
 _LONGEST_STRING = 64 << 20
@@ -128,6 +128,8 @@ def _driver(path: Path, head: bytes) -> str:
         return "TopoJSON"
     if path.suffix.lower() in SEQUENCE_SUFFIXES:
         return "GeoJSONSeq"
+    if re.match(rb'\{\s*"type"\s*:\s*"FeatureCollection"', start):
+        return "GeoJSON"
     text = start.decode("utf-8", errors="replace")
     try:
         _, end = json.JSONDecoder().raw_decode(text)

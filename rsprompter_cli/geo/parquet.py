@@ -20,6 +20,7 @@ from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
 
 NO_GEOPARQUET = "is not a GeoParquet file"
 _SPARE_BYTES = 64 << 20
+_SPARE_ROWS = 1_000_000
 
 
 def parquet_geometry(path: Path) -> tuple[str, str | None]:
@@ -135,5 +136,5 @@ def _check_size(path: Path, metadata: pq.FileMetaData) -> None:
     most = limit(GROWTH) * path.stat().st_size + _SPARE_BYTES
     if not 0 <= size <= most:
         raise over_limit(path, f"its columns take {size:,} bytes of memory")
-    if not 0 <= metadata.num_rows <= most:
+    if not 0 <= metadata.num_rows <= limit(GROWTH) * path.stat().st_size + _SPARE_ROWS:
         raise over_limit(path, f"promises {metadata.num_rows:,} rows")
