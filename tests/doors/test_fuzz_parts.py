@@ -24,7 +24,7 @@ from rsprompter_cli.predict.merge_parts import merge_parts
 from tests.doors import mutate, pool
 from tests.predict.test_shards import town, write_parts
 
-FEW = 150
+FEW = 60
 IDENTITY = {"input": {"bytes": 7}, "model": "a", "settings": {"score": 0.5}}
 
 
