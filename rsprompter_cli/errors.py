@@ -9,6 +9,9 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+LONGEST_MESSAGE = 2000
+"""Characters: a message may quote a value of a file, which may have any length."""
+
 SHOWN = 4
 """Words of a long list that a message names."""
 
@@ -25,7 +28,7 @@ class RspError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = " ".join(message.split())
+        self.message = shorten(" ".join(message.split()), LONGEST_MESSAGE)
         self.hint = " ".join(hint.split())
 
     def __str__(self) -> str:

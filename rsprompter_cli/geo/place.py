@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from rsprompter_cli.geo.gsd import GroundPixel
 from rsprompter_cli.structures import Georef
 
+_FARTHEST = 1e8
+"""Map units from the origin: the circumference of the earth is 4e7 m."""
+
 
 class PlacedScene(Protocol):
     """A scene as those see it who read no pixel of it; see `Scene` for what each says."""
@@ -66,6 +69,11 @@ def stored_scene(facts: Mapping[str, Any]) -> StoredScene:
     values = {one.name: facts[one.name] for one in fields(StoredScene) if one.name != "path"}
     for name in ("georef", "native_georef"):
         a, b, c, d, e, f = (float(value) for value in values[name]["transform"])
+        prefix = name.removesuffix("georef")
+        width, height = (float(values[prefix + side]) for side in ("width", "height"))
+        corners = [one for x in (0, width) for y in (0, height) for one in (a * x + b * y + c, d * x + e * y + f)]
+        if not all(abs(one) <= _FARTHEST for one in corners):
+            raise ValueError("the scene lies off the earth")
         values[name] = Georef((a, b, c, d, e, f), values[name]["crs_wkt"], values[name]["kind"])
     for name in ("working_gsd", "gsd"):
         values[name] = None if values[name] is None else tuple(float(value) for value in values[name])

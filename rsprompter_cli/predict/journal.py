@@ -44,6 +44,9 @@ _COLUMNS = np.dtype(
 _LONGEST_LINE = 64 << 20
 """Bytes of the line that says what run a journal is of; an area of interest has most of them."""
 
+_FARTHEST = 1 << 24
+"""Pixels from the first one of a scene; the earth has 4 million pixels of 10 m around it."""
+
 _FLUSH_SECONDS = 1.0
 """A window that took longer than this is on the disk before the next one is."""
 
@@ -353,7 +356,8 @@ def _unpack(content: bytes) -> list[Instance]:
         raise ValueError(f"an outline is no geometry: {error}") from error
     known = np.isin(shapely.get_type_id(polygons), (3, 6))  # polygons and multipolygons
     with np.errstate(invalid="ignore"):
-        sound = known & shapely.is_valid(polygons)
+        far = np.abs(shapely.bounds(polygons)).max(axis=1, initial=0) > _FARTHEST
+        sound = known & ~far & shapely.is_valid(polygons)
     if not sound.all():
         raise ValueError("an outline is no valid polygon")
     return [

@@ -214,7 +214,7 @@ def join_parts(
         for done, instances in read_windows(part.path):
             if done > most or not all(_is_within(grid, one, classes) for one in instances):
                 raise InputError(
-                    f"{part.path}: damaged: has objects of windows or classes that its run has not", _AGAIN
+                    f"{part.path}: damaged: has objects in places or of classes that its run has not", _AGAIN
                 )
             meter.instances += len(instances)
             with meter.stage(Stage.JOINING):
@@ -340,6 +340,10 @@ def _read_part(path: Path) -> Part:
 
 
 def _is_within(grid: WindowGrid, one: Instance, classes: int) -> bool:
+    x0, y0, x1, y1 = grid.extent
+    west, north, east, south = one.polygon.bounds
+    if west < x0 - 1 or north < y0 - 1 or east > x1 + 1 or south > y1 + 1:
+        return False
     return 0 <= one.window_row < grid.rows and 0 <= one.window_col < grid.cols and 0 <= one.label < classes
 
 

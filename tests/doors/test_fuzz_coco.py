@@ -21,11 +21,10 @@ from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.data.convert.coco2yolo import convert_to_yolo
 from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
-from rsprompter_cli.errors import RspError
+from rsprompter_cli.errors import LONGEST_MESSAGE, RspError
 from tests.doors import mutate, pool
 from tests.make.coco_sets import make_set, read_document
 
-LONGEST_MESSAGE = 1500
 FEW = 250
 
 
@@ -116,7 +115,8 @@ def attempt(seed: int) -> None:
             logging.disable(logging.NOTSET)
     if fault is not None:
         assert fault.exit_code in (2, 3, 7, 9), repr(fault)
-        assert len(str(fault)) < LONGEST_MESSAGE, str(fault)[:200]
+        assert len(fault.message) <= LONGEST_MESSAGE
+        assert len(fault.hint) < LONGEST_MESSAGE + 1000  # every key of a configuration
 
 
 def test_a_few_hundred_damaged_inputs() -> None:

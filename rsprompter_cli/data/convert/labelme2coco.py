@@ -32,7 +32,7 @@ from rsprompter_cli.data.convert.picture_set import (
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
 from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.problems import EntryError, shown_value
 from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
 from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import InputError, UsageError
@@ -221,9 +221,8 @@ def _decode(file: Path, document: Mapping[str, Any]) -> bytes:
 def _check_size(file: Path, document: Mapping[str, Any], height: int, width: int) -> None:
     stated = (document.get("imageWidth"), document.get("imageHeight"))
     if any(value is not None and value != size for value, size in zip(stated, (width, height), strict=True)):
-        raise InputError(
-            f"{file}: states {stated[0]} x {stated[1]} px, its image has {width} x {height} px after EXIF rotation"
-        )
+        shown = " x ".join(map(shown_value, stated))
+        raise InputError(f"{file}: states {shown} px, its image has {width} x {height} px after EXIF rotation")
 
 
 def _objects(
