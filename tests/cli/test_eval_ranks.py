@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ COMMAND = ["eval", "model", "--data", "data", "--batch", "2", "--precision", "fp
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A tiny checkpoint and a test split of five pictures in the working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -29,7 +30,11 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     make_set(tmp_path / "data", split="test", count=5)
     meta = tiny_meta(num_classes=2, class_names=CLASSES)
     write_checkpoint("model", tiny_model(num_classes=2).state_dict(), tiny_config(), meta)
-    return "model"
+    # Sums of floats depend on the number of threads.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield "model"
+    torch.set_num_threads(threads)
 
 
 def _let_it_be_right(found: str) -> None:

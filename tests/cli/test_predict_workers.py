@@ -47,7 +47,8 @@ def test_two_processes_write_what_one_run_writes(
             beside = ["--preview", f"{name}/map.html", "--report", f"{name}/report.json"]
             assert run([*words, "--out", f"{name}/a.geojson", *beside, *more]) == 0
             captured = capsys.readouterr()
-            assert captured.err == ""
+            # On a busy machine a line of progress comes after 30 seconds.
+            assert [line for line in captured.err.splitlines() if not line.endswith(" elapsed")] == []
             facts.append(json.loads(captured.out))
     finally:
         torch.set_num_threads(before)

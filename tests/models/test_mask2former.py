@@ -241,7 +241,7 @@ def test_sizes_that_the_library_fixes_are_refused(changes: dict[str, int]) -> No
     ("changes", "words"),
     [
         ({"query": {"heads": 3}}, "multiple of model.query.heads = 3"),
-        ({"backbone": {"depths": (1, 1, 1)}}, "do not describe a ResNet"),
+        ({"backbone": {"hidden_sizes": (16, 18, 32, 32)}}, "do not describe a ResNet"),
         ({"image_size": 100}, "multiple of 32"),
     ],
 )

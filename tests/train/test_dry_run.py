@@ -88,7 +88,7 @@ def test_errors_are_those_of_a_training(data: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(InputError, match="no such folder"):
         dry_run(tiny_config(), **(keywords | {"data": tmp_path / "nowhere"}))
     with pytest.raises(TrainingError, match="not finite at step 2") as caught:
-        dry_run(tiny_config(train={"lr": 1e30, "warmup_steps": 0}), **keywords)
+        dry_run(tiny_config(train={"lr": 1000.0, "warmup_steps": 0}), **keywords)
     assert "no checkpoint was written yet" in caught.value.message
     monkeypatch.setattr(maps.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
     with pytest.raises(OutputError, match="encoder maps need"):

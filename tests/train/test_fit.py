@@ -144,7 +144,7 @@ def test_without_a_run_there_is_nothing_to_resume(start: Path, tmp_path: Path) -
         _fit([], tmp_path / "mine", start, resume=True)
     (tmp_path / "mine-run").mkdir()
     (tmp_path / "mine-run" / "fit.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"fit.json: cannot be read"):
+    with pytest.raises(TrainingError, match=r"fit.json: is not JSON"):
         _fit([], tmp_path / "mine", start, resume=True)
 
 
