@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import textwrap
 import threading
 from contextlib import suppress
 from functools import cache
@@ -114,6 +113,8 @@ def print_result(text: str = "") -> None:
     if not is_terminal(sys.stdout):
         print(text, flush=True)
         return
+    import textwrap
+
     width = stdout_console().width
     for line in without_control(text).split("\n"):
         indent = " " * (len(line) - len(line.lstrip()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -160,7 +161,7 @@ def stats_command(
         print_result(
             f"{one['file']}\n"
             f"  {plural(one['images'], 'image')} ({one['images_without_objects']} without objects), "
-            f"{widths[0]}-{widths[1]} x {heights[0]}-{heights[1]} px\n"
+            f"{_span(widths)} x {_span(heights)} px\n"
             f"  {plural(one['objects'], 'object')}, {plural(one['crowds'], 'crowd')}; per image "
             f"{spread['min']} to {spread['max']}, median {spread['median']:g}, mean {spread['mean']:g}\n"
             f"  small (< 32 x 32 px) {sizes['small']}, medium {sizes['medium']}, "
@@ -232,6 +233,12 @@ def split_command(
         overwrite=overwrite,
     )
     _print_paths(list(written.values()), as_json=as_json)
+
+
+def _span(ends: Sequence[int]) -> str:
+    """As in "158" or "158-256"."""
+    low, high = ends[0], ends[1]
+    return str(low) if low == high else f"{low}-{high}"
 
 
 def _print_paths(paths: list[Path], *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def eval_polygons_command(
         Path,
         typer.Argument(metavar="PREDICTED", help="Predicted polygons in any CRS: .geojson .gpkg .shp .fgb .parquet."),
     ],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in the same formats and any CRS.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="True polygons, in any vector format and CRS.")],
     iou: Annotated[
         float,
         typer.Option(

@@ -240,7 +240,7 @@ def train_command(
             on_evaluation=display.bar("validation images"),
         )
     if place is None or place.rank == 0:
-        _print_result(result, as_json=as_json)
+        _print_result(result, config, as_json=as_json)
     if result.interrupted:
         raise KeyboardInterrupt
 
@@ -333,17 +333,17 @@ def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, a
     print_table(["dry run", config.name], found.rows())
 
 
-def _print_result(result: TrainResult, *, as_json: bool) -> None:
+def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None:
     if as_json:
         print_json(result.as_json())
         return
     from rsprompter_cli.train.folder import files_for_people
 
     facts = {
-        "epochs": str(result.epochs_done),
+        "epochs": f"{result.epochs_done} of {config.train.epochs}",
         "steps": str(result.steps),
         "finished": "yes" if result.finished else "no",
-        "best": "none yet" if result.best is None else str(result.best),
+        "best": "none before the first evaluation" if result.best is None else str(result.best),
         "last": str(result.last),
     }
     shown = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "f1": "F1"}

@@ -19,13 +19,30 @@ def explain(error: Any) -> UsageError:
         return _unknown_option(error, context, page)
     if hasattr(error, "param_type") and error.param is not None:
         return _missing(error.param, context, page)
-    message = error.format_message().rstrip(".").replace(": Value error, ", ": ")
+    message = _plain(error.format_message().rstrip(".").replace(": Value error, ", ": "))
     option = _find_option(getattr(error, "option_name", ""), context)
     if option is not None and not option.is_flag:
         page = f"usage: {option.opts[0]} {option.metavar}; {page}"
     if message.startswith("Got unexpected extra"):
         page = f"usage: {context.command_path} {' '.join(context.command.collect_usage_pieces(context))}; {page}"
     return UsageError(f"{context.command_path}: {message[:1].lower()}{message[1:]}", page)
+
+
+_RANGE_WORDS = (
+    ("Input should be less than or equal to", "must be at most"),
+    ("Input should be greater than or equal to", "must be at least"),
+    ("Input should be less than", "must be below"),
+    ("Input should be greater than", "must be above"),
+    ("Input should be a valid number, unable to parse string as a number", "is not a number, as in 0.5"),
+    ("Input should be a valid integer, unable to parse string as an integer", "is not a whole number"),
+)
+"""How pydantic, which Typer asks, and how we say it."""
+
+
+def _plain(message: str) -> str:
+    for theirs, ours in _RANGE_WORDS:
+        message = message.replace(f": {theirs}", f": {ours}")
+    return message
 
 
 def _unknown_option(error: Any, context: Any, page: str) -> UsageError:

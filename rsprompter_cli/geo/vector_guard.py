@@ -298,6 +298,8 @@ def _with_plain_name(path: Path, start: int, length: int) -> VectorSource:
 def _head(path: Path) -> bytes:
     try:
         if not path.is_file():
+            if path.is_dir():
+                raise InputError(f"{path}: is a folder", "give the path of a vector file")
             source, mark, layer = str(path).partition("|layername=")
             hint = "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
             raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
