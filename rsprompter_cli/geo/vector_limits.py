@@ -51,6 +51,8 @@ _LONGEST = 240
 _FOREIGN: tuple[type[Exception], ...] = (
     RuntimeError,  # of pyogrio and pyproj, and RecursionError
     ValueError,  # UnicodeDecodeError and JSONDecodeError too
+    SystemError,  # pyogrio, of a negative length in a damaged file
+    UnboundLocalError,  # pyogrio, of a CRS that GDAL cannot export
     TypeError,
     LookupError,
     ArithmeticError,
