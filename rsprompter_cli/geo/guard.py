@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _MOST_NAMES = 10_000
 """Names of a folder that are compared with a misspelt one."""
 
-_VECTORS = (".geojson", ".json", ".geojsonl", ".geojsonseq", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
+_VECTORS = (".geojson", ".geojsonl", ".geojsonseq", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
 
 CACHE_BYTES = 16 << 20
 """GDAL's cache of decoded blocks where nothing is read twice. Its own default is 5 % of the machine, which on a large

@@ -6,9 +6,12 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
+
+from rsprompter_cli.errors import LONGEST_MESSAGE, RspError
 
 CHUNK = 100
 HANG_SECONDS = 30
@@ -53,3 +56,26 @@ def _run(attempt: Try, start: int, length: int) -> tuple[list[tuple[int, str]], 
 
 def _hang(*_: object) -> None:
     raise TimeoutError(f"an input took more than {HANG_SECONDS} s")
+
+
+def run_few(attempt: Try, count: int) -> list[str]:
+    """Try some seeds in this process; those that failed or took longer than an input may, with the reason."""
+    failures = []
+    for seed in range(count):
+        began = time.monotonic()
+        try:
+            attempt(seed)
+        except Exception as error:
+            failures.append(f"seed {seed}: {type(error).__name__}: {error}")
+        if time.monotonic() - began >= HANG_SECONDS:
+            failures.append(f"seed {seed}: took over {HANG_SECONDS} s")
+    return failures
+
+
+def check_fault(fault: RspError | None, *, exit_codes: tuple[int, ...]) -> None:
+    """Check that an error, if there was one, has a code of a bad input and a message that can be read."""
+    if fault is None:
+        return
+    assert fault.exit_code in exit_codes, repr(fault)
+    assert len(fault.message) <= LONGEST_MESSAGE
+    assert len(fault.hint) < LONGEST_MESSAGE + 1000  # every key of a configuration
