@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.terminal.harness import TerminalServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +27,34 @@ def shared() -> Path:
         if named:
             pytest.fail(f"RSP_SHARED={named}: no such folder")
         pytest.skip(f"no reference data at {folder} (set RSP_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rsp() -> Iterator[TerminalServer]:
+    """Runs commands as forks of one process, in a terminal or without."""
+    server = TerminalServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of everything that commands read."""
+    from tests.make.workplace import make_workplace  # loads PyTorch
+
+    root = tmp_path_factory.mktemp("workplace")
+    make_workplace(root)
+    return root
+
+
+@pytest.fixture
+def place(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the files for one test, and an empty cache."""
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COVERAGE_PROCESS_START", "")
+    folder = tmp_path / "here"
+    shutil.copytree(files, folder)
     return folder
 
 

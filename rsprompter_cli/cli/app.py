@@ -158,18 +158,19 @@ def _exit_code(error: BaseException) -> int:
         )
     if isinstance(error, SystemExit):
         return int(error.code or 0)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        discard(sys.stdout)
+        name = "stdout or a file" if error.filename is None else os.fsdecode(error.filename)
+        reason = f"{name} cannot be written: {error.strerror}"
+        return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:
         # A file that the system refuses in a place where none was expected to fail: it is named all the same.
-        reason = f"{error.filename}: {error.strerror}"
+        reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
         return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # A name that a library takes in UTF-8 only, in a place where none was looked at before.
         name = shorten(error.object).encode("utf-8", "backslashreplace").decode()
         return print_error(f"{name}: {NOT_UTF8}", NOT_UTF8_WAY_OUT, exit_code=InputError.exit_code)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        discard(sys.stdout)
-        reason = f"stdout or a file cannot be written: {error.strerror}"
-        return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     reason = f"internal error: {type(error).__name__}: {error}"
     return print_error(reason, "run again with RSP_DEBUG=1 for the traceback")
 

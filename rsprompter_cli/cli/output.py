@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.cli.console import is_quiet, set_quiet, without_control, write_message
 from rsprompter_cli.errors import OutputError, RspError
+from rsprompter_cli.io.atomic import not_written, reason_of
 from rsprompter_cli.io.exchange import tell
 
 ROOT_LOGGER = "rsprompter_cli"
@@ -41,10 +45,9 @@ def set_up_logging(*, verbose: int = 0, quiet: bool = False, log_file: Path | No
         try:
             _refuse_foreign_log(log_file)
             log_file.parent.mkdir(parents=True, exist_ok=True)
-            # A file name that is no UTF-8 is logged too.
-            record = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+            record = _LogFile(log_file)
         except OSError as error:
-            raise OutputError(f"--log-file {log_file}: cannot be written: {error.strerror or error}") from error
+            raise not_written(f"--log-file {log_file}", error) from error
         record.setLevel(logging.DEBUG)
         record.setFormatter(logging.Formatter(_LOG_LINE))
         logger.addHandler(record)
@@ -63,6 +66,16 @@ def route_foreign_messages() -> None:
         logging.getLogger(ROOT_LOGGER).debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
 
     warnings.showwarning = show
+    threading.excepthook = _report_thread
+
+
+def _report_thread(ended: threading.ExceptHookArgs) -> None:
+    """Report the failure of a background thread of a library in one line, unless the thread hands it to its owner."""
+    if os.environ.get("RSP_DEBUG") == "1":
+        threading.__excepthook__(ended)
+    elif getattr(ended.thread, "exception", None) is not ended.exc_value:
+        name = "a thread" if ended.thread is None else ended.thread.name
+        logging.getLogger(ROOT_LOGGER).warning("%s failed: %s: %s", name, ended.exc_type.__name__, ended.exc_value)
 
 
 def _refuse_foreign_log(path: Path) -> None:
@@ -73,6 +86,21 @@ def _refuse_foreign_log(path: Path) -> None:
         head = file.read(256)
     if head and not _OWN_LOG.match(head):
         raise OutputError(f"--log-file {path} exists and is not a log of rsp", "name another file")
+
+
+class _LogFile(logging.FileHandler):
+    """The log file; where it cannot be written, that is reported once and the command goes on."""
+
+    def __init__(self, path: Path) -> None:
+        # A file name that is no UTF-8 is logged too.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._shown = path
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error, logger = sys.exc_info()[1], logging.getLogger(ROOT_LOGGER)
+        logger.removeHandler(self)
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        logger.warning("--log-file %s cannot be written: %s (it lacks the messages from here on)", self._shown, reason)
 
 
 class _ConsoleHandler(logging.Handler):

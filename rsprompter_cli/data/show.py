@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from rsprompter_cli.data.coco import CocoFile
 from rsprompter_cli.data.coco_entries import CocoImage
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import OutputError, plural
-from rsprompter_cli.io.atomic import atomic_path, refuse_existing
+from rsprompter_cli.io.atomic import atomic_paths, refuse_existing
 
 
 def show_images(
@@ -41,23 +43,28 @@ def show_images(
     files = [Path(out) / f"{image.id}_{Path(picture).stem}.png" for image, picture in pictures]
     for file in files:
         refuse_existing(file, overwrite=overwrite)
-    for index, (image, file) in enumerate(zip(chosen, files, strict=True)):
-        pixels, target, _ = dataset[index]
-        crowds = sum(annotation.iscrowd for annotation in part.by_image[image.id])
-        title = f"{image.file_name}  {image.width} x {image.height}  {plural(len(target.labels), 'object')}"
-        picture = draw_instances(
-            pixels.permute(1, 2, 0).numpy(),
-            list(target.masks),
-            target.labels.tolist(),
-            None,
-            coco.class_names,
-            title=title + (f", {plural(crowds, 'crowd')} not shown" if crowds else ""),
-        )
-        with atomic_path(file) as temporary:
-            picture.save(temporary)
-        if on_picture:
-            on_picture(index + 1, len(chosen))
+    with atomic_paths(files) as temporary:
+        for index, file in enumerate(temporary):
+            _draw(part, dataset, index).save(file)
+            if on_picture:
+                on_picture(index + 1, len(chosen))
     return files
+
+
+def _draw(coco: CocoFile, dataset: CocoDataset, index: int) -> Image.Image:
+    """The overlay of a picture of the data set, which has the same pictures as the file."""
+    image = coco.images[index]
+    pixels, target, _ = dataset[index]
+    crowds = sum(annotation.iscrowd for annotation in coco.by_image[image.id])
+    title = f"{image.file_name}  {image.width} x {image.height}  {plural(len(target.labels), 'object')}"
+    return draw_instances(
+        pixels.permute(1, 2, 0).numpy(),
+        list(target.masks),
+        target.labels.tolist(),
+        None,
+        coco.class_names,
+        title=title + (f", {plural(crowds, 'crowd')} not shown" if crowds else ""),
+    )
 
 
 def spread(coco: CocoFile, count: int) -> tuple[CocoImage, ...]:

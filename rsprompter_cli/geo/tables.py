@@ -24,8 +24,7 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
-from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import temporary_beside
+from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
 
 GEOMETRY = "geometry"
@@ -93,10 +92,11 @@ class Batches:
         return pa.RecordBatch.from_arrays([*columns, wkb], schema=self.schema)
 
 
-def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str, quiet: bool = False) -> None:
+def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, target: Path, quiet: bool = False) -> None:
     """Write a GeoPackage, FlatGeobuf or Shapefile under exactly this path.
 
     Args:
+        target: where it is moved afterwards; names its layer, and the file in messages.
         quiet: GDAL's warnings are not repeated.
 
     Raises:
@@ -117,7 +117,7 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str, 
             pyogrio.write_arrow(
                 reader,
                 path,
-                layer=layer,
+                layer=target.stem,
                 driver=driver,
                 geometry_name=GEOMETRY,
                 geometry_type=geometry_type,
@@ -127,9 +127,10 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, layer: str, 
         except RuntimeError as error:  # the parent of all of pyogrio's errors
             if batches.failure is not None:
                 raise batches.failure from error
-            raise OutputError(f"{path.name}: {driver} cannot be written: {error}") from error
+            check_writable(target)  # SQLite reports a full disk in other words
+            raise not_written(target, RuntimeError(str(error).rpartition(" failed: ")[2])) from error
     for warning in [] if quiet else said:  # GDAL's own, of a name cut to the ten letters of a Shapefile
-        _log.warning("%s: %s", layer + suffix, warning.message)
+        _log.warning("%s: %s", target.name, warning.message)
 
 
 def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None, *, quiet: bool = False) -> None:
@@ -140,13 +141,13 @@ def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None, *, quiet:
     folder = temporary_beside(path)
     try:
         folder.mkdir(parents=True)
-        write_ogr(folder / path.name, batches, crs_wkt, layer=path.stem, quiet=quiet)
+        write_ogr(folder / path.name, batches, crs_wkt, target=path, quiet=quiet)
         for file in folder.iterdir():
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())
         put_in_place(folder, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise not_written(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -252,7 +252,7 @@ def _write_table(path: Path, batches: Batches, crs_wkt: str | None, *, quiet: bo
         if suffix == ".parquet":
             write_parquet(temporary, batches, crs_wkt)
         else:
-            write_ogr(temporary, batches, crs_wkt, layer=path.stem, quiet=quiet)
+            write_ogr(temporary, batches, crs_wkt, target=path, quiet=quiet)
     return batches.written
 
 

@@ -31,6 +31,12 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "shorten the name",
 }
 
+_NUMBER = re.compile(r"(?:os error|errno) (\d+)")
+"""The number of a system error in the message of a library."""
+
+_COMPANIONS = ("-journal", "-wal", "-shm")
+"""What SQLite keeps beside a file that it writes, and cannot remove while the disk is full."""
+
 _LONGEST_NAME = 255
 """Bytes of a file name, on the file systems in use."""
 
@@ -50,11 +56,62 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise not_written(path, error) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        for name in (temporary.name, *(temporary.name + companion for companion in _COMPANIONS)):
+            with suppress(OSError):
+                temporary.with_name(name).unlink()
     flush_folder(path.parent)
+
+
+@contextmanager
+def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As `atomic_path` for several files of one folder, of which either all are written or none.
+
+    Only a rename that fails after others have succeeded leaves some of them.
+    """
+    temporary = [temporary_beside(path, path.suffix) for path in paths]
+    try:
+        for folder in {path.parent for path in paths}:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        for one in temporary:
+            _flush(one)
+        for one, path in zip(temporary, paths, strict=True):
+            os.replace(one, path)
+    except OSError as error:
+        raise not_written(paths[0].parent, error) from error
+    finally:
+        for one in temporary:
+            with suppress(OSError):
+                one.unlink()
+    for folder in {path.parent for path in paths}:
+        flush_folder(folder)
+
+
+def not_written(path: str | Path, error: Exception) -> OutputError:
+    """The error that reports a failed write, with a way out where one is known.
+
+    Args:
+        path: of the file or folder, as the user knows it.
+        error: an OSError, or what a library raised in its place.
+    """
+    number = _system_error(error)
+    return OutputError(f"{path}: cannot be written: {reason_of(error)}", _WAYS_OUT.get(number or 0, ""))
+
+
+def reason_of(error: Exception) -> str:
+    """Why a write failed, in the words of the system where the error has its number."""
+    number = _system_error(error)
+    return str(error) if number is None else os.strerror(number)
+
+
+def _system_error(error: Exception) -> int | None:
+    """Number of the system error that a library met."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else errno.ENOSPC if "is full" in str(error) else None
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -97,7 +154,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             recover_folder(path)
             raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise not_written(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
@@ -190,8 +247,7 @@ def check_writable(path: str | Path) -> None:
         with probe.open("xb") as file:
             file.write(bytes(_PROBE))  # a name may still find room on a full disk
     except OSError as error:
-        way_out = _WAYS_OUT.get(error.errno or 0, "")
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}", way_out) from error
+        raise not_written(path, error) from error
     finally:
         with suppress(OSError):
             probe.unlink()
@@ -209,7 +265,8 @@ def remove_leftovers(path: Path) -> None:
     """
     if len(path.stem) > _KEPT:
         return
-    mark = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp({re.escape(path.suffix)})?")
+    companions = "|".join(_COMPANIONS)
+    mark = re.compile(rf"\.{re.escape(path.stem)}\.[0-9a-f]{{8}}\.tmp({re.escape(path.suffix)}(?:{companions})?)?")
     with suppress(OSError):
         for one in path.parent.iterdir():
             found = mark.fullmatch(one.name)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rsprompter_cli.config import KNOWN_SAM, Config, dump_config, list_presets, parse_config
 from rsprompter_cli.documents import read_json, read_toml
 from rsprompter_cli.errors import CheckpointError, OutputError, shorten, some
-from rsprompter_cli.io.atomic import atomic_folder, complete_folder, refuse_existing
+from rsprompter_cli.io.atomic import atomic_folder, complete_folder, not_written, refuse_existing
 from rsprompter_cli.io.interrupt import deferred_interrupt
 from rsprompter_cli.io.stored_meta import check_meta
 
@@ -134,7 +134,7 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
             with deferred_interrupt():
                 save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
         except SafetensorError as error:  # a full disk comes as this, not as an OSError
-            raise OutputError(f"{folder}: weights cannot be written: {error}") from error
+            raise not_written(folder, error) from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
         fields = asdict(meta)
         fields |= {name: _nan_to_null(fields[name]) for name in ("metrics", "provenance")}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.errors import DownloadError, OutputError
+from rsprompter_cli.errors import DownloadError
+from rsprompter_cli.io.atomic import not_written
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def download(
             logger.info("%s: the connection broke after %d bytes, trying again", remote.label, here)
             time.sleep(_PAUSE_SECONDS)
         except OSError as error:
-            raise OutputError(f"{part}: cannot be written: {error.strerror or error}") from error
+            raise not_written(part, error) from error
 
 
 def _stream(remote: RemoteFile, part: Path, start: int, progress: Progress) -> None:

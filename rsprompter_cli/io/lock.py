@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import hidden_beside, refuse_link, remove_leftovers
+from rsprompter_cli.io.atomic import hidden_beside, not_written, refuse_link, remove_leftovers
 
 
 class OutputLock:
@@ -39,7 +39,7 @@ class OutputLock:
                 f"{shown}: another run is using it", "wait for it to finish, or choose another output"
             ) from error
         except OSError as error:
-            raise OutputError(f"{shown}: cannot be written: {error.strerror or error}") from error
+            raise not_written(shown, error) from error
         if killed:
             remove_leftovers(beside)
 

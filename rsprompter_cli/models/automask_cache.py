@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import atomic_path
+from rsprompter_cli.io.atomic import atomic_path, reason_of
 from rsprompter_cli.models.automask import AutomaskSettings, PictureMasks, SamSegmenter, automatic_masks
 from rsprompter_cli.models.encoder_cache import add_weights
 from rsprompter_cli.structures import MaskPatches
@@ -76,7 +76,7 @@ class AutomaskCache:
             _store(path, made)
         except (OutputError, SafetensorError) as error:
             raise OutputError(
-                f"{self.folder}: automatic masks cannot be stored: {error}",
+                f"{self.folder}: automatic masks cannot be stored: {reason_of(error)}",
                 "free disk space, or choose another train.cache_folder",
             ) from error
         return made

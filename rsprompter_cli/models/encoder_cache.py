@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.io.atomic import reason_of
 from rsprompter_cli.models.encoder import EncoderOutput
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.trainable import is_frozen
@@ -109,7 +110,7 @@ class EncoderCache:
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             raise OutputError(
-                f"{self.folder}: encoder maps cannot be stored: {error}",
+                f"{self.folder}: encoder maps cannot be stored: {reason_of(error)}",
                 "free disk space, choose another train.cache_folder, or pass --set train.cache_views=0",
             ) from error
         finally:

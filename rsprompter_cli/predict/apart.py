@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural
 from rsprompter_cli.io.activity import announce
+from rsprompter_cli.io.atomic import not_written
 from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.chosen import Chosen, device_type, meta_of
@@ -213,7 +214,7 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+            raise not_written(out, error) from error
         try:
             yield folder
         except BaseException as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rsprompter_cli import __version__
-from rsprompter_cli.errors import OutputError, ResourceError, UsageError
-from rsprompter_cli.io.atomic import atomic_path, hidden_beside
+from rsprompter_cli.errors import ResourceError, UsageError
+from rsprompter_cli.io.atomic import atomic_path, hidden_beside, not_written
 from rsprompter_cli.predict.apart import Job, Tally
 from rsprompter_cli.predict.chosen import files_of
 from rsprompter_cli.predict.far_worker import News, Started
@@ -224,7 +224,7 @@ class _Desk:
             with path.open("ab") as file:
                 file.write(piece)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+            raise not_written(path, error) from error
 
     def _mind_idleness(self) -> None:
         """Say it when nobody has been at work for long: the cluster may have no room."""

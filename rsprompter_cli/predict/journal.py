@@ -25,7 +25,7 @@ import shapely
 from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.instances import Instance
-from rsprompter_cli.io.atomic import flush_folder, hidden_beside, open_hidden
+from rsprompter_cli.io.atomic import flush_folder, hidden_beside, not_written, open_hidden
 from rsprompter_cli.io.lock import OutputLock
 
 _log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class Journal:
         except OSError as error:
             if self._end == 0 and not self._holds_windows:
                 self._forget()  # a file that holds nothing
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            raise not_written(self.path, error) from error
         self._waiting = []
         self._holds_windows = True
         self._flushed = time.monotonic()
@@ -176,7 +176,7 @@ class Journal:
         try:
             os.replace(self.path, self._out)
         except OSError as error:
-            raise OutputError(f"{self._out}: cannot be written: {error.strerror or error}") from error
+            raise not_written(self._out, error) from error
         flush_folder(self._out.parent)
 
     def remove(self) -> None:

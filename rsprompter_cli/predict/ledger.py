@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import flush_folder, open_hidden
+from rsprompter_cli.io.atomic import flush_folder, not_written, open_hidden
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.journal import identity_difference
 
@@ -68,7 +69,8 @@ class Ledger:
     def close(self) -> None:
         """Close and unlock it; it stays where it is."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # a full disk: what it could not take was reported when it was written
+                self._file.close()
             self._file = None
         self._lock.release()
 
@@ -128,7 +130,7 @@ class Ledger:
             if new:
                 flush_folder(self.path.parent)
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+            raise not_written(self.path, error) from error
 
     def _find(self, *, overwrite: bool, shown: str | Path) -> int:
         """Read that of an earlier run; returns where its good lines end, 0 to start anew."""

@@ -14,8 +14,8 @@ from typing import IO
 import numpy as np
 import shapely
 
-from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.instances import JoinedInstance, Key
+from rsprompter_cli.io.atomic import not_written
 
 _IN_MEMORY = 8 << 20
 """Bytes of objects up to which nothing is written."""
@@ -76,7 +76,7 @@ class Spool:
                 if len(self._places) >= 4 * self._run:
                     self._sort()
         except OSError as error:
-            raise OutputError(f"a temporary file cannot be written: {error.strerror or error}") from error
+            raise not_written("a temporary file", error) from error
 
     def read(self) -> Iterator[JoinedInstance]:
         """All objects, by key; once, after all have been added."""

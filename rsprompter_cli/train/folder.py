@@ -54,12 +54,10 @@ def only_run(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # A run that was refused leaves no folder; another rank may be about to remove its log, which is empty then.
-        with suppress(OSError):
-            logged = any(path.stat().st_size for path in (out / RANKS).glob("*"))
-            if {path.name for path in out.iterdir()} <= {_LOCK_FILE, RANKS} and not logged:
-                (out / _LOCK_FILE).unlink()
         lock.release()
+        with suppress(OSError):
+            (out / _LOCK_FILE).unlink()
+        # A run that was refused leaves no folder.
         with suppress(OSError):
             out.rmdir()
 
@@ -68,9 +66,9 @@ def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Refuse to mix two runs in a folder, before any work is done."""
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
-        raise OutputError(
-            f"{out} already contains a run ({', '.join(used)})", "--resume continues it, --overwrite starts over"
-        )
+        saved = (out / STATE_FILE).exists()
+        way_out = "--resume continues it, --overwrite starts over" if saved else "pass --overwrite to start over"
+        raise OutputError(f"{out} already contains a run ({', '.join(used)})", way_out)
 
 
 def check_cache_folder(config: Config) -> None:

@@ -20,7 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsprompter_cli.errors import DependencyError, OutputError, RspError, TrainingError, UsageError, plural
+from rsprompter_cli.errors import DependencyError, RspError, TrainingError, UsageError, plural
+from rsprompter_cli.io.atomic import not_written
 
 T = TypeVar("T")
 
@@ -271,7 +272,7 @@ def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         log = path.open("ab")
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise not_written(path, error) from error
     try:
         with log, _redirected({1: log.fileno(), 2: log.fileno()}):
             yield

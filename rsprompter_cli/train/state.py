@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from rsprompter_cli.errors import SHOWN, OutputError, TrainingError
-from rsprompter_cli.io.atomic import atomic_path
+from rsprompter_cli.io.atomic import atomic_path, check_writable
 
 STATE_FILE = Path("state") / "resume.pt"
 _FORMAT_VERSION = 2
@@ -70,6 +70,7 @@ def save_state(run_folder: Path, state: RunState) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # torch's own word for a write that failed
+            check_writable(path)
             reason = str(error).splitlines()[0]
             raise OutputError(f"{path}: cannot be written: {reason}", "is the disk full?") from error
 

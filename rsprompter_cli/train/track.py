@@ -6,7 +6,8 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rsprompter_cli.documents import json_or_none
-from rsprompter_cli.io.atomic import write_text
+from rsprompter_cli.io.atomic import not_written, write_text
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,20 +49,35 @@ class TensorBoard:
     def __init__(self, folder: Path, *, step: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / BOARD_FOLDER), purge_step=step + 1 if step else None)
+        self._folder = folder / BOARD_FOLDER
+        with _reporting(self._folder):
+            self._writer = SummaryWriter(str(self._folder), purge_step=step + 1 if step else None)
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
         """See `Board.numbers`."""
-        for tag, value in values.items():
-            self._writer.add_scalar(tag, value, step)
+        with _reporting(self._folder):
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, step)
 
     def picture(self, tag: str, picture: Image.Image, step: int) -> None:
         """See `Board.picture`."""
-        self._writer.add_image(tag, np.array(picture), step, dataformats="HWC")
+        with _reporting(self._folder):
+            self._writer.add_image(tag, np.array(picture), step, dataformats="HWC")
 
     def close(self, *, failed: bool) -> None:
         """See `Board.close`."""
-        self._writer.close()
+        with _reporting(self._folder, silent=failed):
+            self._writer.close()
+
+
+@contextmanager
+def _reporting(path: Path, *, silent: bool = False) -> Iterator[None]:
+    """Turn an OSError into an OutputError that names a file; `silent`: drop it, since another error is on its way."""
+    try:
+        yield
+    except OSError as error:
+        if not silent:
+            raise not_written(path, error) from error
 
 
 class RunLog:
@@ -74,18 +90,20 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, *, step: int = 0, boards: Sequence[Board] = ()) -> None:
-        path = folder / LOG_FILE
-        folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            _drop_after(path, step)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = folder / LOG_FILE
+        with _reporting(self._path):
+            folder.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                _drop_after(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
         self._boards = boards
 
     def write(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
         """One line; `kind` is one of: start, step, evaluation, stop, end."""
         record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
-        self._file.flush()
+        with _reporting(self._path):
+            self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            self._file.flush()
 
     def plot(self, values: Mapping[str, float], *, step: int) -> None:
         """Numbers for the boards, by tag."""
@@ -103,7 +121,8 @@ class RunLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for board in self._boards:
             board.close(failed=error is not None)
-        self._file.close()
+        with _reporting(self._path, silent=error is not None):
+            self._file.close()
 
 
 class NoLog:

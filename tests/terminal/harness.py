@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import select
@@ -19,7 +18,8 @@ from typing import Any
 
 import pyte
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.make.forking import ROOT, Server
+
 SIZES = ((80, 24), (120, 40))
 """Columns and rows."""
 
@@ -123,29 +123,10 @@ class Ended:
         return self
 
 
-class Server:
-    """The forking process; started when it is first needed."""
+class TerminalServer(Server):
+    """Forks commands that have a pseudo-terminal."""
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """The process, with the libraries loaded."""
-        if self._process is None:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.terminal.server"],
-                cwd=ROOT, env=environment, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            )  # fmt: skip
-            assert _read_line(self._process) == "ready"
-        return self._process
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.communicate()
-
-    def run(
+    def run_in_terminal(
         self,
         arguments: Sequence[str],
         folder: Path,
@@ -167,43 +148,25 @@ class Server:
             pause: seconds slept after each update of a bar.
             ctrl_c: when Ctrl-C is pressed.
         """
-        process = self.start()
-        assert process.stdin is not None
-        assert process.stdout is not None
         master, slave = _open_terminal(size)
-        request = {
-            "arguments": list(arguments), "folder": str(folder), "terminal": os.ttyname(slave), "encoding": encoding,
-            "stdout": None if stdout is None else str(stdout), "pause": pause,
-            "environment": _environment(size, environment or {}),
-        }  # fmt: skip
         began = time.monotonic()
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        child = int(_read_line(process))
+        child = self.begin(
+            arguments, folder, environment=_environment(size, environment or {}), terminal=os.ttyname(slave),
+            stdout=stdout, encoding=encoding, pause=pause,
+        )  # fmt: skip
         terminal = Terminal(*size)
-        answer = process.stdout.fileno()
 
         def has_ended() -> bool:
-            return bool(select.select([answer], [], [], 0)[0])
+            return bool(select.select([self.answers], [], [], 0)[0])
 
         in_time = _watch(master, terminal, ctrl_c, child, has_ended, limit)
-        code = int(_read_line(process))
+        code, _ = self.end()
         seconds = time.monotonic() - began
         _drain(master, terminal)
         os.close(slave)
         os.close(master)
         assert in_time, f"still at work after {limit} s:\n{terminal.text()}"
         return Ended(code, terminal, stdout.read_text() if stdout is not None else "", seconds)
-
-
-def _read_line(process: subprocess.Popen[bytes]) -> str:
-    """A line of what the process answers; byte by byte, so that `select` knows of the next one."""
-    assert process.stdout is not None
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = process.stdout.read(1)
-        assert byte, f"the forking process ended after {line!r}"
-        line += byte
-    return line.decode().strip()
 
 
 def run_program(

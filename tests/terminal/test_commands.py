@@ -11,153 +11,110 @@ import pytest
 
 from tests.make.hub_server import serve
 from tests.make.sam_files import config_bytes, safetensors_bytes, small_sam_tensors
-from tests.terminal.harness import BAR, SIZES, Ended, Server
-
-TINY = ["--model", "model", "--native", "--score", "0"]
-TRAIN = ["train", "tiny.toml", "--data", "data", "--random-sam", "--device", "cpu"]
-FIT = ["fit", "town.tif", "town.gpkg", "--model", "start", "--minutes", "0.001", "--device", "cpu"]
-ASKED = ["--prompts", "asked.geojson", "--sam", "sam"]
-
-COUNTED = {
-    "predict": (["predict", "scene.tif", "--out", "a.geojson", *TINY], "a.geojson"),
-    "predict-many": (["predict", "scenes", "--out", "all.gpkg", *TINY], "all.gpkg"),
-    "predict-pictures": (["predict", "data/images", "--out", "found.json", *TINY], "found.json"),
-    "predict-map": (["predict", "scene.tif", "--out", "a.gpkg", "--preview", "a.html", *TINY], "a.html"),
-    "prompts": (["predict", "asked.tif", "--out", "a.geojson", *ASKED], "a.geojson"),
-    "everything": (
-        ["predict", "scenes/a.tif", "--everything", "--sam", "sam", "--native", "--out", "a.gpkg", "--score", "0"],
-        "a.gpkg",
-    ),
-    "shard": (["predict", "scene.tif", "--shard", "1/2", "--out", "1.part", *TINY], "1.part"),
-    "train": ([*TRAIN, "--out", "run"], "run"),
-    "fit": ([*FIT, "--out", "mine"], "mine"),
-    "eval": (["eval", "model", "--data", "data"], ""),
-    "data-check": (["data", "check", "data"], ""),
-    "data-show": (["data", "show", "data", "--out", "shown"], "shown"),
-    "whu2coco": (["convert", "whu2coco", "--root", "whu", "--out", "whu/annotations"], ""),
-    "vector2coco": (["convert", "vector2coco", "town.tif", "town.gpkg", "--out", "set", "--tile", "64"], "set"),
-    "coco2vector": (
-        ["convert", "coco2vector", "data/annotations/instances_val.json", "--out", "v.geojson", "--pixel-coords"],
-        "v.geojson",
-    ),
-    "mask2coco": (["convert", "mask2coco", "pairs/images", "pairs/masks", "--out", "masks-set"], "masks-set"),
-    "coco2yolo": (["convert", "coco2yolo", "data", "--out", "yolo-set"], "yolo-set"),
-    "yolo2coco": (["convert", "yolo2coco", "yolo/data.yaml", "--out", "yolo-coco"], "yolo-coco"),
-    "labelme2coco": (["convert", "labelme2coco", "drawn", "--out", "drawn-set"], "drawn-set"),
-}
-"""By name: the command, and what its last lines name."""
-
-TABLES = {
-    "info": ["info", "scene.tif"],
-    "models": ["models"],
-    "config-list": ["config", "list"],
-    "checkpoint-show": ["checkpoint", "show", "model"],
-    "data-stats": ["data", "stats", "data"],
-    "fit-plan": ["fit", "town.tif", "town.gpkg", "--model", "start", "--dry-run"],
-    "train-plan": [*TRAIN, "--dry-run"],
-    "predict-plan": ["predict", "scene.tif", "--dry-run", *TINY],
-    "eval-polygons": ["eval-polygons", "town.gpkg", "town.gpkg", "--scene", "town.tif"],
-    "filter": ["filter", "found.geojson", "--out", "few.geojson", "--score", "0.5"],
-    "qgis-style": ["qgis-style", "asked.geojson"],
-}
+from tests.make.workplace import COUNTED, TABLES, TINY
+from tests.terminal.harness import BAR, SIZES, Ended, TerminalServer
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("name", COUNTED)
-def test_progress(name: str, size: tuple[int, int], rsp: Server, place: Path) -> None:
+def test_progress(name: str, size: tuple[int, int], rsp: TerminalServer, place: Path) -> None:
     command, last = COUNTED[name]
     pause = 0.1 if size == SIZES[0] else 0.0
-    ended = rsp.run(command, place, size=size, pause=pause).check(code=0, last=last)
+    ended = rsp.run_in_terminal(command, place, size=size, pause=pause).check(code=0, last=last)
     if pause:
         assert ended.terminal.has_shown(BAR), "no sign of its work was seen"
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("name", TABLES)
-def test_table(name: str, size: tuple[int, int], rsp: Server, place: Path) -> None:
-    ended = rsp.run(TABLES[name], place, size=size).check(code=0)
+def test_table(name: str, size: tuple[int, int], rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal(TABLES[name], place, size=size).check(code=0)
     words = re.findall(r"\S+…|…\S*", ended.terminal.text())
     assert words == []
 
 
-def test_doctor(rsp: Server, place: Path) -> None:
+def test_doctor(rsp: TerminalServer, place: Path) -> None:
     # It examines the machine in a new Python process, so once is enough.
-    rsp.run(["doctor", "--no-self-test"], place, limit=240).check(code=0)
+    rsp.run_in_terminal(["doctor", "--no-self-test"], place, limit=240).check(code=0)
 
 
-def test_download_from_a_hub(rsp: Server, place: Path) -> None:
+def test_download_from_a_hub(rsp: TerminalServer, place: Path) -> None:
     base = "facebook/sam-vit-base"
     content = {
         f"{base}/model.safetensors": safetensors_bytes(small_sam_tensors()),
         f"{base}/config.json": config_bytes(),
     }
     with serve(content) as hub:
-        ended = rsp.run(
+        ended = rsp.run_in_terminal(
             ["download-sam", "base"], place, environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": None}, pause=0.1
         )
     ended.check(code=0, last="base")
     assert any("download" in line and "MB" in line for _, lines in ended.terminal.frames for line in lines)
 
 
-def test_merge(rsp: Server, place: Path) -> None:
+def test_merge(rsp: TerminalServer, place: Path) -> None:
     for shard in ("1/2", "2/2"):
         out = f"parts/{shard[0]}.part"
         (place / "parts").mkdir(exist_ok=True)
-        rsp.run(["predict", "scene.tif", "--shard", shard, "--out", out, *TINY], place).check(code=0)
+        rsp.run_in_terminal(["predict", "scene.tif", "--shard", shard, "--out", out, *TINY], place).check(code=0)
     for size in SIZES:
-        rsp.run(["merge", "parts", "--out", "joined.gpkg", "--overwrite"], place, size=size).check(
+        rsp.run_in_terminal(["merge", "parts", "--out", "joined.gpkg", "--overwrite"], place, size=size).check(
             code=0, last="joined.gpkg"
         )
 
 
-def test_a_dry_run_shows_no_progress(rsp: Server, place: Path) -> None:
-    ended = rsp.run(TABLES["predict-plan"], place, pause=0.1).check(code=0)
+def test_a_dry_run_shows_no_progress(rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal(TABLES["predict-plan"], place, pause=0.1).check(code=0)
     assert not ended.terminal.has_shown(BAR)
 
 
 # What the environment asks for.
 
 
-def test_a_dumb_terminal_gets_plain_lines(rsp: Server, place: Path) -> None:
-    ended = rsp.run(COUNTED["predict"][0], place, environment={"TERM": "dumb"}, pause=0.02).check(code=0)
+def test_a_dumb_terminal_gets_plain_lines(rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal(COUNTED["predict"][0], place, environment={"TERM": "dumb"}, pause=0.02).check(code=0)
     assert b"\x1b" not in ended.terminal.raw
 
 
-def test_no_color_means_no_colour(rsp: Server, place: Path) -> None:
+def test_no_color_means_no_colour(rsp: TerminalServer, place: Path) -> None:
     broken = ["predict", "nowhere.tif", "--out", "a.gpkg"]
-    coloured = rsp.run(broken, place).check(code=3)
+    coloured = rsp.run_in_terminal(broken, place).check(code=3)
     assert re.search(rb"\x1b\[[\d;]*31m", coloured.terminal.raw)
-    plain = rsp.run(broken, place, environment={"NO_COLOR": "1"}).check(code=3)
+    plain = rsp.run_in_terminal(broken, place, environment={"NO_COLOR": "1"}).check(code=3)
     assert not re.search(rb"\x1b\[[\d;]*3[0-7]m", plain.terminal.raw)
     assert plain.terminal.text() == coloured.terminal.text()
 
 
-def test_a_terminal_without_utf_8(rsp: Server, place: Path) -> None:
+def test_a_terminal_without_utf_8(rsp: TerminalServer, place: Path) -> None:
     latin: dict[str, str | None] = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": None}
     for name in ("predict", "train"):
-        ended = rsp.run(COUNTED[name][0], place, environment=latin, encoding="ascii", pause=0.02).check(code=0)
+        ended = rsp.run_in_terminal(COUNTED[name][0], place, environment=latin, encoding="ascii", pause=0.02).check(
+            code=0
+        )
         assert all(byte < 128 for byte in ended.terminal.raw)
     for name in ("models", "info", "config-list"):
-        ended = rsp.run(TABLES[name], place, environment=latin, encoding="ascii").check(code=0)
+        ended = rsp.run_in_terminal(TABLES[name], place, environment=latin, encoding="ascii").check(code=0)
         assert all(byte < 128 for byte in ended.terminal.raw)
 
 
 @pytest.mark.parametrize("name", ["predict", "train", "fit", "eval", "vector2coco"])
-def test_quiet(name: str, rsp: Server, place: Path) -> None:
+def test_quiet(name: str, rsp: TerminalServer, place: Path) -> None:
     out = place / "stdout.txt"
-    ended = rsp.run(["-q", *COUNTED[name][0]], place, stdout=out, pause=0.02).check(code=0)
+    ended = rsp.run_in_terminal(["-q", *COUNTED[name][0]], place, stdout=out, pause=0.02).check(code=0)
     assert ended.terminal.lines() == []
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "fit"])
-def test_stdout_in_a_file(name: str, rsp: Server, place: Path) -> None:
-    ended = rsp.run([*COUNTED[name][0], "--json"], place, stdout=place / "stdout.json", pause=0.02).check(code=0)
+def test_stdout_in_a_file(name: str, rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal([*COUNTED[name][0], "--json"], place, stdout=place / "stdout.json", pause=0.02).check(
+        code=0
+    )
     assert json.loads(ended.output)
     assert ended.terminal.has_shown(BAR)
 
 
-def test_verbose_names_device_precision_and_model(rsp: Server, place: Path) -> None:
-    ended = rsp.run(["-v", *COUNTED["predict"][0], "--device", "cpu"], place).check(code=0)
+def test_verbose_names_device_precision_and_model(rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal(["-v", *COUNTED["predict"][0], "--device", "cpu"], place).check(code=0)
     for word in ("rsprompter-anchor", "cpu", "float32"):
         assert ended.terminal.says(word)
 
@@ -174,14 +131,14 @@ def check_interrupted(ended: Ended) -> int:
     return ended.exit_code
 
 
-def press_at_random_moments(rsp: Server, place: Path, name: str, seeds: range) -> list[int]:
+def press_at_random_moments(rsp: TerminalServer, place: Path, name: str, seeds: range) -> list[int]:
     """Interrupt a command at moments of its whole duration, one run for each seed; the exit codes."""
     command = COUNTED[name][0]
-    whole = rsp.run(command, place, pause=0.05).check(code=0)
+    whole = rsp.run_in_terminal(command, place, pause=0.05).check(code=0)
     codes = []
     for seed in seeds:
         moment = random.Random(seed).uniform(0, whole.seconds)
-        ended = rsp.run([*command, "--overwrite"], place, pause=0.05, ctrl_c=[moment])
+        ended = rsp.run_in_terminal([*command, "--overwrite"], place, pause=0.05, ctrl_c=[moment])
         codes.append(check_interrupted(ended))
     return codes
 
@@ -190,7 +147,7 @@ INTERRUPTED = ("predict", "predict-many", "train", "fit", "eval", "vector2coco")
 
 
 @pytest.mark.parametrize("name", INTERRUPTED)
-def test_ctrl_c_at_five_moments(name: str, rsp: Server, place: Path) -> None:
+def test_ctrl_c_at_five_moments(name: str, rsp: TerminalServer, place: Path) -> None:
     codes = press_at_random_moments(rsp, place, name, range(5))
     # Three of the five moments lie in the first quarter of the command, so none comes too late for all.
     assert len(codes) == 5
@@ -199,6 +156,6 @@ def test_ctrl_c_at_five_moments(name: str, rsp: Server, place: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INTERRUPTED)
-def test_ctrl_c_at_thirty_moments(name: str, rsp: Server, place: Path) -> None:
+def test_ctrl_c_at_thirty_moments(name: str, rsp: TerminalServer, place: Path) -> None:
     codes = press_at_random_moments(rsp, place, name, range(100, 130))
     assert codes.count(130) >= 10

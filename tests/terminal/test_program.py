@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.make.workplace import FIT, TINY, TRAIN
 from tests.terminal.harness import BAR, run_program
-from tests.terminal.test_commands import FIT, TINY, TRAIN
 
 
 def test_a_prediction_shows_what_it_does_from_its_first_screen_on(place: Path) -> None:

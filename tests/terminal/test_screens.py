@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.harness import BAR, Server
-from tests.terminal.test_commands import FIT, TINY, TRAIN
+from tests.make.workplace import FIT, TINY, TRAIN
+from tests.terminal.harness import BAR, TerminalServer
 
 SCREENS = Path(__file__).with_name("screens")
 
@@ -33,21 +33,21 @@ ENDS: dict[str, tuple[Sequence[str], int]] = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_screen(name: str, rsp: Server, place: Path) -> None:
+def test_screen(name: str, rsp: TerminalServer, place: Path) -> None:
     command, code = ENDS[name]
-    ended = rsp.run(command, place).check(code=code)
+    ended = rsp.run_in_terminal(command, place).check(code=code)
     compare(name, ended.terminal.lines(), place)
 
 
-def test_screen_of_a_prediction_at_work(rsp: Server, place: Path) -> None:
-    ended = rsp.run(["predict", "scene.tif", "--out", "a.geojson", *TINY], place, pause=0.3).check(code=0)
+def test_screen_of_a_prediction_at_work(rsp: TerminalServer, place: Path) -> None:
+    ended = rsp.run_in_terminal(["predict", "scene.tif", "--out", "a.geojson", *TINY], place, pause=0.3).check(code=0)
     frame = next(lines for _, lines in ended.terminal.frames if any(line.startswith("windows") for line in lines))
     compare("predict-at-work", frame, place)
 
 
-def test_screen_of_an_interrupted_prediction(rsp: Server, place: Path) -> None:
+def test_screen_of_an_interrupted_prediction(rsp: TerminalServer, place: Path) -> None:
     command = ["predict", "scene.tif", "--out", "a.geojson", *TINY]
-    ended = rsp.run(command, place, pause=0.3, ctrl_c=[lambda terminal: "2/" in "".join(terminal.shown())])
+    ended = rsp.run_in_terminal(command, place, pause=0.3, ctrl_c=[lambda terminal: "2/" in "".join(terminal.shown())])
     interrupted = ended.check(code=130)
     compare("predict-interrupted", interrupted.terminal.lines(), place)
 

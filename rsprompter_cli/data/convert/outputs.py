@@ -12,7 +12,14 @@ from typing import Any, Literal
 from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.tables import put_in_place, written_files
-from rsprompter_cli.io.atomic import atomic_folder, check_writable, refuse_existing, temporary_beside, write_bytes
+from rsprompter_cli.io.atomic import (
+    atomic_folder,
+    check_writable,
+    not_written,
+    refuse_existing,
+    temporary_beside,
+    write_bytes,
+)
 
 Outcome = Literal["written", "unchanged"]
 
@@ -87,7 +94,7 @@ def write_by_path(out: Path, write: Callable[[Path], int], *, overwrite: bool) -
                 refuse_existing(path, overwrite=overwrite)
             put_in_place(Path(folder), out)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
+        raise not_written(out, error) from error
     return count, "written"
 
 

@@ -1,8 +1,8 @@
-"""A process that has the libraries loaded and forks a child on a pseudo-terminal for each `rsp` command it is told.
+"""A process that has the libraries loaded and forks a child for each `rsp` command it is told.
 
-`python -m tests.terminal.server` reads requests, one JSON object a line, and answers each with two lines: the child's
-process id when the command begins, then its exit code. Loading PyTorch for every command would take the suite a quarter
-of an hour.
+`python -m tests.make.forking_server` reads requests of `tests.make.forking`, one JSON object a line, and answers each
+with three lines: the child's process id when the command begins, the writes that were counted, as a JSON list, and its
+exit code. Loading PyTorch for every command would take the suite a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import io
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 from typing import Any
+
+from tests.make.failing_writes import answer_writes, ask_before_writes
 
 _NOT_LOADED = ("rsprompter_cli.__main__", "rsprompter_cli.predict.on_ray", "rsprompter_cli.predict.far_worker")
 
@@ -28,10 +31,19 @@ def main() -> None:
     sys.stdout.flush()
     for line in sys.stdin:
         request = json.loads(line)
+        counts = request["fails"] is not None
+        parent, own = socket.socketpair()
         child = os.fork()
         if child == 0:
-            _be_the_command(request)
+            parent.close()
+            _be_the_command(request, own if counts else None)
+        own.close()
+        writes = []
+        if counts:
+            writes = answer_writes(parent, Path(request["folder"]), *request["fails"])
+        parent.close()
         _, status = os.waitpid(child, 0)
+        sys.stdout.write(json.dumps(writes) + "\n")
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
@@ -47,16 +59,16 @@ def _load() -> None:
         import_module(name)
 
 
-def _be_the_command(request: dict[str, Any]) -> None:
-    """Become a session of its own on the terminal, run the command line, and exit as `rsp` does."""
+def _be_the_command(request: dict[str, Any], parent: socket.socket | None) -> None:
+    """Become a session of its own on its streams, run the command line, and exit as `rsp` does.
+
+    Args:
+        parent: who is asked before each write; None: nobody.
+    """
     code, answers, begun = 70, os.dup(1), False
     try:
         os.setsid()
-        terminal = os.open(request["terminal"], os.O_RDWR)  # the first one that a session opens controls it
-        for number in (0, 1, 2):
-            os.dup2(terminal, number)
-        if request["stdout"] is not None:
-            os.dup2(os.open(request["stdout"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        _open_streams(request["terminal"], request["stdout"], request["stderr"])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,10 +83,15 @@ def _be_the_command(request: dict[str, Any]) -> None:
         _slow_down(request["pause"])
         from rsprompter_cli.cli import console
         from rsprompter_cli.cli.app import run
+        from rsprompter_cli.cli.output import route_foreign_messages
+        from rsprompter_cli.cli.streams import finish_streams
 
+        route_foreign_messages()
         console._PID = os.getpid()  # the command itself, not a worker that was forked from it
+        if parent is not None:
+            ask_before_writes(parent)
         begun = bool(os.write(answers, b"%d\n" % os.getpid()))
-        code = run(request["arguments"])
+        code = finish_streams(run(request["arguments"]))
     except BaseException:
         import traceback
 
@@ -88,6 +105,16 @@ def _be_the_command(request: dict[str, Any]) -> None:
             except OSError:
                 code = 70
         os._exit(code)
+
+
+def _open_streams(terminal: str | None, stdout: str | None, stderr: str | None) -> None:
+    """Open the standard streams on a terminal, which controls the session, or on files."""
+    first = os.open(terminal or os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(first, number)
+    for number, path in ((1, stdout), (2, stderr)):
+        if path is not None:
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 
 
 def _slow_down(pause: float) -> None:
