@@ -102,7 +102,7 @@ def shorten(word: str, longest: int = 120) -> str:
     return word if len(word) <= longest else word[: longest - 3] + "..."
 
 
-NOT_UTF8 = "its name is not valid UTF-8, which GDAL requires"
+NOT_UTF8 = "its name is not valid UTF-8"
 NOT_UTF8_WAY_OUT = "rename it"
 
 

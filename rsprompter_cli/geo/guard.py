@@ -28,6 +28,7 @@ from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError,
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.tiff import read_block_sizes
+from rsprompter_cli.io.remote import check_answer
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ HTTP_TIMEOUT = 60
 
 HTTP_RETRIES = 3
 """Times that a request is made again, after 1, 2, 4 ... seconds, when a server says that it is busy or broken."""
+
+FIRST_ANSWER = 15.0
+"""Seconds that a server may take for its first answer."""
 
 _LOOPBACK = re.compile(r"^http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?/", re.IGNORECASE)
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -156,7 +160,7 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
     try:
         os.path.abspath(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(f"{shown}: {NOT_UTF8}", NOT_UTF8_WAY_OUT) from error
+        raise InputError(f"{shown}: {NOT_UTF8}, which GDAL requires", NOT_UTF8_WAY_OUT) from error
     try:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
@@ -264,6 +268,8 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
         _check_tiff_blocks(source, max_block)
     if source.path is not None and source.driver == "JP2OpenJPEG":
         _check_jpeg2000_tiles(source, source.path, max_block)
+    if source.location.startswith(("http://", "https://")):
+        check_answer(source.location, timeout=FIRST_ANSWER)
     with gdal_errors(source.name), gdal_env(source), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         dataset = rasterio.open(_gdal_name(source), driver=source.driver, **options)

@@ -71,8 +71,10 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
     Only a rename that fails after others have succeeded leaves some of them.
     """
     temporary = [temporary_beside(path, path.suffix) for path in paths]
+    folders = {path.parent for path in paths}
+    missing = [folder for folder in folders if not folder.exists()]
     try:
-        for folder in {path.parent for path in paths}:
+        for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         yield temporary
         for one in temporary:
@@ -85,7 +87,10 @@ def atomic_paths(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for one in temporary:
             with suppress(OSError):
                 one.unlink()
-    for folder in {path.parent for path in paths}:
+        for folder in missing:
+            with suppress(OSError):  # one that holds files stays
+                folder.rmdir()
+    for folder in folders:
         flush_folder(folder)
 
 

@@ -1,6 +1,6 @@
-"""The only reader of foreign pickles: `.pth`, `.pt` and `.bin` files that torch wrote.
+"""Files of `torch.save`: the only reader of foreign ones (`.pth`, `.pt`, `.bin`), and the writer of ours.
 
-Nothing in them is executed. Tensors and plain containers are read; a few known names that training
+Nothing in what is read is executed. Tensors and plain containers are read; a few known names that training
 frameworks leave in their files become inert stand-ins; any other name is refused.
 """
 
@@ -15,7 +15,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.errors import CheckpointError
+from rsprompter_cli.errors import CheckpointError, OutputError
+from rsprompter_cli.io.atomic import check_writable
 
 
 class _Inert:
@@ -118,6 +119,25 @@ def load_pickle(path: str | Path) -> Any:
         raise _damaged(path) from error
     except (AssertionError, struct.error) as error:
         raise _damaged(path) from error
+
+
+def save_pickle(content: Any, path: Path, *, target: Path) -> None:
+    """Write an object with `torch.save`.
+
+    Args:
+        target: where the file is moved afterwards; named in messages.
+
+    Raises:
+        OutputError: it cannot be written, for instance because the disk is full.
+    """
+    import torch
+
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # of PyTorch, for a write that failed
+        check_writable(target)
+        reason = str(error).splitlines()[0]
+        raise OutputError(f"{target}: cannot be written: {reason}", "check that the disk is not full") from error
 
 
 def load_state_dict(path: str | Path) -> dict[str, Any]:

@@ -175,7 +175,8 @@ def load_everything(choice: SamChoice, device: str | torch.device = "cpu") -> Lo
 
 def _of_folder(folder: SamFolder) -> tuple[Everything, ModelConfig]:
     arch, side = folder.arch, folder.arch.pretrained_image_size
-    config = SamclsConfig(sam=str(folder.path), sam_arch=arch, image_size=side)
+    shown = str(folder.path).encode("utf-8", "backslashreplace").decode()
+    config = SamclsConfig(sam=shown, sam_arch=arch, image_size=side)
     settings = _settings(config)
     model = Everything(
         encoder=build_encoder(arch, side),

@@ -35,6 +35,7 @@ from rsprompter_cli.io.checkpoint import (
 from rsprompter_cli.io.original_file import OriginalFile, read_original_file
 from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.io.sam_folder import file_sha256
+from rsprompter_cli.io.unpickle import save_pickle
 from rsprompter_cli.models.build import build_model, complete_config, merged_config
 from rsprompter_cli.models.export_original import original_tensors
 from rsprompter_cli.models.import_original import TABLES, our_tensors, rename_keys, without_adapter_prefix
@@ -156,7 +157,7 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, overwrite: bool = 
     )
     meta = {"dataset_meta": {"classes": list(checkpoint.meta.class_names)}, "exported_by": "rsp checkpoint export"}
     with atomic_path(out) as temporary:
-        torch.save({"meta": meta, "state_dict": OrderedDict(tensors)}, temporary)
+        save_pickle({"meta": meta, "state_dict": OrderedDict(tensors)}, temporary, target=Path(out))
     return len(tensors)
 
 

@@ -22,9 +22,6 @@ from rsprompter_cli.predict.options import PredictOptions
 _SAMPLE = 1 << 16
 """Bytes read at the start and at the end of a file, and of each tensor of a model."""
 
-FIRST_ANSWER = 15.0
-"""Seconds that a server may take to give one byte of a file."""
-
 
 def run_identity(
     source: str | Path,
@@ -98,7 +95,7 @@ def file_facts(source: str | Path) -> dict[str, Any]:
         address = str(source)
         web = address.lower().startswith(("https://", "http://"))
         return {"address": address} | (
-            remote_facts(address, timeout=FIRST_ANSWER, retries=guard.HTTP_RETRIES) if web else {}
+            remote_facts(address, timeout=guard.FIRST_ANSWER, retries=guard.HTTP_RETRIES) if web else {}
         )
     facts = path.stat()
     with path.open("rb") as file:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rsprompter_cli.config import Config, SamclsConfig
-from rsprompter_cli.errors import OutputError, TrainingError
+from rsprompter_cli.errors import NOT_UTF8, OutputError, TrainingError
 from rsprompter_cli.io.atomic import check_writable, recover_folder
 from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
@@ -43,6 +43,10 @@ def only_run(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     check_writable(out / CONFIG_FILE)
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{out}: {NOT_UTF8}, which TensorBoard requires", "choose another name") from error
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / _LOCK_FILE)
     try:

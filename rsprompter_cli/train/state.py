@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsprompter_cli.errors import SHOWN, OutputError, TrainingError
-from rsprompter_cli.io.atomic import atomic_path, check_writable
+from rsprompter_cli.errors import SHOWN, TrainingError
+from rsprompter_cli.io.atomic import atomic_path
+from rsprompter_cli.io.unpickle import save_pickle
 
 STATE_FILE = Path("state") / "resume.pt"
 _FORMAT_VERSION = 2
@@ -67,12 +68,7 @@ def save_state(run_folder: Path, state: RunState) -> None:
     }
     path = run_folder / STATE_FILE
     with atomic_path(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's own word for a write that failed
-            check_writable(path)
-            reason = str(error).splitlines()[0]
-            raise OutputError(f"{path}: cannot be written: {reason}", "is the disk full?") from error
+        save_pickle(content, temporary, target=path)
 
 
 def load_state(run_folder: Path) -> RunState:

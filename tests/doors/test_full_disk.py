@@ -12,7 +12,7 @@ import pytest
 
 from tests.make.failing_writes import is_possible
 from tests.make.forking import Ran, Server
-from tests.make.workplace import COUNTED, TINY
+from tests.make.workplace import WRITING
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="only Linux on x86-64 can let a write fail")
 
@@ -20,42 +20,9 @@ NEVER = (1 << 60, 1 << 60)
 KINDS = (lambda number: (number, number), lambda number: (number, NEVER[1]))
 """Which writes fail: one only, as when somebody deletes a file meanwhile, or all from there on."""
 
-WITHOUT_OUTPUT = ("eval", "data-check")
-FOUND = ["predict", "scene.tif", *TINY, "--out"]
-COMMANDS: dict[str, Sequence[str]] = {
-    **{name: command for name, (command, _) in COUNTED.items() if name not in WITHOUT_OUTPUT},
-    "geojsonl": [*FOUND, "a.geojsonl"],
-    "fgb": [*FOUND, "a.fgb"],
-    "parquet": [*FOUND, "a.parquet"],
-    "shp": [*FOUND, "a.shp"],
-    "merge": ["merge", "parts", "--out", "joined.gpkg"],
-    "filter": ["filter", "found.geojson", "--out", "few.geojson", "--score", "0.5"],
-    "qgis-style": ["qgis-style", "asked.geojson"],
-    "eval": [
-        "eval", "model", "--data", "data", "--save-detections", "found.json", "--show-dir", "best", "--pr-curve",
-        "curve.png",
-    ],
-    "eval-polygons": ["eval-polygons", "town.gpkg", "town.gpkg", "--scene", "town.tif", "--map", "errors.png"],
-    "data-split": ["data", "split", "data/annotations/instances_train.json", "--out", "split"],
-    "export": ["checkpoint", "export", "model", "--out", "weights.pth"],
-    "import": ["checkpoint", "import", "exported.pth", "--preset", "tiny.toml", "--out", "imported"],
-}  # fmt: skip
-
 TEMPORARY = re.compile(r"\.tmp|\.lock$|-journal$")
 VARYING = re.compile(r"tfevents|encoder-maps|fit\.json|meta\.json|log\.jsonl|resume\.pt|\.pth$|^cache")
 """Files in which a time or a process id is written."""
-
-
-@pytest.fixture(scope="module")
-def prepared(rsp: Server, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files, and what other commands have made of them."""
-    folder = tmp_path_factory.mktemp("prepared") / "files"
-    shutil.copytree(files, folder)
-    for shard in ("1/2", "2/2"):
-        command = ["predict", "scene.tif", "--shard", shard, "--out", f"parts/{shard[0]}.part", *TINY]
-        assert rsp.run(command, folder).exit_code == 0
-    assert rsp.run(["checkpoint", "export", "model", "--out", "exported.pth"], folder).exit_code == 0
-    return folder
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
@@ -97,7 +64,7 @@ class Trial:
 
 @pytest.fixture
 def trial(request: pytest.FixtureRequest, rsp: Server, prepared: Path, tmp_path: Path) -> Iterator[Trial]:
-    one = Trial(rsp, prepared, tmp_path / "here", COMMANDS[request.param])
+    one = Trial(rsp, prepared, tmp_path / "here", WRITING[request.param])
     one.renew()
     yield one
     shutil.rmtree(one.folder)
@@ -138,12 +105,12 @@ def check_writes(trial: Trial, count: int | None = None) -> None:
             check_failure(trial, clean, kind(1 + index * total // tried))
 
 
-@pytest.mark.parametrize("trial", COMMANDS, indirect=True)
+@pytest.mark.parametrize("trial", WRITING, indirect=True)
 def test_some_writes(trial: Trial) -> None:
     check_writes(trial, 3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trial", COMMANDS, indirect=True)
+@pytest.mark.parametrize("trial", WRITING, indirect=True)
 def test_every_write(trial: Trial) -> None:
     check_writes(trial)

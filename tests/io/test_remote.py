@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -62,6 +65,26 @@ def test_a_busy_server_is_asked_again_and_then_named(server: Ranges, pauses: lis
 def test_letters_beyond_ascii_are_quoted_and_what_is_quoted_stays(server: Ranges) -> None:
     server.files["/%C3%A4%20b.tif"] = bytes(70)
     assert ask(server, "/ä b.tif") == ask(server, "/%C3%A4%20b.tif") == {"bytes": "70"}
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up() -> None:
+    listener, given_up = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with suppress(OSError):
+            while not given_up.wait(0.05):
+                connection.send(b"H")
+        connection.close()
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.tif"
+    with pytest.raises(InputError, match=r"no response: none within 0\.3 s"):
+        remote_facts(url, timeout=0.3, retries=3)
+    given_up.set()
+    dripping.join()
+    listener.close()
 
 
 def test_nobody_there(pauses: list[float]) -> None:

@@ -58,6 +58,7 @@ class Server:
         encoding: str = "utf-8",
         pause: float = 0.0,
         fails: tuple[int, int] | None = None,
+        closed: Sequence[int] = (),
     ) -> int:
         """Begin `rsp ARGUMENTS` in a folder.
 
@@ -66,6 +67,7 @@ class Server:
             terminal: name of the pseudo-terminal of the standard streams; None: they are /dev/null.
             stdout, stderr: files for them instead.
             encoding: of the streams.
+            closed: numbers of standard streams that are closed.
             pause: seconds slept after each update of a bar.
             fails: first and last number of the writes into the folder that find the disk full, from 1 on; None: they
                 are not counted.
@@ -77,6 +79,7 @@ class Server:
             "arguments": list(arguments), "folder": str(folder), "environment": dict(environment), "terminal": terminal,
             "stdout": None if stdout is None else str(stdout), "stderr": None if stderr is None else str(stderr),
             "encoding": encoding, "pause": pause, "fails": fails,
+            "closed": list(closed),
         }  # fmt: skip
         process = self._start()
         assert process.stdin is not None
@@ -94,14 +97,27 @@ class Server:
         folder: Path,
         *,
         environment: Mapping[str, str] | None = None,
-        fails: tuple[int, int] | None = None,
+        stdout: Path | None = None,
+        stderr: Path | None = None,
+        **more: Any,
     ) -> Ran:
-        """Run `rsp ARGUMENTS` in a folder without a terminal; see `begin`. `environment` is added to ours."""
-        stdout, stderr = folder.parent / "stdout.txt", folder.parent / "stderr.txt"
+        """Run `rsp ARGUMENTS` in a folder without a terminal.
+
+        Args:
+            environment: added to ours.
+            stdout, stderr: where they go instead of files that are read.
+            more: see `begin`.
+        """
+        read_out, read_err = stdout is None, stderr is None
+        stdout, stderr = stdout or folder.parent / "stdout.txt", stderr or folder.parent / "stderr.txt"
         own = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-        self.begin(arguments, folder, environment=own, stdout=stdout, stderr=stderr, fails=fails)
+        self.begin(arguments, folder, environment=own, stdout=stdout, stderr=stderr, **more)
         code, writes = self.end()
-        return Ran(code, stdout.read_text(encoding="utf-8"), stderr.read_text(encoding="utf-8"), writes)
+        texts = [
+            path.read_text(encoding="utf-8", errors="surrogateescape") if read else ""
+            for path, read in ((stdout, read_out), (stderr, read_err))
+        ]
+        return Ran(code, *texts, writes)
 
     def _start(self) -> subprocess.Popen[bytes]:
         """The process, with the libraries loaded."""

@@ -7,13 +7,13 @@ exit code. Loading PyTorch for every command would take the suite a quarter of a
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -75,17 +75,14 @@ def _be_the_command(request: dict[str, Any], parent: socket.socket | None) -> No
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
-        encoding = request["encoding"]
-        sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding=encoding, errors="strict", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
-        assert isinstance(sys.stdout, io.TextIOWrapper)
+        _wrap_streams(request["encoding"], request["closed"])
         _slow_down(request["pause"])
         from rsprompter_cli.cli import console
         from rsprompter_cli.cli.app import run
         from rsprompter_cli.cli.output import route_foreign_messages
-        from rsprompter_cli.cli.streams import finish_streams
+        from rsprompter_cli.cli.streams import finish_streams, prepare_streams
 
+        prepare_streams()
         route_foreign_messages()
         console._PID = os.getpid()  # the command itself, not a worker that was forked from it
         if parent is not None:
@@ -115,6 +112,15 @@ def _open_streams(terminal: str | None, stdout: str | None, stderr: str | None) 
     for number, path in ((1, stdout), (2, stderr)):
         if path is not None:
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+
+
+def _wrap_streams(encoding: str, closed: Sequence[int]) -> None:
+    """Give Python its standard streams as it finds them at its start: None for a closed one."""
+    for number in closed:
+        os.close(number)
+    sys.stdin = None if 0 in closed else open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = None if 1 in closed else open(1, "w", encoding=encoding, errors="strict", closefd=False)  # noqa: SIM115
+    sys.stderr = None if 2 in closed else open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _slow_down(pause: float) -> None:

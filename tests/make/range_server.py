@@ -20,6 +20,7 @@ class Ranges:
     after: bytes that may be given before every request fails with `failure`; None: all.
     pause: seconds before an answer.
     heads: further headers of answers by path, as {"ETag": "..."}.
+    redirects: address to which a path is redirected.
     served: bytes of files that were given.
     requests: (method, path, range header) in order of arrival.
     """
@@ -30,6 +31,7 @@ class Ranges:
     failure: int = 404
     pause: float = 0.0
     heads: dict[str, dict[str, str]] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
     served: int = 0
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -58,6 +60,9 @@ def serving() -> Iterator[Ranges]:
             wanted = self.headers.get("Range")
             state.requests.append((self.command, path, wanted))
             time.sleep(state.pause)
+            if path in state.redirects:
+                self._head(302, b"", {"Location": state.redirects[path]})
+                return
             content = state.files.get(path)
             status = state.failures.pop(0) if state.failures else None
             if status is None and state.after is not None and state.served >= state.after:

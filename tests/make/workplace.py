@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,38 @@ TABLES = {
     "filter": ["filter", "found.geojson", "--out", "few.geojson", "--score", "0.5"],
     "qgis-style": ["qgis-style", "asked.geojson"],
 }
+
+FOUND = ["predict", "scene.tif", *TINY, "--out"]
+WRITING: dict[str, Sequence[str]] = {
+    **{name: command for name, (command, _) in COUNTED.items() if name not in ("eval", "data-check")},
+    "geojsonl": [*FOUND, "a.geojsonl"],
+    "fgb": [*FOUND, "a.fgb"],
+    "parquet": [*FOUND, "a.parquet"],
+    "shp": [*FOUND, "a.shp"],
+    "merge": ["merge", "parts", "--out", "joined.gpkg"],
+    "filter": ["filter", "found.geojson", "--out", "few.geojson", "--score", "0.5"],
+    "qgis-style": ["qgis-style", "asked.geojson"],
+    "eval": [
+        "eval", "model", "--data", "data", "--save-detections", "found.json", "--show-dir", "best", "--pr-curve",
+        "curve.png",
+    ],
+    "eval-polygons": ["eval-polygons", "town.gpkg", "town.gpkg", "--scene", "town.tif", "--map", "errors.png"],
+    "data-split": ["data", "split", "data/annotations/instances_train.json", "--out", "split"],
+    "export": ["checkpoint", "export", "model", "--out", "weights.pth"],
+    "import": ["checkpoint", "import", "exported.pth", "--preset", "tiny.toml", "--out", "imported"],
+}  # fmt: skip
+"""Commands that write files, by name; those that begin with what other commands write need `prepare_workplace`."""
+
+EVERY: dict[str, Sequence[str]] = {
+    **{name: command for name, (command, _) in COUNTED.items()},
+    **TABLES,
+    **WRITING,
+    "config-show": ["config", "show", "rsprompter-anchor-cpu"],
+    "config-schema": ["config", "schema"],
+    "help": ["help", "predict"],
+    "version": ["--version"],
+}
+"""Commands of every kind that end well, by name."""
 
 
 def make_workplace(root: Path) -> None:

@@ -124,13 +124,26 @@ def test_a_server_that_does_not_answer_is_given_up(
     server: Ranges, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "HTTP_RETRIES", 0)
-    monkeypatch.setattr(guard, "HTTP_TIMEOUT", 1)
+    monkeypatch.setattr(guard, "FIRST_ANSWER", 1.0)
     url = put(server, scene)
     server.pause = 3.0
-    with pytest.raises(InputError) as caught:
-        predict_scene(url, tmp_path / "out.gpkg", model=blob_model(), native=True, remote=True)
-    assert str(caught.value).startswith(f"{url}: cannot be opened")
+    assert str(_refused(url, tmp_path)).startswith(f"{url}: no response within 1 s")
     assert "http://127.0.0.1:1/x.tif" in str(_refused("http://127.0.0.1:1/x.tif", tmp_path))
+
+
+def test_redirects_within_a_server_are_followed_and_others_refused(server: Ranges, scene: Path, tmp_path: Path) -> None:
+    url = put(server, scene)
+    moved = f"{server.url}/moved{next(NAMES)}.tif"
+    server.redirects[moved.removeprefix(server.url)] = url
+    assert predict_scene(moved, tmp_path / "a.gpkg", model=blob_model(), native=True, remote=True).out
+    with serving() as other:
+        other.files["/a.tif"] = scene.read_bytes()
+        for target in (f"{other.url}/a.tif", "https://127.0.0.1/a.tif", "https://localhost/a.tif", "ftp://a.b/c.tif"):
+            server.redirects[moved.removeprefix(server.url)] = target
+            away = f"{moved}?{next(NAMES)}"
+            error = str(_refused(away, tmp_path))
+            assert error.startswith(f"{away}: redirects to {target}")
+        assert other.requests == []
 
 
 def _refused(url: str, folder: Path) -> InputError:
