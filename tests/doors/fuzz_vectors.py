@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import random
 import struct
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,6 +174,25 @@ def read(path: Path) -> str:
         except Exception as error:
             return f"{type(error).__name__}: {error}"
     return ""
+
+
+@functools.cache
+def _made() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory(prefix="rsp-fuzz-") as name:
+        return seeds(Path(name))
+
+
+def attempt(seed: int) -> None:
+    """One damaged file, of each format in turn; an error must be one line of ours that names it."""
+    logging.disable(logging.CRITICAL)
+    suffix = FORMATS[seed % len(FORMATS)]
+    with tempfile.TemporaryDirectory(prefix="rsp-fuzz-") as name, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            reason = read(write(case(suffix, seed, _made()), Path(name, f"case{suffix}")))
+        finally:
+            logging.disable(logging.NOTSET)
+    assert reason == "", f"{suffix}: {reason}"
 
 
 def case(suffix: str, number: int, made: dict[str, bytes]) -> bytes:
