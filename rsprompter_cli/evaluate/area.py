@@ -10,6 +10,7 @@ import shapely
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.polygon_scores import PolygonSet
+from rsprompter_cli.geo.geometries import union_of
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.lonlat import move_edges, to_map
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -39,7 +40,7 @@ def read_aoi(path: Path, crs: str, layer: str | None = None) -> Any:
     west, south, east, north = shapely.total_bounds(area.polygons)
     step = max(east - west, north - south) / _AOI_EDGE_PARTS
     dense = Footprints(list(shapely.segmentize(area.polygons, step)), None, area.rows, area.crs_wkt)
-    return shapely.union_all(move_footprints(dense, crs, name=str(path)).polygons)
+    return union_of(move_footprints(dense, crs, name=str(path)).polygons, path)
 
 
 def scene_area(path: str | Path, stated: Stated = NOTHING_STATED) -> tuple[Any, str]:

@@ -33,6 +33,10 @@ _CROSSINGS = 20_000
 _CROSSINGS_IN_ALL = 60_000
 """Crossings of edges: repairing 10,000 takes about a second."""
 
+_UNITED_PAIRS = 5_000_000
+_UNITED_CROSSINGS = 200_000
+"""Crossings of edges of polygons that are united: 160,000 take some seconds and 260 MB."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +117,27 @@ class GeometryReader:
             what = plural(count, "feature has", "features have")
             _log.warning("%s: %s coordinates that are not finite or over %g", self._path, what, COORDINATE)
         self._told += count
+
+
+def union_of(polygons: np.ndarray | list[Any], path: Path) -> Any:
+    """The union of the polygons of a file, refused where their edges cross too often.
+
+    Args:
+        polygons: polygons and multipolygons.
+        path: of the file, for messages.
+
+    Raises:
+        InputError: over a limit; n strips across n others alone have 4 n^2 crossings.
+    """
+    array = np.asarray(polygons, dtype=object)
+    vertices = int(shapely.get_num_coordinates(array).sum())
+    most, pairs = limit(_UNITED_CROSSINGS), limit(_UNITED_PAIRS + _PAIRS_PER_VERTEX * vertices)
+    work = work_of(shapely.GeometryCollection(list(array)), most_pairs=pairs, most_crossings=most)
+    if work.crossings > most:
+        raise over_limit(path, f"its polygons cross one another over {most:,} times, which takes too long to unite")
+    if work.pairs > pairs:
+        raise over_limit(path, "so many of its polygons lie on top of one another that it takes too long to unite them")
+    return shapely.union_all(array)
 
 
 def is_shallow(wkb: bytes, most_parts: int) -> bool:

@@ -13,6 +13,7 @@ import shapely
 from rsprompter_cli.data.convert.coverage import extents_apart
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.geojson import leaves_the_map
+from rsprompter_cli.geo.geometries import union_of
 from rsprompter_cli.geo.georef import why_off_the_map
 from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map, units_per_degree
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -133,7 +134,7 @@ def read_area(
     else:
         places = lay_over(path, _near_the_scene(polygons, given.crs_wkt, scene), given.crs_wkt, scene)
     there = [polygon_parts(place) for place in places if place is not None]
-    whole = shapely.union_all([place for place in there if place is not None])
+    whole = union_of([place for place in there if place is not None], path)
     polygon = polygon_parts(shapely.intersection(whole, frame))
     if polygon is None or polygon.area < _SLIVER:
         raise off_the_scene(
