@@ -11,6 +11,7 @@ from rasterio.enums import ColorInterp
 
 from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.band_names import NamedBands, named_bands
+from rsprompter_cli.geo.layout import image_structure
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 # Colour models that are not red, green, blue: their bands shown as such would be plainly wrong.
@@ -101,7 +102,7 @@ def choose_bands(
     if negative is not None:
         turned = 'its photometric interpretation is "white is zero", so samples are inverted'
         notice = f"{notice}; {turned}" if notice else turned
-    if negative is None and palette is None and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+    if negative is None and palette is None and image_structure(dataset).get("MINISWHITE") == "YES":
         ignored = f'"white is zero" does not apply to {dataset.dtypes[colours[0] - 1]} samples and is ignored'
         notice = f"{notice}; {ignored}" if notice else ignored
     return BandPlan(colours, alpha, palette, full_scale, negative, named.names, why, notice)
@@ -114,7 +115,7 @@ def black_of_negative(dataset: Any, band: int) -> int | None:
         None where zero is black, and where samples are not unsigned integers, whose black is unknown.
     """
     dtype = np.dtype(dataset.dtypes[band - 1]) if not dataset.dtypes[band - 1].startswith("complex") else None
-    if dtype is None or dtype.kind != "u" or dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") != "YES":
+    if dtype is None or dtype.kind != "u" or image_structure(dataset).get("MINISWHITE") != "YES":
         return None
     bits = int(dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize))
     return int(2**bits - 1)

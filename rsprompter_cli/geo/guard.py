@@ -27,6 +27,7 @@ from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError, InputError, ResourceError, UsageError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
+from rsprompter_cli.geo.layout import PIXEL, interleaving
 from rsprompter_cli.geo.tiff import read_block_sizes
 from rsprompter_cli.io.remote import check_answer
 
@@ -311,7 +312,7 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
         raise InputError(
             f"{source.name}: contains no image", "if it is a container of several images, export one of them to a file"
         )
-    whole = dataset.interleaving is not None and dataset.interleaving.value.upper() == "PIXEL"
+    whole = interleaving(dataset) == PIXEL
     itemsizes = [sample_bytes(name) for name in dataset.dtypes]
     for (height, width), itemsize in zip(dataset.block_shapes, itemsizes, strict=True):
         if source.driver in _WHOLE_PICTURE_DRIVERS:

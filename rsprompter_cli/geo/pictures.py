@@ -12,7 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, RspError
 from rsprompter_cli.geo.bands import black_of_negative, choose_bands, look_up_palette, turn_negative
 from rsprompter_cli.geo.guard import Source, gdal_env, gdal_errors, gdal_reason, open_raster, resolve_source
 from rsprompter_cli.geo.pages import choose_page
@@ -131,8 +131,11 @@ def _read_pillow_picture(source: Source) -> np.ndarray:
                 return np.array(upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{source.name}: has more than {MAX_PIXELS:,} pixels", _SCENE_HINT) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{source.name}: cannot be read: {' '.join(str(error).split())}") from error
+    except (RspError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in Pillow, with any kind of error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{source.name}: cannot be read: {reason}", "is the file complete?") from error
 
 
 def _check_size(source: Source, width: int, height: int) -> None:

@@ -27,6 +27,7 @@ from rsprompter_cli.geo.guard import (
     resolve_source,
     sample_bytes,
 )
+from rsprompter_cli.geo.layout import BAND, interleaving
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class PixelReader:
         self.block_height, self.block_width = self._data.block_shapes[plan.distinct[0] - 1]
         self._has_mask = plan.alpha is None and MaskFlags.per_dataset in base.mask_flag_enums[plan.distinct[0] - 1]
         self._may_be_sparse = source.driver == "GTiff"
-        self._asked_bands = plan.distinct if base.interleaving is None or self._is_planar else plan.distinct[:1]
+        self._asked_bands = plan.distinct if not interleaving(base) or self._is_planar else plan.distinct[:1]
         self._names_pixels = self._has_mask or self._side_mask is not None or self._samples_tell()
         self._known: dict[int, bytearray] = {}
         # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
@@ -305,7 +306,7 @@ class PixelReader:
 
     @property
     def _is_planar(self) -> bool:
-        return self._base.interleaving is not None and bool(self._base.interleaving.value.upper() == "BAND")
+        return interleaving(self._base) == BAND
 
 
 def pick_overview(base: Any, source: Source, plan: BandPlan, *, height: int, width: int) -> int | None:

@@ -13,6 +13,7 @@ import rasterio
 from rsprompter_cli.errors import InputError, ResourceError, RspError
 from rsprompter_cli.geo.guard import open_raster, resolve_source
 from rsprompter_cli.geo.jpeg2000 import tile_count
+from rsprompter_cli.geo.layout import interleaving
 from rsprompter_cli.geo.pictures import picture_size, read_picture
 from rsprompter_cli.geo.raster import open_scene
 from tests.make.rasters import pattern, write_raster
@@ -95,3 +96,12 @@ def test_the_shared_cases(shared: Path, tmp_path: Path) -> None:
     (path,) = (shared / "doors/jp2-max-block").glob("*.jp2")
     with pytest.raises(ResourceError, match="over the limit"):
         open_scene(path)
+
+
+def test_boxes_of_jpeg_2000_are_not_walked() -> None:
+    # GDAL walks through them for its metadata on the structure of the image, in this file without end.
+    path = Path(__file__).with_name("corpus") / "rasters" / "jp2-boxes-without-end.jp2"
+    with open_raster(resolve_source(path)) as dataset:
+        assert interleaving(dataset) == "PIXEL"
+    with open_scene(path, native=True) as scene:
+        assert scene.preview(20).shape[:2] == (16, 20)
