@@ -107,7 +107,7 @@ def check_writes(trial: Trial, count: int | None = None) -> None:
 
 @pytest.mark.parametrize("trial", WRITING, indirect=True)
 def test_some_writes(trial: Trial) -> None:
-    check_writes(trial, 3)
+    check_writes(trial, 2)
 
 
 @pytest.mark.slow
