@@ -54,7 +54,15 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert (told["out"], told["next"]) == ("mine", last[2].removeprefix("next: "))
     assert last[0] == f"verdict: {told['verdict']['sentence']}"
     assert run(["fit", "--resume", "--out", "mine"]) == 0
-    assert capsys.readouterr().err.splitlines()[-4:] == last
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert run(["fit", "--resume", "--out", "mine", "--minutes", "1"]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[-3:] == [last[0], *last[2:]]
+    assert (
+        len([line for line in errors if "mine-run: the run is already finished" in line and "--overwrite" in line]) == 1
+    )
+    assert not any(line.startswith("wrote") for line in errors)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     # Its checkpoint was removed: the run has what it takes to write it again.
     weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
     shutil.rmtree("mine")
@@ -79,6 +87,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     plan = json.loads(capsys.readouterr().out)
     assert (plan["train"]["labels"], plan["val"]["labels"], plan["budget_minutes"]) == (30, 10, 4.0)
     assert 0 < plan["expected_minutes"] <= 4
+    assert plan["expected_tiles"]["train"] == plan["train"]["tiles"]
+    assert run(["fit", *given, "--dry-run", "--minutes", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert f"on about 8 of the {plan['train']['tiles']} training tiles and evaluates on all " in out
+    assert "raise --minutes to use more" in out
+    assert [re.sub(" +", " ", line) for line in out.splitlines()][0] == (
+        "scene tiled at (m/px) training labels held-back labels training tiles held-back tiles area labelled"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
