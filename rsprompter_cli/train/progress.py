@@ -54,7 +54,8 @@ class StepReport:
             f"loss {sum(self.losses.values()):.3f}, {self.images_per_second:.2f} images/s"
         )
         seconds = round(self.left)
-        left = f", {timedelta(seconds=seconds)} left" if seconds else ""
+        clock = str(timedelta(seconds=seconds)).removeprefix("0:").removeprefix("0")  # as in 0:07 or 1:02:03
+        left = f", {clock} left" if seconds else ""
         whole = f"{head}, {self._learning_rate()}{left}"
         return whole if len(whole) <= _COLUMNS else head + left
 

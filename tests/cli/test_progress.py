@@ -153,18 +153,20 @@ def test_two_lines_no_wider_than_the_terminal(
 @pytest.mark.parametrize("noun", ["windows", "bytes"])
 def test_the_bar_keeps_its_width(width: int, noun: str, at: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "stderr_console", lambda: Console(width=width))
-    widths = []
+    widths: list[int] = []
+    unit = 1_000_000 if noun == "bytes" else 1
     monkeypatch.setattr("rich.progress_bar.ProgressBar", _remembered(widths))
     display = Display("loading")
     bar = display.bar(noun)
     for done in (0, 1, 9, 10, 99, 100, 111):
-        bar.update(done * 100_000, 11_100_000)
+        bar.update(done * unit, 111 * unit)
         display.render()
         at.now += 4
         display.render()
     assert "left" not in bar.times
-    assert len(widths) == 14
-    assert len(set(widths)) == 1
+    # In a narrow terminal there is none from the start.
+    assert len(widths) == (14 if width >= 80 else 0)
+    assert len(set(widths)) <= 1
 
 
 def _remembered(widths: list[int]) -> Callable[..., str]:

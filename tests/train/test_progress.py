@@ -16,7 +16,7 @@ REPORT = StepReport(
 
 def test_a_line_has_the_loss_the_speed_the_learning_rate_and_the_time_left() -> None:
     line = "epoch 1/2 step 3/10: loss 1.500, 2.00 images/s, learning rate 0.0001"
-    assert REPORT.describe() == f"{line}, 0:01:01 left"
+    assert REPORT.describe() == f"{line}, 1:01 left"
     assert replace(REPORT, eta=0.2).describe() == line
     assert REPORT.details() == "epoch 1/2, loss 1.500, 2.00 images/s, learning rate 0.0001"
 
@@ -28,7 +28,7 @@ def test_no_line_is_wider_than_a_terminal() -> None:
 
 def test_no_more_time_is_left_than_until_the_limit() -> None:
     assert (REPORT.left, replace(REPORT, limit=100.0).left, replace(REPORT, limit=20.0).left) == (61.0, 61.0, 20.0)
-    assert replace(REPORT, limit=20.0).describe().endswith(", 0:00:20 left")
+    assert replace(REPORT, limit=20.0).describe().endswith(", 0:20 left")
 
 
 def test_every_loss_is_named_without_its_prefix() -> None:
