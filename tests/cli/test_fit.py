@@ -53,7 +53,6 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     told = json.loads(first.out)
     assert (told["out"], told["next"]) == ("mine", last[2].removeprefix("next: "))
     assert last[0] == f"verdict: {told['verdict']['sentence']}"
-    assert run(["fit", "--resume", "--out", "mine"]) == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert run(["fit", "--resume", "--out", "mine", "--minutes", "1"]) == 0
     errors = capsys.readouterr().err.splitlines()
@@ -83,11 +82,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     out = capsys.readouterr().out
     assert "building" in out
     assert "of the 15 minutes" in out
+    assert "on all 21 training tiles and evaluates on all 3 held-back tiles" in out
+    assert "raise --minutes" not in out
     assert run(["fit", *given, "--dry-run", "--json", "--minutes", "4", "--out", "mine"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["train"]["labels"], plan["val"]["labels"], plan["budget_minutes"]) == (30, 10, 4.0)
     assert 0 < plan["expected_minutes"] <= 4
-    assert plan["expected_tiles"]["train"] == plan["train"]["tiles"]
+    assert plan["expected_tiles"]["train"] < plan["train"]["tiles"]
+    assert plan["expected_tiles"]["val"] == plan["val"]["tiles"]
     assert run(["fit", *given, "--dry-run", "--minutes", "0.001"]) == 0
     out = capsys.readouterr().out
     assert f"on about 8 of the {plan['train']['tiles']} training tiles and evaluates on all " in out

@@ -144,7 +144,8 @@ def test_curves_of_a_long_run_and_of_none(tmp_path: Path) -> None:
     losses = _height(tmp_path)
     (tmp_path / "log.jsonl").write_text(lines[-1])
     save_curves(tmp_path)
-    assert losses + _height(tmp_path) == both, "a panel without a curve is left out"
+    assert losses < both, "an empty panel is left out"
+    assert _height(tmp_path) < both
     (tmp_path / "log.jsonl").write_text("")
     save_curves(tmp_path)
     assert not (tmp_path / "curves.png").exists()
