@@ -140,6 +140,16 @@ def area_words(square_metres: float) -> str:
     return _with_unit(square_metres, ((1e6, "km2"), (1e4, "ha"), (1.0, "m2")))
 
 
+def duration_words(seconds: float) -> str:
+    """A duration for people: `20 s`, `12 min`, `2.5 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    if minutes < 10:
+        return f"{minutes:.1f}".removesuffix(".0") + " min"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f}".removesuffix(".0") + " h"
+
+
 def _with_unit(value: float, units: Sequence[tuple[float, str]]) -> str:
     """A value in the first of some descending units that makes it at least 1, else in the last; to three digits."""
     if not math.isfinite(value):

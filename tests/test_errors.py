@@ -11,6 +11,7 @@ from rsprompter_cli.errors import (
     UsageError,
     area_words,
     did_you_mean,
+    duration_words,
     length_words,
     plural,
     some,
@@ -84,3 +85,10 @@ def test_lengths_have_a_fitting_unit(metres: float, shown: str) -> None:
 )
 def test_areas_have_a_fitting_unit(area: float, shown: str) -> None:
     assert area_words(area) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (89, "89 s"), (90, "1.5 min"), (180, "3 min"), (750, "12 min"), (9000, "2.5 h")]
+)
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert duration_words(seconds) == text

@@ -157,11 +157,17 @@ def fit_command(
         set_threads(threads)
         watch = _shown_on(display)
         result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
+    if result.already_finished:
+        print_message(
+            f"{result.run}: the run is already finished, nothing was trained or written; to train again, "
+            "start over with --overwrite (a higher --minutes trains longer)"
+        )
     if as_json:
         print_json(result.as_dict())
     else:
         print_table(["model", "F1", "AP50", "AP", "best at score", "checkpoint"], result.rows())
-        print_written(*files_for_people(result.run / TRAINING))
+        if not result.already_finished:
+            print_written(*files_for_people(result.run / TRAINING))
         print_message(result.summary())
 
 
@@ -191,14 +197,23 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    columns = ["scene", "m/px", "labels", "held back", "tiles", "labelled"]
+    columns = [
+        "scene",
+        "tiled at (m/px)",
+        "training labels",
+        "held-back labels",
+        "training tiles",
+        "held-back tiles",
+        "area labelled",
+    ]
     rows = [
         [
             one["scene"],
             ", ".join(f"{gsd:.3g}" for gsd in one["gsd"]),
-            one["labels_train"] + one["labels_held_back"],
+            one["labels_train"],
             one["labels_held_back"],
-            one["tiles_train"] + one["tiles_held_back"],
+            one["tiles_train"],
+            one["tiles_held_back"],
             f"{one['labelled_share']:.0%}",
         ]
         for one in plan["scenes"]
@@ -206,8 +221,16 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     print_table(columns, rows)
     print_result()
     print_table(["class", "labels"], list(plan["classes"].items()))
-    epochs = plural(plan["expected_epochs"], "epoch")
+    used = {split: _part(plan["expected_tiles"][split], plan[split]["tiles"]) for split in ("train", "val")}
     print_result(
-        f"starts from {plan['model']}; trains for about {epochs}: "
+        f"starts from {plan['model']}, trains for about {plural(plan['expected_epochs'], 'epoch')} on "
+        f"{used['train']} training tiles and evaluates on {used['val']} held-back tiles: about "
         f"{plan['expected_minutes']:g} of the {plan['budget_minutes']:g} minutes allowed"
     )
+    if plan["expected_tiles"]["train"] < plan["train"]["tiles"]:
+        print_result("the time limit leaves tiles unused; raise --minutes to use more")
+
+
+def _part(count: int, total: int) -> str:
+    """So many of all, in words; `total` is 2 or more as a rule, so that a plural noun may follow."""
+    return f"all {total}" if count >= total else f"about {count} of the {total}"

@@ -29,6 +29,9 @@ _FRAMES_PER_SECOND = 8
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40
 _ECHO = 6
 """Columns that stay free at the right: a terminal shows Ctrl-C there as ^C, which must not begin a line of its own."""
+_TIMES = ("0:00:00 elapsed, about 0:00:00 left", "00:00 elapsed, about 00:00 left", "0:00 elapsed, about 0:00 left")
+"""What room is kept for the times, the first that leaves one for the bar: its width then stays as it is."""
+
 _MEGABYTE = 1e6
 _MARKS = 32
 """Updates over which the speed is measured."""
@@ -76,10 +79,18 @@ class Bar:
     @property
     def count(self) -> str:
         """As in "12/27"."""
+        return self._count(self.done)
+
+    @property
+    def widest_count(self) -> str:
+        """The count when all is done, which no other one is wider than."""
+        return self._count(max(self.done, self.total))
+
+    def _count(self, done: float) -> str:
         if self._noun == "bytes":
             whole = f"/{self.total / _MEGABYTE:.1f}" if self.total else ""
-            return f"{self.done / _MEGABYTE:.1f}{whole} MB"
-        return f"{self.done:.0f}/{self.total:.0f}" if self.total else f"{self.done:.0f}"
+            return f"{done / _MEGABYTE:.1f}{whole} MB"
+        return f"{done:.0f}/{self.total:.0f}" if self.total else f"{done:.0f}"
 
     @property
     def name(self) -> str:
@@ -102,12 +113,17 @@ class Bar:
     def _seconds_left(self, now: float) -> float | None:
         if not self.total or self.done >= self.total:
             return None
-        if self._left is not None:
-            return max(0.0, self._left - (now - self._marks[-1][0]))
         (first, done_before), (last, done) = self._marks[0], self._marks[-1]
-        if done <= done_before:
+        if self._left is not None:
+            left = self._left
+        elif done > done_before:
+            left = (self.total - done) * (last - first) / (done - done_before)
+        else:
             return None
-        return max(0.0, (self.total - done) * (last - first) / (done - done_before) - (now - last))
+        left -= now - last
+        if self._display.deadline is not None:
+            left = min(left, self._display.deadline - now)
+        return max(0.0, left)
 
 
 class Display:
@@ -115,9 +131,13 @@ class Display:
 
     Args:
         status: what the command does first.
+
+    Attributes:
+        deadline: when a time limit ends the work, by `time.monotonic`; no bar shows more time left than until then.
     """
 
     def __init__(self, status: str) -> None:
+        self.deadline: float | None = None
         self._lock = threading.Lock()
         self._status, self._since = status, time.monotonic()
         self._bar: Bar | None = None
@@ -175,13 +195,16 @@ def _render_bar(bar: Bar, width: int) -> RenderableType:
     from rich.text import Text
 
     times = bar.times
-    room = width - len(bar.name) - len(bar.count) - len(times) - 4
+    count = bar.count.rjust(len(bar.widest_count))
+    room = width - len(bar.name) - len(count) - 4
+    kept = next((len(words) for words in _TIMES if room - len(words) >= _NARROWEST_BAR), len(_TIMES[-1]))
+    room -= max(kept, len(times))
     grid = Table.grid(padding=(0, 1))
     cells: list[RenderableType] = [Text(bar.name, no_wrap=True)]
     if room >= _NARROWEST_BAR:
         length = min(room, _WIDEST_BAR)
         cells.append(ProgressBar(total=bar.total or None, completed=bar.done, width=length, pulse=not bar.total))
-    cells += [Text(bar.count, no_wrap=True), Text(times, no_wrap=True, style="dim")]
+    cells += [Text(count, no_wrap=True), Text(times, no_wrap=True, style="dim")]
     for _ in cells:
         grid.add_column(no_wrap=True)
     grid.add_row(*cells)
@@ -212,7 +235,8 @@ def count_steps(display: Display) -> Callable[[StepReport], None]:
     steps = display.bar("steps")
 
     def on_step(report: StepReport) -> None:
-        steps.update(report.step, report.steps, report.details(), left=report.eta)
+        display.deadline = None if report.limit is None else time.monotonic() + report.limit
+        steps.update(report.step, report.steps, report.details(), left=report.left)
 
     return on_step
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +40,7 @@ from rsprompter_cli.cli.processes import (
 )
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import UsageError, plural
 
 if TYPE_CHECKING:
     from torch import nn
@@ -222,7 +224,7 @@ def train_command(
         "load_from": load_from,
         "random_sam": random_sam,
         "device": device_kind(device, gpus=gpus, procs=procs),
-        "on_model": _print_parameters,
+        "on_model": partial(_print_opening, minutes=minutes),
     }
     if dry:
         _dry_run(config, asked, place, as_json=as_json)
@@ -306,7 +308,8 @@ def _shorthands(
     return named + [f"{key}={json.dumps(value)}" for key, value in numbers.items() if value is not None]
 
 
-def _print_parameters(model: nn.Module) -> None:
+def _print_opening(model: nn.Module, *, minutes: float | None) -> None:
+    """The parameters of a model by block, and the time limit."""
     from rsprompter_cli.models.trainable import trainable_table
 
     rows = trainable_table(model)
@@ -316,6 +319,8 @@ def _print_parameters(model: nn.Module) -> None:
         _log.info("%-*s  %12s  %12s", width, row.block, f"{row.trainable:,}", f"{row.frozen:,}")
     trainable, frozen = sum(row.trainable for row in rows), sum(row.frozen for row in rows)
     _log.info("%-*s  %12s  %12s", width, "all", f"{trainable:,}", f"{frozen:,}")
+    if minutes is not None:
+        _log.info("time limit: %g min of training; the run then saves its state and stops", minutes)
 
 
 def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
@@ -339,6 +344,12 @@ def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None
         return
     from rsprompter_cli.train.folder import files_for_people
 
+    if result.already_finished:
+        epochs = plural(result.epochs_done, "epoch")
+        print_message(
+            f"{result.folder}: the run is already finished after {epochs}, nothing was trained or written; to train "
+            f"on from its weights, start another run with --load-from {shlex.quote(str(result.last))}"
+        )
     facts = {
         "epochs": f"{result.epochs_done} of {config.train.epochs}",
         "steps": str(result.steps),
@@ -349,6 +360,8 @@ def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None
     shown = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "f1": "F1"}
     facts |= {shown[name]: f"{value:.3f}" for name, value in result.metrics.items() if name in shown}
     print_table(["run", str(result.folder)], facts.items())
+    if result.already_finished:
+        return
     print_written(*files_for_people(result.folder))
     if not result.finished:
         print_message("to continue, repeat the command with --resume")

@@ -20,7 +20,7 @@ from rsprompter_cli.config import Config
 from rsprompter_cli.data.convert.areas2coco import tile_areas
 from rsprompter_cli.data.convert.tile_set import thin_annotations
 from rsprompter_cli.data.images import find_annotations
-from rsprompter_cli.errors import UsageError, plural
+from rsprompter_cli.errors import UsageError, duration_words, plural
 from rsprompter_cli.evaluate.coco import evaluate_coco
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.checkpoint import (
@@ -139,8 +139,7 @@ def fit(
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
         if (out / META_FILE).is_file():
-            _log.info("%s: the run is already finished; to train longer, start over with --overwrite", run)
-            return result_of(record.result)
+            return replace(result_of(record.result), already_finished=True)
         _log.info("%s: the run is already finished, writing %s again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
     start = read_checkpoint(record.wishes.start)
@@ -269,13 +268,12 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
             plural(len(setup.train_data), "training tile"),
         )
     _log.info(
-        "training for %s on %s, about %.0f min (per tile: %.2f s a step, %.2f s in the encoder)",
+        "training for %s on %s, about %s",
         plural(schedule.epochs, "epoch"),
         plural(schedule.tiles, "tile"),
-        schedule.seconds / 60,
-        timing.step,
-        timing.encode,
+        duration_words(schedule.seconds),
     )
+    _log.debug("seconds per tile: %.3f for a training step, %.3f in the encoder", timing.step, timing.encode)
     thin_annotations(find_annotations(run / TILES, "train"), schedule.tiles)
     record.tiles["train"][0] = schedule.tiles
     record.schedule = schedule
@@ -297,6 +295,7 @@ def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: 
         load_from=None if (run / TRAINING / STATE_FILE).is_file() else record.wishes.start,
         device=device,
         minutes=seconds / 60,
+        expected_seconds=schedule.seconds,
         on_step=watch.step,
         on_evaluation=watch.evaluation,
     )

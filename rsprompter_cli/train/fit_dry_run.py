@@ -27,6 +27,8 @@ def plan_fit(
 ) -> dict[str, Any]:
     """What `fit` would do with these arguments, as plain values; reads labels, writes nothing.
 
+    `train` and `val` count all tiles, `expected_tiles` those that the time limit leaves, as far as can be guessed.
+
     Raises:
         InputError, UsageError, CheckpointError: as `fit` would.
     """
@@ -49,6 +51,7 @@ def plan_fit(
     )
     return {
         **plan.as_dict(),
+        "expected_tiles": {"train": schedule.tiles, "val": held_back},
         "model": wishes.start,
         "budget_minutes": minutes,
         "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),

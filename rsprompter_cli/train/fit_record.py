@@ -220,6 +220,7 @@ class FitResult:
     labels, tiles: by split. start: None when that model has other classes. score_threshold: chosen for `written`.
     finished: False when the time limit was reached before the last epoch.
     scene: whole path of the first one. verdict: on the fitted model.
+    already_finished: the run had ended before it was resumed; nothing was trained or written.
     """
 
     out: Path
@@ -238,10 +239,12 @@ class FitResult:
     minutes: float
     scene: str
     verdict: Verdict
+    already_finished: bool = field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        del plain["already_finished"]  # about this call; the rest is about the run
         return {**plain, "verdict": self.verdict.as_dict(), "next": self.next_command()}
 
     def rows(self) -> list[list[str]]:
@@ -257,7 +260,9 @@ class FitResult:
         else:
             written = f"{self.out}, the starting model with a score threshold for this imagery ({threshold})"
             written += f"; the fitted model is kept in {self.run / TRAINING}"
-        lines = [f"verdict: {self.verdict.sentence()}", f"wrote {written}", f"next: {self.next_command()}"]
+        lines = [f"verdict: {self.verdict.sentence()}", f"next: {self.next_command()}"]
+        if not self.already_finished:
+            lines.insert(1, f"wrote {written}")
         if self.verdict.would_help:
             lines.append(f"would help: {'; '.join(self.verdict.would_help)}")
         return "\n".join(lines)

@@ -112,20 +112,30 @@ def _savers(model: ModelConfig) -> list[str]:
     return words
 
 
+STOP_STEP = "stopping after this training step and saving the state"
+STOP_EVALUATION = "stopping the evaluation and saving the state; --resume repeats the evaluation"
+STOP_SAVING = "stopping as soon as the files are saved"
+"""What a first Ctrl-C leads to, by what the run is doing."""
+
+
 class StopRequest:
-    """Whether the run should end at the next good moment: Ctrl-C, SIGTERM or a time budget.
+    """Whether the run should end at the next good moment: Ctrl-C, SIGTERM or a time limit.
 
     As a context manager it takes over both signals; a second Ctrl-C ends the run at once. A process that
     another one started is asked by a file instead, and ends by itself when that other one is gone.
 
     Args:
-        minutes: budget from now on, None for no limit.
+        minutes: time limit from now on, None for no limit.
         file: whose existence is a request like Ctrl-C, None for no such file.
+        answer: the message at a first Ctrl-C; `answering` changes it for a while.
     """
 
-    def __init__(self, minutes: float | None = None, *, file: Path | None = None) -> None:
+    def __init__(
+        self, minutes: float | None = None, *, file: Path | None = None, answer: str = "stopping after this step"
+    ) -> None:
         self._deadline = None if minutes is None else time.monotonic() + 60 * minutes
         self._file = file
+        self._answer = answer
         self._signal: int | None = None
         self._former: dict[int, Any] = {}
 
@@ -150,10 +160,25 @@ class StopRequest:
     @property
     def wanted(self) -> bool:
         """The run should end: a signal came or the time is up."""
-        return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
+        left = self.seconds_left
+        return self.interrupted or (left is not None and left <= 0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the time limit, negative after it; None where there is no limit."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
+
+    @contextlib.contextmanager
+    def answering(self, answer: str) -> Iterator[None]:
+        """Change the message at a first Ctrl-C inside the block."""
+        former, self._answer = self._answer, answer
+        try:
+            yield
+        finally:
+            self._answer = former
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         self._signal = number
-        _log.warning("stopping after this step and saving the state (interrupt again to stop at once)")
+        _log.warning("%s (interrupt again to stop at once)", self._answer)

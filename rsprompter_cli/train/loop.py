@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import nn
 
-from rsprompter_cli.config import Config, dump_config
+from rsprompter_cli.config import Config, TrainConfig, dump_config
 from rsprompter_cli.errors import TrainingError, UsageError, plural
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
@@ -40,7 +40,7 @@ from rsprompter_cli.train.folder import (
     only_run,
     recover_checkpoints,
 )
-from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory, not_finite, require_finite
+from rsprompter_cli.train.guard import STOP_STEP, StopRequest, explain_out_of_memory, not_finite, require_finite
 from rsprompter_cli.train.maps import remove_maps, require_masks
 from rsprompter_cli.train.optim import rate_factor
 from rsprompter_cli.train.order import picture_seeds
@@ -50,7 +50,7 @@ from rsprompter_cli.train.run import Run, report_step, save, write_step
 from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
 from rsprompter_cli.train.show import save_curves
 from rsprompter_cli.train.state import Cursor, RunState, load_state, require_same_run, set_random_state
-from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard
+from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard, has_ended
 from rsprompter_cli.train.track_wandb import WandbRun, require_wandb
 from rsprompter_cli.train.validate import StoppedError, validate
 
@@ -70,6 +70,7 @@ def train(
     random_sam: bool = False,
     device: str = "auto",
     minutes: float | None = None,
+    expected_seconds: float | None = None,
     on_model: Callable[[nn.Module], None] = lambda _model: None,
     on_step: Callable[[StepReport], None] = lambda _report: None,
     on_evaluation: Callable[[int, int], None] = lambda _done, _all: None,
@@ -82,7 +83,9 @@ def train(
         resume: continue from the state in `out`, exactly as if never stopped.
         load_from: checkpoint folder whose weights to start from, or "bundled".
         random_sam: start SAM from random weights instead of downloaded ones.
-        minutes: time budget; the run then saves its state and ends.
+        minutes: time limit; the run then saves its state and ends. Each call takes a step at least, and finishes
+            the evaluation that a former one left, so that a resumed run always gets on.
+        expected_seconds: of the whole run, as far as known beforehand; makes the first reports of the time left better.
         on_model: shown the model before the first step; on_step, on_evaluation: progress.
 
     Raises:
@@ -114,11 +117,13 @@ def train(
         # With --resume the state brings every weight that changes; SAM's frozen ones come from `last/`.
         setup = prepare(config, data, load_from=out / LAST if resume else load_from, random_sam=random_sam)
         require_pictures(ranks, setup)
-        setup.model.to(where)
-        on_model(setup.model)
         identity = run_identity(setup, dtype)
         if state is not None:
             require_same_run(out, state, identity)
+            if state.cursor.epoch >= config.train.epochs and has_ended(out):
+                return _result(out, state.cursor, config, read_checkpoint(out / LAST).meta.metrics, untouched=True)
+        setup.model.to(where)
+        on_model(setup.model)
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
             keep_maps(setup, out, device=where, dtype=dtype)
@@ -132,18 +137,30 @@ def train(
                 clear_folder(out)
             write_text(out / CONFIG_FILE, dump_config(_with_data(setup.config, data)))
         ranks.wait()
-        stop = until_the_end.enter_context(StopRequest(minutes, file=stop_file()))
+        stop = until_the_end.enter_context(StopRequest(minutes, file=stop_file(), answer=STOP_STEP))
         log = _open_log(setup.config, out, step=cursor.step, resume=resume) if ranks.first else NoLog()
         until_the_end.enter_context(log)
         run = Run(
             setup.config, out, ranks, engine, loader, setup.val_data, meta, identity, log, stop, on_step, on_evaluation
         )
+        run.expected_seconds, run.saved = expected_seconds, None if state is None else cursor
         facts = {"dtype": str(dtype), "device": str(where), "ranks": ranks.count, "resume": resume}
         log.write("start", step=cursor.step, epoch=cursor.epoch, **facts)
         _set_chance(state, ranks, seed=options.seed)
         with explain_out_of_memory(setup.config.model, batch_size=options.batch_size, device=where):
-            cursor = _fit(run, cursor)
-        return _finish(run, cursor)
+            return _run(run, cursor)
+
+
+def _run(run: Run, cursor: Cursor) -> TrainResult:
+    """Train to the end, or until the run should stop."""
+    try:
+        return _finish(run, _fit(run, cursor))
+    except KeyboardInterrupt:
+        kept = "no training step is saved yet"
+        if run.saved is not None:
+            kept = f"--resume continues after step {run.saved.step}, which was saved last"
+        _log.warning("stopped at once; %s", kept)
+        raise
 
 
 def _open_log(config: Config, out: Path, *, step: int, resume: bool) -> RunLog:
@@ -169,26 +186,44 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     """Epoch after epoch until the last one is done or the run should stop; where it stands then."""
     options = run.config.train
     pictures = sum(run.loader.sizes())
+    left_over = _has_evaluation(options, cursor) and cursor.done == pictures
     if cursor.step:
-        _log.info("resuming after %s, in epoch %d of %d", plural(cursor.step, "step"), cursor.epoch + 1, options.epochs)
+        _log.info("resuming after %s, %s", plural(cursor.step, "step"), _words_on_resuming(run, cursor, left_over))
     announce("running the first training step" if not cursor.step else "resuming training")
     while cursor.epoch < options.epochs:
         cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
             return cursor
         require_masks(run.engine.model, pictures, run.loader.own_pictures(), run.ranks.all)
-        last_epoch = cursor.epoch + 1 == options.epochs
-        if last_epoch or (cursor.epoch + 1) % options.eval_every == 0:
-            try:
-                cursor = validate(run, cursor)
-            except StoppedError:
-                return cursor
+        if not _has_evaluation(options, cursor):
             cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
-            save(run, cursor)
-            announce("training")
-        else:
-            cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
+            continue
+        try:
+            # Stopped at the limit in every call, an evaluation that is longer than that would never end.
+            cursor = validate(run, cursor, to_the_end=left_over)
+        except StoppedError:
+            return cursor
+        left_over = False
+        cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
+        save(run, cursor)
+        run.stopping = run.ranks.any(run.stop.wanted)
+        if run.stopping:
+            return cursor
+        announce("training")
     return cursor
+
+
+def _has_evaluation(options: TrainConfig, cursor: Cursor) -> bool:
+    """Whether the present epoch ends with an evaluation."""
+    done = cursor.epoch + 1
+    return done == options.epochs or done % options.eval_every == 0
+
+
+def _words_on_resuming(run: Run, cursor: Cursor, left_over: bool) -> str:
+    if not left_over:
+        return f"in epoch {cursor.epoch + 1} of {run.config.train.epochs}"
+    whatever = "" if run.stop.seconds_left is None else ", which is finished even beyond the time limit"
+    return f"with the evaluation of epoch {cursor.epoch + 1} of {run.config.train.epochs}{whatever}"
 
 
 def train_epoch(run: Run, cursor: Cursor) -> Cursor:
@@ -218,7 +253,9 @@ def train_epoch(run: Run, cursor: Cursor) -> Cursor:
         if save_now:
             save(run, cursor)
     if seen and last:
-        _log.info("%s", replace(report, losses=mean_losses(seen)).describe())
+        mean = replace(report, losses=mean_losses(seen))
+        _log.info("%s", mean.describe())
+        _log.debug("%s", mean.describe_parts())
     return cursor
 
 
@@ -280,24 +317,47 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
     announce("saving the training state")
     interrupted = run.ranks.any(run.stop.interrupted)
     if not finished:
-        save(run, cursor)
+        if run.saved != cursor:
+            save(run, cursor)
         why = "stopped" if interrupted else "time limit reached"
-        _log.warning("%s in epoch %d; the state is saved", why, cursor.epoch + 1)
+        _log.warning("%s %s; the state is saved", why, _where(run, cursor))
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     if run.ranks.first:
         save_curves(run.out)
-    best = run.out / BEST
+    return _result(run.out, cursor, run.config, run.meta.metrics, interrupted=interrupted)
+
+
+def _where(run: Run, cursor: Cursor) -> str:
+    """Where a run was stopped, in words."""
+    if cursor.done == 0 and cursor.epoch:
+        return f"after epoch {cursor.epoch}"
+    if cursor.done == sum(run.loader.sizes()) and _has_evaluation(run.config.train, cursor):
+        return f"before the end of the evaluation of epoch {cursor.epoch + 1}, with which --resume begins"
+    return f"in epoch {cursor.epoch + 1}"
+
+
+def _result(
+    out: Path,
+    cursor: Cursor,
+    config: Config,
+    metrics: Mapping[str, float],
+    *,
+    interrupted: bool = False,
+    untouched: bool = False,
+) -> TrainResult:
+    best, finished = out / BEST, cursor.epoch >= config.train.epochs
     return TrainResult(
-        folder=run.out,
-        last=run.out / LAST,
+        folder=out,
+        last=out / LAST,
         best=best if best.exists() else None,
         best_score=cursor.best,
-        metrics=run.meta.metrics,
+        metrics=metrics,
         epochs_done=cursor.epoch,
         steps=cursor.step,
         finished=finished,
         interrupted=interrupted and not finished,
+        already_finished=untouched,
     )

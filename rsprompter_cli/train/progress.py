@@ -8,12 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+_COLUMNS = 80
+"""Of a terminal; a line of the log is not to be wrapped."""
+
 
 @dataclass(frozen=True)
 class StepReport:
     """One optimizer step, for a progress line.
 
     losses: by name, mean over the pictures of the step. eta: seconds to the end of the last epoch.
+    limit: seconds until the time limit ends the run, None without one.
     """
 
     epoch: int
@@ -26,24 +30,43 @@ class StepReport:
     images_per_second: float
     memory_bytes: int | None
     eta: float
+    limit: float | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the run ends: with its last epoch, or at the time limit."""
+        return self.eta if self.limit is None else min(self.eta, self.limit)
 
     def details(self) -> str:
         """The text of a progress display beside the count of steps."""
-        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
         return (
-            f"epoch {self.epoch + 1}/{self.epochs}, loss {sum(self.losses.values()):.3f}, lr {self.rate:.1e}, "
-            f"{self.images_per_second:.2f} images/s{memory}"
+            f"epoch {self.epoch + 1}/{self.epochs}, loss {sum(self.losses.values()):.3f}, "
+            f"{self.images_per_second:.2f} images/s, {self._learning_rate()}"
         )
 
     def describe(self) -> str:
-        """One line for the log: epoch, step, losses, learning rate, speed, time left."""
-        parts = " ".join(f"{name} {value:.3f}" for name, value in main_losses(self.losses).items())
-        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**20:.0f} MiB"
-        return (
+        """One line for the log: epoch, step, loss, speed, learning rate and time left.
+
+        The learning rate is left out where the line would be wider than a terminal of 80 columns.
+        """
+        head = (
             f"epoch {self.epoch + 1}/{self.epochs} step {self.step}/{self.steps}: "
-            f"loss {sum(self.losses.values()):.3f} ({parts}), lr {self.rate:.1e}, "
-            f"{self.images_per_second:.2f} images/s{memory}, {timedelta(seconds=round(self.eta))} left"
+            f"loss {sum(self.losses.values()):.3f}, {self.images_per_second:.2f} images/s"
         )
+        seconds = round(self.left)
+        clock = str(timedelta(seconds=seconds)).removeprefix("0:").removeprefix("0")  # as in 0:07 or 1:02:03
+        left = f", {clock} left" if seconds else ""
+        whole = f"{head}, {self._learning_rate()}{left}"
+        return whole if len(whole) <= _COLUMNS else head + left
+
+    def describe_parts(self) -> str:
+        """The parts of the loss, the norm of the gradient and the peak memory, for a detailed log."""
+        parts = " ".join(f"{name} {value:.3f}" for name, value in main_losses(self.losses).items())
+        memory = "" if self.memory_bytes is None else f", peak memory {self.memory_bytes / 2**20:.0f} MiB"
+        return f"losses: {parts}; gradient norm {self.gradient_norm:.3g}{memory}"
+
+    def _learning_rate(self) -> str:
+        return f"learning rate {self.rate:.3g}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +75,7 @@ class TrainResult:
 
     finished: all epochs are done; otherwise `--resume` continues. interrupted: a signal ended it.
     best: checkpoint of the best evaluation, None before the first; metrics: of the last evaluation.
+    already_finished: the run had ended before it was resumed; nothing was trained or written.
     """
 
     folder: Path
@@ -63,10 +87,25 @@ class TrainResult:
     steps: int
     finished: bool
     interrupted: bool
+    already_finished: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The result as plain values."""
-        return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
+        del plain["already_finished"]  # about this call; the rest is about the run
+        return plain
+
+
+def steady_eta(measured: float, expected: float, *, done: float) -> float:
+    """Seconds to the end of a run, from its speed and from what the whole run was expected to take.
+
+    The first steps are slower than the rest, so the expectation counts for the share of the run that is still to come.
+
+    Args:
+        measured: seconds to the end at the present speed. expected: seconds of the whole run.
+        done: share of the run.
+    """
+    return done * measured + (1 - done) * (1 - done) * expected
 
 
 def main_losses(losses: Mapping[str, float]) -> dict[str, float]:

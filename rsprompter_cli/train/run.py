@@ -12,9 +12,9 @@ from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.train.engine import TrainEngine
 from rsprompter_cli.train.folder import LAST
-from rsprompter_cli.train.guard import StopRequest
+from rsprompter_cli.train.guard import STOP_SAVING, StopRequest
 from rsprompter_cli.train.order import BatchSource
-from rsprompter_cli.train.progress import StepReport, mean_losses
+from rsprompter_cli.train.progress import StepReport, mean_losses, steady_eta
 from rsprompter_cli.train.ranks import Ranks
 from rsprompter_cli.train.state import Cursor, RunState, random_state, save_state
 from rsprompter_cli.train.track import NoLog, RunLog, Speed
@@ -25,6 +25,8 @@ class Run:
     """A run that is under way, in one of its processes.
 
     stopping: all ranks agreed to end after this step.
+    expected_seconds: of the whole run, from earlier measurements, see `train`; None without any.
+    saved: where the run stands in the saved state, None before the first save.
     """
 
     config: Config
@@ -39,6 +41,8 @@ class Run:
     stop: StopRequest
     on_step: Callable[[StepReport], None]
     on_evaluation: Callable[[int, int], None]
+    expected_seconds: float | None = None
+    saved: Cursor | None = None
     stopping: bool = False
     speed: Speed = field(default_factory=Speed)
     saved_at: float = field(default_factory=time.monotonic)
@@ -49,13 +53,14 @@ def save(run: Run, cursor: Cursor) -> None:
 
     The state holds all weights that change, so the two need not be of the same moment.
     """
-    write_named(run, LAST, cursor, epochs_done=cursor.epoch)
-    engine = run.engine.state()
-    random = run.ranks.gather(random_state())
-    if run.ranks.first:
-        save_state(run.out, RunState(cursor, run.identity, engine, random))
-    run.ranks.wait()
-    run.saved_at = time.monotonic()
+    with run.stop.answering(STOP_SAVING):
+        write_named(run, LAST, cursor, epochs_done=cursor.epoch)
+        engine = run.engine.state()
+        random = run.ranks.gather(random_state())
+        if run.ranks.first:
+            save_state(run.out, RunState(cursor, run.identity, engine, random))
+        run.ranks.wait()
+    run.saved, run.saved_at = cursor, time.monotonic()
     run.speed.restart()
 
 
@@ -73,7 +78,11 @@ def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: flo
     options = run.config.train
     sizes = run.loader.sizes()
     rate = run.speed.images_per_second()
-    left = sum(sizes) * options.epochs - cursor.images
+    images = sum(sizes) * options.epochs
+    eta = (images - cursor.images) / rate if rate > 0 else 0.0
+    if run.expected_seconds is not None:
+        eta = steady_eta(eta, run.expected_seconds, done=cursor.images / images)
+    limit = run.stop.seconds_left
     return StepReport(
         epoch=cursor.epoch,
         epochs=options.epochs,
@@ -84,7 +93,8 @@ def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: flo
         gradient_norm=norm,
         images_per_second=rate,
         memory_bytes=run.engine.memory_bytes(),
-        eta=left / rate if rate > 0 else 0.0,
+        eta=eta,
+        limit=None if limit is None else max(limit, 0.0),
     )
 
 

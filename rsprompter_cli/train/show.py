@@ -70,18 +70,23 @@ def shown_pictures(dataset: CocoDataset) -> list[int]:
 
 
 def save_curves(folder: Path) -> None:
-    """Draw `curves.png` from the log of a run: losses by step, figures by evaluation."""
+    """Draw `curves.png` from the log of a run: losses by step, figures by evaluation, as far as there are any."""
     records = read_log(folder)
     steps = [record for record in records if record["kind"] == "step"]
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     axis = (0.0, float(max((record["step"] for record in records), default=0) or 1))
-    losses = Chart("loss", "step", _loss_lines(steps), x=axis, size=_PLOT)
     figures = [
         Line(name, [(record["step"], record["metrics"][key]) for record in evaluations if _has(record, key)])
         for key, name in _FIGURES.items()
     ]
-    accuracy = Chart("validation", "step", figures, x=axis, size=_PLOT, marked=True)
-    _save(folder / CURVES_FILE, one_below_the_other([draw_chart(losses), draw_chart(accuracy)]))
+    charts = [
+        Chart("loss", "step", _loss_lines(steps), x=axis, size=_PLOT),
+        Chart("validation", "step", [line for line in figures if line.points], x=axis, size=_PLOT, marked=True),
+    ]
+    if drawn := [draw_chart(chart) for chart in charts if chart.lines]:
+        _save(folder / CURVES_FILE, one_below_the_other(drawn))
+    else:
+        (folder / CURVES_FILE).unlink(missing_ok=True)
 
 
 def _has(record: Mapping[str, Any], key: str) -> bool:

@@ -55,7 +55,8 @@ def evaluate_together(
             oracle=oracle,
         )
         # A process alone ends at a signal at once.
-        with nullcontext() if place is None else StopRequest(file=stop_file()) as stop:
+        own = None if place is None else StopRequest(file=stop_file(), answer="stopping the evaluation")
+        with nullcontext() if own is None else own as stop:
             found: Part = detect_part(
                 loaded.model,
                 dataset,

@@ -174,6 +174,14 @@ def read_log(folder: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+def has_ended(folder: Path) -> bool:
+    """Whether the log says that a run went to its end."""
+    if not (folder / LOG_FILE).is_file():
+        return False
+    records = read_log(folder)
+    return bool(records) and records[-1]["kind"] == "end"
+
+
 def _drop_after(path: Path, step: int) -> None:
     kept = [record for record in read_log(path.parent) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

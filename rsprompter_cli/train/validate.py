@@ -10,6 +10,7 @@ from dataclasses import replace
 from rsprompter_cli.evaluate.coco import Part, detect_part, evaluate_results
 from rsprompter_cli.train.facts import WindowClock, with_metrics
 from rsprompter_cli.train.folder import BEST
+from rsprompter_cli.train.guard import STOP_EVALUATION
 from rsprompter_cli.train.maps import cache_of
 from rsprompter_cli.train.run import Run, write_named
 from rsprompter_cli.train.show import pictures_due, save_pictures
@@ -25,15 +26,23 @@ class StoppedError(Exception):
     """The run should end before the evaluation is done."""
 
 
-def validate(run: Run, cursor: Cursor) -> Cursor:
+def validate(run: Run, cursor: Cursor, *, to_the_end: bool) -> Cursor:
     """Evaluate, write what came out, and keep the model when it is the best so far.
+
+    Args:
+        to_the_end: the time limit does not stop the evaluation, only a signal does.
 
     Raises:
         StoppedError: in all ranks, when any of them was asked to stop.
     """
+    with run.stop.answering(STOP_EVALUATION):
+        return _validate(run, cursor, to_the_end=to_the_end)
+
+
+def _validate(run: Run, cursor: Cursor, *, to_the_end: bool) -> Cursor:
     began = time.monotonic()
     clock = WindowClock(run.val_data.coco.images, run.meta.image_size, cache_of(run.engine.model))
-    parts = run.ranks.gather(_detect(run, clock))
+    parts = run.ranks.gather(_detect(run, clock, to_the_end=to_the_end))
     evaluation = evaluate_results(run.val_data, parts) if run.ranks.first else None
     metrics = run.ranks.share(None if evaluation is None else evaluation.metrics)
     figures = metrics.flat()
@@ -63,7 +72,7 @@ def validate(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
-def _detect(run: Run, clock: WindowClock) -> Part:
+def _detect(run: Run, clock: WindowClock, *, to_the_end: bool) -> Part:
     """What this rank finds in its part of the pictures."""
     found: Part = {}
     stopped = False
@@ -77,7 +86,7 @@ def _detect(run: Run, clock: WindowClock) -> Part:
                 dtype=run.engine.dtype,
                 part=run.ranks.rank,
                 parts=run.ranks.count,
-                on_progress=_watch(run, clock),
+                on_progress=_watch(run, clock, to_the_end=to_the_end),
             )
         except StoppedError:
             stopped = True
@@ -87,11 +96,11 @@ def _detect(run: Run, clock: WindowClock) -> Part:
     return found
 
 
-def _watch(run: Run, clock: WindowClock) -> Callable[[int, int], None]:
+def _watch(run: Run, clock: WindowClock, *, to_the_end: bool) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         clock.count(done)
         run.on_evaluation(done, total)
-        if run.stop.wanted:
+        if run.stop.interrupted if to_the_end else run.stop.wanted:
             raise StoppedError
 
     return progress

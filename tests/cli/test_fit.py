@@ -53,8 +53,15 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     told = json.loads(first.out)
     assert (told["out"], told["next"]) == ("mine", last[2].removeprefix("next: "))
     assert last[0] == f"verdict: {told['verdict']['sentence']}"
-    assert run(["fit", "--resume", "--out", "mine"]) == 0
-    assert capsys.readouterr().err.splitlines()[-4:] == last
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert run(["fit", "--resume", "--out", "mine", "--minutes", "1"]) == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[-3:] == [last[0], *last[2:]]
+    told_once = [line for line in errors if "mine-run: the run is already finished" in line]
+    assert len(told_once) == 1
+    assert "start over with --overwrite" in told_once[0]
+    assert not any(line.startswith("wrote") for line in errors)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     # Its checkpoint was removed: the run has what it takes to write it again.
     weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
     shutil.rmtree("mine")
@@ -75,10 +82,22 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     out = capsys.readouterr().out
     assert "building" in out
     assert "of the 15 minutes" in out
+    assert "on all 21 training tiles and evaluates on all 3 held-back tiles" in out
+    assert "raise --minutes" not in out
     assert run(["fit", *given, "--dry-run", "--json", "--minutes", "4", "--out", "mine"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["train"]["labels"], plan["val"]["labels"], plan["budget_minutes"]) == (30, 10, 4.0)
     assert 0 < plan["expected_minutes"] <= 4
+    assert plan["expected_tiles"]["train"] < plan["train"]["tiles"]
+    assert plan["expected_tiles"]["val"] == plan["val"]["tiles"]
+    assert run(["fit", *given, "--dry-run", "--minutes", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert f"on about 8 of the {plan['train']['tiles']} training tiles and evaluates on all " in out
+    assert "raise --minutes to use more" in out
+    assert re.split("  +", out.splitlines()[0]) == [
+        "scene", "tiled at (m/px)", "training labels", "held-back labels", "training tiles", "held-back tiles",
+        "area labelled",
+    ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,8 @@ import io
 import logging
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,8 +15,9 @@ from rich.console import Console
 from rsprompter_cli.cli import progress
 from rsprompter_cli.cli.console import set_quiet, without_control
 from rsprompter_cli.cli.output import set_up_logging
-from rsprompter_cli.cli.progress import Display, clock, show_progress
+from rsprompter_cli.cli.progress import Display, clock, count_steps, show_progress
 from rsprompter_cli.io.activity import announce
+from rsprompter_cli.train.progress import StepReport
 
 Captured = pytest.CaptureFixture[str]
 
@@ -144,6 +147,53 @@ def test_two_lines_no_wider_than_the_terminal(
     if width >= 80:
         assert "17/1000" in lines[0]
         assert "1:00:00 elapsed, about 57:49:25 left" in lines[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("noun", ["windows", "bytes"])
+def test_the_bar_keeps_its_width(width: int, noun: str, at: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "stderr_console", lambda: Console(width=width))
+    widths: list[int] = []
+    unit = 1_000_000 if noun == "bytes" else 1
+    monkeypatch.setattr("rich.progress_bar.ProgressBar", _remembered(widths))
+    display = Display("loading")
+    bar = display.bar(noun)
+    for done in (0, 1, 9, 10, 99, 100, 111):
+        bar.update(done * unit, 111 * unit)
+        display.render()
+        at.now += 4
+        display.render()
+    assert "left" not in bar.times
+    # In a narrow terminal there is none from the start.
+    assert len(widths) == (14 if width >= 80 else 0)
+    assert len(set(widths)) <= 1
+
+
+def _remembered(widths: list[int]) -> Callable[..., str]:
+    def bar(*, width: int, **_: object) -> str:
+        widths.append(width)
+        return ""
+
+    return bar
+
+
+def test_no_bar_shows_more_time_left_than_until_the_limit(at: Time) -> None:
+    display = Display("loading")
+    report = StepReport(
+        epoch=0, epochs=9, step=1, steps=90, losses={}, rate=1e-4, gradient_norm=1.0,
+        images_per_second=2.0, memory_bytes=None, eta=3600.0, limit=120.0,
+    )  # fmt: skip
+    count_steps(display)(report)
+    assert display.line().endswith("0:00 elapsed, about 2:00 left")
+    at.now += 30
+    assert display.line().endswith("0:30 elapsed, about 1:30 left")
+    images = display.bar("validation images")
+    images.update(0, 100)
+    at.now += 10
+    images.update(1, 100)
+    assert display.line().endswith("0:10 elapsed, about 1:20 left")
+    count_steps(display)(replace(report, limit=None))
+    assert display.line().endswith("about 1:00:00 left")
 
 
 def test_bytes_are_shown_in_megabytes() -> None:

@@ -41,6 +41,7 @@ def test_a_run_ends_in_a_table_and_a_default_folder(preset: str, capsys: pytest.
     assert rows["encoder"][0] == "0"
     assert int(rows["all"][0].replace(",", "")) > 0
     assert "epoch 2/2 step 2/2: loss" in captured.err
+    assert "losses: " not in captured.err
 
 
 def test_json_is_the_only_thing_on_stdout(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,6 +101,19 @@ def test_a_time_budget_ends_cleanly(preset: str, capsys: pytest.CaptureFixture[s
     assert _train(preset, "--out", "r", "--minutes", "0", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["finished"], result["interrupted"], result["steps"], result["best"]) == (False, False, 1, None)
+    assert _train(preset, "--out", "r", "--minutes", "2", "--resume") == 0
+    assert "time limit: 2 min of training; the run then saves its state and stops" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-v", "train", preset, "--data", "data", "--random-sam", "--out", "r"]) == 0
+    captured = capsys.readouterr().err
+    assert "losses: " in captured
+    assert "wrote r/log.jsonl" in captured
+    assert _train(preset, "--out", "r", "--minutes", "2", "--resume") == 0
+    again = capsys.readouterr().err
+    assert "r: the run is already finished after 1 epoch, nothing was trained or written" in again
+    assert "wrote" not in again
 
 
 def test_a_second_run_needs_overwrite_or_resume(preset: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from rsprompter_cli.errors import InputError, OutputError, TrainingError
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.train.folder import only_run
+from rsprompter_cli.train.guard import StopRequest
 from rsprompter_cli.train.progress import StepReport, TrainResult
 from rsprompter_cli.train.state import STATE_FILE, load_state
 from rsprompter_cli.train.track import read_log
@@ -90,6 +91,91 @@ def test_a_stop_during_the_evaluation_repeats_it_on_resume(data: Path, whole: Tr
     resumed = run(data, tmp_path / "cut", OPTIONS, resume=True)
     _require_equal(whole, resumed)
     assert equal(tensors(whole.folder / "best"), tensors(resumed.folder / "best"))
+
+
+@pytest.mark.parametrize("eval_every", [1, 2])
+def test_a_run_gets_on_however_short_its_time_limit(data: Path, tmp_path: Path, eval_every: int) -> None:
+    options = OPTIONS | {"eval_every": eval_every}
+    result, steps = run(data, tmp_path, options, minutes=0.0), [1]
+    while not result.finished:
+        result = run(data, tmp_path, options, minutes=0.0, resume=True)
+        steps.append(result.steps)
+        assert len(steps) <= 8, "a step or an evaluation in each call is enough"
+    # At the end of an epoch the first call takes its last step, the second one evaluates.
+    assert steps == ([1, 2, 3, 3, 4, 5, 6, 6] if eval_every == 1 else [1, 2, 3, 4, 5, 6, 6])
+    assert equal(tensors(result.last), tensors(run(data, tmp_path / "whole", options).last))
+
+
+def test_the_time_limit_ends_an_evaluation_that_resume_then_finishes(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts: list[int] = []
+    seconds = [1e9]
+
+    def left(_stop: StopRequest) -> float:
+        return seconds[0]
+
+    def time_is_up(done: int, _total: int) -> None:
+        counts.append(done)
+        seconds[0] = -1.0
+
+    caplog.set_level("INFO", logger="rsprompter_cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopRequest, "seconds_left", property(left))
+        options = OPTIONS | {"batch_size": 1, "eval_every": 1}
+        cut = run(data, tmp_path, options, minutes=1.0, on_evaluation=time_is_up)
+        assert (cut.finished, cut.interrupted, cut.best, counts) == (False, False, None, [1])
+        assert "time limit reached before the end of the evaluation of epoch 1, with which --resume" in caplog.text
+        counts.clear()
+        resumed = run(data, tmp_path, options, minutes=1.0, resume=True, on_evaluation=time_is_up)
+        assert (resumed.epochs_done, resumed.steps, resumed.best is not None, counts) == (1, cut.steps, True, [1, 2])
+    assert "the evaluation of epoch 1 of 2, which is finished even beyond the time limit" in caplog.text
+    assert "time limit reached after epoch 1; the state is saved" in caplog.text
+
+
+def test_a_finished_run_is_left_as_it_is(data: Path, tmp_path: Path) -> None:
+    options = OPTIONS | {"epochs": 1}
+    first = run(data, tmp_path, options)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    again = run(data, tmp_path, options, resume=True, minutes=1.0)
+    assert again == replace(first, already_finished=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # A run that was killed before its last words says them.
+    (tmp_path / "curves.png").unlink()
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    assert run(data, tmp_path, options, resume=True) == first
+    assert (tmp_path / "curves.png").exists()
+
+
+def _press_at_evaluation(_done: int, _total: int) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_ctrl_c_says_what_is_stopped_and_what_is_kept(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, resumed: bool
+) -> None:
+    if resumed:
+        run(data, tmp_path, OPTIONS, on_step=_signal_at(2))
+        assert "stopping after this training step and saving the state (interrupt again" in caplog.text
+
+    def twice(_report: StepReport) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, OPTIONS, on_step=twice, resume=resumed)
+    kept = "--resume continues after step 2" if resumed else "no training step is saved yet"
+    assert f"stopped at once; {kept}" in caplog.text
+
+
+def test_ctrl_c_in_an_evaluation_speaks_of_the_evaluation(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(data, tmp_path, OPTIONS | {"epochs": 1}, on_evaluation=_press_at_evaluation)
+    assert "stopping the evaluation and saving the state" in caplog.text
+    assert "after this" not in caplog.text
 
 
 def test_the_log_of_a_lost_stretch_is_taken_back(data: Path, tmp_path: Path) -> None:

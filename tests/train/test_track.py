@@ -137,10 +137,23 @@ def test_curves_of_a_long_run_and_of_none(tmp_path: Path) -> None:
             log.write("step", step=10 * step, epoch=0, loss=sum(losses.values()), losses=losses)
         log.write("evaluation", step=20_000, epoch=0, metrics={"segm_AP": 0.3, "bbox_AP": None})
     save_curves(tmp_path)
-    first = (tmp_path / "curves.png").read_bytes()
+    both = _height(tmp_path)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "log.jsonl").write_text("".join(lines[:-1]))
+    save_curves(tmp_path)
+    losses = _height(tmp_path)
+    (tmp_path / "log.jsonl").write_text(lines[-1])
+    save_curves(tmp_path)
+    assert losses < both, "an empty panel is left out"
+    assert _height(tmp_path) < both
     (tmp_path / "log.jsonl").write_text("")
     save_curves(tmp_path)
-    assert (tmp_path / "curves.png").read_bytes() != first
+    assert not (tmp_path / "curves.png").exists()
+
+
+def _height(folder: Path) -> int:
+    with Image.open(folder / "curves.png") as picture:
+        return picture.height
 
 
 class _FakeWandb:
