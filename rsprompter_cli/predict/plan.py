@@ -178,7 +178,8 @@ class SceneInfo:
         return [*rows, ("model", note)]
 
     def _weights(self) -> str:
-        return "" if self.model_bytes is None else f" ({format_memory(self.model_bytes)} of weights, and activations)"
+        """The size of the weights, as `rsp models` shows it."""
+        return "" if self.model_bytes is None else f" ({self.model_bytes / 1e6:.1f} MB of weights, and activations)"
 
 
 def plan_scene(
