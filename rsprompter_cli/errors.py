@@ -12,6 +12,9 @@ from pathlib import Path
 LONGEST_MESSAGE = 2000
 """Characters: a message may quote a value of a file, which may have any length."""
 
+_MOST_NAMES = 10_000
+"""Names of a folder that are compared with a misspelt one."""
+
 SHOWN = 4
 """Words of a long list that a message names."""
 
@@ -32,7 +35,7 @@ class RspError(Exception):
         self.hint = " ".join(hint.split())
 
     def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+        return with_hint(self.message, self.hint)
 
 
 class UsageError(RspError):
@@ -95,6 +98,13 @@ class PartlyDoneError(RspError):
 
 INTERRUPTED_EXIT_CODE = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
+
+
+def with_hint(message: str, hint: str) -> str:
+    """A message and its hint on one line; a message that ends with a bracket gets no second one after it."""
+    if not hint:
+        return message
+    return f"{message}; {hint}" if message.endswith(")") else f"{message} ({hint})"
 
 
 def shorten(word: str, longest: int = 120) -> str:
@@ -175,3 +185,15 @@ def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:
     if near:
         return f"did you mean {parent + near[0]!r}?"
     return "known: " + ", ".join(parent + name for name in names) if names else ""
+
+
+def nearest_file(path: Path) -> str:
+    """A hint that names a file of the folder with nearly that name; empty without one."""
+    from difflib import get_close_matches
+
+    try:
+        names = [one.name for one in path.parent.iterdir()][:_MOST_NAMES]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"did you mean {near[0]!r}?" if near else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rsprompter_cli.errors import (
@@ -13,6 +15,7 @@ from rsprompter_cli.errors import (
     did_you_mean,
     duration_words,
     length_words,
+    nearest_file,
     plural,
     some,
 )
@@ -23,6 +26,18 @@ def test_message_and_hint_are_one_line_each() -> None:
     assert error.message == "scene.tif: cannot be read"
     assert error.hint == "copy it again"
     assert str(error) == "scene.tif: cannot be read (copy it again)"
+
+
+def test_a_hint_does_not_put_a_second_bracket_beside_one() -> None:
+    assert (
+        str(InputError("a run (state.pt is missing)", "omit --resume")) == "a run (state.pt is missing); omit --resume"
+    )
+
+
+def test_the_nearest_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "buildings.gpkg").touch()
+    assert nearest_file(tmp_path / "buildngs.gpkg") == "did you mean 'buildings.gpkg'?"
+    assert nearest_file(tmp_path / "trees.shp") == nearest_file(tmp_path / "nowhere" / "buildings.gpkg") == ""
 
 
 def test_without_hint_only_the_message_is_said() -> None:

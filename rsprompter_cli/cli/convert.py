@@ -303,15 +303,26 @@ def vector2coco_command(
 
 
 def _print_set(report: VectorReport) -> None:
-    """What vector2coco made: a row per scene and resolution, a line per split; the rest is in --json."""
-    columns = ["scene", "split", "m/px", "on scene", "tiles", "instances"]
+    """What vector2coco made: a row per scene, split and resolution, totals of several rows; the rest is in --json."""
+    columns = ["scene", "split", "m/px", "on scene", "tiles", "objects", "annotations"]
     rows = [
-        [one.scene, one.split, f"{one.gsd:.3g}", f"{one.on_scene:,} of {one.footprints:,}", one.tiles, one.instances]
+        [
+            one.scene,
+            one.split,
+            f"{one.gsd:.3g}",
+            f"{one.on_scene:,} of {one.footprints:,}",
+            one.tiles,
+            one.objects,
+            one.instances,
+        ]
         for one in report.scenes
     ]
     print_table(columns, rows)
+    if any(one.instances > one.objects for one in report.scenes):
+        print_message("an object is annotated in every tile that it reaches")
     for name, (images, instances) in report.splits.items():
-        print_message(f"{name}: {plural(images, 'tile')}, {plural(instances, 'instance')}")
+        if sum(one.split == name for one in report.scenes) > 1:  # else its row has the same numbers
+            print_message(f"{name} in all: {plural(images, 'tile')}, {plural(instances, 'annotation')}")
     print_annotations(report)
 
 

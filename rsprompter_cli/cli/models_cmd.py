@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,11 @@ from rsprompter_cli.cli.tables import print_table
 def models_command(
     folders: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER...", show_default="runs", help="Folders to search for checkpoints."),
+        typer.Argument(
+            metavar="FOLDER...",
+            show_default="runs, and checkpoint folders in the current folder",
+            help="Folders to search for checkpoints.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -32,10 +35,15 @@ def models_command(
     from dataclasses import asdict
 
     with show_progress("looking for models"):
-        from rsprompter_cli.models.describe import find_models, find_sams, list_variants, resolution_words
+        from rsprompter_cli.models.describe import (
+            find_models,
+            find_sams,
+            folders_here,
+            list_variants,
+            resolution_words,
+        )
 
-        runs = Path("runs")
-        models = find_models(folders or ([str(runs)] if runs.is_dir() else []))
+        models = find_models(folders or folders_here())
         variants, sams = list_variants(), find_sams()
     if as_json:
         print_json(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.cli.console import is_quiet, set_quiet, without_control, write_message
-from rsprompter_cli.errors import OutputError, RspError
+from rsprompter_cli.errors import OutputError, RspError, with_hint
 from rsprompter_cli.io.atomic import not_written, reason_of
 from rsprompter_cli.io.exchange import tell
 
@@ -125,7 +125,7 @@ def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_
     Returns:
         `exit_code`, with which the process is about to end.
     """
-    text = " ".join(message.split()) + (f" ({hint})" if hint else "")
+    text = with_hint(" ".join(message.split()), hint)
     # What a file or a command line holds is shown, never obeyed by the terminal.
     text = without_control(text)
     line = f"rsp: error: {text}"

@@ -47,7 +47,7 @@ from rsprompter_cli.cli.options import (
     parse_names,
 )
 from rsprompter_cli.cli.output import print_json, set_threads
-from rsprompter_cli.cli.predict_checks import check_many, check_one, check_options
+from rsprompter_cli.cli.predict_checks import ChosenFiles, check_many, check_one, check_options
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
 from rsprompter_cli.cli.progress import show_progress
@@ -236,19 +236,9 @@ def predict_command(
     workers = Workers(procs=procs, gpus=gpus, ray=ray, threads=threads)
     where = workers.device(device)
     with show_progress("checking the input", enabled=not dry_run) as display:
+        from rsprompter_cli.predict.options import PredictOptions
         from rsprompter_cli.predict.scene_list import means_many
 
-        # What can be refused is refused before torch is imported, which takes seconds.
-        many = format is not None or means_many(sources)
-        if many:
-            check_many(context, sources, out, format=format, allow_vrt=allow_vrt, remote=remote)
-        else:
-            out = check_one(sources[0], out, shard, allow_vrt=allow_vrt, remote=remote, overwrite=overwrite)
-        display.announce("loading PyTorch")
-        from rsprompter_cli.models.everything import find_everything
-        from rsprompter_cli.predict.options import PredictOptions
-
-        set_threads(threads)
         options = PredictOptions().changed(
             score=score,
             classes=parse_names(classes),
@@ -280,6 +270,17 @@ def predict_command(
             overwrite=overwrite,
             dry_run=dry_run,
         )
+        # What can be refused is refused before torch is imported, which takes seconds.
+        files = ChosenFiles(model, everything, sam, prompts)
+        many = format is not None or means_many(sources)
+        if many:
+            check_many(context, sources, out, options, files, format=format)
+        else:
+            out = check_one(sources[0], out, shard, options, files)
+        display.announce("loading PyTorch")
+        from rsprompter_cli.models.everything import find_everything
+
+        set_threads(threads)
         chosen = find_everything(sam, model) if everything else model
         ways: dict[str, Any] = {"format": format, "shard": shard, "prompts": prompts, "sam": sam, "parts": keep_parts}
         result = _predict(sources, out, options, workers, many=many, model=chosen, display=display, **ways)

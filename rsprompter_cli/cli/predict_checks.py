@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.predict.shard import parse_shard
+
+if TYPE_CHECKING:
+    from rsprompter_cli.predict.options import PredictOptions
 
 _NOT_WITH_PROMPTS = {
     "regularize": "SAM's outlines are written unchanged",
@@ -42,6 +47,27 @@ _ONE_SCENE = ("prompts", "shard", "procs", "gpus", "ray")
 """Options that many scenes cannot have."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenFiles:
+    """What finds the objects, as the options name it, beside the scene."""
+
+    model: str | None = None
+    everything: bool = False
+    sam: str | None = None
+    prompts: Path | None = None
+
+    def read(self, options: PredictOptions) -> list[str | Path]:
+        """The files and folders that are read, which no output may replace."""
+        from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
+
+        folder = [] if self.model is None or model_name(self.model) == BUNDLED else [find_checkpoint(self.model)]
+        return [
+            *folder,
+            *([options.output.aoi] if options.output.aoi else []),
+            *([self.prompts] if self.prompts else []),
+        ]
+
+
 def check_options(
     context: typer.Context,
     out: Path | None,
@@ -68,17 +94,24 @@ def check_options(
 
 
 def check_one(
-    source: str, out: Path | None, shard: str | None, *, allow_vrt: bool, remote: bool, overwrite: bool
+    source: str, out: Path | None, shard: str | None, options: PredictOptions, chosen: ChosenFiles
 ) -> Path | None:
-    """Where the objects of one scene go; an error for a scene that is none, or an output that may not be written."""
-    from rsprompter_cli.geo.guard import resolve_source
-    from rsprompter_cli.predict.many_outputs import scene_file
-    from rsprompter_cli.predict.outputs import claim_output
+    """Where the objects of one scene go; an error for files and options that are of no use.
 
-    resolve_source(source, allow_vrt=allow_vrt, remote=remote)
+    Raises:
+        InputError: the scene is none, or the area or the prompts are no vector file.
+        UsageError, OutputError, CheckpointError: an output that may not be written, or a model that is not there.
+    """
+    from rsprompter_cli.geo.guard import resolve_source
+    from rsprompter_cli.predict.claims import claim_one
+    from rsprompter_cli.predict.many_outputs import scene_file
+
+    options.check()
+    resolve_source(source, allow_vrt=options.reading.allow_vrt, remote=options.reading.remote)
     if shard is None:
         out = scene_file(source, out)
-        claim_output(out, [source], overwrite=overwrite)
+        claim_one(out, [source, *chosen.read(options)], options)
+    _check_inputs(options, chosen)
     return out
 
 
@@ -86,21 +119,47 @@ def check_many(
     context: typer.Context,
     sources: list[str],
     out: Path | None,
+    options: PredictOptions,
+    chosen: ChosenFiles,
     *,
     format: str | None,
-    allow_vrt: bool,
-    remote: bool,
 ) -> None:
-    """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be."""
+    """Raise an error for lists, folders and patterns without scenes, and for outputs that cannot be.
+
+    Raises:
+        InputError, UsageError, OutputError, CheckpointError: see `check_one`.
+    """
+    from rsprompter_cli.predict.claims import claim_many, refuse_preview_of_many
     from rsprompter_cli.predict.many_outputs import plan_outputs
     from rsprompter_cli.predict.scene_list import list_scenes
 
     for name in _ONE_SCENE:
         if _is_given(context, name):
             raise UsageError(f"--{name} takes one scene", "run the command once per scene")
-    scenes = list_scenes(sources, allow_vrt=allow_vrt, remote=remote)
+    options.check()
+    refuse_preview_of_many(options)
+    scenes = list_scenes(sources, allow_vrt=options.reading.allow_vrt, remote=options.reading.remote)
     if out is not None:
-        plan_outputs(scenes, out, format)
+        claim_many(plan_outputs(scenes, out, format), chosen.read(options), options)
+    _check_inputs(options, chosen)
+
+
+def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> None:
+    """Look at the model, the class names, the area of interest and the prompts, without reading them whole."""
+    from rsprompter_cli.geo.layers import open_layer
+    from rsprompter_cli.io.checkpoint import read_checkpoint
+    from rsprompter_cli.io.hub import find_sam
+    from rsprompter_cli.predict.finish import chosen_labels
+
+    if chosen.sam is not None:
+        find_sam(chosen.sam)
+    elif chosen.prompts is None and (chosen.model is not None or not chosen.everything):
+        names = read_checkpoint(chosen.model).meta.class_names
+        if not chosen.everything:
+            chosen_labels(options.output.classes, names)
+    for file in (options.output.aoi, chosen.prompts):
+        if file is not None:
+            open_layer(file, layer=options.output.layer, in_pixels=False)
 
 
 def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str]) -> None:

@@ -22,6 +22,9 @@ _FILL = 0.45
 _SMALLEST_OUTLINE = 10.0
 """Pixels: what is smaller is a filled spot without an outline, which would hide its neighbours."""
 
+_HATCH_STEP, _HATCH_WIDTH = 14, 3
+"""Pixels along a row: what was missed is hatched, so that a wrong polygon on it shows its own colour between."""
+
 _INK = (30, 30, 30)
 _FONT_SIZE = 20
 _MARGIN = 12
@@ -56,14 +59,17 @@ def draw_error_map(
     from PIL import Image, ImageDraw
 
     canvas = np.array(background, dtype=np.float32)
-    # A wrong polygon may lie on a right one: its outline, drawn last, and the right one's colour are both to be seen.
-    kinds = [(wrong, WRONG), (missed, MISSED), (right, RIGHT)]
-    for shapes, colour in kinds:
-        inside = _covered(shapes, *canvas.shape[:2])
+    size = canvas.shape[:2]
+    on_right, on_wrong = _covered(right, *size), _covered(wrong, *size)
+    # Colours are never mixed: a wrong polygon on a right one is its outline, and what was missed is hatched.
+    for inside, colour in ((on_right, RIGHT), (on_wrong & ~on_right, WRONG)):
         canvas[inside] = (1 - _FILL) * canvas[inside] + _FILL * np.array(colour, dtype=np.float32)
+    roomy = _is_roomy(missed)
+    spots = _covered([shape for shape, is_large in zip(missed, roomy, strict=True) if not is_large], *size)
+    canvas[spots | (_covered(missed, *size) & _hatching(*size))] = MISSED
     picture = Image.fromarray(np.clip(np.rint(canvas), 0, 255).astype(np.uint8), "RGB")
     pen = ImageDraw.Draw(picture)
-    for shapes, colour in reversed(kinds):
+    for shapes, colour in ((right, RIGHT), (missed, MISSED), (wrong, WRONG)):
         _draw_outlines(pen, shapes, colour, width=2)
     _draw_outlines(pen, found, outline, width=1)
     if border is not None:
@@ -95,14 +101,38 @@ def _covered(shapes: Sequence[Any], height: int, width: int) -> np.ndarray:
     return inside.astype(bool)
 
 
+def _hatching(height: int, width: int) -> np.ndarray:
+    """bool [H, W]: diagonal lines."""
+    rows, cols = np.ogrid[:height, :width]
+    lines: np.ndarray = (rows + cols) % _HATCH_STEP < _HATCH_WIDTH
+    return lines
+
+
+def _is_roomy(shapes: Sequence[Any]) -> np.ndarray:
+    """bool [N]: shapes that are large enough for an outline."""
+    if not len(shapes):
+        return np.zeros(0, dtype=bool)
+    x0, y0, x1, y1 = shapely.bounds(np.asarray(shapes, dtype=object)).T
+    roomy: np.ndarray = np.maximum(x1 - x0, y1 - y0) >= _SMALLEST_OUTLINE
+    return roomy
+
+
 def _draw_outlines(pen: Any, shapes: Sequence[Any], colour: Colour, *, width: int) -> None:
     if not len(shapes):
         return
-    x0, y0, x1, y1 = shapely.bounds(np.asarray(shapes, dtype=object)).T
-    roomy = np.maximum(x1 - x0, y1 - y0) >= _SMALLEST_OUTLINE
-    rings = shapely.get_rings(shapely.get_parts(np.asarray(shapes, dtype=object)[roomy]))
+    rings = shapely.get_rings(shapely.get_parts(np.asarray(shapes, dtype=object)[_is_roomy(shapes)]))
     for ring in rings:
         pen.line([tuple(point) for point in shapely.get_coordinates(ring).tolist()], fill=colour, width=width)
+
+
+def _hatch(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
+    """Turn the inside of a swatch into lines of its colour on white, as what was missed is drawn."""
+    from PIL import Image
+
+    left, top, right, bottom = box
+    lines = _hatching(bottom - top - 1, right - left - 1)
+    white = Image.new("RGB", lines.shape[::-1], "white")
+    sheet.paste(white, (left + 1, top + 1), Image.fromarray(~lines))
 
 
 def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour | None]]) -> Image.Image:
@@ -126,6 +156,9 @@ def _with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour | Non
     for (left, row, swatch), (text, colour) in zip(places, entries, strict=True):
         top = picture.height + _MARGIN + row * (_FONT_SIZE + _MARGIN)
         if colour is not None:
-            pen.rectangle((left, top, left + _FONT_SIZE, top + _FONT_SIZE), fill=colour, outline=_INK)
+            swatch_box = (left, top, left + _FONT_SIZE, top + _FONT_SIZE)
+            pen.rectangle(swatch_box, fill=colour, outline=_INK)
+            if colour == MISSED:
+                _hatch(sheet, swatch_box)
         pen.text((left + swatch, top + _FONT_SIZE / 2), text, fill=_INK, font=font, anchor="lm")
     return sheet

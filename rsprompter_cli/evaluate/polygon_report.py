@@ -73,11 +73,12 @@ def area_line(evaluation: PolygonEvaluation) -> str | None:
     if evaluation.scene is not None and evaluation.with_aoi:
         inside = f"the area of interest and {inside}"
     cut = [_count_of(side.cut, side, word) for side, word in _sides(evaluation)]
-    outside = [f"{side.outside:,}" for side, _ in _sides(evaluation)]
-    return (
-        f"Compared inside {inside}: {' and '.join(cut)} are clipped at its edge, {' and '.join(outside)} are outside. "
-        f"Pieces of less than half an object count as neither missed nor wrong{_not_counted(evaluation)}."
-    )
+    parts = [f"{' and '.join(cut)} are clipped at its edge"] if any(side.cut for side, _ in _sides(evaluation)) else []
+    if any(side.outside for side, _ in _sides(evaluation)):
+        outside = [plural(side.outside, word) for side, word in _sides(evaluation)]
+        parts.append(f"{' and '.join(outside)} are outside")
+    where = f"Compared inside {inside}" + (f": {', '.join(parts)}" if parts else "")
+    return f"{where}. Pieces of less than half an object count as neither missed nor wrong{_not_counted(evaluation)}."
 
 
 def _not_counted(evaluation: PolygonEvaluation) -> str:

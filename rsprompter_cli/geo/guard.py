@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,15 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 
-from rsprompter_cli.errors import NOT_UTF8, NOT_UTF8_WAY_OUT, ChangedInputError, InputError, ResourceError, UsageError
+from rsprompter_cli.errors import (
+    NOT_UTF8,
+    NOT_UTF8_WAY_OUT,
+    ChangedInputError,
+    InputError,
+    ResourceError,
+    UsageError,
+    nearest_file,
+)
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.layout import PIXEL, interleaving
@@ -32,9 +39,6 @@ from rsprompter_cli.geo.tiff import read_block_sizes
 from rsprompter_cli.io.remote import check_answer
 
 log = logging.getLogger(__name__)
-
-_MOST_NAMES = 10_000
-"""Names of a folder that are compared with a misspelt one."""
 
 _VECTORS = (".geojson", ".geojsonl", ".geojsonseq", ".gpkg", ".shp", ".fgb", ".parquet", ".kml")
 
@@ -166,7 +170,7 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file", _nearest(Path(path))) from None
+        raise InputError(f"{shown}: no such file", nearest_file(Path(path))) from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{shown}: is not a usable path: {reason}") from error
@@ -176,16 +180,6 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
     if str(location).startswith("/vsi"):
         raise InputError(f"{shown}: paths that begin with /vsi are reserved by GDAL", "move the file")
     return location
-
-
-def _nearest(path: Path) -> str:
-    """A hint that names a file of the folder with nearly that name; empty without one."""
-    try:
-        names = [one.name for one in path.parent.iterdir()][:_MOST_NAMES]
-    except OSError:
-        return ""
-    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _remote_source(text: str, shown: str, *, remote: bool) -> Source:

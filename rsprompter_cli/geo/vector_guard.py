@@ -24,7 +24,7 @@ import numpy as np
 import pyogrio
 from pyogrio.util import vsi_path
 
-from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.errors import InputError, nearest_file, shorten
 from rsprompter_cli.geo.geopackage import Table, feature_tables
 from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
 from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
@@ -301,7 +301,10 @@ def _head(path: Path) -> bytes:
             if path.is_dir():
                 raise InputError(f"{path}: is a folder", "give the path of a vector file")
             source, mark, layer = str(path).partition("|layername=")
-            hint = "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
+            hint = (
+                nearest_file(path)
+                or "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
+            )
             raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
         with path.open("rb") as file:
             return file.read(64)

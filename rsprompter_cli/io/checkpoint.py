@@ -34,6 +34,9 @@ CONFIG_FILE = "config.toml"
 META_FILE = "meta.json"
 FORMAT_VERSION = 1
 
+_FIT_RECORD = "fit.json"
+"""What `rsp fit` keeps in FOLDER-run, while FOLDER is not written yet."""
+
 _DAMAGED = "the checkpoint is damaged: copy or fetch it again"
 _MAX_META_BYTES = 4 << 20
 _MAX_HEADER_BYTES = 16 << 20
@@ -219,6 +222,9 @@ def _nearest(folder: Path) -> str:
         return f"{word} is a preset, which has no weights: use rsp train {word} or rsp checkpoint import to get some"
     if word in KNOWN_SAM:
         return f"{word} is a SAM, which detects no classes: use it as --sam, with --everything or --prompts"
+    run = folder.with_name(f"{folder.name}-run") if folder.name else folder
+    if os.path.isfile(run / _FIT_RECORD):
+        return f"{run} contains an unfinished fit; continue it with rsp fit --resume --out {folder}"
     around = folder.parent
     nearby = [str(path) for path in _checkpoints_within(around) if not path.name.startswith(".")]
     # A short name is looked for among the runs, too.

@@ -23,10 +23,12 @@ from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.checkpoint import (
     BUNDLED,
     BUNDLED_MODEL,
+    CONFIG_FILE,
     META_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     find_checkpoint,
+    model_argument,
     read_checkpoint,
 )
 from rsprompter_cli.io.hub import cache_folder, sam_folder_for
@@ -128,8 +130,20 @@ def find_models(folders: Iterable[str | Path]) -> list[FoundModel]:
             raise InputError(f"{folder}: {reason}", "give a checkpoint folder, or one that contains runs")
         # A run folder holds its best and its last; deeper lies no checkpoint of ours.
         places = sorted({path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + META_FILE)})
-        found += [_found(str(place), place) for place in places if not place.name.startswith(".")]
+        found += [_found(model_argument(place), place) for place in places if not place.name.startswith(".")]
     return found
+
+
+def folders_here() -> list[Path]:
+    """Where models are looked for when nobody says: `runs`, and the checkpoint folders in the current folder."""
+    runs = Path("runs")
+    complete = (
+        path.parent
+        for path in sorted(Path().glob(f"*/{META_FILE}"))
+        if all((path.parent / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE))
+    )
+    found = [folder for folder in complete if folder != runs and not folder.name.startswith(".")]
+    return [*([runs] if runs.is_dir() else []), *found]
 
 
 def find_sams() -> list[FoundSam]:

@@ -25,6 +25,7 @@ from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import OffTheSceneError
 from rsprompter_cli.predict.chosen import Chosen, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.claims import claim_many, refuse_preview_of_many
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels
 from rsprompter_cli.predict.identity import file_facts, model_digest
 from rsprompter_cli.predict.ledger import WHOLE, Ledger
@@ -32,9 +33,9 @@ from rsprompter_cli.predict.many_outputs import Layout, ManyOutputs, plan_output
 from rsprompter_cli.predict.merged import Part, write_merged_coco, write_merged_layer
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs
+from rsprompter_cli.predict.outputs import OutputKind
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, format_seconds
-from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
+from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.scene_list import common_names, is_address, list_scenes
 
@@ -168,21 +169,14 @@ def predict_scenes(
     start = time.perf_counter()
     options = (options or PredictOptions()).changed(**changes)
     options.check()
-    if options.preview is not None:
-        raise UsageError("--preview: a map shows one scene", "omit it, or predict that scene alone with --out FILE")
+    refuse_preview_of_many(options)
     scenes = list_scenes(
         [str(source) for source in sources], allow_vrt=options.reading.allow_vrt, remote=options.reading.remote
     )
     outputs = None if out is None else plan_outputs(scenes, out, format)
     read = [*files_of(model), *([options.output.aoi] if options.output.aoi else [])]
     if outputs is not None:
-        check_output_crs(
-            outputs.out if outputs.layout is Layout.MERGED else outputs.files[0], outputs.kind, options.output
-        )
-        outputs.claim(read, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
-        outputs.try_names()
-        named = [*read, *scenes, *outputs.files, outputs.out]
-        claim_report(options.report, named, out=outputs.out, overwrite=options.overwrite)
+        claim_many(outputs, read, options)
     if options.output.aoi is not None:
         read_footprints(options.output.aoi, layer=options.output.layer)
     chosen_labels(options.output.classes, meta_of(model).class_names)

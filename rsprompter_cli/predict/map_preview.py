@@ -16,7 +16,6 @@ from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.geo.lonlat import to_lonlat, to_map
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.io.atomic import refuse_existing, write_text
-from rsprompter_cli.models.everything import CLASS_NAME
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions
 
 if TYPE_CHECKING:
@@ -93,6 +92,8 @@ class MapPreview:
         about = f"{plural(total, 'object')} in {out_name}"
         if self._stride > 1:
             about += f"; 1 in {self._stride:,} is shown"
+        from rsprompter_cli.models.everything import CLASS_NAME  # imports torch, which the check above does without
+
         page = map_page(
             # Ids count what the file holds.
             self._columns(kept, places + 1 - np.searchsorted(gone, places)),

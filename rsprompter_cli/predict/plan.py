@@ -11,7 +11,14 @@ from rsprompter_cli.errors import InputError, ResourceError, plural
 from rsprompter_cli.geo.georef import crs_title, off_earth_refusal
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.io.checkpoint import META_FILE, CheckpointMeta, find_checkpoint, model_name, read_checkpoint
+from rsprompter_cli.io.checkpoint import (
+    META_FILE,
+    WEIGHTS_FILE,
+    CheckpointMeta,
+    find_checkpoint,
+    model_name,
+    read_checkpoint,
+)
 from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
 
 if TYPE_CHECKING:
@@ -101,7 +108,7 @@ class ScenePlan:
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
             f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, "
-            f"{format_memory(self.est_memory_bytes)} plus the model"
+            f"{format_memory(self.est_memory_bytes)} of memory for the scene, plus the model"
         )
 
 
@@ -116,6 +123,7 @@ class SceneInfo:
     score: the score below which the model's objects are dropped unless the user says another.
     extent: (x0, y0, x1, y1) of the pixels of the working grid that windows are laid over; what lies around them is
         an empty collar. None when prediction is refused.
+    model_bytes: of the model's file of weights, None without a model.
     """
 
     facts: dict[str, Any]
@@ -124,11 +132,12 @@ class SceneInfo:
     model: str | None
     score: float | None = None
     extent: tuple[int, int, int, int] | None = None
+    model_bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plan = self.plan.as_dict() if self.plan else None
-        own = {name: getattr(self, name) for name in ("refusal", "model", "score", "extent")}
+        own = {name: getattr(self, name) for name in ("refusal", "model", "score", "extent", "model_bytes")}
         return {**self.facts, "plan": plan, **own}
 
     def rows(self) -> list[tuple[str, str]]:
@@ -161,12 +170,16 @@ class SceneInfo:
             rows += [
                 ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
                 ("time", plan.time()),
-                ("memory", f"{format_memory(plan.est_memory_bytes)} plus the model"),
+                ("memory", f"{format_memory(plan.est_memory_bytes)} for the scene, plus the model{self._weights()}"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:
             rows.append(("score threshold", f"{self.score:g}, stored with the model (see rsp predict --score)"))
         return [*rows, ("model", note)]
+
+    def _weights(self) -> str:
+        """The size of the weights, as `rsp models` shows it."""
+        return "" if self.model_bytes is None else f" ({self.model_bytes / 1e6:.1f} MB of weights, and activations)"
 
 
 def plan_scene(
@@ -250,7 +263,8 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
     folder: Path | None = find_checkpoint(model)
     if model is None and not (find_checkpoint(model) / META_FILE).is_file():
         folder = None
-    meta = read_checkpoint(folder).meta if folder is not None else None
+    checkpoint = read_checkpoint(folder) if folder is not None else None
+    meta = None if checkpoint is None else checkpoint.meta
 
     reading = reading or Reading()
     facts, plan, refusal, extent = None, None, None, None
@@ -274,6 +288,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         None if folder is None else model_name(folder),
         None if meta is None else meta.score_threshold,
         extent,
+        None if checkpoint is None else (checkpoint.folder / WEIGHTS_FILE).stat().st_size,
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, OutputError, UsageError, plural
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
@@ -33,18 +33,19 @@ from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.area import AreaOfInterest, read_area
 from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.claims import claim_one
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
 from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
 from rsprompter_cli.predict.kept import give_up_parts
-from rsprompter_cli.predict.map_preview import MapPreview, claim_preview
+from rsprompter_cli.predict.map_preview import MapPreview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output, write_output
+from rsprompter_cli.predict.outputs import OutputKind, check_room, write_output
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
-from rsprompter_cli.predict.report import claim_report, heard_warnings, report_document, write_report
+from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
 from rsprompter_cli.predict.spool import Spool
 from rsprompter_cli.structures import Detections, Tile
 
@@ -181,16 +182,8 @@ def claim_outputs(
     source: str | Path, out: str | Path | None, model: Chosen, options: PredictOptions
 ) -> OutputKind | None:
     """The family of the output, after every file that is to be written was found to be free."""
-    output = options.output
-    inputs = [source, *files_of(model), *([output.aoi] if output.aoi else [])]
-    kind = claim_output(out, inputs, overwrite=options.overwrite)
-    check_output_crs(out, kind, output)
-    others = [] if out is None else [out]
-    claim_preview(options.preview, [*inputs, *others], overwrite=options.overwrite)
-    claim_report(options.report, [*inputs, *others], out=out, overwrite=options.overwrite)
-    if out is not None and options.report is not None and Path(out).resolve() == Path(options.report).resolve():
-        raise OutputError(f"--out and --report both name {options.report}", "name two files")
-    return kind
+    aoi = options.output.aoi
+    return claim_one(out, [source, *files_of(model), *([aoi] if aoi else [])], options)
 
 
 def write_found(

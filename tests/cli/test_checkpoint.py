@@ -361,6 +361,23 @@ def test_models_names_a_folder_that_is_not_there(
     assert err == ""
 
 
+def test_models_lists_checkpoint_folders_of_the_current_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("RSP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-model", "bundled", ".hidden", "lacking", "runs/one/best", "other/deep/model"):
+        shutil.copytree(folder / "model", tmp_path / name)
+    (tmp_path / "lacking" / WEIGHTS_FILE).unlink()
+    assert run(["models", "--json"]) == 0
+    names = [one["name"] for one in json.loads(capsys.readouterr().out)["models"]]
+    assert names == ["bundled", str(Path("runs/one/best")), "./bundled", "my-model"]
+    assert run(["models"]) == 0
+    assert "my-model" in capsys.readouterr().out
+    assert run(["models", "runs", "--json"]) == 0
+    assert "my-model" not in capsys.readouterr().out
+
+
 def test_import_of_a_folder_and_of_odd_class_names_is_one_line(folder: Path, tmp_path: Path, capsys: Captured) -> None:
     out = ["--out", str(tmp_path / "out")]
     told = error_of(import_words(folder, "model", *out), 4, capsys)

@@ -97,3 +97,27 @@ def test_vector2coco_has_the_defaults_of_its_function(tmp_path: Path) -> None:
     ]
     assert names[0].keys() == names[1].keys()
     assert all(names[0][name].read_bytes() == names[1][name].read_bytes() for name in names[0])
+
+
+def test_objects_and_annotations_of_tiles_are_each_stated_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The first lies in one tile, the second across the border of two that do not overlap.
+    make_labelled_scene(tmp_path, "town", [rectangle(20, 30, 50, 40), rectangle(100, 30, 60, 40)])
+    words = ["convert", "vector2coco", "town.tif", "town.gpkg", "--tile", "128", "--overlap", "0", "--split", "train"]
+    assert run([*words, "--out", "a"]) == 0
+    out, err = capsys.readouterr()
+    header, row = out.splitlines()
+    assert header.split()[-2:] == ["objects", "annotations"]
+    assert row.split()[-2:] == ["2", "3"]
+    assert "an object is annotated in every tile that it reaches" in err
+    assert "annotations" not in err.replace("a/annotations", "")
+    # Several rows of a split are added up.
+    assert run([*words, "--out", "b", "--gsd", "0.5", "--gsd", "0.7"]) == 0
+    out, err = capsys.readouterr()
+    tiles, annotations = (sum(int(line.split()[at]) for line in out.splitlines()[1:]) for at in (-3, -1))
+    assert f"train in all: {tiles} tiles, {annotations} annotations" in err
+    assert run([*words, "--out", "c", "--json"]) == 0
+    (facts,) = json.loads(capsys.readouterr().out)["scenes"]
+    assert (facts["objects"], facts["instances"]) == (2, 3)

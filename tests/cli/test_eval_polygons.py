@@ -49,7 +49,13 @@ def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("F1 1.000: 2 of 2 objects found (recall 1.000), 0 of 2 predictions wrong")
     assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are clipped" in lines[1]
-    assert "1 and 0 are outside" in lines[1]
+    assert "1 object and 0 predictions are outside." in lines[1]
+    write_layer(folder / "inside.gpkg", [house(5, -25)])
+    assert run(["eval-polygons", "inside.gpkg", "inside.gpkg", "--scene", "scene.tif"]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith("Compared inside the valid pixels of scene.tif. Pieces of less")
+    assert run(["eval-polygons", "found.geojsn", "true.gpkg"]) == 3
+    assert "found.geojsn: no such file (did you mean 'found.geojson'?)" in capsys.readouterr().err
     assert run(["eval-polygons", "found.geojson", "true.gpkg"]) == 0
     assert "2 of 4 objects found" in capsys.readouterr().out
 

@@ -211,6 +211,18 @@ def test_click_legend_and_slider(page: Page, tmp_path: Path) -> None:
     assert page.complaints == []
 
 
+def test_panel_and_buttons_cover_nothing_of_the_picture(page: Page, tmp_path: Path) -> None:
+    picture = MapPicture(np.full((600, 1000, 3), 90, np.uint8), 0, 0, 1000, 600)
+    html = map_page(columns([], [], []), picture, title="a", about="", classes=[("a", 0)])
+    (tmp_path / "wide.html").write_text(html, encoding="utf-8")
+    page.open(tmp_path / "wide.html")
+    page.settle()
+    left, right = on_screen(page, 0, 0)[0], on_screen(page, 1000, 0)[0]
+    assert page.value("document.getElementById('panel').getBoundingClientRect().right") <= left
+    assert right <= page.value("document.getElementById('zoom').getBoundingClientRect().left")
+    assert right - left > 600
+
+
 @pytest.mark.parametrize("each", [True, False])
 def test_objects_of_everything_have_colours_of_their_own(page: Page, tmp_path: Path, each: bool) -> None:
     squares = [shapely.box(x, 100, x + 90, 300) for x in (0, 100, 200, 300)]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class SceneReport:
         ones mended.
     empty_tiles: tiles without an instance, written or not; skipped_tiles: windows without enough data.
     dropped: pieces dropped as slivers.
+    objects: footprints that are annotated in at least one tile; instances: annotations, one for each tile that an
+        object reaches.
     """
 
     scene: str
@@ -84,6 +86,7 @@ class SceneReport:
     empty_tiles: int
     skipped_tiles: int
     dropped: int
+    objects: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +125,13 @@ class _Options:
 
 @dataclass(slots=True)
 class _Counts:
-    """Tiles written, without an instance, without enough data; pieces dropped as slivers."""
+    """Tiles written, without an instance, without enough data; pieces dropped as slivers; footprints annotated."""
 
     tiles: int = 0
     empty: int = 0
     skipped: int = 0
     dropped: int = 0
+    annotated: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +312,7 @@ def _tile_region(
         Image.fromarray(tile.pixels).save(images / name)
         document.images.append(image_entry(len(document.images) + 1, name, stem, gsd, tile))
         for piece in tile.pieces:
+            counts.annotated.add(piece.footprint)
             document.annotations.append((len(document.images), labels.classes[piece.footprint], piece.fields))
     return counts
 
@@ -435,4 +440,5 @@ def _scene_report(
         empty_tiles=counts.empty,
         skipped_tiles=counts.skipped,
         dropped=counts.dropped,
+        objects=len(counts.annotated),
     )

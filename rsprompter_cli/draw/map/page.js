@@ -228,10 +228,11 @@
 
   function showAll() {
     const { image } = data, panel = byId("panel");
-    // Beside the panel where there is room.
+    // Between the panel and the buttons where there is room.
     const left = panel.open && width > 800 ? panel.offsetLeft + panel.offsetWidth : 0;
-    state.k = 0.96 * Math.min((width - left) / image.width, height / image.height);
-    state.x = image.x + image.width / 2 - (left + (width - left) / 2) / state.k;
+    const room = (width > 800 ? byId("zoom").offsetLeft : width) - left;
+    state.k = 0.96 * Math.min(room / image.width, height / image.height);
+    state.x = image.x + image.width / 2 - (left + room / 2) / state.k;
     state.y = image.y + image.height / 2 - height / 2 / state.k;
     moved();
   }
