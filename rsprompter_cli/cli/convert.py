@@ -304,20 +304,14 @@ def vector2coco_command(
 
 def _print_set(report: VectorReport) -> None:
     """What vector2coco made: a row per scene, split and resolution, totals of several rows; the rest is in --json."""
-    columns = ["scene", "split", "m/px", "on scene", "tiles", "objects", "annotations"]
+    columns = ["scene", "split", "m/px", "tiles", "objects", "annotations"]
     rows = [
-        [
-            one.scene,
-            one.split,
-            f"{one.gsd:.3g}",
-            f"{one.on_scene:,} of {one.footprints:,}",
-            one.tiles,
-            one.objects,
-            one.instances,
-        ]
-        for one in report.scenes
-    ]
+        [one.scene, one.split, f"{one.gsd:.3g}", one.tiles, one.objects, one.instances] for one in report.scenes
+    ]  # fmt: skip
     print_table(columns, rows)
+    for scene, (on_scene, all_of_them) in {one.scene: (one.on_scene, one.footprints) for one in report.scenes}.items():
+        if on_scene < all_of_them:
+            print_message(f"{scene}: {on_scene:,} of {plural(all_of_them, 'footprint')} lie on it")
     if any(one.instances > one.objects for one in report.scenes):
         print_message("an object is annotated in every tile that it reaches")
     for name, (images, instances) in report.splits.items():

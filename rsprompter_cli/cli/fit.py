@@ -204,7 +204,6 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         "held-back labels",
         "training tiles",
         "held-back tiles",
-        "area labelled",
     ]
     rows = [
         [
@@ -214,7 +213,6 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
             one["labels_held_back"],
             one["tiles_train"],
             one["tiles_held_back"],
-            f"{one['labelled_share']:.0%}",
         ]
         for one in plan["scenes"]
     ]

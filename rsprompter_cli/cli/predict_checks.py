@@ -149,9 +149,12 @@ def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> None:
     from rsprompter_cli.geo.layers import open_layer
     from rsprompter_cli.io.checkpoint import read_checkpoint
     from rsprompter_cli.io.hub import find_sam
+    from rsprompter_cli.io.sam_name import refuse_two_sams
     from rsprompter_cli.predict.finish import chosen_labels
 
     if chosen.sam is not None:
+        if chosen.everything:
+            refuse_two_sams(chosen.sam, chosen.model)
         find_sam(chosen.sam)
     elif chosen.prompts is None and (chosen.model is not None or not chosen.everything):
         names = read_checkpoint(chosen.model).meta.class_names

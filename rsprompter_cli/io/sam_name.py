@@ -30,6 +30,12 @@ def sam_origin(name: str) -> str:
     raise UsageError(f"no SAM named {name!r}", did_you_mean(name, KNOWN_SAM))
 
 
+def refuse_two_sams(sam: str | None, model: str | Path | None) -> None:
+    """Raise UsageError where a SAM is named and a model, which has its own."""
+    if sam is not None and model is not None:
+        raise UsageError("--sam and --model give two different SAMs", "give one of the two")
+
+
 def names_folder(name: str) -> bool:
     """Whether `name` is a folder; one that has the form of a hub id comes before that."""
     return name not in KNOWN_SAM and os.path.isdir(name)

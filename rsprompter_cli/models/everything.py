@@ -14,6 +14,7 @@ from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.checkpoint import Checkpoint, CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
+from rsprompter_cli.io.sam_name import refuse_two_sams
 from rsprompter_cli.models.automask import AutomaskSettings, SamSegmenter, automatic_masks
 from rsprompter_cli.models.build import complete_config
 from rsprompter_cli.models.build_sam import build_encoder, sam_sizes
@@ -87,8 +88,7 @@ def find_everything(sam: str | None = None, model: str | Path | None = None) -> 
         CheckpointError: it is not on this machine, or damaged.
         UsageError: no such SAM, a model without one, or both are named.
     """
-    if sam is not None and model is not None:
-        raise UsageError("--sam and --model give two different SAMs", "give one of the two")
+    refuse_two_sams(sam, model)
     if model is not None:
         return _choose_within(read_checkpoint(model))
     if sam is not None:

@@ -96,7 +96,6 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(
     assert "raise --minutes to use more" in out
     assert re.split("  +", out.splitlines()[0]) == [
         "scene", "tiled at (m/px)", "training labels", "held-back labels", "training tiles", "held-back tiles",
-        "area labelled",
     ]  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 

@@ -26,6 +26,11 @@ def files(folder: Path) -> tuple[Path, Path]:
     return pred, write_layer(folder / "truth.gpkg", [house(10, -30), house(50, -30)], epsg=3857)
 
 
+def is_hatched(patch: np.ndarray, ground: int) -> bool:
+    """Whether a part of a picture has lines of the colour of what was missed on the ground."""
+    return bool((patch == MISSED).all(axis=2).any() and (patch == ground).all(axis=2).any())
+
+
 def near(pixel: np.ndarray, colour: tuple[int, int, int], ground: int) -> bool:
     return bool(np.abs(pixel - (0.55 * ground + 0.45 * np.array(colour))).max() <= 3)
 
@@ -40,7 +45,9 @@ def test_polygons_lie_on_their_place_in_the_imagery(tmp_path: Path, degrees: flo
     for x, colour in ((15, RIGHT), (35, WRONG), (55, MISSED)):
         column, row = ~turned @ (ORIGIN[0] + x, ORIGIN[1] - 25)
         if 0 <= row < 160:
-            assert near(picture[int(4 * row), int(4 * column)], colour, GREY)
+            y, x = int(4 * row), int(4 * column)
+            patch = picture[y - 8 : y + 8, x - 8 : x + 8]
+            assert is_hatched(patch, GREY) if colour == MISSED else near(picture[y, x], colour, GREY)
 
 
 def test_without_imagery_north_is_up_and_all_is_shown(tmp_path: Path) -> None:
@@ -48,7 +55,8 @@ def test_without_imagery_north_is_up_and_all_is_shown(tmp_path: Path) -> None:
     picture = np.asarray(Image.open(tmp_path / "map.png"))
     assert picture.shape[1] == 2048
     middle = picture[2048 * 10 // 50 // 2 + 60]
-    found = [next(k for k, pixel in enumerate(middle) if near(pixel, one, 245)) for one in (RIGHT, WRONG, MISSED)]
+    found = [next(k for k, pixel in enumerate(middle) if near(pixel, one, 245)) for one in (RIGHT, WRONG)]
+    found.append(next(k for k, pixel in enumerate(middle) if tuple(pixel) == MISSED))
     assert found == sorted(found)
 
 
