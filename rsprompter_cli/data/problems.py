@@ -151,7 +151,8 @@ def _shortened(problems: Iterable[Problem], per_kind: int) -> list[str]:
     for problem in problems:
         shown[problem.kind] += problem.count
         if shown[problem.kind] <= per_kind:
-            lines.append(f"{problem.severity}: {problem.message}")
+            # A file name in it may have line breaks.
+            lines.append(f"{problem.severity}: {' '.join(problem.message.split())}")
     for kind, count in shown.items():
         if count > per_kind:
             listed = "all" if count <= MAX_PROBLEMS else f"the first {MAX_PROBLEMS:,}"

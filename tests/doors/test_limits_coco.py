@@ -14,10 +14,11 @@ from pycocotools import mask as coco_mask
 from rsprompter_cli import documents
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.data import rle
-from rsprompter_cli.data.checks import check_coco
+from rsprompter_cli.data.checks import check_coco, check_set
 from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.data.convert.rings import check_crossings, ring_polygon
+from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 from rsprompter_cli.data.problems import MAX_PROBLEMS, EntryError, Problem, Problems
 from rsprompter_cli.errors import InputError, UsageError
 
@@ -207,3 +208,23 @@ def test_zigzags_from_the_field(case: str, shared: Path) -> None:
     path = shared / "doors" / "coco-zigzag-memory" / f"{case}.json"
     with pytest.raises(InputError, match=r"edges of .* pixels in all"):
         read_coco(path)
+
+
+@pytest.mark.parametrize("name", ["\ud800x", "1" * 300, "a\0b", "../" * 900])
+def test_folders_in_a_yolo_file_that_no_system_has(name: str, tmp_path: Path) -> None:
+    for key in ("train", "path"):
+        document = {"train": "images", "names": ["a"], key: name}
+        (tmp_path / "data.yaml").write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(InputError, match=r"data\.yaml"):
+            convert_from_yolo(tmp_path / "data.yaml", tmp_path / "out")
+
+
+def test_a_problem_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    image = {"id": 1, "file_name": "line\nbreak.png", "width": 4, "height": 4}
+    document = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "annotations" / "instances_train.json").write_text(json.dumps(document))
+    (report,) = check_set(tmp_path)
+    lines = report.lines()
+    assert any("line break.png" in line for line in lines)
+    assert all("\n" not in line for line in lines)

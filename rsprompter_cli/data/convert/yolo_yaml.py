@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 
 from rsprompter_cli.data.images import SPLITS
-from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.errors import InputError, plural, shorten
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +107,8 @@ def _root(file: Path, document: Mapping[str, Any], root: Path | None) -> Path:
         return root.resolve()
     own = file.resolve().parent
     text = document.get("path") or "."
-    base = (own / text).resolve() if isinstance(text, str) and "\0" not in text else None
-    if base is None or not base.is_relative_to(own) or not base.is_dir():
+    base = (own / text).resolve() if isinstance(text, str) and _may_be_path(text) else None
+    if base is None or not base.is_relative_to(own) or not os.path.isdir(base):
         raise InputError(
             f"{file}: path: {text!r} is not a folder in {own}", "pass the folder of the data set with --root"
         )
@@ -120,8 +121,8 @@ def _inside(root: Path, text: object, where: str) -> Path:
     Raises:
         InputError: there is none, or it lies outside the root.
     """
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise InputError(f"{where}: {text!r} is not a path")
+    if not isinstance(text, str) or not text.strip() or not _may_be_path(text):
+        raise InputError(f"{where}: {shorten(repr(text))} is not a path")
     path = (root / text).resolve()
     if not path.is_relative_to(root) and text.startswith("../"):
         # Exports write `../train/images` for what lies beside data.yaml; training reads them so, too.
@@ -129,9 +130,18 @@ def _inside(root: Path, text: object, where: str) -> Path:
         logger.info("%s: %s is read as %s", where, text, text[3:])
     if not path.is_relative_to(root):
         raise InputError(f"{where}: {text!r} is outside {root}", "pass the folder of the data set with --root")
-    if not path.exists():
-        raise InputError(f"{where}: {path}: no such folder", "correct or delete the line")
+    if not os.path.exists(path):  # also false of a name that is too long
+        raise InputError(f"{where}: {shorten(str(path))}: no such folder", "correct or delete the line")
     return path
+
+
+def _may_be_path(text: str) -> bool:
+    """Whether the system takes a text as the name of a file."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
