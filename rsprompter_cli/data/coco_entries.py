@@ -276,6 +276,11 @@ class EntryReader:
         )
 
 
+def may_name_class(text: str) -> bool:
+    """Whether a text is not too long for the name of a class, and can be written as UTF-8."""
+    return len(text) <= _MAX_NAME and _is_unicode(text)
+
+
 def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
     name = raw.get("name")
     if not isinstance(name, str):
@@ -283,7 +288,7 @@ def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
         raise EntryError("category-name", f"{fault}; name the class in the file")
     if not trimmed(name):
         raise EntryError("category-name", "has an empty name; name the class in the file")
-    if len(name) > _MAX_NAME or not _is_unicode(name):
+    if not may_name_class(name):
         raise EntryError("category-name", f"has the name {shown_value(name)}, which is too long or not valid Unicode")
     return CocoCategory(id=to_whole(raw, "id", note), name=trimmed(name))
 

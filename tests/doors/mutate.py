@@ -92,7 +92,8 @@ def _change(tree: Tree, rng: random.Random) -> Tree:
     if kind == 0:
         del node[key]
     elif kind == 1 and isinstance(value, int | float) and not isinstance(value, bool):
-        node[key] = value * rng.choice((-1, 0, 1.5, 10, 1000, 1e6))
+        factor = rng.choice((-1, 0, 1.5, 10, 1000, 1e6))
+        node[key] = value * (factor if abs(value) < 1e300 else 10)  # an integer may be too large for a float
     elif kind == 2 and isinstance(node, list):
         node.extend([copy.deepcopy(value)] * rng.choice((1, 3, 300)))
     elif kind == 3 and isinstance(node, dict):

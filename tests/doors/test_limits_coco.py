@@ -17,10 +17,12 @@ from rsprompter_cli.data import rle
 from rsprompter_cli.data.checks import check_coco, check_set
 from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.data.convert.coco2vector import convert_coco
+from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 from rsprompter_cli.data.convert.rings import check_crossings, ring_polygon
 from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 from rsprompter_cli.data.problems import MAX_PROBLEMS, EntryError, Problem, Problems
 from rsprompter_cli.errors import InputError, UsageError
+from tests.make.foreign_sets import make_labelme, shape, square
 
 Capture = pytest.CaptureFixture[str]
 
@@ -217,6 +219,17 @@ def test_folders_in_a_yolo_file_that_no_system_has(name: str, tmp_path: Path) ->
         (tmp_path / "data.yaml").write_text(json.dumps(document), encoding="utf-8")
         with pytest.raises(InputError, match=r"data\.yaml"):
             convert_from_yolo(tmp_path / "data.yaml", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["\ud800", "x" * 5000])
+def test_class_names_that_no_set_takes(name: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "data.yaml").write_text(json.dumps({"train": "images", "names": [name]}), encoding="utf-8")
+    with pytest.raises(InputError, match="too long or not valid Unicode"):
+        convert_from_yolo(tmp_path / "data.yaml", tmp_path / "out")
+    make_labelme(tmp_path / "drawn", "one", [shape(square(4, 4, 20), label=name)])
+    with pytest.raises(InputError, match="too long or not valid Unicode"):
+        convert_labelme(tmp_path / "drawn", tmp_path / "out")
 
 
 def test_a_problem_is_one_line(tmp_path: Path) -> None:

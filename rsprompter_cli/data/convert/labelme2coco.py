@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.convert.labelme_shapes import TAKEN, ring_of
 from rsprompter_cli.data.convert.outputs import check_apart, check_owned
 from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
@@ -239,6 +240,9 @@ def _objects(
         label = shape.get("label") if isinstance(shape, dict) else None
         if not isinstance(label, str) or not label.strip():
             findings.fault(f"{where}: has no label")
+            continue
+        if not may_name_class(label):
+            findings.fault(f"{where}: its label {shown_value(label)} is too long or not valid Unicode")
             continue
         label, kind = label.strip(), shape.get("shape_type") or "polygon"
         if kind not in TAKEN:

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.images import SPLITS
+from rsprompter_cli.data.problems import shown_value
 from rsprompter_cli.errors import InputError, plural, shorten
 
 logger = logging.getLogger(__name__)
@@ -154,6 +156,8 @@ def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
     for index, name in pairs:
         if not isinstance(name, str) or not name.strip() or not (str(index).isascii() and str(index).isdigit()):
             raise InputError(f"{file}: names: {index!r}: {name!r} is not a class", "give a name to each index from 0")
+        if not may_name_class(name):
+            raise InputError(f"{file}: names: {index!r}: {shown_value(name)} is too long or not valid Unicode")
         names[int(str(index)[:9])] = name.strip()
     if not names:
         raise InputError(f"{file}: has no names", "list the classes, for example names: [building, road]")
