@@ -364,4 +364,4 @@ def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None
         return
     print_written(*files_for_people(result.folder))
     if not result.finished:
-        print_message("to continue, repeat the command with --resume")
+        print_message(f"continue with: rsp train --resume --out {shlex.quote(str(result.folder))}")

@@ -66,7 +66,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
         assert _train(preset, *options) == 130
     captured = capsys.readouterr()
     assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
-    assert "to continue, repeat the command with --resume" in captured.err
+    assert "continue with: rsp train --resume --out r\n" in captured.err
     assert _train(preset, *options, "--resume") == 0
     assert "yes" in capsys.readouterr().out
 
