@@ -232,6 +232,13 @@ def test_class_names_that_no_set_takes(name: str, tmp_path: Path) -> None:
         convert_labelme(tmp_path / "drawn", tmp_path / "out")
 
 
+@pytest.mark.parametrize("radius", [1e8, 1e15, 1e200])
+def test_circles_beyond_any_picture(radius: float, tmp_path: Path) -> None:
+    make_labelme(tmp_path / "drawn", "one", [shape([[20, 20], [radius, 20]], "circle")])
+    with pytest.raises(InputError, match="a circle cannot have a radius of"):
+        convert_labelme(tmp_path / "drawn", tmp_path / "out")
+
+
 def test_a_problem_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     image = {"id": 1, "file_name": "line\nbreak.png", "width": 4, "height": 4}

@@ -17,6 +17,10 @@ _SAGITTA = 0.05
 """Pixels that the corners of a circle's polygon leave its curve at most: far below what a hand draws."""
 
 
+_LARGEST_RADIUS = 1e7
+"""Pixels: ten times the longest side of a picture, and 23,000 corners."""
+
+
 def ring_of(shape_type: str, points: object) -> np.ndarray:
     """The outline of a shape, float64 [K, 2], x and y in pixels.
 
@@ -43,7 +47,7 @@ def ring_of(shape_type: str, points: object) -> np.ndarray:
 
 def _circle(centre: np.ndarray, radius: float) -> np.ndarray:
     """A polygon of the circle's area around its centre."""
-    if radius <= 2 * _SAGITTA:
+    if not 2 * _SAGITTA < radius <= _LARGEST_RADIUS:
         raise EntryError("points", f"a circle cannot have a radius of {radius:.3g} px")
     corners = max(12, math.ceil(math.pi / math.acos(1 - _SAGITTA / radius)))
     # A regular polygon of n corners and radius r has the area n/2 r^2 sin(2 pi / n).
