@@ -64,8 +64,9 @@ def _geotiffs(folder: Path) -> None:
                 file.build_overviews([2, 4])
 
 
-def read(path: Path) -> None:
-    """Read a file in each way in which commands do."""
+def read(path: Path) -> list[str]:
+    """Read a file in each way in which commands do; the errors of ours, each a line that names it."""
+    messages = []
     for way in (_scene, read_picture, picture_size, read_label):
         fault: RspError | None = None
         try:
@@ -75,6 +76,8 @@ def read(path: Path) -> None:
         pool.check_fault(fault, exit_codes=(2, 3, 9))
         assert fault is None or path.stem in fault.message, repr(fault)  # a world file may be named
         assert fault is None or "\n" not in fault.message, repr(fault)
+        messages += [] if fault is None else [fault.message]
+    return messages
 
 
 def _scene(path: Path) -> None:

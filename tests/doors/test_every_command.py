@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.doors.test_streams import LOCALES
 from tests.make.forking import ROOT, Server
 from tests.make.workplace import EVERY
 
@@ -27,13 +28,6 @@ STREAMS: dict[str, dict[str, Any]] = {
     "both full": {"stdout": FULL, "stderr": FULL},
     "ascii": {"encoding": "ascii"},
     "latin-1": {"encoding": "latin-1"},
-}
-
-LOCALES = {
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    "C.UTF-8": {"LC_ALL": "C.UTF-8"},
-    "latin-1": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"},
-    "ascii output": {"PYTHONIOENCODING": "ascii"},
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rsprompter_cli.geo.raster import open_scene
 from tests.doors import pool
 from tests.doors.fuzz_rasters import attempt, case, read, seeds
 
@@ -16,7 +17,10 @@ FEW = 250
 def test_the_undamaged_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / kind
     path.write_bytes(seeds()[kind])
-    read(path)
+    with open_scene(path, native=True) as scene:
+        assert scene.preview(40).shape[:2] == (32, 40)
+    # As a picture one of 16 bits or floats is refused, as a label one of several bands.
+    assert all("8 bits" in message or "one band" in message for message in read(path))
 
 
 def test_damage_is_repeatable_and_of_every_kind() -> None:
