@@ -104,17 +104,29 @@ class _LogFile(logging.FileHandler):
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes records to stderr, each above the progress display where one is shown."""
+    """Writes records to stderr, each above the progress display where one is shown.
+
+    What is noticed about a file is written once, however often a command opens the file.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._noticed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         if is_quiet() and record.levelno < logging.ERROR:
             return
         try:
+            text = record.getMessage()
+            if record.name.startswith(f"{ROOT_LOGGER}.geo."):
+                if text in self._noticed:
+                    return
+                self._noticed.add(text)
             if record.levelno == logging.INFO:
-                write_message(record.getMessage())
+                write_message(text)
             else:
                 name = record.levelname.lower()
-                write_message(record.getMessage(), label=f"{name}:", style=_STYLES.get(name, ""))
+                write_message(text, label=f"{name}:", style=_STYLES.get(name, ""))
         except Exception:  # of any kind: a message that cannot be shown stops no work
             self.handleError(record)
 

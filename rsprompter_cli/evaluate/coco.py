@@ -207,6 +207,8 @@ def detect_part(
     model.eval()
     try:
         done = 0
+        if on_progress is not None and total:
+            on_progress(0, total)
         for (number, group), items in zip(groups.items(), _read_ahead(dataset, groups.values()), strict=True):
             images = [image.to(device) for image, _, _ in items]
             # no_grad, not inference_mode: what a model caches here it may use in training.

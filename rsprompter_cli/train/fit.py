@@ -33,8 +33,14 @@ from rsprompter_cli.io.checkpoint import (
 )
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.train.facts import with_metrics
-from rsprompter_cli.train.fit_dry_run import SHARE_TO_MEASURE, most_held_back
-from rsprompter_cli.train.fit_measure import evaluate_start, figures_of, keep_maps, measure
+from rsprompter_cli.train.fit_dry_run import SHARE_TO_MEASURE, expect, most_held_back
+from rsprompter_cli.train.fit_measure import (
+    evaluate_start,
+    figures_of,
+    keep_maps,
+    limit_held_back,
+    measure,
+)
 from rsprompter_cli.train.fit_plan import (
     Figures,
     check_split,
@@ -157,7 +163,7 @@ def fit(
             return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
         except KeyboardInterrupt:
             if (run / RECORD_FILE).is_file():
-                _log.warning("continue with: rsp fit --resume --out %s", out)
+                _log.info("continue with: rsp fit --resume --out %s", out)
             raise
 
 
@@ -193,6 +199,7 @@ def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: W
     announce("reading scenes and labels")
     plan = plan_scenes(record.wishes, start.meta)
     _log_plan(plan)
+    _warn_of_short_limit(record, expect(start, plan, record.wishes.budget).minutes)
     if fresh:
         # Only now: a run that is refused leaves a former one as it was.
         clear_run_folder(run)
@@ -243,25 +250,27 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     # Maps that a stopped run left would make the encoder look fast.
     remove_maps(run / MAPS)
     cache = keep_maps(setup, run / MAPS, where, dtype)
-    if setup.meta.class_names == read_checkpoint(record.wishes.start).meta.class_names:
-        found = evaluate_start(setup, cache, device=where, dtype=dtype, on_evaluation=watch.evaluation)
-        record.start, record.start_metrics, record.speed = found.figures, found.metrics, found.speed
-        _log.info(
-            "before training: F1 %.3f, AP50 %.3f on %s",
-            found.figures.f1,
-            found.figures.ap50,
-            plural(len(setup.val_data), "held-back tile"),
-        )
-    announce("timing a few training steps")
+    same_classes = setup.meta.class_names == read_checkpoint(record.wishes.start).meta.class_names
+    if same_classes and record.start is None:
+        setup = evaluate_start(record, setup, cache, run, device=where, dtype=dtype, on_evaluation=watch.evaluation)
     timing = measure(setup, cache, device=where, dtype=dtype, seconds=SHARE_TO_MEASURE * clock.left())
+    if record.start is None:
+        limit_held_back(record, run, timing.encode + timing.evaluate)
     schedule = choose_schedule(
         timing,
         train_tiles=len(setup.train_data),
-        val_tiles=len(setup.val_data),
+        val_tiles=record.tiles["val"][0],
         seconds=clock.left(),
         disk_bytes=min(_MOST_MAPS, shutil.disk_usage(run).free / 2),
     )
-    if schedule.tiles < len(setup.train_data):
+    left = clock.left()
+    if schedule.seconds > left:
+        _log.warning(
+            "the shortest training takes about %s on this computer, more than the %s that are left of the time limit",
+            duration_words(schedule.seconds),
+            duration_words(max(left, 0)),
+        )
+    elif schedule.tiles < len(setup.train_data):
         _log.warning(
             "the time limit allows %d of %s; raise --minutes to use more",
             schedule.tiles,
@@ -278,6 +287,15 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     record.tiles["train"][0] = schedule.tiles
     record.schedule = schedule
     record.save(run)
+
+
+def _warn_of_short_limit(record: Record, minutes: float) -> None:
+    if minutes > record.wishes.budget:
+        _log.warning(
+            "the shortest training with its evaluations takes about %s, more than the time limit of %s",
+            duration_words(60 * minutes),
+            duration_words(60 * record.wishes.budget),
+        )
 
 
 def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> TrainResult:

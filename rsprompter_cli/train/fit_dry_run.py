@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from rsprompter_cli.errors import shown_path
 from rsprompter_cli.geo.guard import resolve_source
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.io.checkpoint import Checkpoint, find_checkpoint, read_checkpoint, refuse_other_folder
-from rsprompter_cli.train.fit_plan import Timing, choose_schedule, fit_config
+from rsprompter_cli.train.fit_plan import Schedule, Timing, choose_schedule, fit_config
 from rsprompter_cli.train.fit_record import check_run_folder, run_folder, wishes_of
-from rsprompter_cli.train.fit_scenes import plan_scenes
+from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
 
 SHARE_TO_MEASURE = 0.1
 """Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
 
 _FEWEST_HELD_BACK = 8
+_MINUTES_TO_LOAD = 0.5
 _GUESSED_SECONDS = 2.0
 """Per window, for models without a recorded speed: twice that of the bundled one on two cores with bfloat16."""
 
@@ -37,6 +39,32 @@ def plan_fit(
     start = read_checkpoint(wishes.start)
     fit_config(start.config, new_classes=False)
     plan = plan_scenes(wishes, start.meta)
+    expected = expect(start, plan, minutes)
+    return {
+        **plan.as_dict(),
+        "expected_tiles": {"train": expected.schedule.tiles, "val": expected.held_back},
+        "model": wishes.start,
+        "budget_minutes": minutes,
+        "expected_minutes": round(expected.minutes, 1),
+        "expected_epochs": expected.schedule.epochs,
+    }
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a fit is expected to take, from the recorded speed of its model.
+
+    held_back: tiles to evaluate on. minutes: of everything; more than the time limit where not even the shortest
+        training fits into it.
+    """
+
+    held_back: int
+    schedule: Schedule
+    minutes: float
+
+
+def expect(start: Checkpoint, plan: FitPlan, minutes: float) -> Expectation:
+    """The schedule that a time limit will probably allow."""
     held_back = min(plan.count("val")[0], most_held_back(start, minutes))
     per_window = _seconds_per_window(start)
     # A step of the anchor model takes about what a window takes, and its encoder a third of that.
@@ -49,14 +77,8 @@ def plan_fit(
         seconds=60 * minutes - looked,
         disk_bytes=float("inf"),
     )
-    return {
-        **plan.as_dict(),
-        "expected_tiles": {"train": schedule.tiles, "val": held_back},
-        "model": wishes.start,
-        "budget_minutes": minutes,
-        "expected_minutes": round(min(minutes, (schedule.seconds + looked) / 60 + 0.5), 1),
-        "expected_epochs": schedule.epochs,
-    }
+    least = (schedule.seconds + looked) / 60
+    return Expectation(held_back, schedule, max(least, min(minutes, least + _MINUTES_TO_LOAD)))
 
 
 def check_fit(
@@ -79,7 +101,12 @@ def check_fit(
 
 def most_held_back(start: Checkpoint, minutes: float) -> int:
     """So many held-back tiles can be evaluated in a share of the time limit."""
-    return max(_FEWEST_HELD_BACK, int(SHARE_TO_MEASURE * 60 * minutes / _seconds_per_window(start)))
+    return held_back_in(SHARE_TO_MEASURE * 60 * minutes, _seconds_per_window(start))
+
+
+def held_back_in(seconds: float, per_window: float) -> int:
+    """So many held-back tiles can be evaluated in a time; a few are in any case."""
+    return max(_FEWEST_HELD_BACK, int(seconds / per_window))
 
 
 def _seconds_per_window(start: Checkpoint) -> float:

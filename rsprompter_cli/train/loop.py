@@ -46,7 +46,7 @@ from rsprompter_cli.train.optim import rate_factor
 from rsprompter_cli.train.order import picture_seeds
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
 from rsprompter_cli.train.ranks import Ranks, clean_stdout, find_place, joined
-from rsprompter_cli.train.run import Run, report_step, save, write_step
+from rsprompter_cli.train.run import Run, report_step, save, steps_of, write_step
 from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
 from rsprompter_cli.train.show import save_curves
 from rsprompter_cli.train.state import Cursor, RunState, load_state, require_same_run, set_random_state
@@ -57,6 +57,8 @@ from rsprompter_cli.train.validate import StoppedError, validate
 _log = logging.getLogger(__name__)
 
 _LOG_EVERY = 10
+_WORTH_SAVING = 20.0
+"""Seconds of training that are saved before an evaluation."""
 
 
 def train(
@@ -159,7 +161,7 @@ def _run(run: Run, cursor: Cursor) -> TrainResult:
         kept = "no training step is saved yet"
         if run.saved is not None:
             kept = f"--resume continues after step {run.saved.step}, which was saved last"
-        _log.warning("stopped at once; %s", kept)
+        _log.info("stopped at once; %s", kept)
         raise
 
 
@@ -189,7 +191,8 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     left_over = _has_evaluation(options, cursor) and cursor.done == pictures
     if cursor.step:
         _log.info("resuming after %s, %s", plural(cursor.step, "step"), _words_on_resuming(run, cursor, left_over))
-    announce("running the first training step" if not cursor.step else "resuming training")
+    steps = plural(steps_of(run), "training step")
+    announce(f"running the first of {steps}" if not cursor.step else f"resuming after {cursor.step} of {steps}")
     while cursor.epoch < options.epochs:
         cursor = train_epoch(run, cursor)
         if run.stopping or cursor.done < pictures:
@@ -198,6 +201,7 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
         if not _has_evaluation(options, cursor):
             cursor = replace(cursor, epoch=cursor.epoch + 1, done=0)
             continue
+        _save_before_evaluation(run, cursor)
         try:
             # Stopped at the limit in every call, an evaluation that is longer than that would never end.
             cursor = validate(run, cursor, to_the_end=left_over)
@@ -213,6 +217,13 @@ def _fit(run: Run, cursor: Cursor) -> Cursor:
     return cursor
 
 
+def _save_before_evaluation(run: Run, cursor: Cursor) -> None:
+    """An evaluation may take long, and a kill in it should not cost the training before it."""
+    due = run.saved != cursor and time.monotonic() - run.saved_at > _WORTH_SAVING
+    if run.ranks.any(due):
+        save(run, cursor)
+
+
 def _has_evaluation(options: TrainConfig, cursor: Cursor) -> bool:
     """Whether the present epoch ends with an evaluation."""
     done = cursor.epoch + 1
@@ -221,7 +232,10 @@ def _has_evaluation(options: TrainConfig, cursor: Cursor) -> bool:
 
 def _words_on_resuming(run: Run, cursor: Cursor, left_over: bool) -> str:
     if not left_over:
-        return f"in epoch {cursor.epoch + 1} of {run.config.train.epochs}"
+        epochs = run.config.train.epochs
+        if cursor.done == sum(run.loader.sizes()):
+            return f"at the end of epoch {cursor.epoch + 1} of {epochs}"
+        return f"{'in' if cursor.done else 'with'} epoch {cursor.epoch + 1} of {epochs}"
     whatever = "" if run.stop.seconds_left is None else ", which is finished even beyond the time limit"
     return f"with the evaluation of epoch {cursor.epoch + 1} of {run.config.train.epochs}{whatever}"
 
@@ -320,7 +334,7 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
         if run.saved != cursor:
             save(run, cursor)
         why = "stopped" if interrupted else "time limit reached"
-        _log.warning("%s %s; the state is saved", why, _where(run, cursor))
+        _log.info("%s %s; the state is saved", why, _where(run, cursor))
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)
@@ -334,7 +348,9 @@ def _where(run: Run, cursor: Cursor) -> str:
     """Where a run was stopped, in words."""
     if cursor.done == 0 and cursor.epoch:
         return f"after epoch {cursor.epoch}"
-    if cursor.done == sum(run.loader.sizes()) and _has_evaluation(run.config.train, cursor):
+    if cursor.done == sum(run.loader.sizes()):
+        if not _has_evaluation(run.config.train, cursor):
+            return f"after epoch {cursor.epoch + 1}"
         return f"before the end of the evaluation of epoch {cursor.epoch + 1}, with which --resume begins"
     return f"in epoch {cursor.epoch + 1}"
 

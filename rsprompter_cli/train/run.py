@@ -73,6 +73,12 @@ def write_named(run: Run, name: str, cursor: Cursor, *, epochs_done: int) -> Non
             write_checkpoint(run.out / name, run.engine.model.state_dict(), run.config, meta)
 
 
+def steps_of(run: Run) -> int:
+    """Optimizer steps of the whole run."""
+    options = run.config.train
+    return -(-len(run.loader.sizes()) // options.accumulate) * options.epochs
+
+
 def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: float) -> StepReport:
     """The report of a step, with the time that is left."""
     options = run.config.train
@@ -87,7 +93,7 @@ def report_step(run: Run, cursor: Cursor, losses: Mapping[str, float], norm: flo
         epoch=cursor.epoch,
         epochs=options.epochs,
         step=cursor.step,
-        steps=-(-len(sizes) // options.accumulate) * options.epochs,
+        steps=steps_of(run),
         losses=losses,
         rate=run.engine.rate(),
         gradient_norm=norm,

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,22 @@ def prepare(config: Config, data: str | Path, *, load_from: str | Path | None, r
         provenance=_provenance(config, start, train_file, val_file),
     )
     return Setup(config, model, train_data, val_data, meta)
+
+
+def with_validation_set(setup: Setup, data: str | Path) -> Setup:
+    """The same with the validation set as it is in `data` now."""
+    options = setup.config.data
+    names = setup.meta.class_names
+    file = read_coco(
+        find_annotations(data, options.val_split),
+        known_classes=names,
+        crowds_are_objects=options.crowds_are_objects,
+        root=data,
+        image_folder=options.image_folder,
+    )
+    labels = match_classes(file, names)
+    val_data = CocoDataset(file, data, image_folder=options.image_folder, split=options.val_split, labels=labels)
+    return replace(setup, val_data=val_data)
 
 
 def read_splits(config: Config, data: str | Path) -> tuple[CocoFile, CocoFile]:

@@ -15,6 +15,7 @@ from rsprompter_cli.data.coco import read_coco
 from rsprompter_cli.errors import InputError, OutputError, TrainingError, UsageError
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.train import fit as fit_module
+from rsprompter_cli.train import fit_dry_run
 from rsprompter_cli.train.fit import Watch
 from rsprompter_cli.train.fit_dry_run import plan_fit
 from rsprompter_cli.train.fit_plan import Figures
@@ -137,6 +138,54 @@ def test_a_stop_at_any_stage_can_be_resumed(
             _fit([town], tmp_path / "mine", start)
     assert not (tmp_path / "mine").exists()
     assert _fit([], tmp_path / "mine", start, resume=True).finished
+
+
+def test_a_starting_model_is_evaluated_once(
+    town: Pair, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _fit([town], tmp_path / "mine", start)
+    found = read_record(tmp_path / "mine-run").start
+    assert found is not None
+    monkeypatch.setattr(fit_module, "evaluate_start", stop)
+    assert _fit([], tmp_path / "mine", start, resume=True).start == found
+
+
+@pytest.mark.parametrize("other_classes", [False, True])
+def test_a_slow_computer_evaluates_on_fewer_tiles(
+    town: Pair,
+    start: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    other_classes: bool,
+) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
+    every = plan_fit([town], model=start)["val"]["tiles"]
+    monkeypatch.setattr(fit_module, "most_held_back", lambda *_: every)
+    monkeypatch.setattr(fit_dry_run, "_FEWEST_HELD_BACK", 2)
+    result = _fit([town], tmp_path / "mine", start, class_name="barn" if other_classes else None)
+    assert every > result.tiles["val"] == 2
+    assert f"the time limit allows 2 of {every} held-back tiles" in caplog.text
+    if not other_classes:
+        assert 0 < read_checkpoint(tmp_path / "mine").meta.provenance["seconds_per_window"] < 60
+
+
+def test_a_limit_too_short_for_any_training_is_warned_of(
+    town: Pair, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_fit([town], model=start, minutes=SHORT)
+    assert plan["expected_minutes"] > plan["budget_minutes"]
+    assert plan_fit([town], model=start, minutes=30)["expected_minutes"] < 30
+    _fit([town], tmp_path / "mine", start)
+    assert "the shortest training with its evaluations takes about" in caplog.text
+    assert "the shortest training takes about" in caplog.text
+    assert "the time limit allows" not in caplog.text
 
 
 def test_without_a_run_there_is_nothing_to_resume(start: Path, tmp_path: Path) -> None:

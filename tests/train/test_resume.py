@@ -124,11 +124,11 @@ def test_the_time_limit_ends_an_evaluation_that_resume_then_finishes(
         patch.setattr(StopRequest, "seconds_left", property(left))
         options = OPTIONS | {"batch_size": 1, "eval_every": 1}
         cut = run(data, tmp_path, options, minutes=1.0, on_evaluation=time_is_up)
-        assert (cut.finished, cut.interrupted, cut.best, counts) == (False, False, None, [1])
+        assert (cut.finished, cut.interrupted, cut.best, counts) == (False, False, None, [0])
         assert "time limit reached before the end of the evaluation of epoch 1, with which --resume" in caplog.text
         counts.clear()
         resumed = run(data, tmp_path, options, minutes=1.0, resume=True, on_evaluation=time_is_up)
-        assert (resumed.epochs_done, resumed.steps, resumed.best is not None, counts) == (1, cut.steps, True, [1, 2])
+        assert (resumed.epochs_done, resumed.steps, resumed.best is not None, counts) == (1, cut.steps, True, [0, 1, 2])
     assert "the evaluation of epoch 1 of 2, which is finished even beyond the time limit" in caplog.text
     assert "time limit reached after epoch 1; the state is saved" in caplog.text
 
@@ -156,6 +156,7 @@ def _press_at_evaluation(_done: int, _total: int) -> None:
 def test_ctrl_c_says_what_is_stopped_and_what_is_kept(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, resumed: bool
 ) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
     if resumed:
         run(data, tmp_path, OPTIONS, on_step=_signal_at(2))
         assert "stopping after this training step and saving the state (interrupt again" in caplog.text
@@ -173,9 +174,39 @@ def test_ctrl_c_says_what_is_stopped_and_what_is_kept(
 def test_ctrl_c_in_an_evaluation_speaks_of_the_evaluation(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
     run(data, tmp_path, OPTIONS | {"epochs": 1}, on_evaluation=_press_at_evaluation)
     assert "stopping the evaluation and saving the state" in caplog.text
     assert "after this" not in caplog.text
+
+
+def test_a_kill_in_an_evaluation_costs_no_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def twice(_done: int, _total: int) -> None:
+        _press_at_evaluation(_done, _total)
+        _press_at_evaluation(_done, _total)
+
+    caplog.set_level("INFO", logger="rsprompter_cli")
+    monkeypatch.setattr("rsprompter_cli.train.loop._WORTH_SAVING", 0.0)
+    options = OPTIONS | {"epochs": 1}
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, options, on_evaluation=twice)
+    assert "stopped at once; --resume continues after step 3" in caplog.text
+    steps: list[int] = []
+    resumed = run(data, tmp_path, options, resume=True, on_step=lambda report: steps.append(report.step))
+    assert (resumed.finished, resumed.steps, steps) == (True, 3, [])
+    assert "resuming after 3 steps, with the evaluation of epoch 1 of 1" in caplog.text
+
+
+def test_a_stop_between_epochs_is_described_as_one(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
+    run(data, tmp_path, OPTIONS, on_step=_signal_at(3))
+    assert "stopped after epoch 1; the state is saved" in caplog.text
+    assert run(data, tmp_path, OPTIONS, resume=True).finished
+    assert "resuming after 3 steps, at the end of epoch 1 of 2" in caplog.text
 
 
 def test_the_log_of_a_lost_stretch_is_taken_back(data: Path, tmp_path: Path) -> None:
