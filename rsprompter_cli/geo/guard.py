@@ -34,6 +34,7 @@ from rsprompter_cli.errors import (
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.layout import PIXEL, interleaving
+from rsprompter_cli.geo.picture_segments import MAX_SEGMENTS, has_too_many_segments
 from rsprompter_cli.geo.tiff import read_block_sizes
 from rsprompter_cli.io.remote import check_answer
 
@@ -142,6 +143,10 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         raise InputError(
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
+        )
+    if has_too_many_segments(location, driver):
+        raise InputError(
+            f"{shown}: has more than {MAX_SEGMENTS:,} pieces of metadata", "remove them, for example exiftool -all="
         )
     return Source(shown, str(location), driver, state=state)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
 from rsprompter_cli.errors import InputError, RspError
 from rsprompter_cli.geo.guard import open_raster, resolve_source
@@ -169,6 +171,21 @@ def test_offsets_beyond_the_file_write_nothing_to_the_terminal(
     assert len(errors) > len(cases)
     assert all(error.exit_code == 3 and "broken.tif" in error.message for error in errors)
     assert capfd.readouterr().err == ""
+
+
+def test_pieces_of_metadata_are_counted(tmp_path: Path) -> None:
+    picture = Image.fromarray(pattern(20, 30).transpose(1, 2, 0))
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "a.jpg")
+    text = b"\0\0\0\3tEXtk\0v" + zlib.crc32(b"tEXtk\0v").to_bytes(4, "big")
+    for name, at, piece in (("a.png", 33, text), ("a.jpg", 2, b"\xff\xec\0\4xx")):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:at] + 300 * piece + whole[at:])
+        assert picture_size(tmp_path / name) == (20, 30)
+        (tmp_path / name).write_bytes(whole[:at] + 100_000 * piece + whole[at:])
+        for way in (read_picture, picture_size, open_scene):
+            with pytest.raises(InputError, match=rf"{name}: has more than 10,000 pieces of metadata"):
+                way(tmp_path / name)
 
 
 def test_sub_directories_are_bounded(tmp_path: Path) -> None:
