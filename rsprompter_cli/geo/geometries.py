@@ -95,7 +95,7 @@ class GeometryReader:
             raise over_limit(self._path, f"feature {self._rows + place + 1} has {counts[place]:,} vertices")
         areal = shapely.get_dimensions(geometries) == 2
         for place in np.flatnonzero(areal & (counts > _FEW_VERTICES)):
-            self._check_work(geometries[place], int(counts[place]), self._rows + int(place) + 1, hash(wkb[place]))
+            self._check_work(geometries[place], int(counts[place]), self._rows + int(place) + 1, hash(wkb[int(place)]))
 
     def _check_work(self, geometry: Any, vertices: int, row: int, content: int) -> None:
         large = vertices > _SPARE_PAIRS**0.5

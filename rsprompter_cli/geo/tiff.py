@@ -223,7 +223,7 @@ class _Reader:
             (start,) = struct.unpack(self._order + ("Q" if self._big else "I"), inline)
             self._file.seek(start)
             parts = (self._file.read(min(_OFFSETS_AT_ONCE, nbytes - at)) for at in range(0, nbytes, _OFFSETS_AT_ONCE))
-        kind = np.dtype(value_format).newbyteorder(self._order)
+        kind = np.dtype(self._order + value_format)
         for part in parts:
             yield np.frombuffer(part[: len(part) // kind.itemsize * kind.itemsize], dtype=kind)
 

@@ -493,3 +493,10 @@ def test_values_of_parquet_that_repeat_their_beginnings(tmp_path: Path) -> None:
     encoding = {"geometry": "DELTA_BYTE_ARRAY", "class": "PLAIN"}
     path = attributes_table(tmp_path / "c.parquet", [round_one] * 2_000, column_encoding=encoding, **options)
     refused(path, "over 200 times as large as the file")
+
+
+def test_files_beside_a_shapefile_that_do_not_end(tmp_path: Path) -> None:
+    write_layer(tmp_path / "a.shp", [house(0, 0)], kind=["é"])
+    with (tmp_path / "a.cpg").open("wb") as file:
+        file.truncate(1 << 40)
+    assert features(tmp_path / "a.shp") == 1
