@@ -85,7 +85,7 @@ class TrainingError(RspError):
 
 
 class ResourceError(RspError):
-    """Too little memory, or an input over a stated limit."""
+    """Too little memory or too few processes on this machine, or a process that was killed."""
 
     exit_code = 9
 

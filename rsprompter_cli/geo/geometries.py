@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, plural
-from rsprompter_cli.geo.crossings import work_of
+from rsprompter_cli.geo.crossings import Work, work_of
 from rsprompter_cli.geo.vector_limits import COORDINATE, GROWTH, PARTS, VERTICES, limit, over_limit
 
 _DEPTH = 32
@@ -52,6 +52,7 @@ class GeometryReader:
         self._path = path
         self._most_bytes = limit(GROWTH) * (path.stat().st_size + (1 << 16))
         self._bytes = self._rows = self._crossings = self._told = 0
+        self._known: dict[int, Work] = {}
 
     def account(self, nbytes: int) -> None:
         """Raise InputError when the rows so far and so many bytes more are too much for the file."""
@@ -78,11 +79,11 @@ class GeometryReader:
                 )
         self.account(0)
         geometries = shapely.force_2d(shapely.from_wkb(np.asarray(wkb, dtype=object), on_invalid="ignore"))
-        self._check(geometries)
+        self._check(geometries, wkb)
         self._rows += len(geometries)
         return geometries
 
-    def _check(self, geometries: np.ndarray) -> None:
+    def _check(self, geometries: np.ndarray, wkb: Sequence[bytes | None] | np.ndarray) -> None:
         counts = shapely.get_num_coordinates(geometries)
         xy, owner = shapely.get_coordinates(geometries, return_index=True)
         far = np.unique(owner[~(np.abs(xy) <= COORDINATE).all(1)])
@@ -94,16 +95,18 @@ class GeometryReader:
             raise over_limit(self._path, f"feature {self._rows + place + 1} has {counts[place]:,} vertices")
         areal = shapely.get_dimensions(geometries) == 2
         for place in np.flatnonzero(areal & (counts > _FEW_VERTICES)):
-            self._check_work(geometries[place], int(counts[place]), self._rows + int(place) + 1)
+            self._check_work(geometries[place], int(counts[place]), self._rows + int(place) + 1, hash(wkb[int(place)]))
 
-    def _check_work(self, geometry: Any, vertices: int, row: int) -> None:
+    def _check_work(self, geometry: Any, vertices: int, row: int, content: int) -> None:
         large = vertices > _SPARE_PAIRS**0.5
         # A collection is united, a valid one too; anything else is only repaired.
         if not large and geometry.geom_type != "GeometryCollection" and geometry.is_valid:
             return
         most = limit(_CROSSINGS), limit(_CROSSINGS_IN_ALL) + self._rows
         pairs = limit(_SPARE_PAIRS + _PAIRS_PER_VERTEX * vertices)
-        work = work_of(geometry, most_pairs=pairs, most_crossings=most[0])
+        work = self._known.get(content)  # a file can repeat a geometry for a few bytes
+        if work is None:
+            work = self._known[content] = work_of(geometry, most_pairs=pairs, most_crossings=most[0])
         self._crossings += work.crossings
         if work.pairs > pairs or work.crossings > most[0] or self._crossings > most[1]:
             crossed = max(work.crossings, self._crossings) - 1

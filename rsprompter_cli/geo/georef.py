@@ -220,7 +220,8 @@ def _find_world_file(path: Path) -> Path | None:
 def _read_world_file(path: Path) -> Affine:
     """Six lines: a, d, b, e, then x and y of the centre of the first pixel."""
     try:
-        words = path.read_text(encoding="ascii")[:4096].replace(",", ".").split()
+        with path.open(encoding="ascii") as file:
+            words = file.read(4096).replace(",", ".").split()
         a, d, b, e, x, y = (float(word) for word in words)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a world file of six numbers", "repair or remove it") from error

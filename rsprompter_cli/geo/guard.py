@@ -28,13 +28,13 @@ from rsprompter_cli.errors import (
     NOT_UTF8_WAY_OUT,
     ChangedInputError,
     InputError,
-    ResourceError,
     UsageError,
     nearest_file,
 )
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.layout import PIXEL, interleaving
+from rsprompter_cli.geo.picture_segments import MAX_SEGMENTS, has_too_many_segments
 from rsprompter_cli.geo.tiff import read_block_sizes
 from rsprompter_cli.io.remote import check_answer
 
@@ -143,6 +143,10 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         raise InputError(
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
+        )
+    if has_too_many_segments(location, driver):
+        raise InputError(
+            f"{shown}: has more than {MAX_SEGMENTS:,} pieces of metadata", "remove them, for example exiftool -all="
         )
     return Source(shown, str(location), driver, state=state)
 
@@ -254,8 +258,7 @@ def open_raster(source: Source, *, max_block: int = MAX_BLOCK_BYTES, **options: 
         options: GDAL open options.
 
     Raises:
-        InputError: it cannot be opened, or names another file to read from.
-        ResourceError: a block over the limit.
+        InputError: it cannot be opened, names another file to read from, or has a block over the limit.
     """
     if max_block < 1:
         raise UsageError(f"--max-block {max_block}: must be at least 1 byte")
@@ -321,7 +324,7 @@ def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
     except OSError as error:
         raise InputError(f"{source.name}: cannot be read: {error.strerror or error}") from error
     if tiles * BYTES_PER_TILE > max_block:
-        raise ResourceError(
+        raise InputError(
             f"{source.name}: {tiles:,} tiles take {tiles * BYTES_PER_TILE:,} bytes, over the limit of {max_block:,}",
             "raise --max-block if you trust the file, or convert it: gdal_translate -of COG",
         )
@@ -338,7 +341,7 @@ def _check_tiff_blocks(source: Source, max_block: int) -> None:
 
 def _check_block(source: Source, width: int, height: int, nbytes: int, max_block: int) -> None:
     if nbytes > max_block:
-        raise ResourceError(
+        raise InputError(
             f"{source.name}: a block of {width} x {height} px takes {nbytes:,} bytes, over the limit of {max_block:,}",
             "raise --max-block if you trust the file, or tile it: gdal_translate -of COG",
         )

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError, shorten
 from rsprompter_cli.geo.vector_limits import LOOSE_JSON, TOPOJSON_BYTES, VERTICES, limit, over_limit
 
@@ -273,7 +274,7 @@ def _check_topology(path: Path, data: mmap.mmap) -> None:
     if len(data) > limit(TOPOJSON_BYTES):
         raise over_limit(path, f"is TopoJSON of {len(data):,} bytes, over {limit(TOPOJSON_BYTES):,}")
     try:
-        document = json.loads(data[:])
+        document = parse_json(data[:], path)
         arcs = document.get("arcs") or []
         sizes = [len(arc) if isinstance(arc, list) else 0 for arc in arcs]
         total, waiting = 0, [document.get("objects")]

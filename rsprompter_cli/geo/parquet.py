@@ -13,7 +13,8 @@ from pyproj import CRS
 from pyproj.exceptions import ProjError
 
 from rsprompter_cli.documents import parse_json
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.geo.parquet_pages import largest_page
 from rsprompter_cli.geo.text import TextDecoder
 from rsprompter_cli.geo.vector_guard import check_crs
 from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
@@ -21,6 +22,11 @@ from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
 NO_GEOPARQUET = "is not a GeoParquet file"
 _SPARE_BYTES = 64 << 20
 _SPARE_ROWS = 1_000_000
+_VALUE_BYTES, _GEOMETRY_BYTES = (64 << 20, 4 << 10), (256 << 20, 64 << 10)
+"""Bytes that a part of a column may take always, and further ones for each of its values."""
+
+_REPEATED_BYTES = 64 << 20
+"""Of the values decoded at once that repeat the beginning of the one before them."""
 
 
 def parquet_geometry(path: Path) -> tuple[str, str | None]:
@@ -66,9 +72,45 @@ def parquet_batches(path: Path, rows: int, columns: Sequence[str], primary: str)
     A value that stands once in the file and belongs to a million rows is in memory once, too.
     """
     schema = pq.read_schema(path)
-    dictionaries = [name for name in (*columns, primary) if _is_bytes(schema.field(name).type)]
+    most, plain = _look_at_pages(path, columns, primary)
+    rows = min(rows, most)
+    dictionaries = [name for name in (*columns, primary) if _is_bytes(schema.field(name).type) and name not in plain]
     with pq.ParquetFile(path, read_dictionary=dictionaries) as file:
-        yield from file.iter_batches(rows, columns=[*columns, primary])
+        repeated = 0
+        for batch in file.iter_batches(rows, columns=[*columns, primary]):
+            repeated += sum(int(batch.column(name).nbytes) for name in plain)
+            if repeated > limit(GROWTH) * path.stat().st_size + _SPARE_BYTES:
+                raise over_limit(path, f"its features are over {limit(GROWTH)} times as large as the file")
+            yield batch
+
+
+def _look_at_pages(path: Path, columns: Sequence[str], primary: str) -> tuple[int, set[str]]:
+    """How many rows may be decoded at once, and the columns that Arrow cannot read as dictionaries.
+
+    Raises:
+        InputError: over a limit, or the pages are larger than the footer states.
+    """
+    metadata, plain = pq.read_metadata(path), set[str]()
+    repeating: dict[str, int] = {}
+    with path.open("rb") as file:
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
+            for chunk in map(group.column, range(group.num_columns)):
+                name = chunk.path_in_schema.split(".")[0]
+                if name not in columns and name != primary:
+                    continue
+                spare, each = _GEOMETRY_BYTES if name == primary else _VALUE_BYTES
+                if chunk.total_uncompressed_size > limit(spare) + limit(each) * chunk.num_values:
+                    values = plural(chunk.num_values, "value")
+                    size = chunk.total_uncompressed_size
+                    raise over_limit(path, f"column {name!r} takes {size:,} bytes of memory for {values}")
+                largest = largest_page(file, chunk)
+                if any(encoding.startswith("DELTA") for encoding in chunk.encodings):
+                    plain.add(name)
+                if "DELTA_BYTE_ARRAY" in chunk.encodings:
+                    # A value repeats the beginning of the one before it, and is at most as long as a page.
+                    repeating[name] = max(largest, repeating.get(name, 1))
+    return max(1, limit(_REPEATED_BYTES) // max(1, sum(repeating.values()))), plain
 
 
 def wkb_sizes(column: pa.Array) -> int:

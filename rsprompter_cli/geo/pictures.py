@@ -75,8 +75,7 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     Of a TIFF the last row is decoded, so that a file cut short shows; other formats are decoded whole.
 
     Raises:
-        InputError: unreadable or damaged.
-        ResourceError: more than MAX_PIXELS.
+        InputError: unreadable, damaged or more than MAX_PIXELS.
     """
     source = choose_page(resolve_source(path))
     if source.driver not in ("GTiff", "JP2OpenJPEG"):

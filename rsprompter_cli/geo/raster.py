@@ -379,9 +379,8 @@ def open_scene(
         stated: what the user states of the file.
 
     Raises:
-        InputError: not a file that can be read, several pages that could be meant, or a resolution that it cannot be
-            read at.
-        ResourceError: a block over `max_block`.
+        InputError: not a file that can be read, a block over `max_block`, several pages that could be meant, or a
+            resolution that it cannot be read at.
         UsageError: options that contradict each other or are out of range.
     """
     chosen = scale if isinstance(scale, tuple) else parse_scale(scale)

@@ -24,6 +24,7 @@ import pyogrio
 import shapely
 from pyproj import CRS
 
+from rsprompter_cli.documents import parse_json
 from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
 
@@ -202,7 +203,7 @@ class WrittenParquet:
     def __init__(self, path: Path) -> None:
         """Look at the head of a file."""
         self._path = path
-        geo = json.loads(pq.read_metadata(path).metadata[b"geo"])
+        geo = parse_json(pq.read_metadata(path).metadata[b"geo"], path)
         crs = geo["columns"][GEOMETRY]["crs"]
         self.crs_wkt = None if crs is None else str(CRS.from_json_dict(crs).to_wkt())
         self.columns = [name for name in pq.read_schema(path).names if name != GEOMETRY]

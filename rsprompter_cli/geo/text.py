@@ -13,6 +13,7 @@ from pathlib import Path
 OPENED_AS = "ISO-8859-1"
 """Encoding named to GDAL: every byte becomes the character of its number, so the bytes can be had back."""
 
+_NAME_BYTES = 4096
 _SHAPEFILE_MAGIC = b"\x00\x00\x27\x0a"
 _WESTERN = "cp1252"
 _TEXT_CODECS = ("utf-8", "cp", "iso8859", "koi8", "mac", "big5", "gb", "euc", "shift_jis", "johab", "tis", "hp")
@@ -119,7 +120,7 @@ def text_decoder(path: Path) -> TextDecoder:
     if not is_shapefile(path):
         return TextDecoder(path)
     said = _companion(path, ".cpg")
-    encoding = None if said is None else _named_codec(said.read_bytes())
+    encoding = None if said is None else _named_codec(_head(said))
     if encoding is not None and said is not None:
         return TextDecoder(path, encoding, named_by=said.name)
     table = _companion(path, ".dbf")
@@ -140,6 +141,12 @@ def is_utf8(text: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _head(path: Path) -> bytes:
+    """The bytes of a .cpg file, which holds one name."""
+    with path.open("rb") as file:
+        return file.read(_NAME_BYTES)
 
 
 def _companion(path: Path, suffix: str) -> Path | None:

@@ -7,16 +7,22 @@ Source: TIFF 6.0 section 2 (image file directories) and the BigTIFF proposal.
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from rsprompter_cli.errors import plural
 
 MAX_DIRECTORIES = 1024
 """A pyramid has about twenty directories, a scanned book some hundreds; beyond this a file loops or attacks."""
+
+MAX_SUB_DIRECTORIES = 65_536
+"""Directories beside the chain of pages: a book of microscopy has some for each page."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR = 277, 278, 284
@@ -26,8 +32,16 @@ _PLACE = {33550, 33922, 34264}
 """Tags of GeoTIFF that place an image: pixel scale, tie points, transformation."""
 _WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT}
 _WANTED |= {_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES}
+_BLOCK_OFFSETS = {273, 324}
 _REDUCED_BIT, _MASK_BIT = 1, 4
 _INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Of a value, by its type."""
+
+_FARTHEST = 1 << 32
+"""Offsets up to here exist in every file system. GDAL writes the error of a seek that fails to the terminal itself."""
+
+_OFFSETS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +87,11 @@ def read_pages(path: Path) -> list[Page]:
     """All images of a TIFF file, in its order: pages, overviews, masks.
 
     Raises:
-        ValueError: not a TIFF, truncated within its headers, or too many directories.
+        ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
     """
     with path.open("rb") as file:
         try:
-            return [_page(number, tags) for number, tags in enumerate(_directories(file), 1)]
+            return [_page(number, tags) for number, tags in enumerate(_Reader(file).directories(), 1)]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
@@ -100,59 +114,118 @@ def read_block_sizes(path: Path) -> list[BlockSize]:
     """The block of each image in a TIFF file: the picture, its overviews, its masks, further pages.
 
     Raises:
-        ValueError: not a TIFF, truncated within its headers, or too many directories.
+        ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
     """
     with path.open("rb") as file:
         try:
-            return [_block_size(tags) for tags in _directories(file)]
+            return [_block_size(tags) for tags in _Reader(file).directories()]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
 
-def _directories(file: BinaryIO) -> Iterator[dict[int, int]]:
-    head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 8:
-        raise ValueError("not a TIFF file")
-    (version,) = struct.unpack(order + "H", head[2:4])
-    if version not in (42, 43):
-        raise ValueError("not a TIFF file")
-    big = version == 43
-    (offset,) = struct.unpack(order + ("Q" if big else "I"), head[8:16] if big else head[4:8])
-    seen: set[int] = set()
-    while offset:
-        if offset in seen or len(seen) >= MAX_DIRECTORIES:
-            raise ValueError("its directories form a loop or are too many")
-        seen.add(offset)
-        tags, offset = _read_directory(file, offset, order, big=big)
-        yield tags
+class _Reader:
+    """Reads the directories of one file; no offset in them that is followed leads beyond what the file can have."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = file.seek(0, os.SEEK_END)
+        self._offset_bytes = 0
+        self._sub_images: list[int] = []
+        file.seek(0)
+        head = file.read(16)
+        order = {b"II": "<", b"MM": ">"}.get(head[:2])
+        if order is None or len(head) < 8:
+            raise ValueError("not a TIFF file")
+        (version,) = struct.unpack(order + "H", head[2:4])
+        if version not in (42, 43):
+            raise ValueError("not a TIFF file")
+        self._order, self._big = order, version == 43
+        (self._first,) = struct.unpack(order + ("Q" if self._big else "I"), head[8:16] if self._big else head[4:8])
 
-def _read_directory(file: BinaryIO, offset: int, order: str, *, big: bool) -> tuple[dict[int, int], int]:
-    """The wanted tags of one directory (first value of each) and the offset of the next one."""
-    count_format, entry_format, next_format = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
-    file.seek(offset)
-    (count,) = struct.unpack(order + count_format, file.read(struct.calcsize(order + count_format)))
-    if count > 65535:
-        raise ValueError("damaged TIFF headers")
-    size = struct.calcsize(order + entry_format)
-    body = file.read(count * size)
-    (following,) = struct.unpack(order + next_format, file.read(struct.calcsize(order + next_format)))
-    tags: dict[int, int] = {}
-    for position in range(0, count * size, size):
-        tag, kind, length, inline = struct.unpack_from(order + entry_format, body, position)
-        value_format = _INTEGER_FORMATS.get(kind)
-        if tag in _PLACE:
-            tags[tag] = length
-        if tag not in _WANTED or value_format is None or length < 1:
-            continue
-        width = struct.calcsize(value_format)
-        if length * width > len(inline):
-            # Bits per sample of three or more bands do not fit: the entry holds their offset.
-            file.seek(struct.unpack(order + ("Q" if big else "I"), inline)[0])
-            inline = file.read(width)
-        tags[tag] = struct.unpack_from(order + value_format, inline)[0]
-    return tags, following
+    def directories(self) -> Iterator[dict[int, int]]:
+        """The wanted tags of each directory (first value of each), in the order of the chain."""
+        offset, seen = self._first, set[int]()
+        while offset:
+            if offset in seen or len(seen) >= MAX_DIRECTORIES:
+                raise ValueError("its directories form a loop or are too many")
+            seen.add(offset)
+            tags, offset = self._directory(offset)
+            yield tags
+        self._check_sub_images(seen)
+
+    def _check_sub_images(self, seen: set[int]) -> None:
+        """Follow the directories that the others name beside the chain, which GDAL does too."""
+        count = 0
+        while self._sub_images:
+            offset = self._sub_images.pop()
+            if offset in seen or not offset:
+                continue
+            seen.add(offset)
+            count += 1
+            if count > MAX_SUB_DIRECTORIES:
+                raise ValueError("its sub-directories are too many")
+            _, following = self._directory(offset)
+            self._sub_images.append(following)
+
+    def _directory(self, offset: int) -> tuple[dict[int, int], int]:
+        """The wanted tags of one directory and the offset of the next one."""
+        order = self._order
+        count_format, entry_format, next_format = ("Q", "HHQ8s", "Q") if self._big else ("H", "HHI4s", "I")
+        if offset >= self._size:
+            raise ValueError(f"a directory begins at byte {offset:,}, beyond the end of the file")
+        self._file.seek(offset)
+        (count,) = struct.unpack(order + count_format, self._file.read(struct.calcsize(order + count_format)))
+        if count > 65535:
+            raise ValueError("damaged TIFF headers")
+        size = struct.calcsize(order + entry_format)
+        body = self._file.read(count * size)
+        (following,) = struct.unpack(order + next_format, self._file.read(struct.calcsize(order + next_format)))
+        tags: dict[int, int] = {}
+        for position in range(0, count * size, size):
+            tag, kind, length, inline = struct.unpack_from(order + entry_format, body, position)
+            value_format = _INTEGER_FORMATS.get(kind)
+            nbytes = length * _BYTES.get(kind, 0)
+            if self._big and nbytes > len(inline):
+                self._check_far(tag, struct.unpack(order + "Q", inline)[0], nbytes)
+            if tag == _SUB_DIRECTORIES and value_format is not None:
+                if length > MAX_SUB_DIRECTORIES:
+                    raise ValueError("its sub-directories are too many")
+                for offsets in self._offsets(value_format, inline, nbytes):
+                    self._sub_images += offsets.tolist()
+            elif self._big and tag in _BLOCK_OFFSETS and value_format is not None:
+                # Where the tiles or strips of an image lie.
+                for offsets in self._offsets(value_format, inline, nbytes):
+                    self._check_far(tag, int(offsets.max(initial=0)), 0)
+            if tag in _PLACE:
+                tags[tag] = length
+            if tag not in _WANTED or value_format is None or length < 1:
+                continue
+            width = struct.calcsize(value_format)
+            if nbytes > len(inline):
+                # Bits per sample of three or more bands do not fit: the entry holds their offset.
+                self._file.seek(struct.unpack(order + ("Q" if self._big else "I"), inline)[0])
+                inline = self._file.read(width)
+            tags[tag] = struct.unpack_from(order + value_format, inline)[0]
+        return tags, following
+
+    def _check_far(self, tag: int, offset: int, nbytes: int) -> None:
+        if offset + nbytes > max(self._size, _FARTHEST):
+            raise ValueError(f"tag {tag} leads to byte {offset:,}, beyond the end of the file")
+
+    def _offsets(self, value_format: str, inline: bytes, nbytes: int) -> Iterator[np.ndarray]:
+        """The values of an entry, some at a time."""
+        if nbytes <= len(inline):
+            parts: Iterable[bytes] = [inline[:nbytes]]
+        else:
+            self._offset_bytes += nbytes
+            if self._offset_bytes > self._size:
+                raise ValueError("its lists of offsets are larger than the file")
+            (start,) = struct.unpack(self._order + ("Q" if self._big else "I"), inline)
+            self._file.seek(start)
+            parts = (self._file.read(min(_OFFSETS_AT_ONCE, nbytes - at)) for at in range(0, nbytes, _OFFSETS_AT_ONCE))
+        kind = np.dtype(self._order + value_format)
+        for part in parts:
+            yield np.frombuffer(part[: len(part) // kind.itemsize * kind.itemsize], dtype=kind)
 
 
 def _block_size(tags: dict[int, int]) -> BlockSize:

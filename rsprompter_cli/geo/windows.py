@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsprompter_cli.errors import ResourceError, UsageError, plural
+from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.defaults import MAX_WINDOWS, OVERLAP
 
 MAX_OVERLAP = 0.5
@@ -90,9 +90,9 @@ class WindowGrid:
         return self.rows * self.cols
 
     def check_count(self, max_windows: int = MAX_WINDOWS) -> None:
-        """Raise ResourceError when there are more than `max_windows` windows."""
+        """Raise InputError when there are more than `max_windows` windows."""
         if len(self) > max_windows:
-            raise ResourceError(
+            raise InputError(
                 f"a scene of {self.width} x {self.height} px has {plural(len(self), 'window')} of {self.size} px, "
                 f"over the limit of {max_windows:,}",
                 "choose a coarser --gsd, or raise --max-windows",

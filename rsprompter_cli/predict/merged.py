@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 import shapely
 
+from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.geojson import within_the_map
 from rsprompter_cli.geo.lonlat import parse_crs, to_lonlat
@@ -34,6 +35,8 @@ VECTOR_PART = ".parquet"
 COCO_PART = ".json"
 
 _ANNOTATIONS = ', "annotations": ['
+_LONGEST_LINE = 64 << 20
+"""Characters; a line is one object."""
 
 _log = logging.getLogger(__name__)
 
@@ -120,9 +123,9 @@ def write_merged_coco(out: Path, parts: Sequence[Part], categories: Sequence[Map
         for place, part in enumerate(parts, start=1):
             with part.path.open(encoding="utf-8") as lines:
                 _image(lines, part.path)
-                for line in lines:
+                for found in _annotations(lines, part.path):
                     number += 1
-                    annotation = {**_annotation(line), "id": number, "image_id": place}
+                    annotation = {**found, "id": number, "image_id": place}
                     file.write(("\n" if number == 1 else ",\n") + json.dumps(annotation, allow_nan=False))
         file.write("]}\n")
     return number
@@ -130,15 +133,23 @@ def write_merged_coco(out: Path, parts: Sequence[Part], categories: Sequence[Map
 
 def _image(lines: IO[str], path: Path) -> dict[str, Any]:
     """The image of a part, read from the line before its annotations."""
-    head, found, _ = lines.readline().rpartition(_ANNOTATIONS)
-    if not found:
-        raise OutputError(f"{path}: damaged since it was written", "delete its folder to start over")
-    image: dict[str, Any] = json.loads(head + "}")["images"][0]
-    return image
+    head, found, _ = lines.readline(_LONGEST_LINE).rpartition(_ANNOTATIONS)
+    table = json_or_none(head + "}") if found else None
+    images = table.get("images") if isinstance(table, dict) else None
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        raise _damaged(path)
+    return images[0]
 
 
-def _annotation(line: str) -> dict[str, Any]:
-    """One annotation of a part, from its line."""
-    text = line.rstrip("\n")
-    annotation: dict[str, Any] = json.loads(text[:-1] if text.endswith(",") else text.removesuffix("]}"))
-    return annotation
+def _annotations(lines: IO[str], path: Path) -> Iterator[dict[str, Any]]:
+    """The annotations of a part, each from its line."""
+    while line := lines.readline(_LONGEST_LINE):
+        text = line.rstrip("\n")
+        annotation = json_or_none(text[:-1] if text.endswith(",") else text.removesuffix("]}"))
+        if not isinstance(annotation, dict):
+            raise _damaged(path)
+        yield annotation
+
+
+def _damaged(path: Path) -> OutputError:
+    return OutputError(f"{path}: damaged since it was written", "delete its folder to start over")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import InputError, ResourceError, plural
+from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.georef import crs_title, off_earth_refusal
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
@@ -255,7 +255,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
         model: a checkpoint folder or "bundled"; None takes the bundled model, or does without when there is none.
 
     Raises:
-        InputError, ResourceError: the file cannot be used at all; what only this model or these
+        InputError: the file cannot be used at all; what only this model or these
             windows refuse is stated in the result instead.
         CheckpointError: `model` is not a checkpoint folder.
         UsageError: an option out of range.
@@ -275,7 +275,7 @@ def scene_info(path: str | Path, reading: Reading | None = None, *, model: str |
             if refusal is None:
                 grid = reading.windows(scene, meta)
                 plan, extent = plan_scene(scene, grid, meta), grid.extent
-    except (InputError, ResourceError) as error:
+    except InputError as error:
         refusal = str(error)
     if facts is None:
         # The file alone, without what a model or a resolution asks of it.

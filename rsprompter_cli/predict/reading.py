@@ -70,8 +70,7 @@ class Reading:
         """The windows over a scene, laid from where its valid pixels begin: a collar of nothing changes no polygon.
 
         Raises:
-            InputError: the file is damaged at its borders.
-            ResourceError: more than `max_windows`.
+            InputError: the file is damaged at its borders, or more than `max_windows`.
             UsageError: `overlap` out of range.
         """
         size = window_size(scene, meta, native=self.native)

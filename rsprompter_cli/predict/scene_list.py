@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.guard import READABLE, resolve_source
 
@@ -19,6 +20,7 @@ SCENE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".we
 _ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]+')
 _LONGEST_STEM = 120
+_LIST_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -139,17 +141,13 @@ def _is_pattern(source: str) -> bool:
 
 
 def _lines(path: Path) -> list[str]:
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such list of scenes")
+    content = read_content(path, max_bytes=_LIST_BYTES, hint="a list of scenes is a text file with one path per line")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such list of scenes") from None
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a list of scenes: it is not UTF-8 text", "write one path per line") from error
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror or error}",
-            "a list of scenes is a text file with one path per line",
-        ) from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:

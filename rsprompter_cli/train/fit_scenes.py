@@ -218,11 +218,13 @@ def _read_scene(
         footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column, layer=wishes.layer or None)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
         labels = _labels_of(footprints, class_name, scene)
-        area = (
-            shapely.box(0, 0, scene.width, scene.height)
-            if wishes.complete
-            else labelled_area(labels.pixels, scene.height, scene.width, tile=meta.image_size)
-        )
+        if wishes.complete:
+            area = shapely.box(0, 0, scene.width, scene.height)
+        else:
+            try:
+                area = labelled_area(labels.pixels, scene.height, scene.width, tile=meta.image_size)
+            except InputError as error:
+                raise InputError(f"{label_path}: {error.message}", error.hint) from error
         covered = min(1.0, area.area / (scene.height * scene.width))
         notes = []
         if column is not None and labels.nameless:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 
-from rsprompter_cli.errors import InputError, ResourceError, RspError
+from rsprompter_cli.errors import InputError, RspError
 from rsprompter_cli.geo.guard import open_raster, resolve_source
 from rsprompter_cli.geo.jpeg2000 import tile_count
 from rsprompter_cli.geo.layout import interleaving
 from rsprompter_cli.geo.pictures import picture_size, read_picture
 from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.tiff import read_pages
 from tests.make.rasters import pattern, write_raster
 
 
@@ -37,9 +40,9 @@ def jpeg2000(path: Path, *, tiles: int) -> Path:
 def test_tiles_of_jpeg_2000_count_as_memory(tmp_path: Path) -> None:
     path = jpeg2000(tmp_path / "a.jp2", tiles=50_000)
     assert tile_count(path) == 50_000
-    with pytest.raises(ResourceError, match=r"50,000 tiles take .* over the limit"):
+    with pytest.raises(InputError, match=r"50,000 tiles take .* over the limit"):
         open_raster(resolve_source(path))
-    with pytest.raises(ResourceError, match="over the limit"):
+    with pytest.raises(InputError, match="over the limit"):
         open_raster(resolve_source(jpeg2000(tmp_path / "b.jp2", tiles=3000)), max_block=64 << 20)
     with open_raster(resolve_source(tmp_path / "whole.jp2")) as dataset:
         assert dataset.read(1)[0, 0] == 7
@@ -94,7 +97,7 @@ def test_the_shared_cases(shared: Path, tmp_path: Path) -> None:
             except RspError as error:
                 json.dumps(error.message)
     (path,) = (shared / "doors/jp2-max-block").glob("*.jp2")
-    with pytest.raises(ResourceError, match="over the limit"):
+    with pytest.raises(InputError, match="over the limit"):
         open_scene(path)
 
 
@@ -105,3 +108,101 @@ def test_boxes_of_jpeg_2000_are_not_walked() -> None:
         assert interleaving(dataset) == "PIXEL"
     with open_scene(path, native=True) as scene:
         assert scene.preview(20).shape[:2] == (16, 20)
+
+
+def entries(data: bytes, order: str, *, big: bool) -> list[int]:
+    """Offsets of the entries of the directories in the chain."""
+    word, count_format, start, size = ("Q", "Q", 8, 20) if big else ("I", "H", 2, 12)
+    found: list[int] = []
+    (at,) = struct.unpack_from(order + word, data, 8 if big else 4)
+    while at:
+        (count,) = struct.unpack_from(order + count_format, data, at)
+        found += range(at + start, at + start + size * count, size)
+        (at,) = struct.unpack_from(order + word, data, at + start + size * count)
+    return found
+
+
+@pytest.mark.parametrize("big", [True, False])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_offsets_beyond_the_file_write_nothing_to_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], big: bool, order: str
+) -> None:
+    path = write_raster(
+        tmp_path / "good.tif", pattern(40, 50), tiled=True, blockxsize=16, blockysize=16, compress="deflate",
+        BIGTIFF="YES" if big else "NO", ENDIANNESS="LITTLE" if order == "<" else "BIG",
+    )  # fmt: skip
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2])
+    content, word, value_at = path.read_bytes(), order + ("Q" if big else "I"), 12 if big else 8
+    far = (2**63 + 5, 2**63 - 1, 2**44 + 1, 2**64 - 1) if big else (2**31, 2**32 - 1)
+    cases: list[bytes] = []
+    for offset in far:
+        for at in (8 if big else 4, *(entry + value_at for entry in entries(content, order, big=big))):
+            changed = bytearray(content)
+            struct.pack_into(word, changed, at, offset)
+            cases.append(bytes(changed))
+        for tag in (330, 34665, 34853):  # directories beside the chain: of images, EXIF and GPS
+            at = entries(content, order, big=big)[-1]
+            changed = bytearray(content)
+            struct.pack_into(order + "HH" + word[1], changed, at, tag, 16 if big else 4, 1)
+            struct.pack_into(word, changed, at + value_at, offset)
+            cases.append(bytes(changed))
+        # One tile of several.
+        (at,) = (
+            entry
+            for entry in entries(content, order, big=big)
+            if struct.unpack_from(order + "H", content, entry)[0] == 324
+            and struct.unpack_from(word, content, entry + 4)[0] > 3
+        )
+        changed = bytearray(content)
+        struct.pack_into(
+            word, changed, struct.unpack_from(word, content, at + value_at)[0] + (16 if big else 8), offset
+        )
+        cases.append(bytes(changed))
+    errors: list[RspError] = []
+    for case in cases:
+        broken = tmp_path / "broken.tif"
+        broken.write_bytes(case)
+        for way in (lambda path: open_scene(path, native=True).close(), read_picture, picture_size):
+            try:
+                way(broken)
+            except RspError as error:
+                errors.append(error)
+    assert len(errors) > len(cases)
+    assert all(error.exit_code == 3 and "broken.tif" in error.message for error in errors)
+    assert capfd.readouterr().err == ""
+
+
+def test_pieces_of_metadata_are_counted(tmp_path: Path) -> None:
+    picture = Image.fromarray(pattern(20, 30).transpose(1, 2, 0))
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "a.jpg")
+    text = b"\0\0\0\3tEXtk\0v" + zlib.crc32(b"tEXtk\0v").to_bytes(4, "big")
+    for name, at, piece in (("a.png", 33, text), ("a.jpg", 2, b"\xff\xec\0\4xx")):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(whole[:at] + 300 * piece + whole[at:])
+        assert picture_size(tmp_path / name) == (20, 30)
+        (tmp_path / name).write_bytes(whole[:at] + 100_000 * piece + whole[at:])
+        for way in (read_picture, picture_size, open_scene):
+            with pytest.raises(InputError, match=rf"{name}: has more than 10,000 pieces of metadata"):
+                way(tmp_path / name)
+
+
+def test_sub_directories_are_bounded(tmp_path: Path) -> None:
+    def directory(*entries: tuple[int, int, int, int]) -> bytes:
+        return struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+
+    body = ((256, 4, 1, 8), (257, 4, 1, 8), (258, 4, 1, 8), (273, 4, 1, 8))
+    # Its own directory, and one that names itself: each is looked at once.
+    page = directory(*body, (330, 4, 1, 8)) + struct.pack("<I", 0)
+    path = tmp_path / "a.tif"
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + page)
+    assert len(read_pages(path)) == 1
+    page = directory(*body, (330, 4, 70_000, 8)) + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + page)
+    with pytest.raises(InputError, match=r"a\.tif: .*sub-directories are too many"):
+        open_raster(resolve_source(path))
+    page = directory(*body, (330, 4, 60_000, 8)) + struct.pack("<I", 0)
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + page)
+    with pytest.raises(InputError, match=r"a\.tif: .*larger than the file"):
+        open_raster(resolve_source(path))

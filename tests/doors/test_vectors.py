@@ -441,3 +441,62 @@ def test_reference_cases(shared: Path, case: str) -> None:
             refused(path, "contains binary data|is a view")
         else:
             assert features(path) > 0
+
+
+def attributes_table(path: Path, geometry: list[bytes], values: list[str] | None = None, **options: Any) -> Path:
+    """A GeoParquet file with a column `class`, written with options of Parquet."""
+    column = {"encoding": "WKB", "geometry_types": [], "crs": "OGC:CRS84"}
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    table = pa.table({"geometry": pa.array(geometry, pa.binary()), "class": values or ["a"] * len(geometry)})
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), path, **options)
+    return path
+
+
+def varint(value: int, width: int = 0) -> bytes:
+    """A number as Thrift's compact protocol writes it, in so many bytes or more."""
+    value, result = 2 * value, b""
+    while value > 127 or len(result) + 1 < width:
+        result, value = result + bytes([value & 127 | 128]), value >> 7
+    return result + bytes([value])
+
+
+def test_values_of_parquet_are_bounded(tmp_path: Path) -> None:
+    box = shapely.to_wkb(shapely.box(9, 47, 9.1, 47.1))
+    path = attributes_table(tmp_path / "a.parquet", [box], ["a" * 80_000_000], compression="snappy")
+    with pytest.raises(InputError, match=r"a\.parquet: column 'class' takes .* bytes of memory for 1 value"):
+        read_footprints(path, class_attribute="class")
+    assert len(read_footprints(path)) == 1  # that column is not read
+    # A footer that states less than the pages take.
+    path = attributes_table(tmp_path / "b.parquet", [box], ["a" * 2_000_000], compression="zstd", use_dictionary=False)
+    stated = pq.read_metadata(path).row_group(0).column(1).total_uncompressed_size
+    content = path.read_bytes()
+    assert content.count(varint(stated)) == 1
+    path.write_bytes(content.replace(varint(stated), varint(100, len(varint(stated)))))
+    assert pq.read_metadata(path).row_group(0).column(1).total_uncompressed_size == 100
+    with pytest.raises(InputError, match=r"b\.parquet: .*its pages are larger than it states"):
+        read_footprints(path, class_attribute="class")
+
+
+def test_values_of_parquet_that_repeat_their_beginnings(tmp_path: Path) -> None:
+    box, options = shapely.to_wkb(shapely.box(9, 47, 9.1, 47.1)), {"use_dictionary": False, "compression": "zstd"}
+    encoding = {"geometry": "PLAIN", "class": "DELTA_BYTE_ARRAY"}
+    values = [f"kind {number}" for number in range(1_000)]
+    path = attributes_table(tmp_path / "a.parquet", [box] * 1_000, values, column_encoding=encoding, **options)
+    assert read_footprints(path, class_attribute="class").classes == values
+    values = ["a" * 50_000 + str(number) for number in range(10_000)]  # 500 MB in 70 KB
+    path = attributes_table(tmp_path / "b.parquet", [box] * 10_000, values, column_encoding=encoding, **options)
+    with pytest.raises(InputError, match="over 200 times as large as the file"):
+        read_footprints(path, class_attribute="class")
+    with pytest.raises(InputError, match="over 200 times as large as the file"):
+        list(open_layer(path).batches())
+    round_one = shapely.to_wkb(shapely.Point(9, 47).buffer(1, quad_segs=5_000))
+    encoding = {"geometry": "DELTA_BYTE_ARRAY", "class": "PLAIN"}
+    path = attributes_table(tmp_path / "c.parquet", [round_one] * 2_000, column_encoding=encoding, **options)
+    refused(path, "over 200 times as large as the file")
+
+
+def test_files_beside_a_shapefile_that_do_not_end(tmp_path: Path) -> None:
+    write_layer(tmp_path / "a.shp", [house(0, 0)], kind=["é"])
+    with (tmp_path / "a.cpg").open("wb") as file:
+        file.truncate(1 << 40)
+    assert features(tmp_path / "a.shp") == 1

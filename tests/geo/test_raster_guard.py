@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsprompter_cli.errors import InputError, ResourceError
+from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.guard import open_raster, resolve_source
 from rsprompter_cli.geo.raster import open_scene, read_label, read_picture
 from rsprompter_cli.geo.tiff import read_block_sizes
@@ -143,7 +143,7 @@ def test_huge_block_is_refused_before_a_read(tmp_path):
     path = write_tiff_headers(tmp_path / "huge.tif", {256: 20000, 257: 20000, 277: 3, 322: 20000, 323: 20000})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for opener in (open_scene, read_label, read_picture):
-        with pytest.raises(ResourceError, match="20000 x 20000 px takes 1,200,000,000 bytes") as caught:
+        with pytest.raises(InputError, match="20000 x 20000 px takes 1,200,000,000 bytes") as caught:
             opener(path)
         assert "--max-block" in caught.value.hint
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
@@ -153,7 +153,7 @@ def test_huge_block_is_refused_before_a_read(tmp_path):
 def test_huge_block_of_an_overview_or_mask_is_refused(tmp_path):
     small = {256: 64, 257: 64, 322: 64, 323: 64}
     path = write_tiff_headers(tmp_path / "hidden.tif", small, {254: 1, 256: 32, 257: 32, 322: 65536, 323: 32768})
-    with pytest.raises(ResourceError, match="65536 x 32768"):
+    with pytest.raises(InputError, match="65536 x 32768"):
         open_scene(path)
 
 
@@ -162,7 +162,7 @@ def test_max_block_is_the_limit(tmp_path):
     block = 64 * 64 * 3
     with open_scene(path, max_block=block) as scene:
         assert scene.width == 64
-    with pytest.raises(ResourceError, match=f"{block:,}"):
+    with pytest.raises(InputError, match=f"{block:,}"):
         open_scene(path, max_block=block - 1)
 
 

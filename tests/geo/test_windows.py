@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsprompter_cli.errors import ResourceError, UsageError
+from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 
 grids = st.builds(
@@ -123,7 +123,7 @@ def test_a_huge_scene_costs_nothing_and_is_refused_by_number() -> None:
     assert len(grid) == 5208**2
     assert next(grid.windows()).box == (0, 0, 512, 512)
     assert grid.window_at(len(grid) - 1).box[2:] == (2_000_000, 2_000_000)
-    with pytest.raises(ResourceError, match=f"{len(grid):,}"):
+    with pytest.raises(InputError, match=f"{len(grid):,}"):
         grid.check_count()
     grid.check_count(max_windows=len(grid))
 

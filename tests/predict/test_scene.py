@@ -17,7 +17,7 @@ from pyproj import Transformer
 from shapely.geometry import shape
 
 from rsprompter_cli.data.convert.coco2vector import convert_coco
-from rsprompter_cli.errors import InputError, OutputError, ResourceError, RspError, UsageError
+from rsprompter_cli.errors import InputError, OutputError, RspError, UsageError
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.predict.scene import predict_scene
@@ -245,7 +245,7 @@ def test_a_shapefile_companion_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 def test_too_many_windows_are_refused_with_the_number(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", paint(200, 200, {}))
-    with pytest.raises(ResourceError, match="16 windows"):
+    with pytest.raises(InputError, match="16 windows"):
         predict_scene(scene, tmp_path / "a.geojson", model=blob_model(), native=True, max_windows=3)
 
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import shapely
+from scipy.spatial import KDTree
 
+from rsprompter_cli.data.convert.coarse_area import coarse_area
 from rsprompter_cli.data.convert.scene_split import Split, cut_scene, regions_of
 from rsprompter_cli.geo.polygons import polygon_parts
 
@@ -26,6 +28,12 @@ COVERED = 0.9
 
 _REACH = 2.0
 """Spacings to either side of a gap that is closed."""
+
+_MOST_VERTICES, _MOST_OF_ONE = 10_000, 500
+"""Of all outlines and of each; with more they are laid on a grid: growing and uniting them could take minutes."""
+
+_DECIMALS = 3
+"""Of a pixel; outlines whose centres differ by less lie on top of one another."""
 
 _ARC = 4
 """Segments of a quarter circle: an area that is estimated needs no smooth outline."""
@@ -41,12 +49,25 @@ def labelled_area(polygons: Sequence[Any] | np.ndarray, height: int, width: int,
 
     Returns:
         A polygon or multipolygon inside the scene; the whole scene when it covers COVERED of it.
+
+    Raises:
+        InputError: without the name of the file: the outlines are too long.
     """
     frame = shapely.box(0, 0, width, height)
     array = np.asarray(polygons, dtype=object)
     array = array[shapely.intersects(array, frame)]
     spacing = _spacing(array, tile)
     reach, margin = _REACH * spacing, spacing / 2
+    vertices = shapely.get_num_coordinates(array)
+    if vertices.sum() > _MOST_VERTICES or vertices.max(initial=0) > _MOST_OF_ONE:
+        area = coarse_area(array, height, width, spacing=spacing, reach=reach, margin=margin)
+    else:
+        area = _grown_area(array, frame, reach, margin)
+    return frame if area.area >= COVERED * frame.area else area
+
+
+def _grown_area(array: np.ndarray, frame: Any, reach: float, margin: float) -> Any:
+    """The ground of `labelled_area` with round corners."""
     # The ground beyond the border counts as labelled where a gap between an outline and it is closed.
     beyond = shapely.difference(frame.buffer(3 * reach, join_style="mitre"), frame)
     grown = shapely.union_all([*shapely.buffer(array, reach, quad_segs=_ARC), beyond.buffer(reach, quad_segs=_ARC)])
@@ -55,16 +76,15 @@ def labelled_area(polygons: Sequence[Any] | np.ndarray, height: int, width: int,
     area = shapely.intersection(shapely.union(closed, around), frame)
     # Closing leaves crumbs in the corners of the frame, where no outline is near.
     parts = [part for part in shapely.get_parts(area) if part.area > 0 and part.intersects(around)]
-    area = polygon_parts(shapely.union_all(parts))
-    return frame if area.area >= COVERED * frame.area else area
+    return polygon_parts(shapely.union_all(parts))
 
 
 def _spacing(polygons: np.ndarray, tile: int) -> float:
     """Median distance in pixels from the centre of a footprint to the next one, from 1/16 to 1/2 of a tile."""
-    centres = shapely.centroid(polygons)
-    _, distances = shapely.STRtree(centres).query_nearest(
-        centres, exclusive=True, all_matches=False, return_distance=True
-    )
+    centres = shapely.get_coordinates(shapely.centroid(polygons))
+    _, first, which = np.unique(np.round(centres, _DECIMALS), axis=0, return_index=True, return_inverse=True)
+    places = centres[first]
+    distances = KDTree(places).query(places, k=[2])[0][which, 0] if len(places) > 1 else np.zeros(0)
     median = float(np.median(distances)) if len(distances) else tile / 4
     return float(np.clip(median, tile / 16, tile / 2))
 

@@ -14,6 +14,7 @@ import yaml
 from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.images import SPLITS
 from rsprompter_cli.data.problems import shown_value
+from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural, shorten
 
 logger = logging.getLogger(__name__)
@@ -88,13 +89,9 @@ def _find(path: Path) -> Path:
 def _parse(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; scalars stay text, so that a class called `no` keeps its name."""
     try:
-        content = file.read_bytes()
-        if len(content) > _MAX_BYTES:
-            raise InputError(f"{file}: has {len(content):,} bytes, more than {_MAX_BYTES:,}")
+        content = read_content(file, max_bytes=_MAX_BYTES)
         # BaseLoader makes text, lists and mappings of anything, and nothing else.
         document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):

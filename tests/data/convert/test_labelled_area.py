@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import shapely
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from shapely.affinity import translate
 
 from rsprompter_cli.data.convert.labelled_area import labelled_area, split_ground
+from rsprompter_cli.errors import InputError
 from tests.make.fits import squares
 from tests.make.labelled import rectangle
 
@@ -81,3 +84,48 @@ def test_the_end_of_the_longer_side_holds_about_the_share_of_the_labels() -> Non
     held = np.count_nonzero(shapely.intersects(parts["val"], shapely.centroid(polygons)))
     assert held == pytest.approx(20, abs=4)
     assert parts["val"].bounds[0] > 400
+
+
+def star(vertices: int, *, x: float, y: float, turn: float = 0.0) -> shapely.Polygon:
+    angles = np.linspace(0, 2 * np.pi, vertices, endpoint=False) + turn
+    radii = np.where(np.arange(vertices) % 2, 150.0, 100.0)
+    return shapely.Polygon(np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)]))
+
+
+def test_the_grid_finds_the_ground_that_growing_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = shapely.box(100, 600, 300, 800).difference(shapely.box(140, 640, 260, 760))
+    polygons = [*squares(5, 5), rectangle(700, 500, 40, 90), rectangle(940, 20, 100, 60), ring]
+    exact = labelled_area(polygons, 900, 1000, tile=TILE)
+    monkeypatch.setattr("rsprompter_cli.data.convert.labelled_area._MOST_VERTICES", 10)
+    coarse = labelled_area(polygons, 900, 1000, tile=TILE)
+    assert coarse.is_valid
+    assert coarse.within(shapely.box(0, 0, 1000, 900))
+    shown = shapely.intersection(polygons, shapely.box(0, 0, 1000, 900))
+    assert shapely.covers(coarse.buffer(1e-6), shown).all()
+    assert coarse.symmetric_difference(exact).area < 0.1 * exact.area
+    # A hole that is far wider than the gaps stays one.
+    wide = shapely.box(100, 100, 900, 800).difference(shapely.box(150, 150, 850, 750))
+    holed = labelled_area([wide, *squares(3, 3)], 900, 1000, tile=64)
+    assert not holed.contains(shapely.Point(500, 450))
+    assert holed.contains(shapely.Point(120, 450))
+
+
+@pytest.mark.parametrize("kind", ["one star", "stars", "copies", "lattice"])
+def test_outlines_that_wind_or_pile_up_take_seconds(kind: str) -> None:
+    lattice = [shapely.box(0, 4 * i, 2000, 4 * i + 2) for i in range(500)]
+    polygons = {
+        "one star": [star(8_000, x=1000, y=1000)],
+        "stars": [star(400, x=1000, y=1000, turn=0.001 * i) for i in range(100)],
+        "copies": [shapely.box(900 - 0.01 * i, 900 - 0.01 * i, 1100 + 0.01 * i, 1100 + 0.01 * i) for i in range(8_000)],
+        "lattice": [*lattice, *(shapely.transform(one, lambda xy: xy[:, ::-1]) for one in lattice)],
+    }[kind]
+    began = time.monotonic()
+    area = labelled_area(polygons, 2000, 2000, tile=512)
+    assert time.monotonic() - began < 10  # minutes, without a bound
+    assert area.contains(shapely.Point(1000, 1000))
+
+
+def test_outlines_of_endless_length_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsprompter_cli.data.convert.coarse_area._MOST_SAMPLES", 10_000)
+    with pytest.raises(InputError, match="outlines on the scene are too long"):
+        labelled_area([star(2_000, x=500, y=500)], 1000, 1000, tile=64)
