@@ -271,9 +271,12 @@ def vector2coco_command(
         raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
     with show_progress("reading the scenes") as display:
         from rsprompter_cli.data.convert.vector2coco import convert_vectors
+        from rsprompter_cli.geo.guard import refuse_swapped
 
+        files = list(zip(pairs[::2], pairs[1::2], strict=True))
+        refuse_swapped(files)
         report = convert_vectors(
-            list(zip(pairs[::2], pairs[1::2], strict=True)),
+            files,
             out,
             tile=tile,
             overlap=overlap,
@@ -312,6 +315,11 @@ def _print_set(report: VectorReport) -> None:
     for scene, (on_scene, all_of_them) in {one.scene: (one.on_scene, one.footprints) for one in report.scenes}.items():
         if on_scene < all_of_them:
             print_message(f"{scene}: {on_scene:,} of {plural(all_of_them, 'footprint')} lie on it")
+    for scene, shared in {one.scene: one.in_both_splits for one in report.scenes if one.in_both_splits}.items():
+        verb = "is" if shared == 1 else "are"
+        print_message(
+            f"{scene}: {plural(shared, 'object')} on the border of the held-back part {verb} annotated in both splits"
+        )
     if any(one.instances > one.objects for one in report.scenes):
         print_message("an object is annotated in every tile that it reaches")
     for name, (images, instances) in report.splits.items():

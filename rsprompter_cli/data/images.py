@@ -68,7 +68,8 @@ def find_annotations(root: str | Path, split: str) -> Path:
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise InputError(f"{root}: no such folder", "pass the folder of your COCO data set with --data")
+        what = "a file, not a folder" if os.path.exists(root) else "no such folder"
+        raise InputError(f"{root}: {what}", "pass the folder of your COCO data set with --data")
     found = next((files for files in _candidates(root, split) if files), [])
     if len(found) > 1:
         folder = found[0].parent if len({path.parent for path in found}) == 1 else root

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +136,23 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             )
         driver = "VRT"
     if driver is None and location.suffix.lower() in _VECTORS:
-        raise InputError(
-            f"{shown}: is a vector file where a raster is expected", "is the order of the arguments right?"
-        )
+        raise InputError(f"{shown}: is a vector file where a raster is expected", f"supported formats are {READABLE}")
     if driver is None:
         raise InputError(
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
         )
     return Source(shown, str(location), driver, state=state)
+
+
+def refuse_swapped(pairs: Iterable[tuple[str | Path, str | Path]]) -> None:
+    """Raise InputError for a scene and its labels that are given in the wrong order."""
+    for scene, labels in pairs:
+        first, second = (Path(path).suffix.lower() in _VECTORS for path in (scene, labels))
+        if first and not second and os.path.isfile(scene):
+            raise InputError(
+                f"{scene}: is a vector file where a raster is expected", "is the order of the arguments right?"
+            )
 
 
 def _file_state(path: Path) -> tuple[int, int, int] | None:

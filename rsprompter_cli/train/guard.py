@@ -181,4 +181,4 @@ class StopRequest:
         if self.interrupted:
             raise KeyboardInterrupt
         self._signal = number
-        _log.warning("%s (interrupt again to stop at once)", self._answer)
+        _log.info("%s (interrupt again to stop at once)", self._answer)

@@ -159,7 +159,7 @@ def _run(run: Run, cursor: Cursor) -> TrainResult:
         kept = "no training step is saved yet"
         if run.saved is not None:
             kept = f"--resume continues after step {run.saved.step}, which was saved last"
-        _log.warning("stopped at once; %s", kept)
+        _log.info("stopped at once; %s", kept)
         raise
 
 
@@ -320,7 +320,7 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
         if run.saved != cursor:
             save(run, cursor)
         why = "stopped" if interrupted else "time limit reached"
-        _log.warning("%s %s; the state is saved", why, _where(run, cursor))
+        _log.info("%s %s; the state is saved", why, _where(run, cursor))
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)

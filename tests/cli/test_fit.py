@@ -115,7 +115,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(
         patch.setattr(loop, "rate_factor", interrupt)
         assert run(["fit", *given, "--out", "mine", *SHORT]) == 130
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
+    assert captured.err.splitlines()[-1] == "rsp: interrupted"
     assert "continue with: rsp fit --resume --out mine" in captured.err
     assert captured.out == ""
     assert run(["fit", *given, "--out", "mine", *SHORT, "--resume", "--json"]) == 0

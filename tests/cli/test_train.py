@@ -65,7 +65,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
         patch.setattr(loop, "rate_factor", interrupt)
         assert _train(preset, *options) == 130
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
+    assert captured.err.splitlines()[-1] == "rsp: interrupted"
     assert "continue with: rsp train --resume --out r\n" in captured.err
     assert _train(preset, *options, "--resume") == 0
     assert "yes" in capsys.readouterr().out
