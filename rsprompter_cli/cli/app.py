@@ -167,7 +167,8 @@ def _exit_code(error: BaseException) -> int:
         return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:
         # A file that the system refuses in a place where none was expected to fail: it is named all the same.
-        reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        name = os.fsdecode(error.filename)
+        reason = f"{name}: no such file" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
         return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # A name that a library takes in UTF-8 only, in a place where none was looked at before.

@@ -182,15 +182,16 @@ def vector2coco_command(
         ),
     ] = None,
     native: NativeOption = False,
-    class_attribute: Annotated[
+    class_column: Annotated[
         str | None,
         typer.Option(
-            "--class-attribute",
+            "--class-column",
             metavar="COLUMN",
             rich_help_panel=LABELS,
             help="Attribute of the footprints with the class.",
         ),
     ] = None,
+    class_attribute: Annotated[str | None, typer.Option("--class-attribute", hidden=True)] = None,
     class_name: Annotated[
         str,
         typer.Option(
@@ -269,6 +270,8 @@ def vector2coco_command(
 
     if len(pairs) % 2:
         raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
+    if class_column is not None and class_attribute is not None:
+        raise UsageError("--class-column and --class-attribute are one option", "omit --class-attribute")
     with show_progress("reading the scenes") as display:
         from rsprompter_cli.data.convert.vector2coco import convert_vectors
         from rsprompter_cli.geo.guard import refuse_swapped
@@ -282,7 +285,7 @@ def vector2coco_command(
             overlap=overlap,
             gsd=gsd or (),
             native=native,
-            class_attribute=class_attribute,
+            class_attribute=class_attribute if class_column is None else class_column,
             class_name=class_name,
             layer=layer or (),
             val=val,

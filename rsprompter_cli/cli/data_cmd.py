@@ -115,9 +115,12 @@ def show_command(
     with show_progress("reading the annotations") as display:
         from rsprompter_cli.data.coco import read_coco
         from rsprompter_cli.data.images import locate
-        from rsprompter_cli.data.show import show_images
 
         file, root = locate(source, split)
+        display.announce("loading PyTorch")
+        from rsprompter_cli.data.show import show_images
+
+        display.announce("reading the annotations")
         written = show_images(
             read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder),
             root,

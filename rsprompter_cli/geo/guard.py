@@ -31,6 +31,7 @@ from rsprompter_cli.errors import (
     ResourceError,
     UsageError,
     nearest_file,
+    why_unreadable,
 )
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
@@ -126,7 +127,7 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         with location.open("rb") as file:
             head = file.read(4096)
     except OSError as error:
-        raise InputError(f"{shown}: cannot be read: {error.strerror or error}", "check its permissions") from error
+        raise InputError(f"{shown}: {why_unreadable(error)}", "check its permissions") from error
     driver = next((name for name, at, marks in _SIGNATURES if head[at:].startswith(marks)), None)
     if driver is None and (b"<VRTDataset" in head or location.suffix.lower() == ".vrt"):
         if not allow_vrt:
@@ -178,7 +179,8 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file", nearest_file(Path(path))) from None
+        kind = "folder" if shown.endswith(("/", os.sep)) else "file"
+        raise InputError(f"{shown}: no such {kind}", nearest_file(Path(path))) from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{shown}: is not a usable path: {reason}") from error
@@ -327,7 +329,7 @@ def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
     try:
         tiles = tile_count(path) or 0
     except OSError as error:
-        raise InputError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{source.name}: {why_unreadable(error)}") from error
     if tiles * BYTES_PER_TILE > max_block:
         raise ResourceError(
             f"{source.name}: {tiles:,} tiles take {tiles * BYTES_PER_TILE:,} bytes, over the limit of {max_block:,}",

@@ -49,7 +49,7 @@ READERS: dict[str, COMMAND] = {
     "filter": ["filter", "layers.gpkg", "--min-area", "1", "--out", "out.geojson"],
     "qgis-style": ["qgis-style", "layers.gpkg", "--by", "kind"],
     "eval-polygons": ["eval-polygons", "layers.gpkg", "town.gpkg"],
-    "vector2coco": ["convert", "vector2coco", "town.tif", "layers.gpkg", "--class-attribute", "kind", "--out", "set"],
+    "vector2coco": ["convert", "vector2coco", "town.tif", "layers.gpkg", "--class-column", "kind", "--out", "set"],
     "fit": ["fit", "town.tif", "layers.gpkg", "--class-column", "kind", "--dry-run"],
     "aoi": ["predict", "town.tif", "--aoi", "layers.gpkg", "--dry-run"],
     "aoi of many": ["predict", "town.tif", "town.tif", "--aoi", "layers.gpkg", "--out", "folder", "--dry-run"],
@@ -120,7 +120,7 @@ def test_layer_needs_a_vector_file(town: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-attribute", "kind", "--out", "set"]
+    command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-column", "kind", "--out", "set"]
     assert run([*command, "--class-name", " hut "]) == 0
     assert "the classes 'House', 'house' differ only in case or spaces" in capsys.readouterr().err
     document = json.loads(Path("set/annotations/instances_train.json").read_text())

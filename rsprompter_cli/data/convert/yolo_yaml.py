@@ -14,7 +14,7 @@ import yaml
 from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.images import SPLITS
 from rsprompter_cli.data.problems import shown_value
-from rsprompter_cli.errors import InputError, plural, shorten
+from rsprompter_cli.errors import InputError, plural, shorten, why_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _parse(file: Path) -> dict[str, Any]:
         # BaseLoader makes text, lists and mappings of anything, and nothing else.
         document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{file}: {why_unreadable(error)}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):
