@@ -127,22 +127,11 @@ def eval_command(
     """
     refuse_other_device(device, gpus=gpus, procs=procs)
     with show_progress("checking the input") as display:
-        from rsprompter_cli.data.images import find_annotations
-        from rsprompter_cli.evaluate.gallery import require_replaceable
-        from rsprompter_cli.io.atomic import refuse_existing
-        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
         from rsprompter_cli.train.place import find_place
 
-        _check_outputs(save_detections, pr_curve)
-        outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
-        for path in outputs:
-            refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
-        if show_dir is not None:
-            require_replaceable(show_dir)
-        annotations = find_annotations(data, split)
-        for path in outputs:
-            refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
-        read_checkpoint(checkpoint)
+        outputs = _check_files(
+            checkpoint, data, split, save_detections, show_dir=show_dir, pr_curve=pr_curve, overwrite=overwrite
+        )
         place = find_place()
         if place is None and gpus:
             display.announce("loading PyTorch")
@@ -189,6 +178,40 @@ def eval_command(
         print_result()
         print_table(*class_rows(evaluation.metrics, boxes=boxes))
     print_written(*outputs)
+
+
+def _check_files(
+    checkpoint: str,
+    data: Path,
+    split: str,
+    save_detections: Path | None,
+    *,
+    show_dir: Path | None,
+    pr_curve: Path | None,
+    overwrite: bool,
+) -> list[Path]:
+    """The files and folders to write, after they were found to be free, and the model and the data to be there.
+
+    Raises:
+        UsageError, OutputError: an output that cannot be written.
+        InputError, CheckpointError: no annotation file, or no checkpoint folder.
+    """
+    from rsprompter_cli.data.images import find_annotations
+    from rsprompter_cli.evaluate.gallery import require_replaceable
+    from rsprompter_cli.io.atomic import refuse_existing
+    from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+
+    _check_outputs(save_detections, pr_curve)
+    outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
+    if show_dir is not None:
+        require_replaceable(show_dir)
+    annotations = find_annotations(data, split)
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
+    read_checkpoint(checkpoint)
+    return outputs
 
 
 def _check_outputs(save_detections: Path | None, pr_curve: Path | None) -> None:

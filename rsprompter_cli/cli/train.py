@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -197,27 +197,17 @@ def train_command(
     if dry:
         _refuse_with_dry_run(resume=resume, minutes=minutes)
     refuse_other_device(device, gpus=gpus, procs=procs)
+    shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
     with show_progress("checking the input") as display:
-        from rsprompter_cli.config import DEFAULT_PRESET, load_config
         from rsprompter_cli.train.checks import check_run, check_training
-        from rsprompter_cli.train.folder import RANKS, config_of_run
+        from rsprompter_cli.train.folder import RANKS
         from rsprompter_cli.train.place import find_place
 
-        own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
-        source = own or preset or DEFAULT_PRESET
-        _refuse_misplaced(
-            load_config(source, overrides or ()).model,
-            sam=sam,
-            random_sam=random_sam,
-            backbone_weights=backbone_weights,
-        )
-        shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
-        config = load_config(source, [*(overrides or ()), *shorthands])
+        parts: dict[str, Any] = {"sam": sam, "random_sam": random_sam, "backbone_weights": backbone_weights}
+        config, folder = _settings(preset, out, overrides or (), shorthands, resume=resume, parts=parts)
         if deepspeed and not config.train.zero_stage:
             config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
-        root = data or config.data.root
-        folder = out or (Path("runs") / config.name if own is None else own.parent)
-        place = find_place()
+        root, place = data or config.data.root, find_place()
         if place is None:  # the processes of a launcher refuse together, in `train`
             if not dry:
                 check_run(folder, resume=resume, overwrite=overwrite)
@@ -262,6 +252,35 @@ def train_command(
             raise KeyboardInterrupt
     if place is None or place.rank == 0:
         _print_result(result, config, as_json=as_json)
+
+
+def _settings(
+    preset: str | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    shorthands: Sequence[str],
+    *,
+    resume: bool,
+    parts: Mapping[str, Any],
+) -> tuple[Config, Path]:
+    """The configuration and the folder of the run.
+
+    Args:
+        shorthands: settings of options of their own.
+        parts: options about a part of the model, which the chosen one may not have.
+
+    Raises:
+        UsageError: no such preset, a misspelt key, or an option about a part that the model does not have.
+        TrainingError: no run to resume.
+    """
+    from rsprompter_cli.config import DEFAULT_PRESET, load_config
+    from rsprompter_cli.train.folder import config_of_run
+
+    own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
+    source = own or preset or DEFAULT_PRESET
+    _refuse_misplaced(load_config(source, overrides).model, **parts)
+    config = load_config(source, [*overrides, *shorthands])
+    return config, out or (Path("runs") / config.name if own is None else own.parent)
 
 
 def _require_gpus(count: int | None) -> None:

@@ -65,6 +65,14 @@ def test_show_writes_overlays(tmp_path: Path, capsys: Capture) -> None:
     assert run([*command, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize("command", [["check"], ["stats"], ["show", "--out", "a"], ["split", "--out", "a"]])
+def test_a_missing_set_is_called_as_elsewhere(command: list[str], capsys: Capture) -> None:
+    assert run(["data", command[0], "nowhere", *command[1:]]) == 3
+    error = capsys.readouterr().err
+    assert "nowhere: no such file" in error
+    assert "No such file or directory" not in error
+
+
 def test_show_takes_images_without_objects_last(tmp_path: Path, capsys: Capture) -> None:
     make_set(tmp_path)
     assert run(["data", "show", str(tmp_path), "--out", str(tmp_path / "out"), "--count", "50"]) == 0

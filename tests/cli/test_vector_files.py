@@ -236,3 +236,32 @@ def test_layers_and_classes_from_python(town: Path) -> None:
     assert evaluate_polygons("layers.gpkg", "town.gpkg", layer="houses").counts.f1 == 1.0
     assert PredictOptions().changed(aoi="layers.gpkg", layer="houses").output.layer == "houses"
     assert chosen_labels(["house", "\u00a0Tank"], ["Tank", "house "]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.gpkg", "nowhere.gpkg: no such file\n"),
+        ("towm.gpkg", "towm.gpkg: no such file (did you mean 'town.gpkg'?)\n"),
+        ("https://example.org/town.gpkg", "no such file (download it: vector input must be a local file)\n"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fit", "town.tif", "FILE", "--out", "mine"],
+        ["convert", "vector2coco", "town.tif", "FILE", "--out", "set"],
+        ["eval-polygons", "FILE", "town.gpkg"],
+        ["filter", "FILE", "--score", "0.5", "--out", "few.gpkg"],
+        ["qgis-style", "FILE"],
+        ["predict", "town.tif", "--aoi", "FILE", "--out", "a.gpkg"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_missing_vector_file_is_one_short_line(
+    command: COMMAND, name: str, message: str, town: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([name if word == "FILE" else word for word in command]) == 3
+    error = capsys.readouterr().err
+    assert error.endswith(message)
+    assert error.count("\n") == 1
