@@ -156,6 +156,7 @@ def _press_at_evaluation(_done: int, _total: int) -> None:
 def test_ctrl_c_says_what_is_stopped_and_what_is_kept(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, resumed: bool
 ) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
     if resumed:
         run(data, tmp_path, OPTIONS, on_step=_signal_at(2))
         assert "stopping after this training step and saving the state (interrupt again" in caplog.text
@@ -173,6 +174,7 @@ def test_ctrl_c_says_what_is_stopped_and_what_is_kept(
 def test_ctrl_c_in_an_evaluation_speaks_of_the_evaluation(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
     run(data, tmp_path, OPTIONS | {"epochs": 1}, on_evaluation=_press_at_evaluation)
     assert "stopping the evaluation and saving the state" in caplog.text
     assert "after this" not in caplog.text
