@@ -141,7 +141,8 @@ def export_command(
         from rsprompter_cli.io.atomic import refuse_existing
         from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
 
-        refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
+        if out.suffix in (".pth", ".pt"):  # another name is refused whatever is there
+            refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
         read_checkpoint(folder)
         display.announce("loading PyTorch")
         from rsprompter_cli.models.import_checkpoint import export_checkpoint

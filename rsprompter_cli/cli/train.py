@@ -200,13 +200,12 @@ def train_command(
     shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
     with show_progress("checking the input") as display:
         from rsprompter_cli.train.checks import check_run, check_training
-        from rsprompter_cli.train.folder import RANKS
         from rsprompter_cli.train.place import find_place
 
         parts: dict[str, Any] = {"sam": sam, "random_sam": random_sam, "backbone_weights": backbone_weights}
-        config, folder = _settings(preset, out, overrides or (), shorthands, resume=resume, parts=parts)
-        if deepspeed and not config.train.zero_stage:
-            config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
+        config, folder = _settings(
+            preset, out, overrides or (), shorthands, resume=resume, deepspeed=deepspeed, parts=parts
+        )
         root, place = data or config.data.root, find_place()
         if place is None:  # the processes of a launcher refuse together, in `train`
             if not dry:
@@ -230,26 +229,8 @@ def train_command(
         share_threads(threads, place)
         _dry_run(config, asked, place, as_json=as_json)
         return
-    with show_progress("loading PyTorch"):
-        from rsprompter_cli.train.ranks import own_talk
-
-        share_threads(threads, place)
-    with _naming_the_way_on(folder), own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
-        from rsprompter_cli.train.loop import train
-
-        result = train(
-            config,
-            **asked,
-            resume=resume,
-            overwrite=overwrite,
-            minutes=minutes,
-            on_step=count_steps(display),
-            on_evaluation=display.bar("validation images"),
-        )
-        if result.interrupted:
-            if as_json and (place is None or place.rank == 0):
-                print_json(result.as_json())
-            raise KeyboardInterrupt
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "minutes": minutes}
+    result = _train(config, {**asked, **how}, place, threads=threads, as_json=as_json)
     if place is None or place.rank == 0:
         _print_result(result, config, as_json=as_json)
 
@@ -261,6 +242,7 @@ def _settings(
     shorthands: Sequence[str],
     *,
     resume: bool,
+    deepspeed: bool,
     parts: Mapping[str, Any],
 ) -> tuple[Config, Path]:
     """The configuration and the folder of the run.
@@ -280,6 +262,8 @@ def _settings(
     source = own or preset or DEFAULT_PRESET
     _refuse_misplaced(load_config(source, overrides).model, **parts)
     config = load_config(source, [*overrides, *shorthands])
+    if deepspeed and not config.train.zero_stage:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
     return config, out or (Path("runs") / config.name if own is None else own.parent)
 
 
@@ -365,6 +349,32 @@ def _print_opening(model: nn.Module, *, minutes: float | None) -> None:
     _log.info("%-*s  %12s  %12s", width, "all", f"{trainable:,}", f"{frozen:,}")
     if minutes is not None:
         _log.info("time limit: %g min of training; the run then saves its state and stops", minutes)
+
+
+def _train(
+    config: Config, asked: Mapping[str, Any], place: Place | None, *, threads: int | None, as_json: bool
+) -> TrainResult:
+    """Train in this process, alone or as one of those that a launcher started.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the training; its state is saved.
+    """
+    from rsprompter_cli.train.folder import RANKS
+
+    folder = asked["out"]
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.train.ranks import own_talk
+
+        share_threads(threads, place)
+    with _naming_the_way_on(folder), own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
+        from rsprompter_cli.train.loop import train
+
+        result = train(config, **asked, on_step=count_steps(display), on_evaluation=display.bar("validation images"))
+        if result.interrupted:
+            if as_json and (place is None or place.rank == 0):
+                print_json(result.as_json())
+            raise KeyboardInterrupt
+    return result
 
 
 def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
