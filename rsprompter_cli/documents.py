@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.errors import InputError, RspError, UsageError
+from rsprompter_cli.errors import InputError, RspError, UsageError, why_unreadable
 
 MAX_JSON = "RSP_MAX_JSON"
 """Environment variable: the largest COCO or results file that is read, in MiB."""
@@ -96,7 +96,7 @@ def read_content(
     except MemoryError as fault:
         raise error(f"{path}: does not fit into memory", hint) from fault
     except (OSError, ValueError) as fault:
-        raise error(f"{path}: cannot be read: {getattr(fault, 'strerror', None) or fault}", hint) from fault
+        raise error(f"{path}: {why_unreadable(fault)}", hint) from fault
     if max(size, len(content)) > max_bytes:
         raise error(f"{path}: has more than {max_bytes:,} bytes", hint)
     return content

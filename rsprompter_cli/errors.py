@@ -150,6 +150,11 @@ def area_words(square_metres: float) -> str:
     return _with_unit(square_metres, ((1e6, "km2"), (1e4, "ha"), (1.0, "m2")))
 
 
+def bytes_words(count: float) -> str:
+    """A number of bytes for people, in decimal units to three digits: `0 bytes`, `402 kB`, `16.8 MB`, `2.57 GB`."""
+    return _with_unit(count, ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes")))
+
+
 def duration_words(seconds: float) -> str:
     """A duration for people: `20 s`, `12 min`, `2.5 min`, `3.5 h`."""
     if seconds < 90:
@@ -185,6 +190,13 @@ def did_you_mean(word: str, known: Iterable[str], *, parent: str = "") -> str:
     if near:
         return f"did you mean {parent + near[0]!r}?"
     return "known: " + ", ".join(parent + name for name in names) if names else ""
+
+
+def why_unreadable(fault: Exception) -> str:
+    """Of a file, in words: `no such file`, or `cannot be read: Permission denied`."""
+    if isinstance(fault, FileNotFoundError):
+        return "no such file"
+    return f"cannot be read: {getattr(fault, 'strerror', None) or fault}"
 
 
 def nearest_file(path: Path) -> str:

@@ -12,6 +12,7 @@ from rsprompter_cli.errors import (
     RspError,
     UsageError,
     area_words,
+    bytes_words,
     did_you_mean,
     duration_words,
     length_words,
@@ -100,6 +101,21 @@ def test_lengths_have_a_fitting_unit(metres: float, shown: str) -> None:
 )
 def test_areas_have_a_fitting_unit(area: float, shown: str) -> None:
     assert area_words(area) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (4_300, "4.3 kB"),
+        (999_600, "1 MB"),
+        (16 << 20, "16.8 MB"),
+        (2.57e9, "2.57 GB"),
+    ],
+)
+def test_sizes_have_a_fitting_decimal_unit(count: float, shown: str) -> None:
+    assert bytes_words(count) == shown
 
 
 @pytest.mark.parametrize(

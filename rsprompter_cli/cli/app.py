@@ -25,6 +25,7 @@ from rsprompter_cli.errors import (
     UsageError,
     shorten,
 )
+from rsprompter_cli.io.interrupt import command_to_continue
 
 # A new command is one entry here: its name, where it is, the first line of its docstring (of a group: its help), and
 # the panel of `rsp --help` that lists it.
@@ -118,6 +119,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    command_to_continue()  # that of an earlier line in this process
     try:
         # A command that starts processes repeats its own line in them.
         result = app(arguments, prog_name="rsp", standalone_mode=False, obj=list(arguments))
@@ -165,7 +167,8 @@ def _exit_code(error: BaseException) -> int:
         return print_error(reason, "free some space and run again", exit_code=OutputError.exit_code)
     if isinstance(error, OSError) and error.filename is not None:
         # A file that the system refuses in a place where none was expected to fail: it is named all the same.
-        reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        name = os.fsdecode(error.filename)
+        reason = f"{name}: no such file" if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
         return print_error(reason, "run again with RSP_DEBUG=1 for the traceback", exit_code=InputError.exit_code)
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         # A name that a library takes in UTF-8 only, in a place where none was looked at before.
@@ -179,7 +182,12 @@ def _report_interruption() -> int:
     """Say that Ctrl-C ended the command, after what it had already given to stdout; the exit code."""
     with suppress(OSError, ValueError):  # stdout may be closed
         sys.stdout.flush()
-    return print_error("interrupted", exit_code=INTERRUPTED_EXIT_CODE)
+    command = command_to_continue()
+    return print_error(
+        f"interrupted; continue with: {command}" if command else "interrupted",
+        label="rsp:",
+        exit_code=INTERRUPTED_EXIT_CODE,
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -73,15 +73,23 @@ def import_command(
     Examples:
         rsp checkpoint import whu.pth --preset rsprompter-anchor-whu --out whu
     """
-    with show_progress("reading the file"):
+    with show_progress("checking the input") as display:
         from rsprompter_cli.config import load_config
+        from rsprompter_cli.io.checkpoint import refuse_other_folder
+        from rsprompter_cli.io.original_file import require_original_file
+
+        config = load_config(preset, overrides or ())
+        refuse_other_folder(out, overwrite=overwrite, inputs=[file])
+        require_original_file(file)
+        display.announce("loading PyTorch")
         from rsprompter_cli.models.import_checkpoint import import_checkpoint
 
+        display.announce("reading the file")
         names = None if classes is None else [name.strip() for name in classes.split(",")]
         done = import_checkpoint(
             file,
             out,
-            load_config(preset, overrides or ()),
+            config,
             chosen=[text.partition("=")[0].strip() for text in overrides or ()],
             class_names=names,
             ema=ema,
@@ -129,7 +137,14 @@ def export_command(
     Examples:
         rsp checkpoint export runs/whu/best --out whu.pth
     """
-    with show_progress("loading PyTorch"):
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.io.atomic import refuse_existing
+        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+
+        if out.suffix in (".pth", ".pt"):  # another name is refused whatever is there
+            refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
+        read_checkpoint(folder)
+        display.announce("loading PyTorch")
         from rsprompter_cli.models.import_checkpoint import export_checkpoint
 
         count = export_checkpoint(folder, out, overwrite=overwrite)
@@ -155,7 +170,11 @@ def show_command(
         rsp checkpoint show
         rsp checkpoint show runs/whu/best --json
     """
-    with show_progress("loading PyTorch"):
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.io.checkpoint import read_checkpoint
+
+        read_checkpoint(folder)
+        display.announce("loading PyTorch")
         from rsprompter_cli.models.describe import describe_checkpoint, summary_rows
 
         facts = describe_checkpoint(folder)
@@ -180,7 +199,12 @@ def merge_lora_command(
     Examples:
         rsp checkpoint merge-lora runs/whu/best --out merged
     """
-    with show_progress("loading PyTorch"):
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint, refuse_other_folder
+
+        refuse_other_folder(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
+        read_checkpoint(folder)
+        display.announce("loading PyTorch")
         from rsprompter_cli.models.import_checkpoint import merge_checkpoint
 
         count = merge_checkpoint(folder, out, overwrite=overwrite)

@@ -182,15 +182,16 @@ def vector2coco_command(
         ),
     ] = None,
     native: NativeOption = False,
-    class_attribute: Annotated[
+    class_column: Annotated[
         str | None,
         typer.Option(
-            "--class-attribute",
+            "--class-column",
             metavar="COLUMN",
             rich_help_panel=LABELS,
             help="Attribute of the footprints with the class.",
         ),
     ] = None,
+    class_attribute: Annotated[str | None, typer.Option("--class-attribute", hidden=True)] = None,
     class_name: Annotated[
         str,
         typer.Option(
@@ -269,17 +270,22 @@ def vector2coco_command(
 
     if len(pairs) % 2:
         raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
+    if class_column is not None and class_attribute is not None:
+        raise UsageError("--class-column and --class-attribute are one option", "omit --class-attribute")
     with show_progress("reading the scenes") as display:
         from rsprompter_cli.data.convert.vector2coco import convert_vectors
+        from rsprompter_cli.geo.guard import refuse_swapped
 
+        files = list(zip(pairs[::2], pairs[1::2], strict=True))
+        refuse_swapped(files)
         report = convert_vectors(
-            list(zip(pairs[::2], pairs[1::2], strict=True)),
+            files,
             out,
             tile=tile,
             overlap=overlap,
             gsd=gsd or (),
             native=native,
-            class_attribute=class_attribute,
+            class_attribute=class_attribute if class_column is None else class_column,
             class_name=class_name,
             layer=layer or (),
             val=val,
@@ -312,6 +318,11 @@ def _print_set(report: VectorReport) -> None:
     for scene, (on_scene, all_of_them) in {one.scene: (one.on_scene, one.footprints) for one in report.scenes}.items():
         if on_scene < all_of_them:
             print_message(f"{scene}: {on_scene:,} of {plural(all_of_them, 'footprint')} lie on it")
+    for scene, shared in {one.scene: one.in_both_splits for one in report.scenes if one.in_both_splits}.items():
+        verb = "is" if shared == 1 else "are"
+        print_message(
+            f"{scene}: {plural(shared, 'object')} on the border of the held-back part {verb} annotated in both splits"
+        )
     if any(one.instances > one.objects for one in report.scenes):
         print_message("an object is annotated in every tile that it reaches")
     for name, (images, instances) in report.splits.items():

@@ -333,6 +333,6 @@ def print_annotations(report: SetReport | VectorReport) -> None:
 
 def _print_counts(splits: Mapping[str, tuple[int, int]], left_out: Mapping[str, Sequence[str]]) -> None:
     for name, (images, instances) in splits.items():
-        print_message(f"{name}: {plural(images, 'image')}, {plural(instances, 'instance')}")
+        print_message(f"{name}: {plural(images, 'image')}, {plural(instances, 'annotation')}")
     for reason, names in left_out.items():
         print_message(f"omitted: {reason} ({len(names):,})")

@@ -81,7 +81,7 @@ def check_command(
     if as_json:
         print_json([report.as_json() for report in reports])
     for report in () if as_json else reports:
-        counts = [plural(report.images, "image"), plural(report.objects, "object")]
+        counts = [plural(report.images, "image"), plural(report.objects, "annotation")]
         counts += [plural(report.crowds, "crowd")] if report.crowds else []
         counts += [plural(report.error_count, "error"), plural(report.warning_count, "warning")]
         print_hanging(f"{report.file}: ", ", ".join(counts))
@@ -115,9 +115,12 @@ def show_command(
     with show_progress("reading the annotations") as display:
         from rsprompter_cli.data.coco import read_coco
         from rsprompter_cli.data.images import locate
-        from rsprompter_cli.data.show import show_images
 
         file, root = locate(source, split)
+        display.announce("loading PyTorch")
+        from rsprompter_cli.data.show import show_images
+
+        display.announce("reading the annotations")
         written = show_images(
             read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder),
             root,
@@ -160,15 +163,15 @@ def stats_command(
         spread, sizes = one["objects_per_image"], one["objects_per_size"]
         print_result(
             f"{one['file']}\n"
-            f"  {plural(one['images'], 'image')} ({one['images_without_objects']} without objects), "
+            f"  {plural(one['images'], 'image')} ({one['images_without_objects']} without annotations), "
             f"{_span(widths)} x {_span(heights)} px\n"
-            f"  {plural(one['objects'], 'object')}, {plural(one['crowds'], 'crowd')}; per image "
+            f"  {plural(one['objects'], 'annotation')}, {plural(one['crowds'], 'crowd')}; per image "
             f"{spread['min']} to {spread['max']}, median {spread['median']:g}, mean {spread['mean']:g}\n"
             f"  small (< 32 x 32 px) {sizes['small']}, medium {sizes['medium']}, "
             f"large (>= 96 x 96 px) {sizes['large']}\n"
             f"  median side {sides['p50']:g} px, 5-95 %: {sides['p5']:g}-{sides['p95']:g} px"
         )
-        print_table(["class", "objects"], [[name, total] for name, total in one["objects_per_class"].items()])
+        print_table(["class", "annotations"], [[name, total] for name, total in one["objects_per_class"].items()])
 
 
 @app.command("split")

@@ -126,31 +126,26 @@ def eval_command(
         rsp eval runs/whu/best --data data/WHU --split val --show-dir worst-and-best
     """
     refuse_other_device(device, gpus=gpus, procs=procs)
-    with show_progress("loading PyTorch"):
-        from rsprompter_cli.data.images import find_annotations
-        from rsprompter_cli.evaluate.curves import save_curves
-        from rsprompter_cli.evaluate.gallery import require_replaceable, save_gallery
-        from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
-        from rsprompter_cli.io.atomic import refuse_existing
-        from rsprompter_cli.io.checkpoint import find_checkpoint
-        from rsprompter_cli.models.precision import require_gpus
-        from rsprompter_cli.train.ranks import find_place, quiet_but_first
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.train.place import find_place
 
-    _check_outputs(save_detections, pr_curve)
-    outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
-    for path in outputs:
-        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
-    if show_dir is not None:
-        require_replaceable(show_dir)
-    annotations = find_annotations(data, split)
-    for path in outputs:
-        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
-    place = find_place()
-    if place is None and gpus:
-        require_gpus(gpus)
+        outputs = _check_files(
+            checkpoint, data, split, save_detections, show_dir=show_dir, pr_curve=pr_curve, overwrite=overwrite
+        )
+        place = find_place()
+        if place is None and gpus:
+            display.announce("loading PyTorch")
+            from rsprompter_cli.models.precision import require_gpus
+
+            require_gpus(gpus)
     if place is None and (gpus or procs or 1) > 1:
         start_processes(context, gpus or procs or 1)
         return
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.evaluate.curves import save_curves
+        from rsprompter_cli.evaluate.gallery import save_gallery
+        from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
+        from rsprompter_cli.train.ranks import quiet_but_first
     with quiet_but_first(place), show_progress("loading PyTorch") as display:
         from rsprompter_cli.train.together import evaluate_together
 
@@ -183,6 +178,40 @@ def eval_command(
         print_result()
         print_table(*class_rows(evaluation.metrics, boxes=boxes))
     print_written(*outputs)
+
+
+def _check_files(
+    checkpoint: str,
+    data: Path,
+    split: str,
+    save_detections: Path | None,
+    *,
+    show_dir: Path | None,
+    pr_curve: Path | None,
+    overwrite: bool,
+) -> list[Path]:
+    """The files and folders to write, after they were found to be free, and the model and the data to be there.
+
+    Raises:
+        UsageError, OutputError: an output that cannot be written.
+        InputError, CheckpointError: no annotation file, or no checkpoint folder.
+    """
+    from rsprompter_cli.data.images import find_annotations
+    from rsprompter_cli.evaluate.gallery import require_replaceable
+    from rsprompter_cli.io.atomic import refuse_existing
+    from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+
+    _check_outputs(save_detections, pr_curve)
+    outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[find_checkpoint(checkpoint)])
+    if show_dir is not None:
+        require_replaceable(show_dir)
+    annotations = find_annotations(data, split)
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite, folder=path is show_dir, inputs=[annotations])
+    read_checkpoint(checkpoint)
+    return outputs
 
 
 def _check_outputs(save_detections: Path | None, pr_curve: Path | None) -> None:

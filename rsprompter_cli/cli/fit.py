@@ -27,7 +27,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, set_threads
+from rsprompter_cli.cli.output import print_json, set_threads, unlogged
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
@@ -140,23 +140,34 @@ def fit_command(
         "nodata": nodata,
     }
     files = list(zip(given[::2], given[1::2], strict=True))
+    from rsprompter_cli.geo.guard import refuse_swapped
     from rsprompter_cli.train.fit_dry_run import check_fit, plan_fit
 
+    refuse_swapped(files)
     if dry_run:
         _print_plan(plan_fit(files, **asked), as_json=as_json)
         return
     assert out is not None
     with show_progress("checking the input") as display:
-        if not resume:
-            check_fit(files, out, overwrite=overwrite, **asked)
-        display.announce("loading PyTorch")
-        from rsprompter_cli.train.fit import fit
-        from rsprompter_cli.train.fit_record import TRAINING
-        from rsprompter_cli.train.folder import files_for_people
+        from rsprompter_cli.train.fit_record import TRAINING, run_folder
+        from rsprompter_cli.train.fit_resume import check_resume
+        from rsprompter_cli.train.folder import files_for_people, refuse_used_folder
 
-        set_threads(threads)
-        watch = _shown_on(display)
-        result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
+        result = None
+        if resume:
+            result = check_resume(files, out, **asked)
+        else:
+            check_fit(files, out, overwrite=overwrite, **asked)
+            refuse_used_folder(run_folder(out))
+            with unlogged():  # `fit` repeats the warnings
+                plan_fit(files, **asked)
+        if result is None:
+            display.announce("loading PyTorch")
+            from rsprompter_cli.train.fit import fit
+
+            set_threads(threads)
+            watch = _shown_on(display)
+            result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
     if result.already_finished:
         print_message(
             f"{result.run}: the run is already finished, nothing was trained or written; to train again, "

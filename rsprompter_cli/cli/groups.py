@@ -167,7 +167,7 @@ class LazyGroup(_Paged, TyperGroup):
         path = ctx.command_path
         near = " or ".join(f"{path} {other}" for other in self.nearest(name))
         hint = f"did you mean {near}? " if near else ""
-        where = "" if ctx.parent is None else f"{path}: "
+        where = "" if ctx.parent is None else f"{path.partition(' ')[2]}: "  # without the rsp that begins the line
         raise UsageError(f"{where}there is no command {name!r}", f"{hint}{path} --help lists all commands")
 
     def nearest(self, name: str) -> list[str]:

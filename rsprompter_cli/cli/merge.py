@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from rsprompter_cli.cli.options import (
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_written
+from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 
 
@@ -82,7 +84,11 @@ def merge_command(
         rsp merge parts --out scene.gpkg
         rsp merge parts/1.part parts/2.part --out scene.geojson --min-area 10
     """
-    with show_progress("loading the libraries") as display:
+    with show_progress("checking the input") as display:
+        for part in parts:
+            if not os.path.exists(part):
+                raise InputError(f"{part}: no such file or folder", "give what rsp predict --shard wrote")
+        display.announce("loading PyTorch")
         from rsprompter_cli.predict.finish import OutputOptions
         from rsprompter_cli.predict.merge_parts import merge_parts
         from rsprompter_cli.predict.reading import Reading

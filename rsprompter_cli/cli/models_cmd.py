@@ -11,6 +11,7 @@ from rsprompter_cli.cli.options import JsonOption
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.errors import bytes_words
 
 
 def models_command(
@@ -60,7 +61,7 @@ def models_command(
         (
             model.name,
             model.kind,
-            _megabytes(model.size),
+            _size(model.size),
             f"{model.image_size} px",
             resolution_words(model.gsd_range),
             ", ".join(model.class_names),
@@ -77,7 +78,7 @@ def models_command(
             (
                 sam.name,
                 sam.problem or sam.encoder,
-                _megabytes(sam.size),
+                _size(sam.size),
                 sam.folder or f"none (rsp download-sam {sam.name})",
             )
             for sam in sams
@@ -85,5 +86,5 @@ def models_command(
     )
 
 
-def _megabytes(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e6:.1f} MB"
+def _size(size: int | None) -> str:
+    return "-" if size is None else bytes_words(size)

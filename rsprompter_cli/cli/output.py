@@ -9,6 +9,8 @@ import re
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +133,24 @@ class _ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
-def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_code) -> int:
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Log no message but errors inside the block, for a look at files that are opened again afterwards."""
+    former = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(former)
+
+
+def print_error(
+    message: str, hint: str = "", *, label: str = "rsp: error:", exit_code: int = RspError.exit_code
+) -> int:
     """One line on stderr, and in the log file when there is one.
+
+    Args:
+        label: comes first; an interruption, which is no error, has another one.
 
     Returns:
         `exit_code`, with which the process is about to end.
@@ -140,10 +158,10 @@ def print_error(message: str, hint: str = "", *, exit_code: int = RspError.exit_
     text = with_hint(" ".join(message.split()), hint)
     # What a file or a command line holds is shown, never obeyed by the terminal.
     text = without_control(text)
-    line = f"rsp: error: {text}"
+    line = f"{label} {text}"
     # One process of several leaves it to the one that started it, which shows that of the first to fail.
     if not tell(text, exit_code):
-        write_message(text, label="rsp: error:", style="bold red")
+        write_message(text, label=label, style="bold red" if label == "rsp: error:" else "")
     for handler in logging.getLogger(ROOT_LOGGER).handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(logging.LogRecord(ROOT_LOGGER, logging.ERROR, "", 0, line, None, None))

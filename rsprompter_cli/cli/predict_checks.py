@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rsprompter_cli.cli.output import unlogged
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.predict.shard import parse_shard
 
 if TYPE_CHECKING:
+    from rsprompter_cli.io.checkpoint import CheckpointMeta
     from rsprompter_cli.predict.options import PredictOptions
+    from rsprompter_cli.predict.outputs import OutputKind
 
 _NOT_WITH_PROMPTS = {
     "regularize": "SAM's outlines are written unchanged",
@@ -107,11 +110,14 @@ def check_one(
     from rsprompter_cli.predict.many_outputs import scene_file
 
     options.check()
-    resolve_source(source, allow_vrt=options.reading.allow_vrt, remote=options.reading.remote)
+    found = resolve_source(source, allow_vrt=options.reading.allow_vrt, remote=options.reading.remote)
+    kind = None
     if shard is None:
         out = scene_file(source, out)
-        claim_one(out, [source, *chosen.read(options)], options)
-    _check_inputs(options, chosen)
+        kind = claim_one(out, [source, *chosen.read(options)], options)
+    meta = _check_inputs(options, chosen)
+    if found.path is not None:  # of a remote file each look takes as long as the import of torch
+        _check_scene(source, kind, meta, options, with_prompts=chosen.prompts is not None)
     return out
 
 
@@ -144,25 +150,52 @@ def check_many(
     _check_inputs(options, chosen)
 
 
-def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> None:
-    """Look at the model, the class names, the area of interest and the prompts, without reading them whole."""
+def _check_scene(
+    source: str, kind: OutputKind | None, meta: CheckpointMeta | None, options: PredictOptions, *, with_prompts: bool
+) -> None:
+    """Open the scene as the prediction will, for what its header alone decides; its notices come with the prediction.
+
+    Args:
+        kind: of the output, None for a dry run and for shards.
+        meta: of the model that finds the objects, None for a SAM.
+    """
+    from rsprompter_cli.predict.outputs import check_georef
+    from rsprompter_cli.predict.prompt_file import require_locatable
+
+    pixels = options.output.pixel_coords
+    with unlogged(), options.reading.open(source, meta, pixel_coords=pixels) as scene:
+        if with_prompts:
+            require_locatable(source, scene, pixel_coords=pixels)
+        else:
+            check_georef(source, scene, kind, options.output)
+
+
+def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> CheckpointMeta | None:
+    """Look at the model, the class names, the area of interest and the prompts, without reading them whole.
+
+    Returns:
+        the facts of the model that finds the objects, None where a SAM does.
+    """
     from rsprompter_cli.geo.layers import open_layer
     from rsprompter_cli.io.checkpoint import read_checkpoint
     from rsprompter_cli.io.hub import find_sam
     from rsprompter_cli.io.sam_name import refuse_two_sams
     from rsprompter_cli.predict.finish import chosen_labels
 
+    meta = None
     if chosen.sam is not None:
         if chosen.everything:
             refuse_two_sams(chosen.sam, chosen.model)
         find_sam(chosen.sam)
     elif chosen.prompts is None and (chosen.model is not None or not chosen.everything):
-        names = read_checkpoint(chosen.model).meta.class_names
+        checkpoint = read_checkpoint(chosen.model)
         if not chosen.everything:
-            chosen_labels(options.output.classes, names)
+            meta = checkpoint.meta
+            chosen_labels(options.output.classes, meta.class_names)
     for file in (options.output.aoi, chosen.prompts):
         if file is not None:
             open_layer(file, layer=options.output.layer, in_pixels=False)
+    return meta
 
 
 def _refuse_beside(context: typer.Context, option: str, others: Mapping[str, str]) -> None:

@@ -12,7 +12,7 @@ from rsprompter_cli.cli.output import set_threads
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
-    from rsprompter_cli.train.ranks import Place
+    from rsprompter_cli.train.place import Place
 
 GpusOption = Annotated[
     int | None,

@@ -15,7 +15,7 @@ from rsprompter_cli.cli.console import is_terminal, print_message, stdout_consol
 if TYPE_CHECKING:
     from rich.console import Console
 
-_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|m|px|s|MB|MiB|GiB))?|-")
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?(%|m|px|s|bytes|kB|MB|GB|TB))?|-")
 """A cell that is aligned on the right: a number, perhaps with a unit, or the mark of a missing one."""
 
 _BREAKABLE = re.compile(r"[/\\]|^\S{25,}$")

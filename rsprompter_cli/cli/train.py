@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,13 +42,14 @@ from rsprompter_cli.cli.processes import (
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
+from rsprompter_cli.io.interrupt import continue_with
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rsprompter_cli.config import Config, ModelConfig
+    from rsprompter_cli.train.place import Place
     from rsprompter_cli.train.progress import TrainResult
-    from rsprompter_cli.train.ranks import Place
 
 _log = logging.getLogger(__name__)
 
@@ -195,31 +197,28 @@ def train_command(
     if dry:
         _refuse_with_dry_run(resume=resume, minutes=minutes)
     refuse_other_device(device, gpus=gpus, procs=procs)
-    with show_progress("loading PyTorch"):
-        from rsprompter_cli.config import DEFAULT_PRESET, load_config
-        from rsprompter_cli.models.precision import require_gpus
-        from rsprompter_cli.train.folder import RANKS, config_of_run
-        from rsprompter_cli.train.ranks import find_place, own_talk
-
-    own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
-    source = own or preset or DEFAULT_PRESET
-    _refuse_misplaced(
-        load_config(source, overrides or ()).model, sam=sam, random_sam=random_sam, backbone_weights=backbone_weights
-    )
     shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
-    config = load_config(source, [*(overrides or ()), *shorthands])
-    if deepspeed and not config.train.zero_stage:
-        config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
-    place = find_place()
-    if gpus and place is None:
-        require_gpus(gpus)
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.train.checks import check_run, check_training
+        from rsprompter_cli.train.place import find_place
+
+        parts: dict[str, Any] = {"sam": sam, "random_sam": random_sam, "backbone_weights": backbone_weights}
+        config, folder = _settings(
+            preset, out, overrides or (), shorthands, resume=resume, deepspeed=deepspeed, parts=parts
+        )
+        root, place = data or config.data.root, find_place()
+        if place is None:  # the processes of a launcher refuse together, in `train`
+            if not dry:
+                check_run(folder, resume=resume, overwrite=overwrite)
+            check_training(config, data=root, load_from=load_from, random_sam=random_sam, resume=resume)
+            display.announce("loading PyTorch")
+            _require_gpus(gpus)
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
-        start_processes(context, gpus or procs or 1)
+        with _naming_the_way_on(folder):
+            start_processes(context, gpus or procs or 1)
         return
-    share_threads(threads, place)
-    folder = out or (Path("runs") / config.name if own is None else own.parent)
     asked: dict[str, Any] = {
-        "data": data or config.data.root,
+        "data": root,
         "out": folder,
         "load_from": load_from,
         "random_sam": random_sam,
@@ -227,24 +226,53 @@ def train_command(
         "on_model": partial(_print_opening, minutes=minutes),
     }
     if dry:
+        share_threads(threads, place)
         _dry_run(config, asked, place, as_json=as_json)
         return
-    with own_talk(place, folder / RANKS), show_progress("loading the libraries") as display:
-        from rsprompter_cli.train.loop import train
-
-        result = train(
-            config,
-            **asked,
-            resume=resume,
-            overwrite=overwrite,
-            minutes=minutes,
-            on_step=count_steps(display),
-            on_evaluation=display.bar("validation images"),
-        )
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "minutes": minutes}
+    result = _train(config, {**asked, **how}, place, threads=threads, as_json=as_json)
     if place is None or place.rank == 0:
         _print_result(result, config, as_json=as_json)
-    if result.interrupted:
-        raise KeyboardInterrupt
+
+
+def _settings(
+    preset: str | None,
+    out: Path | None,
+    overrides: Sequence[str],
+    shorthands: Sequence[str],
+    *,
+    resume: bool,
+    deepspeed: bool,
+    parts: Mapping[str, Any],
+) -> tuple[Config, Path]:
+    """The configuration and the folder of the run.
+
+    Args:
+        shorthands: settings of options of their own.
+        parts: options about a part of the model, which the chosen one may not have.
+
+    Raises:
+        UsageError: no such preset, a misspelt key, or an option about a part that the model does not have.
+        TrainingError: no run to resume.
+    """
+    from rsprompter_cli.config import DEFAULT_PRESET, load_config
+    from rsprompter_cli.train.folder import config_of_run
+
+    own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
+    source = own or preset or DEFAULT_PRESET
+    _refuse_misplaced(load_config(source, overrides).model, **parts)
+    config = load_config(source, [*overrides, *shorthands])
+    if deepspeed and not config.train.zero_stage:
+        config = config.model_copy(update={"train": config.train.model_copy(update={"zero_stage": 2})})
+    return config, out or (Path("runs") / config.name if own is None else own.parent)
+
+
+def _require_gpus(count: int | None) -> None:
+    """Raise DependencyError where PyTorch sees fewer GPUs."""
+    if count:
+        from rsprompter_cli.models.precision import require_gpus
+
+        require_gpus(count)
 
 
 def _refuse_contradictions(
@@ -323,6 +351,32 @@ def _print_opening(model: nn.Module, *, minutes: float | None) -> None:
         _log.info("time limit: %g min of training; the run then saves its state and stops", minutes)
 
 
+def _train(
+    config: Config, asked: Mapping[str, Any], place: Place | None, *, threads: int | None, as_json: bool
+) -> TrainResult:
+    """Train in this process, alone or as one of those that a launcher started.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the training; its state is saved.
+    """
+    from rsprompter_cli.train.folder import RANKS
+
+    folder = asked["out"]
+    with show_progress("loading PyTorch"):
+        from rsprompter_cli.train.ranks import own_talk
+
+        share_threads(threads, place)
+    with _naming_the_way_on(folder), own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
+        from rsprompter_cli.train.loop import train
+
+        result = train(config, **asked, on_step=count_steps(display), on_evaluation=display.bar("validation images"))
+        if result.interrupted:
+            if as_json and (place is None or place.rank == 0):
+                print_json(result.as_json())
+            raise KeyboardInterrupt
+    return result
+
+
 def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
     """Run it and print what it found out, in the process that speaks for all."""
     from rsprompter_cli.train.dry_run import dry_run
@@ -364,4 +418,22 @@ def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None
         return
     print_written(*files_for_people(result.folder))
     if not result.finished:
-        print_message(f"continue with: rsp train --resume --out {shlex.quote(str(result.folder))}")
+        print_message(f"continue with: {_resuming(result.folder)}")
+
+
+@contextmanager
+def _naming_the_way_on(folder: Path) -> Iterator[None]:
+    """Let an interruption of the block name the command that continues, where a state is saved."""
+    from rsprompter_cli.train.folder import STATE_FILE
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / STATE_FILE).is_file():
+            continue_with(_resuming(folder))
+        raise
+
+
+def _resuming(folder: Path) -> str:
+    """The command that continues a run."""
+    return f"rsp train --resume --out {shlex.quote(str(folder))}"

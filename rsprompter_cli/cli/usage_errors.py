@@ -25,7 +25,13 @@ def explain(error: Any) -> UsageError:
         page = f"usage: {option.opts[0]} {option.metavar}; {page}"
     if message.startswith("Got unexpected extra"):
         page = f"usage: {context.command_path} {' '.join(context.command.collect_usage_pieces(context))}; {page}"
-    return UsageError(f"{context.command_path}: {message[:1].lower()}{message[1:]}", page)
+    return UsageError(f"{_command(context)}{message[:1].lower()}{message[1:]}", page)
+
+
+def _command(context: Any) -> str:
+    """The command before a message, without the `rsp` that every error line begins with: `predict: `."""
+    words = context.command_path.split()[1:]
+    return f"{' '.join(words)}: " if words else ""
 
 
 _RANGE_WORDS = (
@@ -51,7 +57,9 @@ def _unknown_option(error: Any, context: Any, page: str) -> UsageError:
     if context is not root and name in _option_names(root):
         option = "--log-file FILE" if name == "--log-file" else name
         line = " ".join([root.command_path, option, path.removeprefix(f"{root.command_path} ")])
-        return UsageError(f"{path}: there is no option {name}", f"it goes before the command: {line} ...; {page}")
+        return UsageError(
+            f"{_command(context)}there is no option {name}", f"it goes before the command: {line} ...; {page}"
+        )
     names = _option_names(context)
     if not name.startswith("--"):
         # Of -score only the -s was read; the root's object has the line as it was typed.
@@ -59,7 +67,7 @@ def _unknown_option(error: Any, context: Any, page: str) -> UsageError:
         name = typed[0] if typed else name
     near = _nearest_option(name, names) if len(name) > 2 else ""
     hint = f"did you mean {near}? " if near else ""
-    return UsageError(f"{path}: there is no option {name}", f"{hint}{page}")
+    return UsageError(f"{_command(context)}there is no option {name}", f"{hint}{page}")
 
 
 def _nearest_option(name: str, names: list[str]) -> str:
@@ -89,4 +97,4 @@ def _missing(item: Any, context: Any, page: str) -> UsageError:
     name = argument_name(item) if is_argument else f"{item.opts[0]} {item.metavar or ''}".strip()
     examples = read_description(context.command.help).examples
     example = f"for example: {examples[0]}; " if examples else ""
-    return UsageError(f"{context.command_path}: {name} is missing: {(item.help or '').rstrip('.')}", f"{example}{page}")
+    return UsageError(f"{_command(context)}{name} is missing: {(item.help or '').rstrip('.')}", f"{example}{page}")

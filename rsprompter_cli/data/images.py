@@ -68,7 +68,8 @@ def find_annotations(root: str | Path, split: str) -> Path:
     """
     root = Path(root)
     if not os.path.isdir(root):
-        raise InputError(f"{root}: no such folder", "pass the folder of your COCO data set with --data")
+        what = "a file, not a folder" if os.path.exists(root) else "no such folder"
+        raise InputError(f"{root}: {what}", "pass the folder of your COCO data set with --data")
     found = next((files for files in _candidates(root, split) if files), [])
     if len(found) > 1:
         folder = found[0].parent if len({path.parent for path in found}) == 1 else root
@@ -171,6 +172,7 @@ def annotation_files(source: str | Path) -> list[Path]:
     """
     source = Path(source)
     if not os.path.isdir(source):
+        _require_there(source)
         return [source]
     # Without any split, the error of the first one says what was looked for.
     return [find_annotations(source, split) for split in list_splits(source) or SPLITS[:1]]
@@ -194,7 +196,17 @@ def locate(source: str | Path, split: str) -> tuple[Path, Path]:
         InputError: no annotation file, or several for the split.
     """
     source = Path(source)
-    return (find_annotations(source, split), source) if os.path.isdir(source) else (source, root_of(source))
+    if os.path.isdir(source):
+        return find_annotations(source, split), source
+    _require_there(source)
+    return source, root_of(source)
+
+
+def _require_there(source: Path) -> None:
+    if not os.path.exists(source):
+        raise InputError(
+            f"{source}: no such file or folder", "give a COCO file or its data folder; rsp convert creates them"
+        )
 
 
 def list_splits(root: str | Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Right, wrong and missed polygons on one picture, each kind in its colour."""
+"""Correct, wrong and missed polygons on one picture, each kind in its colour."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_error_map(
         missed, found: true objects; of those that were found only the outline is drawn.
         border: the area of interest as a polygon in pixels, or None.
         outline: colour of the outlines of found objects and of the border.
-        counts: of right, wrong and missed polygons, for the legend: not all need to lie on the picture.
+        counts: of correct, wrong and missed polygons, for the legend: not all need to lie on the picture.
         figures: a further text for the legend.
 
     Returns:
@@ -75,7 +75,7 @@ def draw_error_map(
     if border is not None:
         _draw_outlines(pen, [border], outline, width=3)
     entries: list[tuple[str, Colour | None]] = [
-        (f"found {counts[0]:,}", RIGHT),
+        (f"correct {counts[0]:,}", RIGHT),
         (f"wrong {counts[1]:,}", WRONG),
         (f"missed {counts[2]:,}", MISSED),
         ("true outline", outline),

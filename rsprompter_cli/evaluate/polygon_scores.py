@@ -1,4 +1,4 @@
-"""Right, wrong and missed polygons, in all and by IoU, size and class; average precision of scored ones."""
+"""Correct, wrong and missed polygons, in all and by IoU, size and class; average precision of scored ones."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class PolygonEvaluation:
 
     @property
     def counts(self) -> Counts:
-        """Right, wrong and missed at the IoU asked for, with precision, recall and F1."""
+        """Correct, wrong and missed at the IoU asked for, with precision, recall and F1."""
         return self.scores.counts
 
     @property

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from rsprompter_cli.errors import (
     InputError,
     UsageError,
     nearest_file,
+    why_unreadable,
 )
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
@@ -126,7 +127,7 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
         with location.open("rb") as file:
             head = file.read(4096)
     except OSError as error:
-        raise InputError(f"{shown}: cannot be read: {error.strerror or error}", "check its permissions") from error
+        raise InputError(f"{shown}: {why_unreadable(error)}", "check its permissions") from error
     driver = next((name for name, at, marks in _SIGNATURES if head[at:].startswith(marks)), None)
     if driver is None and (b"<VRTDataset" in head or location.suffix.lower() == ".vrt"):
         if not allow_vrt:
@@ -136,9 +137,7 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             )
         driver = "VRT"
     if driver is None and location.suffix.lower() in _VECTORS:
-        raise InputError(
-            f"{shown}: is a vector file where a raster is expected", "is the order of the arguments right?"
-        )
+        raise InputError(f"{shown}: is a vector file where a raster is expected", f"supported formats are {READABLE}")
     if driver is None:
         raise InputError(
             f"{shown}: is not a raster in a supported format",
@@ -149,6 +148,16 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             f"{shown}: has more than {MAX_SEGMENTS:,} pieces of metadata", "remove them, for example exiftool -all="
         )
     return Source(shown, str(location), driver, state=state)
+
+
+def refuse_swapped(pairs: Iterable[tuple[str | Path, str | Path]]) -> None:
+    """Raise InputError for a scene and its labels that are given in the wrong order."""
+    for scene, labels in pairs:
+        first, second = (Path(path).suffix.lower() in _VECTORS for path in (scene, labels))
+        if first and not second and os.path.isfile(scene):
+            raise InputError(
+                f"{scene}: is a vector file where a raster is expected", "is the order of the arguments right?"
+            )
 
 
 def _file_state(path: Path) -> tuple[int, int, int] | None:
@@ -174,7 +183,8 @@ def resolve_file(path: str | Path, shown: str | None = None) -> Path:
         location = Path(path).resolve(strict=True)
         regular = location.is_file()
     except FileNotFoundError:
-        raise InputError(f"{shown}: no such file", nearest_file(Path(path))) from None
+        kind = "folder" if shown.endswith(("/", os.sep)) else "file"
+        raise InputError(f"{shown}: no such {kind}", nearest_file(Path(path))) from None
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{shown}: is not a usable path: {reason}") from error
@@ -322,7 +332,7 @@ def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
     try:
         tiles = tile_count(path) or 0
     except OSError as error:
-        raise InputError(f"{source.name}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{source.name}: {why_unreadable(error)}") from error
     if tiles * BYTES_PER_TILE > max_block:
         raise InputError(
             f"{source.name}: {tiles:,} tiles take {tiles * BYTES_PER_TILE:,} bytes, over the limit of {max_block:,}",

@@ -301,10 +301,9 @@ def _head(path: Path) -> bytes:
             if path.is_dir():
                 raise InputError(f"{path}: is a folder", "give the path of a vector file")
             source, mark, layer = str(path).partition("|layername=")
-            hint = (
-                nearest_file(path)
-                or "vector input must be a local .geojson, .geojsonl, .gpkg, .shp, .fgb or .parquet file"
-            )
+            hint = nearest_file(path)
+            if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path keeps one slash of two
+                hint = "download it: vector input must be a local file"
             raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
         with path.open("rb") as file:
             return file.read(64)

@@ -1,4 +1,7 @@
-"""Ctrl-C while a library of another language calls back into Python, where a KeyboardInterrupt would lose its name."""
+"""Ctrl-C: the command that continues the work, and blocks in which it must wait.
+
+A library of another language that calls back into Python would lose the name of a KeyboardInterrupt.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_to_continue: list[str] = []
+
+
+def continue_with(command: str) -> None:
+    """Name the command that continues the work that is being interrupted; the last one named counts."""
+    _to_continue[:] = [command]
+
+
+def command_to_continue() -> str:
+    """The command that `continue_with` named, which is then forgotten; empty where there is none."""
+    return _to_continue.pop() if _to_continue else ""
 
 
 @contextmanager

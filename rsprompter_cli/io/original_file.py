@@ -63,9 +63,7 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
             weights or some that are no plain arrays of numbers.
     """
     path = Path(path)
-    _refuse_folder(path)
-    if path.name.endswith(_PART) and path.is_file():
-        raise _part_of_deepspeed(path)
+    require_original_file(path)
     if path.suffix == ".safetensors":
         content: Any = read_safetensors(path)
     else:
@@ -83,6 +81,19 @@ def read_original_file(path: str | Path, *, ema: bool = True) -> OriginalFile:
         raise _part_of_deepspeed(path)
     state, averaged = _unwrapped(_tensors(content, path))
     return OriginalFile(state, AVERAGED if averaged else TRAINED)
+
+
+def require_original_file(path: Path) -> None:
+    """Refuse what is no file of weights by its name alone; knows no torch.
+
+    Raises:
+        CheckpointError: missing, a folder, or a part of a checkpoint of DeepSpeed.
+    """
+    _refuse_folder(path)
+    if not os.path.isfile(path):  # also false of a name that is too long
+        raise CheckpointError(f"{path}: no such file")
+    if path.name.endswith(_PART):
+        raise _part_of_deepspeed(path)
 
 
 def _refuse_folder(path: Path) -> None:

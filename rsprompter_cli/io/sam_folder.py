@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli import documents
 from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
-from rsprompter_cli.errors import CheckpointError, shorten
+from rsprompter_cli.errors import CheckpointError, shorten, why_unreadable
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder
 from rsprompter_cli.io.checkpoint import read_safetensors
 
@@ -147,7 +147,7 @@ def file_sha256(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
 
 
 def config_from_arch(arch: VitArch | TinyVitArch) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def arch_from_config(content: Mapping[str, Any], origin: str) -> VitArch | TinyV
         if content.get("model_type") != "sam":
             raise ValueError(f"model_type is {shorten(repr(content.get('model_type')))}, not 'sam'")
         return _vit_arch(content)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         reason = shorten(str(error), 300)
         raise CheckpointError(f"{origin}: not the configuration of a SAM: {reason}") from error
 

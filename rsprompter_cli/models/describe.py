@@ -18,7 +18,7 @@ from rsprompter_cli.config import (
     list_presets,
     load_config,
 )
-from rsprompter_cli.errors import InputError, RspError
+from rsprompter_cli.errors import InputError, RspError, bytes_words
 from rsprompter_cli.io.atomic import complete_folder
 from rsprompter_cli.io.checkpoint import (
     BUNDLED,
@@ -203,7 +203,7 @@ def summary_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model", facts["name"]),
         ("variant", facts["variant"] + (f", encoder {facts['encoder']}" if facts["encoder"] else "")),
         ("preset", facts["preset"]),
-        ("weights", f"{facts['size'] / 1e6:.1f} MB"),
+        ("weights", bytes_words(facts["size"])),
         ("parameters", f"{facts['parameters']:,}, of which {facts['trainable']:,} trainable"),
         ("classes", f"{len(names)}: {', '.join(names)}"),
         ("input", f"{facts['image_size']} px"),

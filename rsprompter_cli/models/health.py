@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
+from rsprompter_cli.errors import bytes_words
 from rsprompter_cli.io.health import Finding, State, gigabytes
 
 
@@ -75,14 +76,14 @@ def model_findings() -> Iterator[Finding]:
 
     (bundled,) = find_models([])
     if bundled.problem is None:
-        text = f"{', '.join(bundled.class_names)}, {(bundled.size or 0) / 1e6:.1f} MB"
+        text = f"{', '.join(bundled.class_names)}, {bytes_words(bundled.size or 0)}"
         yield Finding("models", "bundled model", State.OK, text)
     else:
         yield Finding("models", "bundled model", State.PROBLEM, bundled.problem, "reinstall rsp")
     sams = [sam for sam in find_sams() if sam.folder is not None]
     for sam in sams:
         if sam.problem is None:
-            text = f"{(sam.size or 0) / 1e6:.0f} MB in {sam.folder}"
+            text = f"{bytes_words(sam.size or 0)} in {sam.folder}"
             yield Finding("models", f"SAM {sam.name}", State.OK, text)
         else:
             way_out = f"rsp download-sam {sam.name} --overwrite"

@@ -197,7 +197,7 @@ def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], tally: Tally)
 def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overwrite: bool) -> Iterator[Path]:
     """The folder of the parts of an output, which no other run works on meanwhile.
 
-    After a fault or an interruption it stays if it contains windows, and a warning tells how to resume.
+    After a fault or an interruption it stays if it contains windows, and a message tells how to resume.
 
     Args:
         identity: of the run, but for its model, as JSON values.
@@ -222,7 +222,7 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
             elif tally.begun or not isinstance(error, OutputError):
-                _log.warning(
+                _log.info(
                     "%s keeps the %s done so far: run the same command again to resume", folder, plural(kept, "window")
                 )
             raise

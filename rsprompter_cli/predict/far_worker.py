@@ -106,7 +106,7 @@ class FarWorker:
         for path in files:
             if not Path(path).exists():
                 hint = "every worker reads this file: make it available under the same path on every machine"
-                raise UsageError(f"{path}: does not exist on {node}", hint)
+                raise UsageError(f"{path}: no such file or folder on {node}", hint)
         logger = logging.getLogger("rsprompter_cli")
         logger.addHandler(self._listener)
         self._opened.callback(logger.removeHandler, self._listener)

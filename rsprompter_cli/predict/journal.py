@@ -102,7 +102,7 @@ class Journal:
                 self.flush()
             if error is not None and self.windows_done and self.path.exists():
                 text = "%s keeps the %s done so far: run the same command again to resume"
-                _log.warning(text, self.path, plural(self.windows_done, "window"))
+                _log.info(text, self.path, plural(self.windows_done, "window"))
         finally:
             if self._file is not None:
                 with suppress(OSError):  # of a full disk: what it could not hold is done again

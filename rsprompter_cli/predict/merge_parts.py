@@ -18,7 +18,7 @@ from typing import Any
 
 import shapely
 
-from rsprompter_cli.errors import InputError, UsageError, plural, some
+from rsprompter_cli.errors import InputError, UsageError, plural, some, why_unreadable
 from rsprompter_cli.geo.instances import Instance
 from rsprompter_cli.geo.merge import Joiner
 from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
@@ -33,10 +33,10 @@ from rsprompter_cli.predict.journal import count_windows, identity_difference, j
 from rsprompter_cli.predict.map_preview import claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
+from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.reading import Reading
-from rsprompter_cli.predict.scene import check_georef, write_found
+from rsprompter_cli.predict.scene import write_found
 from rsprompter_cli.predict.shard import Shard, parse_shard
 from rsprompter_cli.predict.spool import Spool
 
@@ -330,7 +330,7 @@ def _read_part(path: Path) -> Part:
             raise TypeError("the time of the input is not a number")
         identity["input"] = unchanging(identity["input"])
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{path}: {why_unreadable(error)}") from error
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise InputError(f"{path}: damaged header", _AGAIN) from error
     if done != (wanted := len(shard.windows(total))):

@@ -14,7 +14,8 @@ from shapely import Geometry
 from shapely.affinity import scale
 
 from rsprompter_cli.draw.overlays import draw_instances
-from rsprompter_cli.errors import UsageError
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.lonlat import to_map
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.tables import written_files
@@ -114,6 +115,17 @@ def check_output_crs(out: str | Path | None, kind: OutputKind | None, options: O
             f"--crs {options.crs}: GeoJSON is always in longitude and latitude (RFC 7946)",
             "write .gpkg, .fgb, .parquet or .shp, or omit --crs",
         )
+
+
+def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
+    """Raise InputError for a scene that has no place on the earth where the output needs one."""
+    if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
+        return
+    reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
+    raise InputError(
+        f"{source}: {reason}, so its polygons cannot be georeferenced",
+        f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
+    )
 
 
 def check_room(scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.errors import InputError, bytes_words, plural
 from rsprompter_cli.geo.georef import crs_title, off_earth_refusal
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
@@ -108,7 +108,7 @@ class ScenePlan:
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
             f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, "
-            f"{format_memory(self.est_memory_bytes)} of memory for the scene, plus the model"
+            f"{bytes_words(self.est_memory_bytes)} of memory for the scene, plus the model"
         )
 
 
@@ -170,7 +170,7 @@ class SceneInfo:
             rows += [
                 ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
                 ("time", plan.time()),
-                ("memory", f"{format_memory(plan.est_memory_bytes)} for the scene, plus the model{self._weights()}"),
+                ("memory", f"{bytes_words(plan.est_memory_bytes)} for the scene, plus the model{self._weights()}"),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:
@@ -178,8 +178,8 @@ class SceneInfo:
         return [*rows, ("model", note)]
 
     def _weights(self) -> str:
-        """The size of the weights, as `rsp models` shows it."""
-        return "" if self.model_bytes is None else f" ({self.model_bytes / 1e6:.1f} MB of weights, and activations)"
+        """The size of the weights."""
+        return "" if self.model_bytes is None else f" ({bytes_words(self.model_bytes)} of weights, and activations)"
 
 
 def plan_scene(
@@ -298,12 +298,6 @@ def format_gsd(gsd: Sequence[float]) -> str:
     if abs(per_row / per_col - 1) <= 0.01:
         return f"{(per_row + per_col) / 2:.4g} m"
     return f"{per_col:.4g} x {per_row:.4g} m"
-
-
-def format_memory(count: float) -> str:
-    """Bytes in MiB, or from 1024 MiB on in GiB."""
-    mebibytes = count / 2**20
-    return f"{mebibytes:.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:.1f} GiB"
 
 
 def format_elapsed(seconds: float) -> str:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.georef import why_off_the_map
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.predict.area import off_the_scene
 from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
@@ -41,6 +43,15 @@ class PromptFile:
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def require_locatable(source: str | Path, scene: Scene, *, pixel_coords: bool) -> None:
+    """Raise InputError for a scene on which prompts in map coordinates have no place."""
+    if not pixel_coords and not scene.georef.on_earth:
+        raise InputError(
+            f"{source}: {why_off_the_map(scene.georef)}, so prompts cannot be located on it",
+            "pass --pixel-coords with prompts in pixels of the file, or georeference it first (gdalwarp)",
+        )
 
 
 def read_prompts(path: str | Path, scene: Scene, *, pixel_coords: bool, layer: str | None = None) -> PromptFile:

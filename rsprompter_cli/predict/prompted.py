@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.errors import InputError, UsageError, plural
-from rsprompter_cli.geo.georef import why_off_the_map
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.geo.merge import JoinedInstance, Key
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.io.activity import announce
@@ -27,7 +26,7 @@ from rsprompter_cli.predict.finish import finish_objects
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.plan import format_elapsed
-from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts
+from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts, require_locatable
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, try_answers, write_answers
 from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
 
@@ -131,11 +130,7 @@ def predict_prompts(
     meta = prompted_meta(folder)
     pixel_coords = options.output.pixel_coords
     with options.reading.open(source, meta, pixel_coords=pixel_coords) as scene:
-        if not pixel_coords and not scene.georef.on_earth:
-            raise InputError(
-                f"{source}: {why_off_the_map(scene.georef)}, so prompts cannot be located on it",
-                "pass --pixel-coords with prompts in pixels of the file, or georeference it first (gdalwarp)",
-            )
+        require_locatable(source, scene, pixel_coords=pixel_coords)
         check_room(scene, kind, options.output)
         asked = read_prompts(prompts, scene, pixel_coords=pixel_coords, layer=options.output.layer)
         _refuse_points(asked, folder)

@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from rsprompter_cli.errors import InputError, UsageError, plural
-from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
+from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
@@ -42,7 +41,7 @@ from rsprompter_cli.predict.kept import give_up_parts
 from rsprompter_cli.predict.map_preview import MapPreview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_room, write_output
+from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_room, write_output
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
@@ -391,15 +390,4 @@ def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInt
         return None
     return read_area(
         options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords, layer=options.layer
-    )
-
-
-def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
-    """Raise InputError for a scene that has no place on the earth where the output needs one."""
-    if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
-        return
-    reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
-    raise InputError(
-        f"{source}: {reason}, so its polygons cannot be georeferenced",
-        f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
     )

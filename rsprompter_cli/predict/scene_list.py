@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from rsprompter_cli.documents import read_content
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, why_unreadable
 from rsprompter_cli.geo.guard import READABLE, resolve_source
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp")
@@ -118,7 +118,7 @@ def _scenes_in(source: str, *, allow_vrt: bool) -> Iterable[str]:
         try:
             names = sorted(os.listdir(source))
         except OSError as error:
-            raise InputError(f"{source}: cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{source}: {why_unreadable(error)}") from error
         files = [os.path.join(source, one) for one in names if one.lower().endswith(suffixes) and one[0] != "."]
         return _some([one for one in files if os.path.isfile(one)], source, "contains no rasters")
     return [source]

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from rsprompter_cli.config import Config
-from rsprompter_cli.errors import plural
+from rsprompter_cli.errors import bytes_words, plural
 from rsprompter_cli.evaluate.coco import detect_part
 from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
@@ -82,9 +82,7 @@ class DryRun:
         if self.seconds_per_step_with_maps is not None:
             step += f"; {self.seconds_per_step_with_maps:.2f} s with cached SAM outputs"
         first = _duration(self.seconds_per_evaluation)
-        memory = (
-            "not available on this system" if self.memory_bytes is None else f"{self.memory_bytes / 2**20:,.0f} MiB"
-        )
+        memory = "not available on this system" if self.memory_bytes is None else bytes_words(self.memory_bytes)
         whole = "" if self.processes == 1 else " in each process"
         return [
             ("engine", f"{self.engine}, {self.processes} x {self.device}, {self.precision}"),

@@ -8,6 +8,7 @@ stage leaves its result there, so that a stopped run continues with the next one
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from rsprompter_cli.io.checkpoint import (
     refuse_other_folder,
     write_checkpoint,
 )
+from rsprompter_cli.io.interrupt import continue_with
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.train.facts import with_metrics
 from rsprompter_cli.train.fit_dry_run import SHARE_TO_MEASURE, expect, most_held_back
@@ -163,7 +165,7 @@ def fit(
             return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
         except KeyboardInterrupt:
             if (run / RECORD_FILE).is_file():
-                _log.info("continue with: rsp fit --resume --out %s", out)
+                continue_with(f"rsp fit --resume --out {shlex.quote(str(out))}")
             raise
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from rsprompter_cli.config import Config, SamclsConfig
 from rsprompter_cli.errors import NOT_UTF8, OutputError, TrainingError
 from rsprompter_cli.io.atomic import check_writable, recover_folder
-from rsprompter_cli.train.state import STATE_FILE
 from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
 from rsprompter_cli.train.track_wandb import WANDB_FOLDER
 
+STATE_FILE = Path("state") / "resume.pt"
 BEST = "best"
 LAST = "last"
 CONFIG_FILE = "config.toml"
@@ -64,6 +64,25 @@ def only_run(out: Path) -> Iterator[None]:
         # A run that was refused leaves no folder.
         with suppress(OSError):
             out.rmdir()
+
+
+def refuse_used_folder(out: Path) -> None:
+    """Raise OutputError where another run uses a folder; nothing is created."""
+    if (out / _LOCK_FILE).exists():
+        with only_run(out):
+            pass
+
+
+def require_state(out: Path) -> Path:
+    """The file with the state of a run, which `--resume` continues.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    path = out / STATE_FILE
+    if not path.is_file():
+        raise TrainingError(f"{out}: no saved state to resume ({path} is missing)", "omit --resume to start one")
+    return path
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:

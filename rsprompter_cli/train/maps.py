@@ -12,7 +12,7 @@ from torch import nn
 
 from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
-from rsprompter_cli.errors import OutputError, TrainingError, plural, shown_path
+from rsprompter_cli.errors import OutputError, TrainingError, bytes_words, plural, shown_path
 from rsprompter_cli.models.automask_cache import AutomaskCache
 from rsprompter_cli.models.encoder_cache import EncoderCache, KeepsEncoderMaps
 from rsprompter_cli.models.samcls import SamCls
@@ -50,19 +50,19 @@ def keep_encoder_maps(
     missing = max(0, total - cache.stored_bytes())
     free = shutil.disk_usage(_existing(folder)).free
     _log.info(
-        "encoder maps: about %s in %s (%d x %d + %d images, %.1f MB each), %s still to write, %s free",
-        _gigabytes(total),
+        "encoder maps: about %s in %s (%d x %d + %d images, %s each), %s still to write, %s free",
+        bytes_words(total),
         shown_path(folder),
         train_images,
         views,
         val_images,
-        each / 1e6,
-        _gigabytes(missing),
-        _gigabytes(free),
+        bytes_words(each),
+        bytes_words(missing),
+        bytes_words(free),
     )
     if missing > free:
         raise OutputError(
-            f"{folder}: encoder maps need {_gigabytes(missing)} more, the disk has {_gigabytes(free)} free",
+            f"{folder}: encoder maps need {bytes_words(missing)} more, the disk has {bytes_words(free)} free",
             "free disk space, choose another train.cache_folder, or lower train.cache_views (0 keeps no maps)",
         )
     model.encoder_cache = cache
@@ -125,7 +125,3 @@ def _existing(folder: Path) -> Path:
     """The nearest folder above that exists: that whose disk will be used."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from rsprompter_cli.errors import bytes_words
+
 _COLUMNS = 80
 """Of a terminal; a line of the log is not to be wrapped."""
 
@@ -62,7 +64,7 @@ class StepReport:
     def describe_parts(self) -> str:
         """The parts of the loss, the norm of the gradient and the peak memory, for a detailed log."""
         parts = " ".join(f"{name} {value:.3f}" for name, value in main_losses(self.losses).items())
-        memory = "" if self.memory_bytes is None else f", peak memory {self.memory_bytes / 2**20:.0f} MiB"
+        memory = "" if self.memory_bytes is None else f", peak memory {bytes_words(self.memory_bytes)}"
         return f"losses: {parts}; gradient norm {self.gradient_norm:.3g}{memory}"
 
     def _learning_rate(self) -> str:

@@ -13,8 +13,9 @@ import torch
 from rsprompter_cli.errors import SHOWN, TrainingError
 from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.io.unpickle import save_pickle
+from rsprompter_cli.train.folder import STATE_FILE as STATE_FILE
+from rsprompter_cli.train.folder import require_state
 
-STATE_FILE = Path("state") / "resume.pt"
 _FORMAT_VERSION = 2
 
 _BEFORE = {"train.boxes": "'masks'", "train.augment.eight_bit": "True", "model.rpn.anchor_area": "'square'"}
@@ -77,9 +78,7 @@ def load_state(run_folder: Path) -> RunState:
     Raises:
         TrainingError: no state, or a damaged one.
     """
-    path = run_folder / STATE_FILE
-    if not path.is_file():
-        raise TrainingError(f"{run_folder}: no saved state to resume ({path} is missing)", "omit --resume to start one")
+    path = require_state(run_folder)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format_version"] != _FORMAT_VERSION:

@@ -217,7 +217,7 @@ def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> 
 
     monkeypatch.setattr("rsprompter_cli.config.list_presets", interrupt)
     assert run(["config", "list"]) == 130
-    assert one_line(capsys.readouterr().err) == "rsp: error: interrupted\n"
+    assert one_line(capsys.readouterr().err) == "rsp: interrupted\n"
 
 
 INTERRUPTED = """
@@ -235,7 +235,7 @@ def test_real_interrupt_signal_ends_with_130() -> None:
     command = [sys.executable, "-c", INTERRUPTED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 130
-    assert one_line(done.stderr) == "rsp: error: interrupted\n"
+    assert one_line(done.stderr) == "rsp: interrupted\n"
 
 
 def test_reader_that_leaves_is_no_error() -> None:

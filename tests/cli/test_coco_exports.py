@@ -173,12 +173,12 @@ def test_crowds_are_counted_apart_and_warned_of(tmp_path: Path, capsys: Capture)
     _crowds(tmp_path, "train")
     assert run(["data", "check", str(tmp_path)]) == 0
     first, *others = capsys.readouterr().out.splitlines()
-    assert first.endswith("instances_train.json: 4 images, 6 objects, 3 crowds, 0 errors, 2 warnings")
+    assert first.endswith("instances_train.json: 4 images, 6 annotations, 3 crowds, 0 errors, 2 warnings")
     assert "3 of 9 annotations are crowds (iscrowd 1), not training targets" in others[0]
     assert "--crowds-are-objects" in others[0]
     assert "category 20 ('tank') has 3 crowds and no object" in others[1]
     assert run(["data", "check", str(tmp_path), "--crowds-are-objects"]) == 0
-    assert capsys.readouterr().out.endswith("4 images, 9 objects, 0 errors, 0 warnings\n")
+    assert capsys.readouterr().out.endswith("4 images, 9 annotations, 0 errors, 0 warnings\n")
     assert run(["data", "stats", str(tmp_path), "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)[0]["objects_per_class"] == {"house": 6, "tank": 0}

@@ -112,6 +112,7 @@ def test_objects_and_annotations_of_tiles_are_each_stated_once(
     assert header.split()[-2:] == ["objects", "annotations"]
     assert row.split()[-2:] == ["2", "3"]
     assert "an object is annotated in every tile that it reaches" in err
+    assert "both splits" not in err
     assert "annotations" not in err.replace("a/annotations", "")
     # Several rows of a split are added up.
     assert run([*words, "--out", "b", "--gsd", "0.5", "--gsd", "0.7"]) == 0
@@ -121,3 +122,57 @@ def test_objects_and_annotations_of_tiles_are_each_stated_once(
     assert run([*words, "--out", "c", "--json"]) == 0
     (facts,) = json.loads(capsys.readouterr().out)["scenes"]
     assert (facts["objects"], facts["instances"]) == (2, 3)
+    # The check of the set calls the pieces by the same name.
+    assert run(["data", "check", "c"]) == 0
+    assert ", 3 annotations, 0 errors" in capsys.readouterr().out
+
+
+def test_objects_on_the_border_of_the_held_back_part_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Long rows of houses, so that any cut goes through some of them.
+    rows = [rectangle(column, row, 120, 20) for row in range(20, 480, 40) for column in (20, 150, 280)]
+    make_labelled_scene(tmp_path, "town", rows, height=512, width=512)
+    words = ["convert", "vector2coco", "town.tif", "town.gpkg", "--tile", "128", "--val", "0.3"]
+    assert run([*words, "--out", "a", "--json"]) == 0
+    scenes = json.loads(capsys.readouterr().out)["scenes"]
+    shared = sum(one["objects"] for one in scenes) - scenes[0]["on_scene"]
+    assert shared > 0
+    assert {one["in_both_splits"] for one in scenes} == {shared}
+    assert run([*words, "--out", "b"]) == 0
+    assert f"town.tif: {shared} objects on the border of the held-back part are annotated" in capsys.readouterr().err
+
+
+def test_the_class_column_has_one_name_and_the_former_one_still_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_labelled_scene(tmp_path, "town", TOWN, classes=["house", "shed"])
+    words = ["convert", "vector2coco", "town.tif", "town.gpkg", "--split", "train", "--json"]
+    for option in ("--class-column", "--class-attribute"):
+        assert run([*words, option, "kind", "--out", option.strip("-")]) == 0
+        assert json.loads(capsys.readouterr().out)["classes"] == ["house", "shed"]
+    assert run([*words, "--class-column", "kind", "--class-attribute", "kind", "--out", "both"]) == 2
+    assert "--class-column and --class-attribute are one option" in capsys.readouterr().err
+    for command in (["convert", "vector2coco"], ["fit"], ["eval-polygons"]):
+        assert run([*command, "--help"]) == 0
+        page = capsys.readouterr().out
+        assert "--class-column" in page
+        assert "--class-attribute" not in page
+
+
+def test_the_order_of_the_arguments_is_doubted_only_where_there_are_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_labelled_scene(tmp_path, "town", TOWN)
+    doubt = "town.gpkg: is a vector file where a raster is expected (is the order of the arguments right?)"
+    for command in (["convert", "vector2coco"], ["fit"]):
+        assert run([*command, "town.gpkg", "town.tif", "--out", "a"]) == 3
+        assert doubt in capsys.readouterr().err
+    for command in (["predict", "town.gpkg", "--out", "a.gpkg"], ["info", "town.gpkg"]):
+        assert run(command) == 3
+        error = capsys.readouterr().err
+        assert "town.gpkg: is a vector file where a raster is expected" in error
+        assert "order" not in error

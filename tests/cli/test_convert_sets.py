@@ -27,8 +27,8 @@ def test_mask2coco(tmp_path: Path, capsys: Captured) -> None:
     assert run(arguments) == 0
     said = capsys.readouterr()
     assert said.err.splitlines()[-7:] == [
-        "train: 1 image, 6 instances",
-        "val: 1 image, 6 instances",
+        "train: 1 image, 6 annotations",
+        "val: 1 image, 6 annotations",
         "omitted: pictures without a mask (1)",
         "classes: building",
         f"wrote {out / 'annotations/instances_train.json'}",

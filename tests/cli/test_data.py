@@ -22,7 +22,7 @@ def test_check_of_a_sound_set(tmp_path: Path, capsys: Capture) -> None:
     assert run(["data", "check", str(tmp_path)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2
-    assert out[1].endswith("instances_val.json: 4 images, 9 objects, 0 errors, 0 warnings")
+    assert out[1].endswith("instances_val.json: 4 images, 9 annotations, 0 errors, 0 warnings")
 
 
 def test_check_of_a_faulty_set(tmp_path: Path, capsys: Capture) -> None:
@@ -65,6 +65,14 @@ def test_show_writes_overlays(tmp_path: Path, capsys: Capture) -> None:
     assert run([*command, "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize("command", [["check"], ["stats"], ["show", "--out", "a"], ["split", "--out", "a"]])
+def test_a_missing_set_is_called_as_elsewhere(command: list[str], capsys: Capture) -> None:
+    assert run(["data", command[0], "nowhere", *command[1:]]) == 3
+    error = capsys.readouterr().err
+    assert "nowhere: no such file" in error
+    assert "No such file or directory" not in error
+
+
 def test_show_takes_images_without_objects_last(tmp_path: Path, capsys: Capture) -> None:
     make_set(tmp_path)
     assert run(["data", "show", str(tmp_path), "--out", str(tmp_path / "out"), "--count", "50"]) == 0
@@ -79,7 +87,7 @@ def test_stats(tmp_path: Path, capsys: Capture) -> None:
     assert counts["objects_per_class"] == {"house": 6, "tank": 3}
     assert run(["data", "stats", str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert "4 images (1 without objects), 64 x 48 px" in text
+    assert "4 images (1 without annotations), 64 x 48 px" in text
     assert "tank" in text
 
 
@@ -142,7 +150,7 @@ def test_check_takes_ids_from_zero_gaps_and_crowds(tmp_path: Path, capsys: Captu
     write_document(tmp_path, document)
     assert run(["data", "check", str(tmp_path)]) == 0
     first, *others = capsys.readouterr().out.splitlines()
-    assert first.endswith("4 images, 8 objects, 1 crowd, 0 errors, 1 warning")
+    assert first.endswith("4 images, 8 annotations, 1 crowd, 0 errors, 1 warning")
     assert "1 of 9 annotations is a crowd (iscrowd 1)" in others[0]
 
 

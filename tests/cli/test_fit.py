@@ -115,8 +115,11 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(
         patch.setattr(loop, "rate_factor", interrupt)
         assert run(["fit", *given, "--out", "mine", *SHORT]) == 130
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
-    assert "continue with: rsp fit --resume --out mine" in captured.err
+    _, *after = captured.err.partition("stopping after")[2].splitlines()
+    assert [line for line in after if not line.startswith("epoch ")] == [
+        "stopped in epoch 1; the state is saved",
+        "rsp: interrupted; continue with: rsp fit --resume --out mine",
+    ]
     assert captured.out == ""
     assert run(["fit", *given, "--out", "mine", *SHORT, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 4

@@ -311,6 +311,7 @@ def test_slip_points_to_the_nearest_and_to_the_page(line: str, parts: list[str],
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("rsp: error: ")
+    assert not err.startswith("rsp: error: rsp")  # the program is named once
     for part in parts:
         assert part in err
 

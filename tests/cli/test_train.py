@@ -65,8 +65,15 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
         patch.setattr(loop, "rate_factor", interrupt)
         assert _train(preset, *options) == 130
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1] == "rsp: error: interrupted"
-    assert "continue with: rsp train --resume --out r\n" in captured.err
+    # What is kept, and the command that continues; after the answer to Ctrl-C nothing else is shown.
+    answer, *after = captured.err.partition("stopping after")[2].splitlines()
+    assert answer == " this training step and saving the state (interrupt again to stop at once)"
+    assert [line for line in after if not line.startswith("epoch ")] == [
+        "stopped in epoch 1; the state is saved",
+        "rsp: interrupted; continue with: rsp train --resume --out r",
+    ]
+    assert captured.out == ""
+    assert "warning" not in captured.err
     assert _train(preset, *options, "--resume") == 0
     assert "yes" in capsys.readouterr().out
 

@@ -178,7 +178,7 @@ def test_a_killed_rank_ends_the_run_which_then_goes_on(preset: str) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 130, errors
-        assert errors.splitlines()[-1] == "rsp: error: interrupted"
+        assert errors.splitlines()[-1] == "rsp: interrupted; continue with: rsp train --resume --out r"
         assert "the state is saved" in errors
     assert load_state(Path("r")).cursor.step > reached
 

@@ -49,7 +49,7 @@ READERS: dict[str, COMMAND] = {
     "filter": ["filter", "layers.gpkg", "--min-area", "1", "--out", "out.geojson"],
     "qgis-style": ["qgis-style", "layers.gpkg", "--by", "kind"],
     "eval-polygons": ["eval-polygons", "layers.gpkg", "town.gpkg"],
-    "vector2coco": ["convert", "vector2coco", "town.tif", "layers.gpkg", "--class-attribute", "kind", "--out", "set"],
+    "vector2coco": ["convert", "vector2coco", "town.tif", "layers.gpkg", "--class-column", "kind", "--out", "set"],
     "fit": ["fit", "town.tif", "layers.gpkg", "--class-column", "kind", "--dry-run"],
     "aoi": ["predict", "town.tif", "--aoi", "layers.gpkg", "--dry-run"],
     "aoi of many": ["predict", "town.tif", "town.tif", "--aoi", "layers.gpkg", "--out", "folder", "--dry-run"],
@@ -120,7 +120,7 @@ def test_layer_needs_a_vector_file(town: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_classes_are_spelled_alike_from_the_labels_to_the_check(town: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-attribute", "kind", "--out", "set"]
+    command = ["convert", "vector2coco", "town.tif", "town.gpkg", "--class-column", "kind", "--out", "set"]
     assert run([*command, "--class-name", " hut "]) == 0
     assert "the classes 'House', 'house' differ only in case or spaces" in capsys.readouterr().err
     document = json.loads(Path("set/annotations/instances_train.json").read_text())
@@ -236,3 +236,32 @@ def test_layers_and_classes_from_python(town: Path) -> None:
     assert evaluate_polygons("layers.gpkg", "town.gpkg", layer="houses").counts.f1 == 1.0
     assert PredictOptions().changed(aoi="layers.gpkg", layer="houses").output.layer == "houses"
     assert chosen_labels(["house", "\u00a0Tank"], ["Tank", "house "]) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.gpkg", "nowhere.gpkg: no such file\n"),
+        ("towm.gpkg", "towm.gpkg: no such file (did you mean 'town.gpkg'?)\n"),
+        ("https://example.org/town.gpkg", "no such file (download it: vector input must be a local file)\n"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["fit", "town.tif", "FILE", "--out", "mine"],
+        ["convert", "vector2coco", "town.tif", "FILE", "--out", "set"],
+        ["eval-polygons", "FILE", "town.gpkg"],
+        ["filter", "FILE", "--score", "0.5", "--out", "few.gpkg"],
+        ["qgis-style", "FILE"],
+        ["predict", "town.tif", "--aoi", "FILE", "--out", "a.gpkg"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_missing_vector_file_is_one_short_line(
+    command: COMMAND, name: str, message: str, town: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([name if word == "FILE" else word for word in command]) == 3
+    error = capsys.readouterr().err
+    assert error.endswith(message)
+    assert error.count("\n") == 1

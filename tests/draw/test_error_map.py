@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
+from PIL import ImageDraw
 from shapely import MultiPolygon, box
 
 from rsprompter_cli.draw.error_map import MISSED, RIGHT, WRONG, draw_error_map
@@ -32,6 +34,19 @@ def test_each_kind_has_its_colour_and_holes_stay_open() -> None:
     assert missed == {MISSED, (100, 100, 100)}
     assert got[35, 35].tolist() == [100, 100, 100]
     assert got[35, 300].tolist() == [100, 100, 100]
+
+
+def test_the_legend_uses_the_words_of_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = ImageDraw.ImageDraw.text
+
+    def note(pen: ImageDraw.ImageDraw, at: Any, text: str, *rest: Any, **keywords: Any) -> None:
+        written.append(text)
+        write(pen, at, text, *rest, **keywords)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", note)
+    draw()
+    assert {"correct 1", "wrong 2", "missed 3"} <= set(written)
 
 
 def test_a_wrong_polygon_on_a_right_one_hides_it_not() -> None:

@@ -27,7 +27,7 @@ def test_crowds_of_single_objects(shared: Path, capsys: Capture) -> None:
         assert "'road'" in road
         assert "no object" in road
     assert run(["data", "check", folder, "--crowds-are-objects"]) == 0
-    assert capsys.readouterr().out.count("12 objects, 0 errors, 0 warnings") == 2
+    assert capsys.readouterr().out.count("12 annotations, 0 errors, 0 warnings") == 2
 
 
 def test_the_image_folder_repeated_in_names(shared: Path, capsys: Capture) -> None:
@@ -43,7 +43,7 @@ def test_one_folder_per_split(shared: Path, capsys: Capture) -> None:
     reports = json.loads(capsys.readouterr().out)
     assert [Path(one["file"]).parent.name for one in reports] == ["train", "valid", "test"]
     assert run(["data", "check", f"{folder}/train/_annotations.coco.json"]) == 0
-    assert "12 objects, 0 errors, 0 warnings" in capsys.readouterr().out
+    assert "12 annotations, 0 errors, 0 warnings" in capsys.readouterr().out
 
 
 def test_a_root_category_of_the_name_of_a_class(shared: Path, capsys: Capture) -> None:

@@ -33,7 +33,7 @@ def test_a_geopackage_of_two_layers(field: Path, capsys: pytest.CaptureFixture[s
 def test_the_classes_of_a_set_are_those_that_its_check_reads(field: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = field / "class_values_blank"
     files = [str(case / "scene.tif"), str(case / "labels.gpkg")]
-    assert run(["convert", "vector2coco", *files, "--class-attribute", "kind", "--out", "set"]) == 0
+    assert run(["convert", "vector2coco", *files, "--class-column", "kind", "--out", "set"]) == 0
     assert "'Building', 'building' differ only in case or spaces" in capsys.readouterr().err
     assert run(["data", "check", "set"]) == 0
     document = json.loads(Path("set/annotations/instances_train.json").read_text())
@@ -58,6 +58,6 @@ def test_shapefiles_without_cpg(field: Path, tmp_path: Path, capsys: pytest.Capt
     assert run(["eval-polygons", shape, "a.geojson", "--json"]) == 0
     assert [one["class"] for one in json.loads(capsys.readouterr().out)["by_class"]] == ["Gebäude"]
     scene = str(field / "class_values_blank/scene.tif")
-    assert run(["convert", "vector2coco", scene, shape, "--class-attribute", "class", "--out", "set"]) == 0
+    assert run(["convert", "vector2coco", scene, shape, "--class-column", "class", "--out", "set"]) == 0
     document = json.loads(Path("set/annotations/instances_train.json").read_text(encoding="utf-8"))
     assert [category["name"] for category in document["categories"]] == ["Gebäude"]

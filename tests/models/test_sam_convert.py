@@ -65,6 +65,8 @@ def test_a_config_that_is_no_sam_is_refused() -> None:
         arch_from_config(other, origin="config.json")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         arch_from_config({"model_type": "sam", "vision_config": {"hidden_size": "wide"}}, origin="config.json")
+    with pytest.raises(CheckpointError, match="not the configuration of a SAM"):
+        arch_from_config({"model_type": "sam", "vision_config": {"patch_size": 0}}, origin="config.json")
 
 
 def test_missing_unexpected_and_misshapen_keys_are_listed() -> None:

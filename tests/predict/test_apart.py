@@ -136,8 +136,10 @@ def test_stopped_it_goes_on_with_another_number_of_workers(
 ) -> None:
     scene, out, whole = town(tmp_path), tmp_path / "out" / "a.geojson", tmp_path / "whole.geojson"
     predict_scene(scene, whole, model=blob_model(), native=True)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error)), caplog.at_level("INFO"):
         predicted(scene, out, after(14, error), workers=3)
+    # A hint, no warning.
+    assert {one.levelname for one in caplog.records if "keeps the" in one.getMessage()} == {"INFO"}
     assert "keeps the 14 windows done so far: run the same command again to resume" in caplog.text
     assert not out.exists()
     loaded = blob_model()

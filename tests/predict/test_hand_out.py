@@ -219,7 +219,7 @@ def test_a_file_that_a_machine_lacks(run: Run, tmp_path: Path, monkeypatch: pyte
     there = hand_out.files_needed
     monkeypatch.setattr(hand_out, "files_needed", lambda job: [*there(job), str(tmp_path / "model")])
     refused = _refused(run, lambda job: job)
-    assert refused.message.startswith(f"{tmp_path / 'model'}: does not exist on ")
+    assert refused.message.startswith(f"{tmp_path / 'model'}: no such file or folder on ")
 
 
 def test_another_file_at_the_same_place_of_a_machine(run: Run, tmp_path: Path) -> None:

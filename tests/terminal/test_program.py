@@ -23,6 +23,10 @@ def test_a_training_that_is_stopped_says_how_to_go_on(place: Path) -> None:
 
     ended = run_program([*TRAIN, "--epochs", "40", "--out", "run"], place, ctrl_c=[trains])
     ended.check(code=130, messages=["--resume"], last="interrupted")
+    shown = [lines[0].partition(" ")[2].partition(",")[0] for _, lines in ended.terminal.frames if lines]
+    stages = [text for text in dict.fromkeys(shown) if text.startswith(("checking", "loading"))]
+    assert stages[:2] == ["checking the input", "loading PyTorch"]
+    assert stages[2:] in ([], ["loading the model"])
     run_program(["train", "--resume", "--out", "run", "--minutes", "0.01"], place).check(code=0, messages=["--resume"])
 
 

@@ -72,7 +72,7 @@ def _steady(line: str) -> str:
     line = re.sub(r"\d+:\d\d(:\d\d)? elapsed", "T elapsed", line)
     line = re.sub(r"\d+\.\d+ s\b", "T s", line)
     line = re.sub(r"about \d+(\.\d+)? (min|s)\b", "about T", line)
-    line = re.sub(r"\d+\.\d+ GB free", "N GB free", line)
+    line = re.sub(r"[\d.,]+ [kMGT]B free", "N GB free", line)
     line = re.sub(r"^(epoch \d+/\d+ step \d+/\d+): .*", r"\1 ...", line)
     line = re.sub(r"^\d+ objects", "N objects", line)
     line = re.sub(r"^(│ (?:house|tank) +│ +\d+ │) +\d+ ", r"\1          N ", line)

@@ -75,7 +75,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_touched(
     out = tmp_path / "run"
     first = run(data, out, OPTIONS | {"epochs": 1})
     monkeypatch.setattr(maps.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.raises(OutputError, match=r"encoder maps need .* GB more, the disk has 0\.00 GB free") as caught:
+    with pytest.raises(OutputError, match=r"encoder maps need .* [kMG]B more, the disk has 1 kB free") as caught:
         run(data, out, OPTIONS, overwrite=True)
     assert "train.cache_views" in caught.value.hint
     assert first.last.is_dir()

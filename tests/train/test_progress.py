@@ -32,7 +32,7 @@ def test_no_more_time_is_left_than_until_the_limit() -> None:
 
 
 def test_every_loss_is_named_without_its_prefix() -> None:
-    expected = "losses: cls 1.000 mask 0.500; gradient norm 1, peak memory 3 MiB"
+    expected = "losses: cls 1.000 mask 0.500; gradient norm 1, peak memory 3.15 MB"
     assert REPORT.describe_parts() == expected
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rsprompter_cli.data.images import unsafe_reason
-from rsprompter_cli.errors import InputError, OutputError, shorten
+from rsprompter_cli.errors import InputError, OutputError, shorten, why_unreadable
 
 PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 
@@ -97,4 +97,4 @@ def _check_name(path: Path, relative: Path) -> None:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise InputError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+    raise InputError(f"{error.filename}: {why_unreadable(error)}") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class SceneReport:
     dropped: pieces dropped as slivers.
     objects: footprints that are annotated in at least one tile; instances: annotations, one for each tile that an
         object reaches.
+    in_both_splits: objects of the scene, at any resolution, that are annotated in train and in val.
     """
 
     scene: str
@@ -87,6 +88,7 @@ class SceneReport:
     skipped_tiles: int
     dropped: int
     objects: int
+    in_both_splits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +260,7 @@ def _convert_scene(
     cut: Cut | None = None
     outline = None
     reports = []
+    annotated: dict[Split, set[int]] = {"train": set(), "val": set()}
     for gsd in _resolutions(path, options):
         with options.open(path, gsd) as scene:
             if labels is None:
@@ -273,8 +276,10 @@ def _convert_scene(
                 document = documents.setdefault(split, SplitDocument())
                 before = len(document.annotations)
                 counts = _tile_region(scene, region, labels, split, stem, options, images, document, on_progress)
+                annotated[split] |= counts.annotated
                 reports.append(_scene_report(pair, scene, split, labels, counts, len(document.annotations) - before))
-    return reports, outline
+    shared = len(annotated["train"] & annotated["val"])
+    return [replace(one, in_both_splits=shared) for one in reports], outline
 
 
 def _tile_region(
