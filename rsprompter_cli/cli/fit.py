@@ -65,7 +65,7 @@ def fit_command(
             metavar="MINUTES",
             rich_help_panel=TRAINING,
             show_default=f"{FIT_MINUTES:g}, or that of the resumed run",
-            help="Total time for tiling, training and evaluation.",
+            help="Total time for tiling, training and evaluation; the shortest training may take longer.",
         ),
     ] = None,
     complete: Annotated[

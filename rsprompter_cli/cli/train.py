@@ -140,7 +140,7 @@ def train_command(
             min=0,
             metavar="MINUTES",
             rich_help_panel=TRAINING,
-            help="Save the state and stop after this time; resume with --resume.",
+            help="Save the state and stop after this time, but not before the first step; continue with --resume.",
         ),
     ] = None,
     wandb: Annotated[

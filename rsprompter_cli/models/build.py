@@ -15,7 +15,6 @@ from rsprompter_cli.config import (
     RSPrompterQueryConfig,
     SamclsConfig,
     SamdetConfig,
-    SamModelConfig,
     SamsegMask2FormerConfig,
     SamsegMaskRcnnConfig,
     TrainedSamConfig,
@@ -24,42 +23,16 @@ from rsprompter_cli.errors import UsageError, shorten
 from rsprompter_cli.models.build_baselines import build_mask2former, build_maskrcnn
 from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
 from rsprompter_cli.models.build_sam import aggregator_kind
-from rsprompter_cli.models.build_samcls import build_samcls, check_prompts
+from rsprompter_cli.models.build_samcls import build_samcls
 from rsprompter_cli.models.build_samdet import build_samdet
 from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.products import quicken
 from rsprompter_cli.models.resnet import freeze_stages
-from rsprompter_cli.models.sam_weights import resolve_sam_arch
 from rsprompter_cli.models.trainable import set_trainable
 
 _NO_MODEL = (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError)
 """What the libraries' layers raise for sizes that they cannot have, where no check of ours was first."""
-
-SIZE_STEP = 32
-"""The input's side is a multiple of this: stride 16, pooled once."""
-
-
-def complete_config(model_config: ModelConfig) -> ModelConfig:
-    """The same configuration with the SAM's sizes and the image size written out.
-
-    Stored with a checkpoint, it rebuilds the model without the SAM folder it was trained from.
-
-    Raises:
-        UsageError: no such SAM, one without point prompts that is given points, or an image size the model
-            cannot take.
-        CheckpointError: a SAM folder that cannot be read.
-    """
-    side = model_config.image_size
-    written: dict[str, object] = {}
-    if isinstance(model_config, SamModelConfig):
-        arch = model_config.sam_arch or resolve_sam_arch(model_config.sam)
-        if isinstance(model_config, SamclsConfig):
-            check_prompts(model_config.automask, arch)
-        side = side or arch.pretrained_image_size
-        written = {"sam_arch": arch, "image_size": side}
-    if side is not None and side % SIZE_STEP:
-        raise UsageError(f"model.image_size = {side}: must be a multiple of {SIZE_STEP}")
-    return model_config.model_copy(update=written)
 
 
 def merged_config(model_config: ModelConfig) -> ModelConfig:

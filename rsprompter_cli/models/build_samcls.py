@@ -59,19 +59,6 @@ def automask_settings(config: AutomaskConfig, arch: VitArch | TinyVitArch, chunk
     )
 
 
-def check_prompts(config: AutomaskConfig, arch: VitArch | TinyVitArch) -> None:
-    """Refuse to ask a SAM with what it was never trained with.
-
-    Raises:
-        UsageError: points for TinyViT.
-    """
-    if config.prompts == "points" and isinstance(arch, TinyVitArch):
-        raise UsageError(
-            "model.automask.prompts = points: tiny-vit was trained with boxes alone and finds nothing with points",
-            "omit it, or use another SAM",
-        )
-
-
 def build_asked_decoder(arch: VitArch | TinyVitArch, settings: AutomaskSettings) -> PromptedDecoder:
     """The mask decoder that is asked for automatic masks, with the embeddings of its prompts."""
     boxes = settings.prompts == "boxes"

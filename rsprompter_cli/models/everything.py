@@ -16,9 +16,9 @@ from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.io.sam_name import refuse_two_sams
 from rsprompter_cli.models.automask import AutomaskSettings, SamSegmenter, automatic_masks
-from rsprompter_cli.models.build import complete_config
 from rsprompter_cli.models.build_sam import build_encoder, sam_sizes
 from rsprompter_cli.models.build_samcls import automask_settings, build_asked_decoder
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel, load_model, outline_of
 from rsprompter_cli.models.products import quicken

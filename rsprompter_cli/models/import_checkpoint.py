@@ -36,7 +36,8 @@ from rsprompter_cli.io.original_file import OriginalFile, read_original_file
 from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.io.sam_folder import file_sha256
 from rsprompter_cli.io.unpickle import save_pickle
-from rsprompter_cli.models.build import build_model, complete_config, merged_config
+from rsprompter_cli.models.build import build_model, merged_config
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.export_original import original_tensors
 from rsprompter_cli.models.import_original import TABLES, our_tensors, rename_keys, without_adapter_prefix
 from rsprompter_cli.models.import_report import SettingsReport, report_settings

@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
-from rsprompter_cli.errors import UsageError, did_you_mean
 from rsprompter_cli.io.checkpoint import read_safetensors
-from rsprompter_cli.io.sam_folder import SAM_WEIGHTS_FILE, read_sam_folder
+from rsprompter_cli.io.sam_folder import SAM_WEIGHTS_FILE
 from rsprompter_cli.models.keys import check_keys, check_values, shapes_of
 
 _ENCODER = "vision_encoder."
@@ -35,20 +33,6 @@ STACKED = {
 background and object; a box's top left and bottom right corner."""
 _UNUSED = ("prompt_encoder.point_embed.", "prompt_encoder.shared_embedding.")
 """Read as `STACKED`; the positions under their second name."""
-
-
-def resolve_sam_arch(sam: str) -> VitArch | TinyVitArch:
-    """Sizes of a SAM by name, or of the SAM folder at that path.
-
-    Raises:
-        UsageError: neither a known name nor a folder.
-        CheckpointError: a folder that is no SAM folder.
-    """
-    if sam in KNOWN_SAM:
-        return KNOWN_SAM[sam]
-    if not Path(sam).is_dir():
-        raise UsageError(f"model.sam: no SAM named {sam!r} and no such folder", did_you_mean(sam, KNOWN_SAM))
-    return read_sam_folder(sam, verify=False).arch
 
 
 def load_sam_weights(model: nn.Module, folder: str | Path, *, decoder: bool = True) -> None:

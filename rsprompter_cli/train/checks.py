@@ -8,6 +8,7 @@ from rsprompter_cli.config import KNOWN_SAM, Config, SamModelConfig
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.io.hub import find_sam
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.train.folder import check_cache_folder, check_folder, refuse_used_folder, require_state
 
 
@@ -20,6 +21,7 @@ def check_training(
         resume: the weights are those of the run.
 
     Raises:
+        UsageError: sizes that no such model has, or prompts that its SAM does not know.
         InputError: a split has no annotation file.
         CheckpointError: the weights to start from are missing or damaged.
         OutputError: no file can be written to train.cache_folder.
@@ -27,6 +29,8 @@ def check_training(
     check_cache_folder(config)
     for split in ("train", config.data.val_split):
         find_annotations(data, split)
+    if isinstance(config.model, SamModelConfig) and config.model.sam in KNOWN_SAM:
+        complete_config(config.model)
     if load_from is not None:
         read_checkpoint(load_from)
     elif not (resume or random_sam) and isinstance(config.model, SamModelConfig) and config.model.sam in KNOWN_SAM:

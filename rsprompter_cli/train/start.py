@@ -26,7 +26,8 @@ from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint
 from rsprompter_cli.io.hub import find_sam
 from rsprompter_cli.io.sam_folder import SamFolder, read_sam_folder
 from rsprompter_cli.io.torchvision_files import IMAGENET_FILES
-from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.keys import check_keys, shapes_of
 from rsprompter_cli.models.load import outline_of
 from rsprompter_cli.models.resnet_weights import ResNetFile, find_resnet_file, load_resnet_weights

@@ -69,7 +69,7 @@ def test_ctrl_c_exits_130_with_a_state_that_resumes(preset: str, capsys: pytest.
     answer, *after = captured.err.partition("stopping after")[2].splitlines()
     assert answer == " this training step and saving the state (interrupt again to stop at once)"
     assert [line for line in after if not line.startswith("epoch ")] == [
-        "stopped in epoch 1; the state is saved",
+        "stopped after epoch 1; the state is saved",
         "rsp: interrupted; continue with: rsp train --resume --out r",
     ]
     assert captured.out == ""

@@ -188,7 +188,9 @@ def test_more_gpus_than_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["train", "--gpus", "8", "--deepspeed"]) == 5
+    for split in ("train", "val"):
+        make_set(tmp_path / "data", split=split)
+    assert run(["train", "--gpus", "8", "--deepspeed", "--data", "data", "--random-sam"]) == 5
     error = capsys.readouterr().err.strip()
     assert error.startswith("rsp: error: --gpus 8: torch sees ")
     assert "\n" not in error

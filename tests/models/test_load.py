@@ -12,7 +12,8 @@ from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io import checkpoint
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, write_checkpoint
 from rsprompter_cli.models import load
-from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.load import load_model
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model, tiny_model_config
 

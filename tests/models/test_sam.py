@@ -15,11 +15,12 @@ from transformers import SamConfig, SamModel
 from rsprompter_cli.config import KNOWN_SAM, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.sam_folder import config_from_arch
-from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.build_sam import build_decoder, build_encoder
+from rsprompter_cli.models.complete import complete_config, resolve_sam_arch
 from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from rsprompter_cli.models.sam import PromptedDecoder
-from rsprompter_cli.models.sam_weights import load_sam_weights, resolve_sam_arch
+from rsprompter_cli.models.sam_weights import load_sam_weights
 from tests.make.tiny_models import TINY_VIT, tiny_model, tiny_model_config
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from rsprompter_cli.config import Config, ModelConfig
 from rsprompter_cli.errors import CheckpointError
 from rsprompter_cli.io.checkpoint import read_checkpoint
-from rsprompter_cli.models.build import build_model, complete_config
+from rsprompter_cli.models.build import build_model
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.export_original import original_tensors
 from rsprompter_cli.models.import_checkpoint import Imported, import_checkpoint
 from rsprompter_cli.models.load import load_model

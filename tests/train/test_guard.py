@@ -14,7 +14,7 @@ from torch import nn
 from rsprompter_cli.config import valid_keys
 from rsprompter_cli.errors import InputError, OutputError, ResourceError, TrainingError
 from rsprompter_cli.io import checkpoint as checkpoint_module
-from rsprompter_cli.models.build import complete_config
+from rsprompter_cli.models.complete import complete_config
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.train import run as run_module
 from rsprompter_cli.train.engine import Engine

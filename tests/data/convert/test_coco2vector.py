@@ -177,7 +177,7 @@ def test_bad_options(tmp_path: Path) -> None:
         convert_coco(path, tmp_path / "back.txt")
     with pytest.raises(UsageError, match="--score"):
         convert_coco(path, tmp_path / "back.gpkg", score=2)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         convert_coco(tmp_path / "none.json", tmp_path / "back.gpkg")
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(InputError, match="not JSON"):
