@@ -190,7 +190,8 @@ def test_more_gpus_than_there_are(
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
         make_set(tmp_path / "data", split=split)
-    assert run(["train", "--gpus", "8", "--deepspeed", "--data", "data", "--random-sam"]) == 5
+    data = ["--data", "data", "--set", "data.val_split=val", "--random-sam"]
+    assert run(["train", "--gpus", "8", "--deepspeed", *data]) == 5
     error = capsys.readouterr().err.strip()
     assert error.startswith("rsp: error: --gpus 8: torch sees ")
     assert "\n" not in error
