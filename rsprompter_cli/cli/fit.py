@@ -27,7 +27,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import print_json, set_threads, unlogged
+from rsprompter_cli.cli.output import logged_on_success, print_json, set_threads
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
@@ -149,25 +149,24 @@ def fit_command(
         return
     assert out is not None
     with show_progress("checking the input") as display:
-        from rsprompter_cli.train.fit_record import TRAINING, run_folder
+        from rsprompter_cli.train.fit_record import TRAINING
         from rsprompter_cli.train.fit_resume import check_resume
-        from rsprompter_cli.train.folder import files_for_people, refuse_used_folder
+        from rsprompter_cli.train.folder import files_for_people
 
+        how: dict[str, Any] = {"device": device.value, "resume": resume, "overwrite": overwrite}
         result = None
         if resume:
             result = check_resume(files, out, **asked)
         else:
-            check_fit(files, out, overwrite=overwrite, **asked)
-            refuse_used_folder(run_folder(out))
-            with unlogged():  # `fit` repeats the warnings
-                plan_fit(files, **asked)
+            with logged_on_success():
+                how["plan"] = check_fit(files, out, overwrite=overwrite, **asked)
         if result is None:
             display.announce("loading PyTorch")
             from rsprompter_cli.train.fit import fit
 
             set_threads(threads)
             watch = _shown_on(display)
-            result = fit(files, out, device=device.value, resume=resume, overwrite=overwrite, watch=watch, **asked)
+            result = fit(files, out, watch=watch, **how, **asked)
     if result.already_finished:
         print_message(
             f"{result.run}: the run is already finished, nothing was trained or written; to train again, "

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,20 @@ def unlogged() -> Iterator[None]:
         yield
     finally:
         logging.disable(former)
+
+
+@contextmanager
+def logged_on_success() -> Iterator[None]:
+    """Hold the log messages of the block back until it has ended well: an input that is refused gives one line."""
+    logger, held = logging.getLogger(ROOT_LOGGER), BufferingHandler(sys.maxsize)
+    former = list(logger.handlers)
+    logger.handlers[:] = [held]
+    try:
+        yield
+    finally:
+        logger.handlers[:] = former
+    for record in held.buffer:
+        logger.handle(record)
 
 
 def print_error(

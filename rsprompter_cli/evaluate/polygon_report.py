@@ -51,8 +51,8 @@ def headline(evaluation: PolygonEvaluation) -> str:
     objects, predictions = counts.true_positives + counts.missed, counts.true_positives + counts.false_positives
     if not objects and not predictions:
         return "Nothing to compare: there are no objects and no predictions."
-    missed = (
-        f"{counts.missed:,} of {plural(objects, 'object')} missed (recall {_figure(counts.recall)})"
+    found = (
+        f"{counts.true_positives:,} of {plural(objects, 'object')} found (recall {_figure(counts.recall)})"
         if objects
         else "no objects to find"
     )
@@ -62,7 +62,7 @@ def headline(evaluation: PolygonEvaluation) -> str:
         if predictions
         else "no predictions"
     )
-    return f"F1 {_figure(counts.f1)}: {missed}, {wrong}, at IoU {evaluation.iou:g}."
+    return f"F1 {_figure(counts.f1)}: {found}, {wrong}, at IoU {evaluation.iou:g}."
 
 
 def area_line(evaluation: PolygonEvaluation) -> str | None:

@@ -188,7 +188,7 @@ class _Reader:
             if self._big and nbytes > len(inline):
                 self._check_far(tag, struct.unpack(order + "Q", inline)[0], nbytes)
             if tag == _SUB_DIRECTORIES and value_format is not None:
-                if length > MAX_SUB_DIRECTORIES:
+                if len(self._sub_images) + length > MAX_SUB_DIRECTORIES:
                     raise ValueError("its sub-directories are too many")
                 for offsets in self._offsets(value_format, inline, nbytes):
                     self._sub_images += offsets.tolist()

@@ -28,7 +28,8 @@ from rsprompter_cli.train.folder import check_cache_folder
 from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory
 from rsprompter_cli.train.loop import take_step
 from rsprompter_cli.train.maps import cache_of
-from rsprompter_cli.train.ranks import clean_stdout, find_place, joined
+from rsprompter_cli.train.place import find_place
+from rsprompter_cli.train.ranks import clean_stdout, joined
 from rsprompter_cli.train.run import Run
 from rsprompter_cli.train.setup import prepare, seed_everything
 from rsprompter_cli.train.state import Cursor

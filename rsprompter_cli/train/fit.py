@@ -68,12 +68,11 @@ from rsprompter_cli.train.fit_record import (
 )
 from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
 from rsprompter_cli.train.fit_verdict import Verdict, is_complete, judge
-from rsprompter_cli.train.folder import only_run
+from rsprompter_cli.train.folder import STATE_FILE, only_run
 from rsprompter_cli.train.loop import train
 from rsprompter_cli.train.maps import remove_maps
 from rsprompter_cli.train.progress import StepReport, TrainResult
 from rsprompter_cli.train.setup import prepare
-from rsprompter_cli.train.state import STATE_FILE
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +122,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch = _SILENT,
+    plan: FitPlan | None = None,
     **asked: Any,
 ) -> FitResult:
     """Fine-tune a checkpoint on outlined polygons, and write it unless it is clearly worse.
@@ -132,6 +132,7 @@ def fit(
         out: checkpoint folder to write. The run's own files lie in the folder `OUT-run` beside it.
         model: checkpoint folder to start from; "bundled" or None takes the bundled model.
         resume: continue the run in `OUT-run`.
+        plan: what `check_fit` returned for the same arguments; None reads scenes and labels here.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, `page`, `scene_crs`,
             `nodata`, `layer`, see `Wishes`.
 
@@ -162,7 +163,7 @@ def fit(
         if not resume:
             check_run_folder(run, overwrite=overwrite)
         try:
-            return _run(record, start, out, clock, fresh=not resume, device=device, watch=watch)
+            return _run(record, start, out, clock, plan=plan, fresh=not resume, device=device, watch=watch)
         except KeyboardInterrupt:
             if (run / RECORD_FILE).is_file():
                 continue_with(f"rsp fit --resume --out {shlex.quote(str(out))}")
@@ -170,13 +171,21 @@ def fit(
 
 
 def _run(
-    record: Record, start: Checkpoint, out: Path, clock: _Clock, *, fresh: bool, device: str, watch: Watch
+    record: Record,
+    start: Checkpoint,
+    out: Path,
+    clock: _Clock,
+    *,
+    plan: FitPlan | None,
+    fresh: bool,
+    device: str,
+    watch: Watch,
 ) -> FitResult:
     """Run the stages in order, skipping those that already have their result."""
     run = run_folder(out)
     if record.plan is None or not (run / TILES).is_dir():
         with nullcontext() if fresh or record.plan is not None else leaving_nothing(run):
-            _tile(record, start, run, fresh=fresh, watch=watch)
+            _tile(record, start, run, plan, fresh=fresh, watch=watch)
     classes = tuple(record.plan["classes"]) if record.plan else ()
     config = fit_config(start.config, new_classes=classes != start.meta.class_names)
     if record.schedule is None:
@@ -195,11 +204,12 @@ def _run(
     return result
 
 
-def _tile(record: Record, start: Checkpoint, run: Path, *, fresh: bool, watch: Watch) -> None:
-    """Plan and tile; the record then describes the tiles."""
+def _tile(record: Record, start: Checkpoint, run: Path, plan: FitPlan | None, *, fresh: bool, watch: Watch) -> None:
+    """Plan, where that is not done, and tile; the record then describes the tiles."""
     fit_config(start.config, new_classes=False)
-    announce("reading scenes and labels")
-    plan = plan_scenes(record.wishes, start.meta)
+    if plan is None:
+        announce("reading scenes and labels")
+        plan = plan_scenes(record.wishes, start.meta)
     _log_plan(plan)
     _warn_of_short_limit(record, expect(start, plan, record.wishes.budget).minutes)
     if fresh:

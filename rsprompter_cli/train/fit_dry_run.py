@@ -14,6 +14,7 @@ from rsprompter_cli.io.checkpoint import Checkpoint, find_checkpoint, read_check
 from rsprompter_cli.train.fit_plan import Schedule, Timing, choose_schedule, fit_config
 from rsprompter_cli.train.fit_record import check_run_folder, run_folder, wishes_of
 from rsprompter_cli.train.fit_scenes import FitPlan, plan_scenes
+from rsprompter_cli.train.folder import refuse_used_folder
 
 SHARE_TO_MEASURE = 0.1
 """Of the time, at most, for the first look at the held-back tiles (of more some are drawn), and for timing steps."""
@@ -83,20 +84,23 @@ def expect(start: Checkpoint, plan: FitPlan, minutes: float) -> Expectation:
 
 def check_fit(
     pairs: Sequence[tuple[str | Path, str | Path]], out: Path, *, overwrite: bool, model: str | None, **asked: Any
-) -> None:
-    """Refuse files, folders and a model that `fit` would refuse as soon as it looked at them.
+) -> FitPlan:
+    """The plan of a fit, after a look at everything that `fit` would refuse before it loads the model.
 
     Raises:
         RspError: as `fit` would.
     """
     wishes = wishes_of(pairs, model=model, **asked)
-    read_checkpoint(wishes.start)
+    start = read_checkpoint(wishes.start)
     for scene, labels in wishes.pairs:
         resolve_source(shown_path(scene))
         open_layer(shown_path(labels), in_pixels=False, layer=wishes.layer or None)
     inputs: list[str | Path] = [find_checkpoint(wishes.start), *(path for pair in wishes.pairs for path in pair)]
     refuse_other_folder(out, overwrite=overwrite, inputs=inputs)
-    check_run_folder(run_folder(out), overwrite=overwrite)
+    run = run_folder(out)
+    refuse_used_folder(run)
+    check_run_folder(run, overwrite=overwrite)
+    return plan_scenes(wishes, start.meta)
 
 
 def most_held_back(start: Checkpoint, minutes: float) -> int:

@@ -44,8 +44,9 @@ from rsprompter_cli.train.guard import STOP_STEP, StopRequest, explain_out_of_me
 from rsprompter_cli.train.maps import remove_maps, require_masks
 from rsprompter_cli.train.optim import rate_factor
 from rsprompter_cli.train.order import picture_seeds
+from rsprompter_cli.train.place import find_place
 from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
-from rsprompter_cli.train.ranks import Ranks, clean_stdout, find_place, joined
+from rsprompter_cli.train.ranks import Ranks, clean_stdout, joined
 from rsprompter_cli.train.run import Run, report_step, save, steps_of, write_step
 from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
 from rsprompter_cli.train.show import save_curves

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from rsprompter_cli.errors import DependencyError, RspError, TrainingError, UsageError, plural
 from rsprompter_cli.io.atomic import not_written
-from rsprompter_cli.train.place import Place
-from rsprompter_cli.train.place import find_place as find_place
+from rsprompter_cli.train.place import Place, find_place
 
 T = TypeVar("T")
 

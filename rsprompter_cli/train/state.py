@@ -13,8 +13,7 @@ import torch
 from rsprompter_cli.errors import SHOWN, TrainingError
 from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.io.unpickle import save_pickle
-from rsprompter_cli.train.folder import STATE_FILE as STATE_FILE
-from rsprompter_cli.train.folder import require_state
+from rsprompter_cli.train.folder import STATE_FILE, require_state
 
 _FORMAT_VERSION = 2
 

@@ -10,7 +10,8 @@ from rsprompter_cli.evaluate.coco import Evaluation, Part, Progress, detect_part
 from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.train.guard import StopRequest
-from rsprompter_cli.train.ranks import find_place, joined
+from rsprompter_cli.train.place import find_place
+from rsprompter_cli.train.ranks import joined
 
 
 def evaluate_together(

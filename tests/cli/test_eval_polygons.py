@@ -28,7 +28,7 @@ def test_a_sentence_and_a_short_table(folder: Path, capsys: pytest.CaptureFixtur
     assert run(["eval-polygons", "pred.geojson", "truth.gpkg"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "F1 0.800: 0 of 2 objects missed (recall 1.000), 1 of 3 predictions wrong (precision 0.667), at IoU 0.5."
+        "F1 0.800: 2 of 2 objects found (recall 1.000), 1 of 3 predictions wrong (precision 0.667), at IoU 0.5."
     )
     assert lines[2].split() == ["IoU", "F1", "precision", "recall", "wrong", "missed"]
     assert [line.split()[0] for line in lines[3:]] == ["0.25", "0.5", "0.75"]
@@ -47,7 +47,7 @@ def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureF
     write_layer(folder / "found.geojson", [house(5, -25), house(54, -12, 6), house(57, -25, 3)])
     assert run(["eval-polygons", "found.geojson", "true.gpkg", "--scene", "scene.tif"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("F1 1.000: 0 of 2 objects missed (recall 1.000), 0 of 2 predictions wrong")
+    assert lines[0].startswith("F1 1.000: 2 of 2 objects found (recall 1.000), 0 of 2 predictions wrong")
     assert "the valid pixels of scene.tif: 2 of 4 objects and 0 of 3 predictions are clipped" in lines[1]
     assert "1 object and 0 predictions are outside." in lines[1]
     write_layer(folder / "inside.gpkg", [house(5, -25)])
@@ -57,7 +57,7 @@ def test_the_scene_limits_what_is_compared(folder: Path, capsys: pytest.CaptureF
     assert run(["eval-polygons", "found.geojsn", "true.gpkg"]) == 3
     assert "found.geojsn: no such file (did you mean 'found.geojson'?)" in capsys.readouterr().err
     assert run(["eval-polygons", "found.geojson", "true.gpkg"]) == 0
-    assert "2 of 4 objects missed" in capsys.readouterr().out
+    assert "2 of 4 objects found" in capsys.readouterr().out
 
 
 def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

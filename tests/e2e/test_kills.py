@@ -14,7 +14,8 @@ import pytest
 
 from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.models.load import load_model
-from rsprompter_cli.train.state import STATE_FILE, load_state
+from rsprompter_cli.train.folder import STATE_FILE
+from rsprompter_cli.train.state import load_state
 from tests.make.ranks import Job, fork_ranks
 from tests.train.runs import equal, make_data, tensors
 

@@ -430,7 +430,7 @@ def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
     write_features(nothing, [], None)
     town = write_layer(tmp_path / "town.geojson", TOWN[:1])
     for pred, truth, words in (
-        (nothing, town, "F1 0.000: 1 of 1 object missed (recall 0.000), no predictions, at IoU 0.5."),
+        (nothing, town, "F1 0.000: 0 of 1 object found (recall 0.000), no predictions, at IoU 0.5."),
         (
             town,
             nothing,

@@ -18,7 +18,8 @@ from rsprompter_cli.train import assemble
 from rsprompter_cli.train.engine import share_norms
 from rsprompter_cli.train.guard import StopRequest
 from rsprompter_cli.train.launch import _cause, _failure
-from rsprompter_cli.train.ranks import OTHER_ENDED, Place, Ranks, clean_stdout, find_place, joined, own_talk
+from rsprompter_cli.train.place import Place, find_place
+from rsprompter_cli.train.ranks import OTHER_ENDED, Ranks, clean_stdout, joined, own_talk
 from rsprompter_cli.train.setup import prepare
 from tests.make.ranks import free_port
 from tests.make.tiny_models import tiny_config, tiny_model

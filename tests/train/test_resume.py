@@ -12,10 +12,10 @@ import torch
 
 from rsprompter_cli.errors import InputError, OutputError, TrainingError
 from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
-from rsprompter_cli.train.folder import only_run
+from rsprompter_cli.train.folder import STATE_FILE, only_run
 from rsprompter_cli.train.guard import StopRequest
 from rsprompter_cli.train.progress import StepReport, TrainResult
-from rsprompter_cli.train.state import STATE_FILE, load_state
+from rsprompter_cli.train.state import load_state
 from rsprompter_cli.train.track import read_log
 from tests.train.runs import equal, make_data, run, tensors
 
