@@ -143,6 +143,8 @@ def start(arguments: list[str], stop_at: int = -1) -> subprocess.Popen[str]:
         text=True,
         env=environment,
         cwd=Path(__file__).parents[2],
+        # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
