@@ -159,6 +159,7 @@ def _check_scene(
         kind: of the output, None for a dry run and for shards.
         meta: of the model that finds the objects, None for a SAM.
     """
+    from rsprompter_cli.predict.area import area_on_scene
     from rsprompter_cli.predict.outputs import check_georef
     from rsprompter_cli.predict.prompt_file import require_locatable
 
@@ -168,6 +169,8 @@ def _check_scene(
             require_locatable(source, scene, pixel_coords=pixels)
         else:
             check_georef(source, scene, kind, options.output)
+        if options.output.aoi is not None and not with_prompts and kind is not None:
+            area_on_scene(options.output.aoi, scene, pixel_coords=pixels, layer=options.output.layer)
 
 
 def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> CheckpointMeta | None:

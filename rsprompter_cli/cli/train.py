@@ -214,7 +214,7 @@ def train_command(
             display.announce("loading PyTorch")
             _require_gpus(gpus)
     if place is None and ((gpus or procs or 1) > 1 or config.train.zero_stage):
-        with _naming_the_way_on(folder):
+        with _naming_the_way_on(folder, minutes):
             start_processes(context, gpus or procs or 1)
         return
     asked: dict[str, Any] = {
@@ -232,7 +232,7 @@ def train_command(
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "minutes": minutes}
     result = _train(config, {**asked, **how}, place, threads=threads, as_json=as_json)
     if place is None or place.rank == 0:
-        _print_result(result, config, as_json=as_json)
+        _print_result(result, config, minutes=minutes, as_json=as_json)
 
 
 def _settings(
@@ -366,7 +366,8 @@ def _train(
         from rsprompter_cli.train.ranks import own_talk
 
         share_threads(threads, place)
-    with _naming_the_way_on(folder), own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
+    way_on = _naming_the_way_on(folder, asked["minutes"])
+    with way_on, own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
         from rsprompter_cli.train.loop import train
 
         result = train(config, **asked, on_step=count_steps(display), on_evaluation=display.bar("validation images"))
@@ -392,7 +393,7 @@ def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, a
     print_table(["dry run", config.name], found.rows())
 
 
-def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None:
+def _print_result(result: TrainResult, config: Config, *, minutes: float | None, as_json: bool) -> None:
     if as_json:
         print_json(result.as_json())
         return
@@ -412,17 +413,19 @@ def _print_result(result: TrainResult, config: Config, *, as_json: bool) -> None
         "last": str(result.last),
     }
     shown = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "f1": "F1"}
-    facts |= {shown[name]: f"{value:.3f}" for name, value in result.metrics.items() if name in shown}
+    facts |= {
+        f"{shown[name]}, last evaluation": f"{value:.3f}" for name, value in result.metrics.items() if name in shown
+    }
     print_table(["run", str(result.folder)], facts.items())
     if result.already_finished:
         return
     print_written(*files_for_people(result.folder))
     if not result.finished:
-        print_message(f"continue with: {_resuming(result.folder)}")
+        print_message(f"continue with: {_resuming(result.folder, minutes)}")
 
 
 @contextmanager
-def _naming_the_way_on(folder: Path) -> Iterator[None]:
+def _naming_the_way_on(folder: Path, minutes: float | None) -> Iterator[None]:
     """Let an interruption of the block name the command that continues, where a state is saved."""
     from rsprompter_cli.train.folder import STATE_FILE
 
@@ -430,10 +433,11 @@ def _naming_the_way_on(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / STATE_FILE).is_file():
-            continue_with(_resuming(folder))
+            continue_with(_resuming(folder, minutes))
         raise
 
 
-def _resuming(folder: Path) -> str:
-    """The command that continues a run."""
-    return f"rsp train --resume --out {shlex.quote(str(folder))}"
+def _resuming(folder: Path, minutes: float | None) -> str:
+    """The command that continues a run, with the same time limit."""
+    limit = "" if minutes is None else f" --minutes {minutes:g}"
+    return f"rsp train --resume --out {shlex.quote(str(folder))}{limit}"

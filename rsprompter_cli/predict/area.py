@@ -104,12 +104,21 @@ class AreaOfInterest:
 def read_area(
     path: str | Path, scene: Scene, grid: WindowGrid, *, cut: bool, pixel_coords: bool = False, layer: str | None = None
 ) -> AreaOfInterest:
-    """Read the polygons of a vector file and lay them over a scene.
+    """The area of interest that a vector file describes.
+
+    Args:
+        grid: the windows of the scene.
+        cut: objects end at its border.
+        path, pixel_coords, layer: see `area_on_scene`, which also names the errors.
+    """
+    return AreaOfInterest(area_on_scene(path, scene, pixel_coords=pixel_coords, layer=layer), grid, cut=cut)
+
+
+def area_on_scene(path: str | Path, scene: Scene, *, pixel_coords: bool = False, layer: str | None = None) -> Any:
+    """Read the polygons of a vector file and lay them over a scene: one polygon or multipolygon in its pixels.
 
     Args:
         path: any format that footprints are read from, in any CRS.
-        grid: the windows of the scene.
-        cut: objects end at its border.
         pixel_coords: the file's coordinates are pixels of the scene's file, y down, whatever CRS it names.
         layer: name of the layer, needed where the file has several.
 
@@ -140,7 +149,7 @@ def read_area(
         raise off_the_scene(
             f"--aoi {path}", path, polygons, given.crs_wkt, scene, what="area", pixel_coords=pixel_coords
         )
-    return AreaOfInterest(polygon, grid, cut=cut)
+    return polygon
 
 
 def _near_the_scene(polygons: np.ndarray, crs: str | None, scene: Scene) -> np.ndarray:

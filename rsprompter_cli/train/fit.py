@@ -160,7 +160,9 @@ def fit(
     if not record.wishes.pairs:
         raise UsageError("no scene given", "give one or more pairs of SCENE LABELS")
     with only_run(run):
-        if not resume:
+        if resume:
+            _log.info("time limit: %s from now", duration_words(clock.left()))
+        else:
             check_run_folder(run, overwrite=overwrite)
         try:
             return _run(record, start, out, clock, plan=plan, fresh=not resume, device=device, watch=watch)

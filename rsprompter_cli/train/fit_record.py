@@ -263,6 +263,11 @@ class FitResult:
         lines = [f"verdict: {self.verdict.sentence()}", f"next: {self.next_command()}"]
         if not self.already_finished:
             lines.insert(1, f"wrote {written}")
+        if self.fitted.f1 > 0:
+            lines.append(
+                "F1 is that of the held-back tiles at the score that is best there; expect other figures for a whole "
+                f"scene at the stored threshold of {threshold}"
+            )
         if self.verdict.would_help:
             lines.append(f"would help: {'; '.join(self.verdict.would_help)}")
         return "\n".join(lines)

@@ -140,6 +140,7 @@ def config_of_run(out: Path) -> Path:
     path = out / CONFIG_FILE
     if not path.is_file():
         raise TrainingError(
-            f"{out}: no saved state to resume ({path} is missing)", "give the run's folder with --out, or its preset"
+            f"{out}: no saved state to resume ({path} is missing)",
+            "omit --resume, or name the run's folder with --out",
         )
     return path

@@ -124,7 +124,8 @@ def train(
         if state is not None:
             require_same_run(out, state, identity)
             if state.cursor.epoch >= config.train.epochs and has_ended(out):
-                return _result(out, state.cursor, config, read_checkpoint(out / LAST).meta.metrics, untouched=True)
+                metrics = read_checkpoint(out / LAST).meta.metrics
+                return _result(out, state.cursor, config, metrics, epochs=state.cursor.epoch, untouched=True)
         setup.model.to(where)
         on_model(setup.model)
         cursor = state.cursor if state is not None else Cursor()
@@ -342,16 +343,22 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
     run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     if run.ranks.first:
         save_curves(run.out)
-    return _result(run.out, cursor, run.config, run.meta.metrics, interrupted=interrupted)
+    metrics = run.meta.metrics
+    return _result(run.out, cursor, run.config, metrics, epochs=_epochs_done(run, cursor), interrupted=interrupted)
+
+
+def _epochs_done(run: Run, cursor: Cursor) -> int:
+    """Whole epochs, with the evaluation that belongs to the last of them."""
+    is_done = cursor.done == sum(run.loader.sizes()) and not _has_evaluation(run.config.train, cursor)
+    return cursor.epoch + is_done
 
 
 def _where(run: Run, cursor: Cursor) -> str:
     """Where a run was stopped, in words."""
-    if cursor.done == 0 and cursor.epoch:
-        return f"after epoch {cursor.epoch}"
+    epochs = _epochs_done(run, cursor)
+    if epochs and (cursor.done == 0 or epochs > cursor.epoch):
+        return f"after epoch {epochs}"
     if cursor.done == sum(run.loader.sizes()):
-        if not _has_evaluation(run.config.train, cursor):
-            return f"after epoch {cursor.epoch + 1}"
         return f"before the end of the evaluation of epoch {cursor.epoch + 1}, with which --resume begins"
     return f"in epoch {cursor.epoch + 1}"
 
@@ -362,6 +369,7 @@ def _result(
     config: Config,
     metrics: Mapping[str, float],
     *,
+    epochs: int,
     interrupted: bool = False,
     untouched: bool = False,
 ) -> TrainResult:
@@ -372,7 +380,7 @@ def _result(
         best=best if best.exists() else None,
         best_score=cursor.best,
         metrics=metrics,
-        epochs_done=cursor.epoch,
+        epochs_done=epochs,
         steps=cursor.step,
         finished=finished,
         interrupted=interrupted and not finished,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from filelock import FileLock
 
 from rsprompter_cli.train.fit_plan import Figures
@@ -34,6 +35,7 @@ REFUSED: list[tuple[str, int, str]] = [
     ("predict scene.tif --dry-run --bands 4,3,2", 2, "--bands: scene.tif has 3 bands"),
     ("predict scene.tif --out 1.part --shard 1/2 --bands 4,3,2", 2, "--bands: scene.tif has 3 bands"),
     ("predict scene.tif --out a.gpkg --procs 2 --bands 4,3,2", 2, "--bands: scene.tif has 3 bands"),
+    ("predict scene.tif --out a.gpkg --aoi far.geojson", 3, "--aoi far.geojson: does not overlap"),
     ("predict scene.tif --out a.gpkg --page 3", 2, "--page 3"),
     ("predict scene.tif --out a.gpkg --scale wide", 2, "--scale"),
     ("predict scene.tif --out a.gpkg --scene-crs nonsense", 2, "--scene-crs nonsense"),
@@ -98,6 +100,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     write_scene(folder / "scene.tif", np.full((3, 64, 64), 90, np.uint8))
     write_scene(folder / "plain.tif", np.full((3, 64, 64), 90, np.uint8), crs=None)
     make_town(folder)
+    (folder / "far.geojson").write_text(json.dumps(shapely.geometry.mapping(shapely.box(0, 0, 0.01, 0.01))))
     make_set(folder / "data")
     make_set(folder / "data", split="val")
     for name in ("empty", "used/last", "busy-run", "free-run"):

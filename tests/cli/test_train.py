@@ -82,6 +82,7 @@ def test_resume_needs_the_run_folder_only(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _train(preset, "--epochs", "2", "--set", "train.lr=0.003", "--minutes", "0", "--out", "r") == 0
+    assert "continue with: rsp train --resume --out r --minutes 0\n" in capsys.readouterr().err
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     capsys.readouterr()

@@ -101,7 +101,10 @@ def test_the_model_it_began_with_is_written_where_fitting_is_no_better(town: Pai
     assert (result.run / "train" / "best").is_dir()
 
 
-def test_a_stopped_run_goes_on_and_knows_what_it_was(town: Pair, start: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_and_knows_what_it_was(
+    town: Pair, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="rsprompter_cli")
     out = tmp_path / "mine"
     with pytest.raises(KeyboardInterrupt):
         _fit([town], out, start, watch=Watch(step=_interrupt))
@@ -116,6 +119,8 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(town: Pair, start: Path, tm
     steps: list[int] = []
     result = fit([], out, minutes=SHORT, device="cpu", resume=True, watch=Watch(step=lambda r: steps.append(r.step)))
     assert (result.steps, steps) == (4, [3, 4])
+    assert "time limit: 0 s from now" in caplog.text
+    assert ("at the score that is best there" in result.summary()) == (result.fitted.f1 > 0)
     assert (result.start, result.epochs) == (record.start, record.schedule.epochs if record.schedule else None)
     assert read_checkpoint(out).meta.class_names == ("building",)
     # Once more: it has ended, and says the same.

@@ -203,7 +203,7 @@ def test_a_stop_between_epochs_is_described_as_one(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="rsprompter_cli")
-    run(data, tmp_path, OPTIONS, on_step=_signal_at(3))
+    assert run(data, tmp_path, OPTIONS, on_step=_signal_at(3)).epochs_done == 1
     assert "stopped after epoch 1; the state is saved" in caplog.text
     assert run(data, tmp_path, OPTIONS, resume=True).finished
     assert "resuming after 3 steps, at the end of epoch 1 of 2" in caplog.text
