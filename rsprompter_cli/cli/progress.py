@@ -104,11 +104,15 @@ class Bar:
 
     @property
     def times(self) -> str:
-        """Time elapsed and, as soon as two counts allow an estimate, time left."""
+        """Time elapsed and, as soon as two counts allow an estimate, time left; or when a time limit comes first."""
         now = time.monotonic()
-        elapsed = clock(now - (self._began or now))
-        left = self._seconds_left(now)
-        return f"{elapsed} elapsed" + ("" if left is None or left < 1 else f", about {clock(left)} left")
+        elapsed = f"{clock(now - (self._began or now))} elapsed"
+        left, limit = self._seconds_left(now), self._display.deadline
+        if left is None:
+            return elapsed
+        if limit is not None and limit - now < left:
+            return f"{elapsed}, time limit in {clock(max(0.0, limit - now))}"
+        return elapsed + (f", about {clock(left)} left" if left >= 1 else "")
 
     def _seconds_left(self, now: float) -> float | None:
         if not self.total or self.done >= self.total:
@@ -120,10 +124,7 @@ class Bar:
             left = (self.total - done) * (last - first) / (done - done_before)
         else:
             return None
-        left -= now - last
-        if self._display.deadline is not None:
-            left = min(left, self._display.deadline - now)
-        return max(0.0, left)
+        return max(0.0, left - (now - last))
 
 
 class Display:
@@ -133,7 +134,7 @@ class Display:
         status: what the command does first.
 
     Attributes:
-        deadline: when a time limit ends the work, by `time.monotonic`; no bar shows more time left than until then.
+        deadline: when a time limit ends the work, by `time.monotonic`; a bar that ends later shows it instead.
     """
 
     def __init__(self, status: str) -> None:
@@ -236,7 +237,7 @@ def count_steps(display: Display) -> Callable[[StepReport], None]:
 
     def on_step(report: StepReport) -> None:
         display.deadline = None if report.limit is None else time.monotonic() + report.limit
-        steps.update(report.step, report.steps, report.details(), left=report.left)
+        steps.update(report.step, report.steps, report.details(), left=report.eta)
 
     return on_step
 

@@ -108,7 +108,7 @@ class ScenePlan:
         return (
             f"{self.width} x {self.height} px{metres}: {plural(self.windows, 'window')} of {self.window_size} px, "
             f"{inside}{about}{self.windows_with_data:,} with data; {seconds}, "
-            f"{bytes_words(self.est_memory_bytes)} of memory for the scene, plus the model"
+            f"{bytes_words(self.est_memory_bytes)} of memory for the scene, plus libraries and model"
         )
 
 
@@ -169,8 +169,14 @@ class SceneInfo:
                 rows.append(("empty collar", f"skipped; windows cover the {x1 - x0} x {y1 - y0} px with data"))
             rows += [
                 ("windows", f"{plan.windows:,} of {plan.window_size} px, {plan.overlap_px} px overlap, {data}"),
-                ("time", plan.time()),
-                ("memory", f"{bytes_words(plan.est_memory_bytes)} for the scene, plus the model{self._weights()}"),
+                (
+                    "time",
+                    plan.time() + ("" if plan.est_seconds is None else "; another may take several times as long"),
+                ),
+                (
+                    "memory",
+                    f"{bytes_words(plan.est_memory_bytes)} for the scene, 1 GB for libraries, {self._weights()}",
+                ),
             ]
         note = f"no model: windows of {DEFAULT_IMAGE_SIZE} px, any resolution" if self.model is None else self.model
         if self.score is not None:
@@ -178,8 +184,9 @@ class SceneInfo:
         return [*rows, ("model", note)]
 
     def _weights(self) -> str:
-        """The size of the weights."""
-        return "" if self.model_bytes is None else f" ({bytes_words(self.model_bytes)} of weights, and activations)"
+        """The memory of the model, by the size of its weights."""
+        size = "" if self.model_bytes is None else f" ({bytes_words(self.model_bytes)} of weights, and activations)"
+        return f"and the model{size}"
 
 
 def plan_scene(

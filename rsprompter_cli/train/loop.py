@@ -270,6 +270,8 @@ def train_epoch(run: Run, cursor: Cursor) -> Cursor:
             save(run, cursor)
     if seen and last:
         mean = replace(report, losses=mean_losses(seen))
+        if run.stopping:
+            mean = replace(mean, eta=0.0)  # it stops here
         _log.info("%s", mean.describe())
         _log.debug("%s", mean.describe_parts())
     return cursor

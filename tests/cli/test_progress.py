@@ -177,21 +177,23 @@ def _remembered(widths: list[int]) -> Callable[..., str]:
     return bar
 
 
-def test_no_bar_shows_more_time_left_than_until_the_limit(at: Time) -> None:
+def test_a_time_limit_that_comes_first_is_shown(at: Time) -> None:
     display = Display("loading")
     report = StepReport(
         epoch=0, epochs=9, step=1, steps=90, losses={}, rate=1e-4, gradient_norm=1.0,
         images_per_second=2.0, memory_bytes=None, eta=3600.0, limit=120.0,
     )  # fmt: skip
     count_steps(display)(report)
-    assert display.line().endswith("0:00 elapsed, about 2:00 left")
+    assert display.line().endswith("0:00 elapsed, time limit in 2:00")
     at.now += 30
-    assert display.line().endswith("0:30 elapsed, about 1:30 left")
+    assert display.line().endswith("0:30 elapsed, time limit in 1:30")
     images = display.bar("validation images")
     images.update(0, 100)
     at.now += 10
     images.update(1, 100)
-    assert display.line().endswith("0:10 elapsed, about 1:20 left")
+    assert display.line().endswith("0:10 elapsed, time limit in 1:20")
+    images.update(99, 100, left=5.0)
+    assert display.line().endswith("0:10 elapsed, about 0:05 left")
     count_steps(display)(replace(report, limit=None))
     assert display.line().endswith("about 1:00:00 left")
 
