@@ -155,7 +155,7 @@ def test_the_results_of_trainings_fit(tmp_path: Path, shown: Shown, capsys: Capt
     (run_folder / "curves.png").touch()
     metrics = {"segm_AP": 0.12345, "segm_AP50": 0.5, "f1": 1.0, "bbox_AP": 0.3}
     result = TrainResult(run_folder, run_folder / "last", run_folder / "best", 0.1, metrics, 3, 400, True, False)
-    train._print_result(result, load_config("rsprompter-anchor-cpu"), as_json=False)
+    train._print_result(result, load_config("rsprompter-anchor-cpu"), minutes=None, as_json=False)
     rows = dict(shown[0][1])  # type: ignore[arg-type]
     assert (rows["mask AP"], rows["mask AP50"], rows["F1"]) == ("0.123", "0.500", "1.000")
     found = DryRun(
