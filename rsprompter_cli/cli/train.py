@@ -413,9 +413,9 @@ def _print_result(result: TrainResult, config: Config, *, minutes: float | None,
         "last": str(result.last),
     }
     shown = {"segm_AP": "mask AP", "segm_AP50": "mask AP50", "f1": "F1"}
-    facts |= {
-        f"{shown[name]}, last evaluation": f"{value:.3f}" for name, value in result.metrics.items() if name in shown
-    }
+    measured = [f"{label} {result.metrics[name]:.3f}" for name, label in shown.items() if name in result.metrics]
+    if measured:
+        facts["last evaluation"] = ", ".join(measured)
     print_table(["run", str(result.folder)], facts.items())
     if result.already_finished:
         return
