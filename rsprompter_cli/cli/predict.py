@@ -90,7 +90,7 @@ def predict_command(
             metavar="FILE",
             rich_help_panel=OUTPUT,
             help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
-            ".png .jpg (overlay). For several scenes: a folder, or one file for all of them.",
+            ".png .jpg (overlay). A folder gets a file for each scene; one file can hold several scenes.",
         ),
     ] = None,
     format: FormatOption = None,

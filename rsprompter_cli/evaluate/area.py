@@ -10,9 +10,9 @@ import shapely
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.polygon_scores import PolygonSet
-from rsprompter_cli.geo.geometries import union_of
+from rsprompter_cli.geo.geometries import check_overlay, union_of
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
-from rsprompter_cli.geo.lonlat import move_edges, to_map
+from rsprompter_cli.geo.lonlat import move_edges, to_map, with_short_edges
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import open_scene
 from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
@@ -39,7 +39,9 @@ def read_aoi(path: Path, crs: str, layer: str | None = None) -> Any:
         raise InputError(f"{path}: contains no polygons", "an area of interest needs at least one")
     west, south, east, north = shapely.total_bounds(area.polygons)
     step = max(east - west, north - south) / _AOI_EDGE_PARTS
-    dense = Footprints(list(shapely.segmentize(area.polygons, step)), None, area.rows, area.crs_wkt)
+    dense = Footprints(
+        list(with_short_edges(np.array(area.polygons, dtype=object), step)), None, area.rows, area.crs_wkt
+    )
     return union_of(move_footprints(dense, crs, name=str(path)).polygons, path)
 
 
@@ -69,8 +71,12 @@ def place_area(area: tuple[Any, str], crs: str) -> Any:
     return polygon_parts(move_edges([outline], own, crs)[0])
 
 
-def cut_out(layer: Footprints, codes: np.ndarray, border: Any) -> tuple[PolygonSet, np.ndarray, int]:
-    """The objects of a layer inside the border (None: all), their places in it, int64, and how many were cut."""
+def cut_out(layer: Footprints, codes: np.ndarray, border: Any, path: str | Path) -> tuple[PolygonSet, np.ndarray, int]:
+    """The objects of a layer inside the border (None: all), their places in it, int64, and how many were cut.
+
+    Raises:
+        InputError: their outlines, from the file `path`, cross the border too often.
+    """
     polygons = np.empty(len(layer), dtype=object)
     polygons[:] = layer.polygons
     areas = shapely.area(polygons)
@@ -80,7 +86,9 @@ def cut_out(layer: Footprints, codes: np.ndarray, border: Any) -> tuple[PolygonS
     if border is not None:
         shapely.prepare(border)
         rows = rows[shapely.intersects(border, polygons[rows])]
-        for row in rows[~shapely.covers(border, polygons[rows])]:
+        crossing = rows[~shapely.covers(border, polygons[rows])]
+        check_overlay(polygons[crossing], [border], path)
+        for row in crossing:
             polygons[row] = polygon_parts(shapely.intersection(polygons[row], border))
         rows = rows[shapely.area(polygons[rows]) > 0]  # of None it is nan
         cut[rows] = shapely.area(polygons[rows]) < _WHOLE * areas[rows]

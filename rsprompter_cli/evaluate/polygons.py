@@ -18,6 +18,7 @@ from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLU
 from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
 from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
+from rsprompter_cli.geo.geometries import check_overlay
 from rsprompter_cli.geo.layers import WGS84, open_layer, require_layers
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -166,8 +167,9 @@ def evaluate_polygons(
             move_footprints(one, crs, name=str(path)) if len(one) else one
             for one, path in ((found, pred), (true, truth))
         )
-    found_set, found_rows, found_cut = cut_out(found, found_codes, border)
-    true_set, true_rows, true_cut = cut_out(true, true_codes, border)
+    found_set, found_rows, found_cut = cut_out(found, found_codes, border, pred)
+    true_set, true_rows, true_cut = cut_out(true, true_codes, border, truth)
+    check_overlay(found_set.polygons, true_set.polygons, f"{pred} and {truth}")
     _warn_of_distance(found_set, true_set, border)
     values = None if values is None else values[found_rows]
     scores = score_polygons(found_set, true_set, scores=values, class_names=names, iou=iou, score=score, sizes=limits)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+
+from rsprompter_cli.geo.geometries import check_overlay
 
 COPY_IOU = 0.95
 """From which on two outlines are one, written twice: a square of 10 px that is moved by a quarter of a pixel, as
 rounding or a way through another CRS does. Two hands that outline one roof agree less."""
 
 
-def first_of_each(polygons: Sequence[Any] | np.ndarray, classes: Sequence[str]) -> list[int]:
+def first_of_each(polygons: Sequence[Any] | np.ndarray, classes: Sequence[str], path: Path) -> list[int]:
     """The positions of the outlines that repeat no earlier one of their class, in their order.
 
     What lies on one of another class stays: which of the two is right is not known here.
@@ -21,6 +24,10 @@ def first_of_each(polygons: Sequence[Any] | np.ndarray, classes: Sequence[str]) 
     Args:
         polygons: N polygons or multipolygons in one CRS.
         classes: N names.
+        path: of the layer, for messages.
+
+    Raises:
+        InputError: so many of them meet that comparing them takes too long.
     """
     outlines = np.array(polygons, dtype=object)
     known: dict[tuple[str, bytes], int] = {}
@@ -30,6 +37,7 @@ def first_of_each(polygons: Sequence[Any] | np.ndarray, classes: Sequence[str]) 
     unique = np.array(list(known.values()), dtype=int)
     # No overlay of damaged rings: those are compared byte by byte alone.
     sound = unique[shapely.is_valid(outlines[unique]) & (shapely.area(outlines[unique]) > 0)]
+    check_overlay(outlines[sound], None, path)
     repeated: set[int] = set()
     for first, second in _alike(outlines, sound, classes):
         if first not in repeated:

@@ -29,6 +29,9 @@ _EARTH_RADIUS = (6.3e6, 6.4e6)
 
 _MAX_EDGE_PARTS = 64.0
 
+_MAX_ADDED = 1e6
+"""Vertices; the edges of buildings need none."""
+
 _Off = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """How far [N], in tolerances, the images [N, 2] of edges' starts, ends and middles say that an edge is bent."""
 
@@ -92,8 +95,17 @@ def _densified(array: np.ndarray, transformer: Transformer, off: _Off) -> np.nda
     bent = np.isfinite(longest)
     if bent.any():
         array = array.copy()
-        array[bent] = shapely.segmentize(array[bent], longest[bent])
+        array[bent] = with_short_edges(array[bent], longest[bent])
     return shapely.transform(array, lambda xy: _apply(transformer, xy))
+
+
+def with_short_edges(array: np.ndarray, longest: np.ndarray | float) -> np.ndarray:
+    """Geometries, object [N], with vertices added so that no edge is longer than `longest`, a number or float [N].
+
+    Outlines of such a length that more than a million vertices would be added keep longer edges.
+    """
+    added = float(np.nansum(shapely.length(array) / longest))
+    return shapely.segmentize(array, longest * max(1.0, added / _MAX_ADDED))
 
 
 def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:

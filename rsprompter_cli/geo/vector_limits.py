@@ -86,7 +86,7 @@ def limit(value: float) -> int:
     return int(value * factor)
 
 
-def over_limit(path: Path, reason: str) -> InputError:
+def over_limit(path: str | Path, reason: str) -> InputError:
     """The error for a file over a limit."""
     return InputError(f"{path}: {reason}", f"if you trust the file, set {LIMITS_VARIABLE}=10 for ten times the limits")
 

@@ -15,7 +15,7 @@ from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.geojson import leaves_the_map
 from rsprompter_cli.geo.geometries import union_of
 from rsprompter_cli.geo.georef import why_off_the_map
-from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map, units_per_degree
+from rsprompter_cli.geo.lonlat import parse_crs, reproject, to_map, units_per_degree, with_short_edges
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.predict.on_scene import from_file_pixels, lay_over
@@ -162,7 +162,7 @@ def _near_the_scene(polygons: np.ndarray, crs: str | None, scene: Scene) -> np.n
         polygons = shapely.intersection(polygons, around)
     extent = around if around is not None else shapely.box(*shapely.total_bounds(polygons))
     west, south, east, north = extent.bounds
-    dense = shapely.segmentize(polygons, max(east - west, north - south) / _EDGE_PARTS)
+    dense = with_short_edges(polygons, max(east - west, north - south) / _EDGE_PARTS)
     result = np.empty(len(polygons), dtype=object)
     result[:] = [None if polygon.is_empty else polygon for polygon in dense]
     return result

@@ -217,7 +217,7 @@ class Journal:
                 self.windows_done, _ = record
                 end = file.tell()
         if self.windows_done:
-            _log.info("%s: resuming after %s", self.path, plural(self.windows_done, "window"))
+            _log.info("%s: resuming after %s", self._out, plural(self.windows_done, "window"))
         return end
 
     def _open(self) -> IO[bytes]:

@@ -217,7 +217,7 @@ def _read_scene(
             raise InputError(f"{path}: {why}, so labels cannot be placed on it", way_onto_the_map(scene.native_georef))
         footprints = read_footprints(label_path, to_crs_wkt=crs, class_attribute=column, layer=wishes.layer or None)
         check_labels_on_scene(path, label_path, scene, footprints.polygons)
-        labels = _labels_of(footprints, class_name, scene)
+        labels = _labels_of(footprints, class_name, scene, label_path)
         if wishes.complete:
             area = shapely.box(0, 0, scene.width, scene.height)
         else:
@@ -272,10 +272,10 @@ class _Labels:
     nameless: int
 
 
-def _labels_of(footprints: Footprints, class_name: str, scene: Scene) -> _Labels:
+def _labels_of(footprints: Footprints, class_name: str, scene: Scene, path: Path) -> _Labels:
     """Which of the footprints, in the CRS of a scene, can train or validate: each once, and as tiles will show them."""
     named = footprints.classes or [None] * len(footprints)
-    kept = first_of_each(footprints.polygons, [one or class_name for one in named])
+    kept = first_of_each(footprints.polygons, [one or class_name for one in named], path)
     polygons, named = [footprints.polygons[place] for place in kept], [named[place] for place in kept]
     pixels = to_pixels(polygons, scene.georef)
     frame = shapely.box(0, 0, scene.width, scene.height)

@@ -100,7 +100,7 @@ def judge(
         outcome = Outcome.BETTER if fitted.f1 - start.f1 > error else Outcome.NOT_CLEARLY_BETTER
     helps = []
     if sum(labels.values()) < _ENOUGH_LABELS or outcome is not Outcome.BETTER:
-        helps.append("more labels")
+        helps.append(f"more labels (now {sum(labels.values()):,})")
     if short_of_time or outcome in (Outcome.WORSE, Outcome.NOTHING_FOUND):
         helps.append("more --minutes")
     if not complete:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from shapely.affinity import affine_transform
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import InputError, UsageError
@@ -27,7 +28,8 @@ from rsprompter_cli.geo.geometries import is_shallow
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.vector_guard import admit, check_crs
-from tests.make.hostile_vectors import ENDLESS, TRIANGLE, collection, endless_layer, geopackage, listener
+from tests.make.fits import make_start, make_town
+from tests.make.hostile_vectors import ENDLESS, TRIANGLE, collection, comb, endless_layer, geopackage, listener
 from tests.make.layers import house, write_layer
 
 
@@ -322,6 +324,29 @@ def test_work_is_counted_before_it_is_done(tmp_path: Path) -> None:
     star = shapely.Polygon(generator.random((30, 2)))
     (tmp_path / "d.geojson").write_text(collection(shapely.geometry.mapping(star)))
     assert read_footprints(tmp_path / "d.geojson").repaired == 1
+
+
+@pytest.mark.parametrize("command", ["convert vector2coco", "fit", "eval-polygons", "eval-polygons --aoi"])
+def test_outlines_that_cross_one_another_too_often(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    scene, labels = make_town(tmp_path)
+    frame = shapely.union_all(read_footprints(labels, to_crs_wkt="EPSG:4326").polygons).bounds
+    place = [frame[2] - frame[0], 0, 0, frame[3] - frame[1], *frame[:2]]
+    combs = [shapely.geometry.mapping(affine_transform(comb(3000, turned=turned), place)) for turned in (False, True)]
+    one, other, both = (tmp_path / f"{name}.geojson" for name in ("one", "other", "both"))
+    for path, shapes in ((one, combs[:1]), (other, combs[1:]), (both, combs)):
+        path.write_text(collection(*shapes))
+    out = str(tmp_path / "out")
+    arguments = {
+        "convert vector2coco": ["convert", "vector2coco", str(scene), str(both), "--out", out],
+        "fit": ["fit", str(scene), str(both), "--out", out, "--model", str(make_start(tmp_path / "start"))],
+        "eval-polygons": ["eval-polygons", str(one), str(other)],
+        "eval-polygons --aoi": ["eval-polygons", str(one), str(labels), "--aoi", str(other)],
+    }[command]
+    assert run(arguments) == 3
+    assert "takes too long to intersect" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_json_outside_of_features_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

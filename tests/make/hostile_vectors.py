@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import shapely
+
 from tests.make.layers import house, write_layer
 
 TRIANGLE = {"type": "Polygon", "coordinates": [[[39, -6], [39.1, -6], [39.1, -5.9], [39, -6]]]}
@@ -20,6 +23,16 @@ def collection(*shapes: Any, **members: Any) -> str:
     """A collection of features of geometries, with further members before them."""
     features = [{"type": "Feature", "properties": {"class": "a"}, "geometry": shape} for shape in shapes or (TRIANGLE,)]
     return json.dumps({"type": "FeatureCollection", **members, "features": features})
+
+
+def comb(teeth: int, *, turned: bool = False) -> shapely.Polygon:
+    """A comb in the unit square; its teeth point up or, turned, to the right."""
+    left = np.arange(teeth) / teeth
+    x = np.stack([left, left, left + 0.8 / teeth, left + 0.8 / teeth], axis=1).ravel()
+    points = np.stack(
+        [np.concatenate([[0], x, [1]]), np.concatenate([[0], np.tile([0.02, 1, 1, 0.02], teeth), [0]])], 1
+    )
+    return shapely.Polygon(points[:, ::-1] if turned else points)
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_the_sentence_gives_both_figures_and_their_noise() -> None:
 def test_what_would_help_depends_on_the_run() -> None:
     few = judge(figures(0.6), figures(0.62), labels=LABELS, short_of_time=True, complete=False, scenes=1)
     assert few.would_help == (
-        "more labels",
+        f"more labels (now {sum(LABELS.values())})",
         "more --minutes",
         "--complete, if every object of the scenes is labelled",
         "labels from other regions",

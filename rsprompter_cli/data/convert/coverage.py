@@ -27,8 +27,11 @@ def without_copies(label_path: Path, polygons: Sequence[Any], classes: Sequence[
     """The positions of the footprints that count; those that repeat an earlier one are logged.
 
     A copy would be a second training target, and in a figure an object that nobody finds.
+
+    Raises:
+        InputError: so many of them meet that comparing them takes too long.
     """
-    kept = first_of_each(polygons, classes)
+    kept = first_of_each(polygons, classes, label_path)
     copies = len(polygons) - len(kept)
     if copies:
         logger.warning(
