@@ -71,15 +71,19 @@ def answer_prompts(
         prompts: on the scene.
         keep_parts: masks of several parts stay whole; else one part of each is kept, see `one_part`.
         dtype: the arithmetic.
-        progress: called after each window.
+        progress: called after each window, and within one of many prompts.
     """
     shape, size = (scene.height, scene.width), model.image_size
     answers = Answers()
     waiting: dict[int, list[Prompt]] = defaultdict(list)
     for prompt in prompts:
         waiting[first_level(prompt.box, shape, size)].append(prompt)
-    if progress is not None:
-        progress(0, len(prompts))
+
+    def on_part() -> None:
+        if progress is not None:
+            progress(len(answers.found) + len(answers.misses), len(prompts))
+
+    on_part()
     while waiting:
         level = min(waiting)
         asked = waiting.pop(level)
@@ -88,11 +92,11 @@ def answer_prompts(
         with _reader(scene, level, grid) as read:
             for one in shared:
                 window = _Window(one.window, read(one.window), level, shape)
-                again = _answer_window(model, window, [asked[i] for i in one.members], answers, keep_parts, dtype)
+                members = [asked[i] for i in one.members]
+                again = _answer_window(model, window, members, answers, keep_parts, dtype, on_part)
                 if again:
                     waiting[level + 1] += again
-                if progress is not None:
-                    progress(len(answers.found) + len(answers.misses), len(prompts))
+                on_part()
     return answers
 
 
@@ -138,6 +142,7 @@ def _answer_window(
     answers: Answers,
     keep_parts: bool,
     dtype: torch.dtype,
+    on_part: Callable[[], None],
 ) -> list[Prompt]:
     """Enter the answers of one window's prompts; those to be asked again are returned."""
     shown = [prompt for prompt in prompts if window.has_data(prompt)]
@@ -162,6 +167,7 @@ def _answer_window(
                     again.append(prompt)
                 else:
                     answers.found[prompt.row] = Answer(_on_working_grid(polygon, window), score)
+            on_part()
     return again
 
 
