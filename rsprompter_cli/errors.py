@@ -6,6 +6,7 @@ docs/exit-codes.md is generated from this module.
 """
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -199,11 +200,18 @@ def why_unreadable(fault: Exception) -> str:
     return f"cannot be read: {getattr(fault, 'strerror', None) or fault}"
 
 
+def why_no_file(path: str | Path) -> str:
+    """What to say of a path at which no regular file is: a pipe, a device and a socket are not missing."""
+    return "is not a regular file" if os.path.exists(path) else "no such file"
+
+
 def nearest_file(path: Path) -> str:
     """A hint that names a file of the folder with nearly that name; empty without one."""
     from difflib import get_close_matches
 
     try:
+        if path.exists():
+            return ""
         names = [one.name for one in path.parent.iterdir()][:_MOST_NAMES]
     except OSError:
         return ""

@@ -83,7 +83,8 @@ def work_between(one: np.ndarray, other: np.ndarray | None, *, most_pairs: int, 
         return WorkBetween(pairs, 0, 0)
     first, second = np.concatenate(near, axis=1)
     right = one if other is None else other
-    few = shapely.get_num_coordinates(one)[first] * shapely.get_num_coordinates(right)[second] <= _FEW_EDGES
+    edges, others = (shapely.get_num_coordinates(array).astype(np.int64) for array in (one, right))
+    few = edges[first] * others[second] <= _FEW_EDGES
     rows = np.flatnonzero(few)
     chosen = np.random.default_rng(0).permutation(rows)[:_SAMPLE]
     crossings = sum(_work_of_edges(one[[i]], right[[j]], most_pairs, most_crossings).crossings for i, j in

@@ -24,7 +24,7 @@ import numpy as np
 import pyogrio
 from pyogrio.util import vsi_path
 
-from rsprompter_cli.errors import InputError, nearest_file, shorten
+from rsprompter_cli.errors import InputError, nearest_file, shorten, why_no_file
 from rsprompter_cli.geo.geopackage import Table, feature_tables
 from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
 from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
@@ -304,7 +304,7 @@ def _head(path: Path) -> bytes:
             hint = nearest_file(path)
             if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a path keeps one slash of two
                 hint = "download it: vector input must be a local file"
-            raise InputError(f"{path}: no such file", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
+            raise InputError(f"{path}: {why_no_file(path)}", f"write {source} {LAYER_OPTION} {layer}" if mark else hint)
         with path.open("rb") as file:
             return file.read(64)
     except (OSError, ValueError) as error:

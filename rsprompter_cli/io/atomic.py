@@ -205,7 +205,7 @@ def refuse_existing(
 
     Raises:
         OutputError: it has no name, exists and may not be replaced, is an input, lies in one that is a folder
-            or holds one, is a folder instead of a file or the reverse, or could not be written.
+            or holds one, is a folder instead of a file or the reverse, a pipe or a device, or could not be written.
     """
     path = Path(path)
     if path.name in ("", ".."):
@@ -215,6 +215,8 @@ def refuse_existing(
         raise OutputError(f"{path} is a folder", "give a file in it")
     if folder and path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file", "give a folder")
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise OutputError(f"{path} is not a regular file", "give another path")
     if path.exists():
         _refuse_inputs(path, inputs)
     if path.exists() and not overwrite:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsprompter_cli.errors import CheckpointError, shorten, some
+from rsprompter_cli.errors import CheckpointError, shorten, some, why_no_file
 from rsprompter_cli.io.checkpoint import CONFIG_FILE, META_FILE, WEIGHTS_FILE, read_safetensors
 from rsprompter_cli.io.original_config import OriginalConfig, find_original_config, runtime_info
 from rsprompter_cli.io.unpickle import load_pickle
@@ -91,7 +91,7 @@ def require_original_file(path: Path) -> None:
     """
     _refuse_folder(path)
     if not os.path.isfile(path):  # also false of a name that is too long
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {why_no_file(path)}")
     if path.name.endswith(_PART):
         raise _part_of_deepspeed(path)
 

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.errors import CheckpointError, OutputError
+from rsprompter_cli.errors import CheckpointError, OutputError, why_no_file
 from rsprompter_cli.io.atomic import check_writable
 
 
@@ -100,7 +100,7 @@ def load_pickle(path: str | Path) -> Any:
 
     path = Path(path)
     if not os.path.isfile(path):  # also false of a name that is too long
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: {why_no_file(path)}")
     groups: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (_Inert, _STAND_INS),
         (_Table, _TABLES),

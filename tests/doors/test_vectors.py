@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import struct
 import subprocess
@@ -347,6 +348,20 @@ def test_outlines_that_cross_one_another_too_often(
     assert run(arguments) == 3
     assert "takes too long to intersect" in capsys.readouterr().err
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["eval-polygons", "pipe", "pipe"], ["info", "pipe"], ["data", "check", "pipe"], ["checkpoint", "import", "pipe"]],
+)
+def test_a_pipe_is_named_and_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    more = ["--preset", "rsprompter-anchor-cpu", "--out", "imported"] if "import" in command else []
+    assert run([*command, *more]) in (3, 4)
+    assert "pipe: is not a regular file" in capsys.readouterr().err
 
 
 def test_json_outside_of_features_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,13 @@ def test_combs_across_one_another_are_refused_before_they_take_memory(teeth: int
         check_overlay([across, along], None, "a.gpkg")
 
 
+def test_products_of_edges_beyond_32_bits() -> None:
+    dense = shapely.segmentize(comb(4000, turned=True), 1 / 75)
+    assert shapely.get_num_coordinates(dense) > 600_000
+    with pytest.raises(InputError, match="cross one another"):
+        check_overlay([comb(4000)], [dense], "a.gpkg")
+
+
 def test_a_pile_is_refused_and_a_town_is_not() -> None:
     pile = shapely.box(0, 0, *np.random.default_rng(0).uniform(1, 2, (2, 4000)))
     with pytest.raises(

@@ -147,6 +147,15 @@ def test_folder_is_no_file(tmp_path: Path) -> None:
     refuse_existing(tmp_path / "a.geojson", overwrite=True, folder=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.geojson")
+    (tmp_path / "link.geojson").symlink_to("pipe.geojson")
+    for name in ("pipe.geojson", "link.geojson"):
+        with pytest.raises(OutputError, match=r"geojson is not a regular file \(give another path\)"):
+            refuse_existing(tmp_path / name, overwrite=True)
+
+
 def test_file_system_that_cannot_flush_a_folder_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
 
