@@ -13,6 +13,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import shapely
 from pyproj import CRS
 
 from rsprompter_cli.documents import parse_json
+from rsprompter_cli.geo.read_back import Tally, is_whole, is_whole_geopackage
 from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
 
@@ -44,7 +46,10 @@ _FIXED_DATE = "2000-01-01T00:00:00.000Z"
 
 
 class Batches:
-    """Features as Arrow record batches: WKB geometry and attributes; counts what went through."""
+    """Features as Arrow record batches: WKB geometry and attributes.
+
+    tally, bounds, types: of what went through.
+    """
 
     def __init__(self, features: Iterable[tuple[Any, Mapping[str, Any]]], attributes: Mapping[str, type]) -> None:
         """Features are (geometry, properties); attributes give name and type of the columns, in order."""
@@ -53,7 +58,7 @@ class Batches:
         self.schema = pa.schema(
             [*((name, _ARROW[kind]) for name, kind in self._attributes.items()), (GEOMETRY, pa.binary())]
         )
-        self.written = 0
+        self.tally = Tally()
         self.bounds: np.ndarray | None = None
         self.types: set[str] = set()
         self.failure: BaseException | None = None
@@ -84,7 +89,7 @@ class Batches:
         bounds = shapely.total_bounds(geometries)
         old = self.bounds if self.bounds is not None else bounds
         self.bounds = np.concatenate([np.minimum(old[:2], bounds[:2]), np.maximum(old[2:], bounds[2:])])
-        self.written += len(chunk)
+        self.tally.add(geometries)
         columns = [
             pa.array([properties[name] for _, properties in chunk], _ARROW[kind])
             for name, kind in self._attributes.items()
@@ -101,35 +106,41 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, target: Path
         quiet: GDAL's warnings are not repeated.
 
     Raises:
-        OutputError: GDAL cannot write it.
+        OutputError: GDAL cannot write it, or what it wrote is not whole.
     """
     suffix = path.suffix.lower()
     driver = _DRIVERS[suffix]
     options: dict[str, Any] = (
         {"encoding": "UTF-8", "DBF_DATE_LAST_UPDATE": _FIXED_DATE[:10]} if suffix == ".shp" else {}
     )
-    geometry_type = "Polygon" if suffix == ".shp" else "MultiPolygon"
+    options |= {
+        "layer": target.stem,
+        "driver": driver,
+        "geometry_name": GEOMETRY,
+        "geometry_type": "Polygon" if suffix == ".shp" else "MultiPolygon",
+        "crs": crs_wkt,
+    }
     with deferred_interrupt() as check, _fixed_date(), warnings.catch_warnings(record=True) as said:
         stream = batches.read(multi=suffix != ".shp", before_each=check)
         reader = pa.RecordBatchReader.from_batches(batches.schema, stream)
         warnings.filterwarnings("always", category=RuntimeWarning)
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         try:
-            pyogrio.write_arrow(
-                reader,
-                path,
-                layer=target.stem,
-                driver=driver,
-                geometry_name=GEOMETRY,
-                geometry_type=geometry_type,
-                crs=crs_wkt,
-                **options,
-            )
+            pyogrio.write_arrow(reader, path, **options)
+            if suffix == ".gpkg":
+                described = BytesIO()
+                pyogrio.write_arrow(pa.RecordBatchReader.from_batches(batches.schema, []), described, **options)
+                whole = is_whole_geopackage(path, batches.tally, described.getvalue())
+            else:
+                whole = is_whole(path, batches.tally, placed=crs_wkt is not None)
         except RuntimeError as error:  # the parent of all of pyogrio's errors
             if batches.failure is not None:
                 raise batches.failure from error
             check_writable(target)  # SQLite reports a full disk in other words
             raise not_written(target, RuntimeError(str(error).rpartition(" failed: ")[2])) from error
+    if not whole:
+        check_writable(target)
+        raise not_written(target, RuntimeError("some writes failed; is the disk full?"))
     for warning in [] if quiet else said:  # GDAL's own, of a name cut to the ten letters of a Shapefile
         _log.warning("%s: %s", target.name, warning.message)
 
@@ -142,7 +153,10 @@ def write_shapefile(path: Path, batches: Batches, crs_wkt: str | None, *, quiet:
     folder = temporary_beside(path)
     try:
         folder.mkdir(parents=True)
+        encoding = (folder / path.name).with_suffix(".cpg")
+        encoding.touch()  # GDAL 3.12 crashes where it cannot create this file
         write_ogr(folder / path.name, batches, crs_wkt, target=path, quiet=quiet)
+        encoding.write_text("UTF-8", encoding="ascii")
         for file in folder.iterdir():
             with file.open("rb+") as handle:
                 os.fsync(handle.fileno())

@@ -107,6 +107,8 @@ def answer_writes(child: socket.socket, folder: Path, first: int, last: int) -> 
                 raise
             identity, process, _, number, _, _, *arguments = _NOTIFICATION.unpack(request)
             path = _path_of(process, number, arguments)
+            if number in _PATH_ARGUMENT and path is not None and os.path.exists(path):
+                path = None  # opening what exists takes no place
             full = False
             if path is not None and Path(folder) in Path(path).parents:
                 writes.append(f"{_NAMES[number]} {os.path.relpath(path, folder)}")
