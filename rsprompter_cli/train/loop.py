@@ -342,9 +342,10 @@ def _finish(run: Run, cursor: Cursor) -> TrainResult:
     elif run.config.train.cache_folder is None and run.ranks.first:
         remove_maps(run.out / ENCODER_MAPS)
         remove_maps(run.out / AUTOMASKS)
-    run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     if run.ranks.first:
         save_curves(run.out)
+    # Last of all: a run whose log says that it has ended is not looked at again.
+    run.log.write("end" if finished else "stop", step=cursor.step, epoch=cursor.epoch, best=cursor.best)
     metrics = run.meta.metrics
     return _result(run.out, cursor, run.config, metrics, epochs=_epochs_done(run, cursor), interrupted=interrupted)
 
