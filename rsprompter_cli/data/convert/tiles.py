@@ -11,6 +11,7 @@ import shapely
 from pycocotools import mask as coco_mask
 from rasterio.features import rasterize
 
+from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Box, Window, make_grid
 from rsprompter_cli.structures import Georef
@@ -25,6 +26,9 @@ SLIVER_RULE = (
     f"a piece is dropped under {MIN_PIXELS} px, and under {PLAIN_PIXELS} px where it shows less than "
     "min_visible of its footprint"
 )
+
+_MANY_VERTICES = 2_000
+"""A polygon with more is cut to a window before it is burned: each vertex is handed over on its own."""
 
 
 class Piece(NamedTuple):
@@ -137,6 +141,11 @@ def _pieces(
 def burn(polygon: Any, window: Window) -> np.ndarray:
     """The pixels of a window whose centre lies in a polygon, bool [H, W]; holes stay open."""
     shape = (window.height, window.width)
+    if shapely.get_num_coordinates(polygon) > _MANY_VERTICES:
+        left, top, right, bottom = window.box
+        polygon = polygon_parts(shapely.intersection(polygon, shapely.box(left - 1, top - 1, right + 1, bottom + 1)))
+        if polygon is None:
+            return np.zeros(shape, dtype=bool)
     # The affine moves pixels of the window to those of the scene, in which the polygon is.
     place = (1.0, 0.0, float(window.left), 0.0, 1.0, float(window.top))
     return rasterize([(polygon, 1)], out_shape=shape, transform=_affine(place), dtype=np.uint8).astype(bool)
