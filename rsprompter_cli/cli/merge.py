@@ -88,7 +88,6 @@ def merge_command(
         for part in parts:
             if not os.path.exists(part):
                 raise InputError(f"{part}: no such file or folder", "give what rsp predict --shard wrote")
-        display.announce("loading PyTorch")
         from rsprompter_cli.predict.finish import OutputOptions
         from rsprompter_cli.predict.merge_parts import merge_parts
         from rsprompter_cli.predict.reading import Reading

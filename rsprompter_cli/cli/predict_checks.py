@@ -107,6 +107,7 @@ def check_one(
     """
     from rsprompter_cli.geo.guard import resolve_source
     from rsprompter_cli.predict.claims import claim_one
+    from rsprompter_cli.predict.journal import refuse_other_file
     from rsprompter_cli.predict.many_outputs import scene_file
 
     options.check()
@@ -115,6 +116,8 @@ def check_one(
     if shard is None:
         out = scene_file(source, out)
         kind = claim_one(out, [source, *chosen.read(options)], options)
+        if out is not None:
+            refuse_other_file(out)
     meta = _check_inputs(options, chosen)
     if found.path is not None:  # of a remote file each look takes as long as the import of torch
         _check_scene(source, kind, meta, options, with_prompts=chosen.prompts is not None)

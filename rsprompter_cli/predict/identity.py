@@ -6,18 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli import __version__
 from rsprompter_cli.geo import guard
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.remote import remote_facts
-from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.area import AreaOfInterest
 from rsprompter_cli.predict.options import PredictOptions
+
+if TYPE_CHECKING:
+    from rsprompter_cli.models.load import LoadedModel
 
 _SAMPLE = 1 << 16
 """Bytes read at the start and at the end of a file, and of each tensor of a model."""
@@ -112,6 +112,8 @@ def unchanging(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_digest(loaded: LoadedModel) -> str:
     """A hash of the kind of model, of what it says of itself, and of the ends of each of its tensors."""
+    import torch  # parts are joined without it
+
     digest = hashlib.sha256(f"{type(loaded.model).__qualname__} {loaded.meta}".encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):
         if not isinstance(tensor, torch.Tensor):

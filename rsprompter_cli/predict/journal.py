@@ -246,6 +246,23 @@ def journal_identity(path: Path) -> dict[str, Any] | None:
         return _read_identity(file)
 
 
+def refuse_other_file(out: Path) -> None:
+    """Refuse an output in the place of whose journal lies something else.
+
+    Raises:
+        OutputError: it cannot be read or is no journal.
+    """
+    path = journal_path(out)
+    try:
+        with open_hidden(path, "rb") as file:
+            if _read_identity(file) is None and not _is_torn(file):
+                raise OutputError(f"{path} exists and is not a journal of rsp", "move or delete it")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror or error}", "delete it") from error
+
+
 def count_windows(path: Path) -> int:
     """How many windows a journal holds, by the heads of its records; what a record says is not read."""
     done = 0

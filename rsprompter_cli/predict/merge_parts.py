@@ -33,10 +33,16 @@ from rsprompter_cli.predict.journal import count_windows, identity_difference, j
 from rsprompter_cli.predict.map_preview import claim_preview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_output_crs, check_room, claim_output
+from rsprompter_cli.predict.outputs import (
+    OutputKind,
+    check_georef,
+    check_output_crs,
+    check_room,
+    claim_output,
+    write_found,
+)
 from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.reading import Reading
-from rsprompter_cli.predict.scene import write_found
 from rsprompter_cli.predict.shard import Shard, parse_shard
 from rsprompter_cli.predict.spool import Spool
 

@@ -30,12 +30,18 @@ from rsprompter_cli.geo.vector import (
     try_vector_output,
     write_features,
 )
+from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import atomic_path, refuse_existing
 from rsprompter_cli.predict.coco_output import write_coco
 from rsprompter_cli.predict.finish import AT_ONCE, FoundObject, OutputOptions, in_file_pixels
+from rsprompter_cli.predict.map_preview import MapPreview
+from rsprompter_cli.predict.meter import Meter, Stage
+from rsprompter_cli.predict.options import PredictOptions
 
 if TYPE_CHECKING:
     from rsprompter_cli.geo.place import PlacedScene
+    from rsprompter_cli.io.checkpoint import CheckpointMeta
+    from rsprompter_cli.predict.area import AreaOfInterest
 
 
 _log = logging.getLogger(__name__)
@@ -137,6 +143,49 @@ def check_room(scene: PlacedScene, kind: OutputKind | None, options: OutputOptio
     crs = output_crs(scene, options) if kind is OutputKind.VECTOR else None
     if crs is not None and crs.elsewhere:
         _log.warning("%s", crs.elsewhere)
+
+
+def write_found(
+    out: Path,
+    kind: OutputKind,
+    found: Iterator[FoundObject],
+    scene: PlacedScene,
+    meta: CheckpointMeta,
+    options: PredictOptions,
+    meter: Meter,
+    *,
+    area: AreaOfInterest | None,
+    with_quality: bool,
+) -> None:
+    """Write the objects, and the map if there is to be one; that needs a scene with pixels."""
+    preview = None
+    if options.preview is not None:
+        assert isinstance(scene, Scene), "a map needs the pixels"
+        preview = MapPreview(scene, options.output, meta.class_names)
+
+    def on_dropped(place: int) -> None:
+        meter.dropped["too_fine"] += 1
+        if preview is not None:
+            preview.on_dropped(place)
+
+    announce(f"writing {out.name}")
+    found = meter.timed(Stage.FINISHING, found)
+    with meter.stage(Stage.WRITING):
+        meter.written = write_output(
+            out,
+            kind,
+            found if preview is None else preview.watch(found),
+            scene,
+            options.output,
+            class_names=meta.class_names,
+            category_ids=meta.category_ids,
+            with_quality=with_quality,
+            on_dropped=on_dropped,
+        )
+    if preview is not None and options.preview is not None:
+        announce(f"drawing the map {Path(options.preview).name}")
+        with meter.stage(Stage.PREVIEW):
+            preview.write(options.preview, area=area, out_name=out.name)
 
 
 def write_output(

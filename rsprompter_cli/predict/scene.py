@@ -21,7 +21,6 @@ import torch
 
 from rsprompter_cli.errors import UsageError, plural
 from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
-from rsprompter_cli.geo.place import PlacedScene
 from rsprompter_cli.geo.raster import Scene
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.activity import announce
@@ -34,14 +33,13 @@ from rsprompter_cli.predict.area import AreaOfInterest, read_area
 from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.claims import claim_one
 from rsprompter_cli.predict.detect import outline, read_batches, run_model
-from rsprompter_cli.predict.finish import FoundObject, OutputOptions, chosen_labels, finish_objects
+from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
 from rsprompter_cli.predict.kept import give_up_parts
-from rsprompter_cli.predict.map_preview import MapPreview
 from rsprompter_cli.predict.meter import Meter, Stage
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_room, write_output
+from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_room, write_found
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
@@ -183,49 +181,6 @@ def claim_outputs(
     """The family of the output, after every file that is to be written was found to be free."""
     aoi = options.output.aoi
     return claim_one(out, [source, *files_of(model), *([aoi] if aoi else [])], options)
-
-
-def write_found(
-    out: Path,
-    kind: OutputKind,
-    found: Iterator[FoundObject],
-    scene: PlacedScene,
-    meta: CheckpointMeta,
-    options: PredictOptions,
-    meter: Meter,
-    *,
-    area: AreaOfInterest | None,
-    with_quality: bool,
-) -> None:
-    """Write the objects, and the map if there is to be one; that needs a scene with pixels."""
-    preview = None
-    if options.preview is not None:
-        assert isinstance(scene, Scene), "a map needs the pixels"
-        preview = MapPreview(scene, options.output, meta.class_names)
-
-    def on_dropped(place: int) -> None:
-        meter.dropped["too_fine"] += 1
-        if preview is not None:
-            preview.on_dropped(place)
-
-    announce(f"writing {out.name}")
-    found = meter.timed(Stage.FINISHING, found)
-    with meter.stage(Stage.WRITING):
-        meter.written = write_output(
-            out,
-            kind,
-            found if preview is None else preview.watch(found),
-            scene,
-            options.output,
-            class_names=meta.class_names,
-            category_ids=meta.category_ids,
-            with_quality=with_quality,
-            on_dropped=on_dropped,
-        )
-    if preview is not None and options.preview is not None:
-        announce(f"drawing the map {Path(options.preview).name}")
-        with meter.stage(Stage.PREVIEW):
-            preview.write(options.preview, area=area, out_name=out.name)
 
 
 def report_scene(

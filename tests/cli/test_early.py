@@ -72,6 +72,8 @@ REFUSED: list[tuple[str, int, str]] = [
     ("checkpoint import a.pth --preset rsprompter-anchor-whu --out a", 4, "a.pth: no such file"),
     ("data show nowhere --out a", 3, "nowhere: no such file or folder"),
     ("merge nowhere --out a.gpkg", 3, "nowhere: no such file or folder"),
+    ("merge foreign --out a.gpkg", 3, "foreign/2.part: is not a part written by rsp predict --shard"),
+    ("predict scene.tif --out old.gpkg", 7, ".old.gpkg.journal exists and is not a journal of rsp"),
 ]
 """A command line, its exit code, and a part of its message."""
 
@@ -105,6 +107,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     make_set(folder / "data", split="val")
     for name in ("empty", "used/last", "busy-run", "free-run"):
         (folder / name).mkdir(parents=True)
+    (folder / "foreign").mkdir()
+    for path in (folder / "foreign" / "2.part", folder / ".old.gpkg.journal"):
+        path.write_text("[" * 100_000)
     _finished(folder)
     Record(wishes_of([(folder / "town.tif", folder / "town.gpkg")])).save(folder / "busy-run")
     lines = ["fit --resume --out done", *(line for line, *_ in REFUSED)]

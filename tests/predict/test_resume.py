@@ -93,7 +93,7 @@ def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> No
 def test_a_fault_while_writing_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
     with monkeypatch.context() as patch:
-        patch.setattr("rsprompter_cli.predict.scene.write_output", lambda *_, **__: 1 / 0)
+        patch.setattr("rsprompter_cli.predict.outputs.write_output", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_scene(scene, out, model=blob_model(), native=True)
     loaded = blob_model()
