@@ -276,7 +276,10 @@ def nested(levels: int) -> bytes:
 
 
 def test_geometries_that_nest_do_not_crash(tmp_path: Path) -> None:
-    refused(geoparquet(tmp_path / "a.parquet", pa.array([nested(200_000)], pa.binary())), "nested more than 32 levels")
+    table = geoparquet(tmp_path / "a.parquet", pa.array([nested(200_000)], pa.binary()))
+    with pytest.raises(InputError, match="nested more than 32 levels"):
+        read_footprints(table)
+    refused(table, "nested more than 32 levels")
     deep = '{"type":"GeometryCollection","geometries":[' * 20_000 + "]}" * 20_000
     (tmp_path / "a.geojson").write_text(
         f'{{"type":"FeatureCollection","features":[{{"type":"Feature","geometry":{deep}}}]}}'
