@@ -10,8 +10,9 @@ import shapely
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.polygon_scores import PolygonSet
-from rsprompter_cli.geo.geometries import check_overlay, union_of
+from rsprompter_cli.geo.geometries import union_of
 from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
+from rsprompter_cli.geo.intersections import check_intersections
 from rsprompter_cli.geo.lonlat import move_edges, to_map, with_short_edges
 from rsprompter_cli.geo.polygons import polygon_parts
 from rsprompter_cli.geo.raster import open_scene
@@ -87,7 +88,7 @@ def cut_out(layer: Footprints, codes: np.ndarray, border: Any, path: str | Path)
         shapely.prepare(border)
         rows = rows[shapely.intersects(border, polygons[rows])]
         crossing = rows[~shapely.covers(border, polygons[rows])]
-        check_overlay(polygons[crossing], [border], path)
+        check_intersections(polygons[crossing], np.array([border], dtype=object), path)
         for row in crossing:
             polygons[row] = polygon_parts(shapely.intersection(polygons[row], border))
         rows = rows[shapely.area(polygons[rows]) > 0]  # of None it is nan

@@ -8,11 +8,14 @@ Everything here works on arrays in one plane, whatever its units.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
+
+from rsprompter_cli.geo.intersections import shared_areas
 
 COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """0.5, 0.55 .. 0.95: AP is the mean over these."""
@@ -41,25 +44,31 @@ def overlapping_pairs(
     lowest_iou: float,
     pred_class: np.ndarray | None = None,
     truth_class: np.ndarray | None = None,
+    what: str | Path = "the polygons",
 ) -> Pairs:
     """The pairs with at least `lowest_iou`, of equal class where classes are given.
 
     Args:
-        pred, truth: object [N] and [M], valid polygons or multipolygons in one plane.
+        pred, truth: object [N] and [M], valid polygons or multipolygons in one plane, none of them empty.
+        lowest_iou: above 0.
         pred_class, truth_class: int [N] and [M].
+        what: the files they come from, for messages.
+
+    Raises:
+        InputError: so many of them cross that it takes too long to intersect them.
     """
-    if len(pred) == 0 or len(truth) == 0:
-        nothing = np.zeros(0, dtype=np.int64)
-        return Pairs(nothing, nothing, np.zeros(0))
-    p, t = shapely.STRtree(truth).query(pred, predicate="intersects")
-    own, other = shapely.area(pred)[p], shapely.area(truth)[t]
-    # No two shapes have a higher IoU than the ratio of their areas.
-    possible = np.minimum(own, other) >= (lowest_iou - _ROUNDING) * np.maximum(own, other)
-    if pred_class is not None and truth_class is not None:
-        possible &= pred_class[p] == truth_class[t]
-    p, t, own, other = p[possible], t[possible], own[possible], other[possible]
-    shared = shapely.area(shapely.intersection(pred[p], truth[t]))
-    iou = np.minimum(shared / (own + other - shared), 1.0)
+    areas = shapely.area(pred), shapely.area(truth)
+
+    def possible(p: np.ndarray, t: np.ndarray) -> np.ndarray:
+        own, other = areas[0][p], areas[1][t]
+        # No two shapes have a higher IoU than the ratio of their areas.
+        kept: np.ndarray = np.minimum(own, other) >= (lowest_iou - _ROUNDING) * np.maximum(own, other)
+        if pred_class is not None and truth_class is not None:
+            kept &= pred_class[p] == truth_class[t]
+        return kept
+
+    p, t, shared = shared_areas(pred, truth, what, alike=possible)
+    iou = np.minimum(shared / (areas[0][p] + areas[1][t] - shared), 1.0)
     reached = iou >= lowest_iou - _ROUNDING
     return Pairs(p[reached], t[reached], iou[reached])
 

@@ -112,6 +112,7 @@ def score_polygons(
     iou: float,
     score: float | None,
     sizes: Sequence[float],
+    what: str = "the polygons",
 ) -> PolygonScores:
     """Match predictions and truth one to one, within classes, and count.
 
@@ -121,8 +122,12 @@ def score_polygons(
         iou: from which on two polygons are the same object.
         score: predictions below are left out, except of AP and of the best score.
         sizes: square metres where medium and large begin.
+        what: the files they come from, for messages.
+
+    Raises:
+        InputError: so many of them cross that it takes too long to intersect them.
     """
-    work = _Matcher(pred, truth, scores, iou)
+    work = _Matcher(pred, truth, scores, iou, what)
     kept = np.ones(len(pred), dtype=bool) if score is None or scores is None else scores >= score
     everything = (np.ones(len(pred), dtype=bool), np.ones(len(truth), dtype=bool))
     limits = [0.0, *sizes, np.inf]
@@ -154,7 +159,7 @@ def score_polygons(
 class _Matcher:
     """The matches of two sets at any IoU, each found once."""
 
-    def __init__(self, pred: PolygonSet, truth: PolygonSet, scores: np.ndarray | None, iou: float) -> None:
+    def __init__(self, pred: PolygonSet, truth: PolygonSet, scores: np.ndarray | None, iou: float, what: str) -> None:
         self.pred, self.truth, self.scores = pred, truth, scores
         self.pairs = overlapping_pairs(
             pred.polygons,
@@ -162,6 +167,7 @@ class _Matcher:
             lowest_iou=min(iou, *TABLE_IOUS),
             pred_class=pred.classes,
             truth_class=truth.classes,
+            what=what,
         )
         # Equal scores stand in the order of the file, as in COCO's own evaluation.
         self.order = np.arange(len(pred)) if scores is None else np.argsort(-scores, kind="stable")

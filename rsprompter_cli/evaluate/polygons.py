@@ -18,7 +18,6 @@ from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLU
 from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
 from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
-from rsprompter_cli.geo.geometries import check_overlay
 from rsprompter_cli.geo.layers import WGS84, open_layer, require_layers
 from rsprompter_cli.geo.lonlat import local_equal_area, reproject
 from rsprompter_cli.geo.polygons import polygon_parts
@@ -169,10 +168,18 @@ def evaluate_polygons(
         )
     found_set, found_rows, found_cut = cut_out(found, found_codes, border, pred)
     true_set, true_rows, true_cut = cut_out(true, true_codes, border, truth)
-    check_overlay(found_set.polygons, true_set.polygons, f"{pred} and {truth}")
     _warn_of_distance(found_set, true_set, border)
     values = None if values is None else values[found_rows]
-    scores = score_polygons(found_set, true_set, scores=values, class_names=names, iou=iou, score=score, sizes=limits)
+    scores = score_polygons(
+        found_set,
+        true_set,
+        scores=values,
+        class_names=names,
+        iou=iou,
+        score=score,
+        sizes=limits,
+        what=f"{pred} and {truth}",
+    )
     below = int((~scores.kept).sum())
     return PolygonEvaluation(
         predictions=_facts(pred, found, found_rows, cut=found_cut, below=below),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.geometries import check_overlay
+from rsprompter_cli.geo.intersections import shared_areas
 
 COPY_IOU = 0.95
 """From which on two outlines are one, written twice: a square of 10 px that is moved by a quarter of a pixel, as
@@ -37,24 +37,24 @@ def first_of_each(polygons: Sequence[Any] | np.ndarray, classes: Sequence[str], 
     unique = np.array(list(known.values()), dtype=int)
     # No overlay of damaged rings: those are compared byte by byte alone.
     sound = unique[shapely.is_valid(outlines[unique]) & (shapely.area(outlines[unique]) > 0)]
-    check_overlay(outlines[sound], None, path)
     repeated: set[int] = set()
-    for first, second in _alike(outlines, sound, classes):
+    for first, second in _alike(outlines, sound, classes, path):
         if first not in repeated:
             repeated.add(second)
     return [place for place in unique.tolist() if place not in repeated]
 
 
-def _alike(outlines: np.ndarray, places: np.ndarray, classes: Sequence[str]) -> list[tuple[int, int]]:
+def _alike(outlines: np.ndarray, places: np.ndarray, classes: Sequence[str], path: Path) -> list[tuple[int, int]]:
     """Pairs of positions, earlier before later and in their order, with one class and COPY_IOU."""
-    firsts, seconds = places[shapely.STRtree(outlines[places]).query(outlines[places])]
-    once = firsts < seconds
-    firsts, seconds = firsts[once], seconds[once]
-    names = np.array(classes, dtype=object)
-    sizes = shapely.area(outlines)
-    near = np.minimum(sizes[firsts], sizes[seconds]) >= COPY_IOU * np.maximum(sizes[firsts], sizes[seconds])
-    near &= names[firsts] == names[seconds]
-    firsts, seconds = firsts[near], seconds[near]
-    shared = shapely.area(shapely.intersection(outlines[firsts], outlines[seconds]))
-    alike = shared >= COPY_IOU * (sizes[firsts] + sizes[seconds] - shared)
-    return sorted(zip(firsts[alike].tolist(), seconds[alike].tolist(), strict=True))
+    polygons = outlines[places]
+    names = np.array(classes, dtype=object)[places]
+    sizes = shapely.area(polygons)
+
+    def of_like_size(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        own, other = sizes[first], sizes[second]
+        near: np.ndarray = np.minimum(own, other) >= COPY_IOU * np.maximum(own, other)
+        return near & (names[first] == names[second])
+
+    first, second, shared = shared_areas(polygons, None, path, alike=of_like_size)
+    alike = shared >= COPY_IOU * (sizes[first] + sizes[second] - shared)
+    return sorted(zip(places[first[alike]].tolist(), places[second[alike]].tolist(), strict=True))

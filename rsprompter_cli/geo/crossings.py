@@ -7,11 +7,13 @@ hours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
+
+Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 _PAIRS_AT_ONCE = 500_000
 
@@ -31,8 +33,8 @@ class Work(NamedTuple):
     crossings: int
 
 
-class WorkBetween(NamedTuple):
-    """Of polygons that are intersected: pairs, and crossings of those of many edges and of all others.
+class WorkOfPairs(NamedTuple):
+    """Of pairs of polygons: pairs of edges whose boxes meet, and crossings of polygons of many edges and of all others.
 
     Counting ends at the limits, so a number over its limit is only a lower bound.
     """
@@ -64,33 +66,48 @@ def work_of(geometry: Any, *, most_pairs: int, most_crossings: int) -> Work:
     return Work(pairs, crossings)
 
 
-def work_between(one: np.ndarray, other: np.ndarray | None, *, most_pairs: int, most_crossings: int) -> WorkBetween:
-    """Estimate what makes it slow to intersect each polygon with those it meets.
+def meeting_pairs(
+    one: np.ndarray, other: np.ndarray | None, *, alike: Alike | None = None, most: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs of polygons whose boxes meet: positions in `one` and in `other`, int64 [P], and how many meet.
+
+    Args:
+        one, other: object [N] and [M], none of them missing or empty; other None: pairs (i < j) of `one`.
+        alike: says of some pairs, given by their positions, which are wanted, bool; None: all. The others are
+            counted only.
+        most: where counting ends; over it, the pairs are not complete.
+    """
+    near = [np.zeros((2, 0), dtype=np.int64)]
+    count = 0
+    for first, second in _near(shapely.bounds(one), None if other is None else shapely.bounds(other), most):
+        count += len(first)
+        wanted = slice(None) if alike is None else alike(first, second)
+        near.append(np.stack([first[wanted], second[wanted]]))
+    first, second = np.concatenate(near, axis=1)
+    return first, second, count
+
+
+def work_of_pairs(one: np.ndarray, other: np.ndarray, *, most_pairs: int, most_crossings: int) -> WorkOfPairs:
+    """Estimate what makes it slow to intersect each polygon of `one` with that of `other` at its place.
 
     Pairs of polygons with many edges are counted; for the others a sample stands.
 
     Args:
-        one, other: object [N] and [M], polygons and multipolygons of finite coordinates; None: those of `one` with
-            one another.
+        one, other: object [P], polygons and multipolygons of finite coordinates.
         most_pairs, most_crossings: where counting ends.
     """
-    near = [np.zeros((2, 0), dtype=np.int64)]
-    pairs = 0
-    for found in _near(shapely.bounds(one), None if other is None else shapely.bounds(other), most_pairs):
-        near.append(np.stack(found))
-        pairs += len(found[0])
-    if pairs > most_pairs:
-        return WorkBetween(pairs, 0, 0)
-    first, second = np.concatenate(near, axis=1)
-    right = one if other is None else other
-    edges, others = (shapely.get_num_coordinates(array).astype(np.int64) for array in (one, right))
-    few = edges[first] * others[second] <= _FEW_EDGES
+    edges, others = (shapely.get_num_coordinates(array).astype(np.int64) for array in (one, other))
+    few = edges * others <= _FEW_EDGES
     rows = np.flatnonzero(few)
     chosen = np.random.default_rng(0).permutation(rows)[:_SAMPLE]
-    crossings = sum(_work_of_edges(one[[i]], right[[j]], most_pairs, most_crossings).crossings for i, j in
-                    zip(first[chosen], second[chosen], strict=True))  # fmt: skip
-    many = _work_of_edges(one[np.unique(first[~few])], right[np.unique(second[~few])], most_pairs, most_crossings)
-    return WorkBetween(pairs + many.pairs, many.crossings, round(crossings * len(rows) / max(len(chosen), 1)))
+    crossings = sum(_work_of_edges(one[[row]], other[[row]], most_pairs, most_crossings).crossings for row in chosen)
+    many = _work_of_edges(_different(one[~few]), _different(other[~few]), most_pairs, most_crossings)
+    return WorkOfPairs(many.pairs, many.crossings, round(crossings * len(rows) / max(len(chosen), 1)))
+
+
+def _different(polygons: np.ndarray) -> np.ndarray:
+    """Each object once; those that are equal but another object stay."""
+    return np.array(list({id(polygon): polygon for polygon in polygons}.values()), dtype=object)
 
 
 def _work_of_edges(one: np.ndarray, other: np.ndarray, most_pairs: int, most_crossings: int) -> Work:
@@ -131,12 +148,11 @@ def _near(boxes: np.ndarray, others: np.ndarray | None, most: int) -> Iterator[t
         return
     # No box meets more others than overlap it in one direction, which is counted fast: so much memory a query may take.
     counts = np.minimum(*(_overlaps(boxes[:, [axis, axis + 2]], right[:, [axis, axis + 2]]) for axis in (0, 1)))
-    cells = shapely.box(*boxes.T)
-    tree = shapely.STRtree(cells if others is None else shapely.box(*right.T))
-    group = np.cumsum(counts) // _PAIRS_AT_ONCE
+    tree = shapely.STRtree(shapely.box(*right.T))
+    group = np.cumsum(counts + 1) // _PAIRS_AT_ONCE
     found = 0
     for rows in np.split(np.arange(len(boxes)), np.flatnonzero(np.diff(group)) + 1):
-        one, other = tree.query(cells[rows])
+        one, other = tree.query(shapely.box(*boxes[rows].T))
         one = rows[one]
         if others is None:
             later = one < other

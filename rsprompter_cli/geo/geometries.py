@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, plural
-from rsprompter_cli.geo.crossings import Work, work_between, work_of
+from rsprompter_cli.geo.crossings import Work, work_of
 from rsprompter_cli.geo.vector_limits import COORDINATE, GROWTH, PARTS, VERTICES, limit, over_limit
 
 _DEPTH = 32
@@ -34,15 +34,8 @@ _CROSSINGS_IN_ALL = 60_000
 """Crossings of edges: repairing 10,000 takes about a second."""
 
 _UNITED_PAIRS = 5_000_000
-_UNITED_CROSSINGS = 200_000
+UNITED_CROSSINGS = 200_000
 """Crossings of edges of polygons that are united: 160,000 take some seconds and 260 MB."""
-
-_OVERLAID_PAIRS = 5_000_000
-_PAIRS_PER_POLYGON = 20
-"""Pairs of polygons whose boxes meet: of a building and its neighbours there are one to three for each."""
-
-_SMALL_CROSSINGS = 10
-"""Crossings for each vertex where outlines have few: these are intersected fast, and need no memory together."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,45 +136,13 @@ def union_of(polygons: np.ndarray | list[Any], path: Path) -> Any:
     if len(array) == 1 and array[0].is_valid:
         return array[0]
     vertices = int(shapely.get_num_coordinates(array).sum())
-    most, pairs = limit(_UNITED_CROSSINGS), limit(_UNITED_PAIRS + _PAIRS_PER_VERTEX * vertices)
+    most, pairs = limit(UNITED_CROSSINGS), limit(_UNITED_PAIRS + _PAIRS_PER_VERTEX * vertices)
     work = work_of(shapely.GeometryCollection(list(array)), most_pairs=pairs, most_crossings=most)
     if work.crossings > most:
         raise over_limit(path, f"its polygons cross one another over {most:,} times, which takes too long to unite")
     if work.pairs > pairs:
         raise over_limit(path, "so many of its polygons lie on top of one another that it takes too long to unite them")
     return shapely.union_all(array)
-
-
-def check_overlay(one: np.ndarray | list[Any], other: np.ndarray | list[Any] | None, what: str | Path) -> None:
-    """Refuse polygons that take too long to intersect with those they meet.
-
-    Args:
-        one, other: polygons and multipolygons in one plane, None entries count as nothing; other None: `one` with
-            itself.
-        what: the file or files, for messages.
-
-    Raises:
-        InputError: over a limit; two combs of n teeth across one another have 4 n^2 crossings.
-    """
-    left, right = _present(one), None if other is None else _present(other)
-    vertices = int(shapely.get_num_coordinates(left).sum())
-    polygons = len(left)
-    if right is not None:
-        vertices, polygons = vertices + int(shapely.get_num_coordinates(right).sum()), polygons + len(right)
-    most, most_of_small = limit(_UNITED_CROSSINGS + vertices), limit(_UNITED_CROSSINGS + _SMALL_CROSSINGS * vertices)
-    pairs = limit(_OVERLAID_PAIRS + _PAIRS_PER_POLYGON * polygons + _PAIRS_PER_VERTEX * vertices)
-    work = work_between(left, right, most_pairs=pairs, most_crossings=most)
-    if work.crossings > most or work.crossings_of_small > most_of_small:
-        most = most if work.crossings > most else most_of_small
-        raise over_limit(what, f"the outlines cross one another over {most:,} times, which takes too long to intersect")
-    if work.pairs > pairs:
-        raise over_limit(what, "so many outlines lie on top of one another that it takes too long to intersect them")
-
-
-def _present(polygons: np.ndarray | list[Any]) -> np.ndarray:
-    array = np.empty(len(polygons), dtype=object)
-    array[:] = polygons
-    return array[~(shapely.is_missing(array) | shapely.is_empty(array))]
 
 
 def is_shallow(wkb: bytes, most_parts: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -30,7 +31,10 @@ _EARTH_RADIUS = (6.3e6, 6.4e6)
 _MAX_EDGE_PARTS = 64.0
 
 _MAX_ADDED = 1e6
+_MAX_ADDED_PER_VERTEX = 8
 """Vertices; the edges of buildings need none."""
+
+_log = logging.getLogger(__name__)
 
 _Off = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """How far [N], in tolerances, the images [N, 2] of edges' starts, ends and middles say that an edge is bent."""
@@ -94,6 +98,11 @@ def _densified(array: np.ndarray, transformer: Transformer, off: _Off) -> np.nda
     longest = _edge_limits(array, transformer, off)
     bent = np.isfinite(longest)
     if bent.any():
+        if _stretch(array[bent], longest[bent]) > 1:
+            _log.warning(
+                "outlines have edges so long that keeping them within 2 cm in another coordinate reference system "
+                "needs too many vertices: they may be further off"
+            )
         array = array.copy()
         array[bent] = with_short_edges(array[bent], longest[bent])
     return shapely.transform(array, lambda xy: _apply(transformer, xy))
@@ -102,10 +111,15 @@ def _densified(array: np.ndarray, transformer: Transformer, off: _Off) -> np.nda
 def with_short_edges(array: np.ndarray, longest: np.ndarray | float) -> np.ndarray:
     """Geometries, object [N], with vertices added so that no edge is longer than `longest`, a number or float [N].
 
-    Outlines of such a length that more than a million vertices would be added keep longer edges.
+    Where that would add more than a million vertices and 8 for each that is there, edges stay longer.
     """
+    return shapely.segmentize(array, longest * _stretch(array, longest))
+
+
+def _stretch(array: np.ndarray, longest: np.ndarray | float) -> float:
+    """By how much edges must be longer so that no more vertices are added than the limits allow; 1 or more."""
     added = float(np.nansum(shapely.length(array) / longest))
-    return shapely.segmentize(array, longest * max(1.0, added / _MAX_ADDED))
+    return max(1.0, added / (_MAX_ADDED + _MAX_ADDED_PER_VERTEX * int(shapely.get_num_coordinates(array).sum())))
 
 
 def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.lonlat import geodesic_area, local_equal_area, reproject
+from rsprompter_cli.geo.lonlat import (
+    EDGE_METRES,
+    geodesic_area,
+    local_equal_area,
+    move_edges,
+    reproject,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -36,3 +42,25 @@ def test_its_centre_is_between_layers_also_over_the_antimeridian() -> None:
 def test_coordinates_it_cannot_place_name_their_layer() -> None:
     with pytest.raises(InputError, match="far: coordinates"):
         local_equal_area({"far": ([shapely.box(0, 0, 1e12, 1e12)], "EPSG:3035")})
+
+
+def test_long_edges_keep_their_place_on_another_map(caplog: pytest.LogCaptureFixture) -> None:
+    strips = shapely.box(300_000, y := np.arange(5_000_000.0, 5_100_000, 500), 700_000, y + 400)
+    moved = move_edges(strips[:5], "EPSG:32633", "EPSG:3035")
+    middle = reproject([shapely.Point(500_000 + 123, y[0])], "EPSG:32633", "EPSG:3035")[0]
+    assert moved[0].exterior.distance(middle) < EDGE_METRES
+    assert not caplog.messages
+
+
+def test_edges_that_need_too_many_vertices_are_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsprompter_cli.geo.lonlat._MAX_ADDED", 100)
+    monkeypatch.setattr("rsprompter_cli.geo.lonlat._MAX_ADDED_PER_VERTEX", 0)
+    strips = shapely.box(300_000, y := np.arange(5_000_000.0, 5_010_000, 500), 700_000, y + 400)
+    moved = move_edges(strips, "EPSG:32633", "EPSG:3035")
+    assert shapely.get_num_coordinates(moved).sum() < 400
+    (message,) = caplog.messages
+    assert message.startswith("outlines have edges so long that keeping them within 2 cm")
+    middle = reproject([shapely.Point(500_000, y[0])], "EPSG:32633", "EPSG:3035")[0]
+    assert moved[0].exterior.distance(middle) > EDGE_METRES
