@@ -24,6 +24,9 @@ output_lock = threading.RLock()
 rich decides what to erase before it writes, so a message and a frame of the display made at one time would be glued.
 """
 
+_COMMAND = re.compile(r"[a-z ]+: rsp ")
+"""How a line begins that gives a command to type."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters, and those that change the direction of the text behind them."""
 
@@ -100,9 +103,14 @@ def write_message(text: str, *, label: str = "", style: str = "") -> None:
         return
     from rich.text import Text
 
-    line = Text.assemble((label, style), f" {text}") if label else Text(text)
     with deferred_interrupt(), output_lock, suppress(OSError, ValueError):
-        stderr_console().print(line, overflow="fold")
+        if label:
+            stderr_console().print(Text.assemble((label, style), f" {text}"), overflow="fold")
+            return
+        for line in text.split("\n"):
+            # A command is broken by the terminal alone, so that it can be copied in one piece.
+            whole = _COMMAND.match(line) is not None
+            stderr_console().print(Text(line), overflow=None if whole else "fold", soft_wrap=whole)
 
 
 def print_result(text: str = "") -> None:

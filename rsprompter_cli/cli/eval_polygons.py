@@ -129,7 +129,11 @@ def eval_polygons_command(
     nodata: NodataOption = None,
     full: Annotated[
         bool,
-        typer.Option("--full", rich_help_panel=OUTPUT, help="Also print AP, outlines, sizes, classes and all IoUs."),
+        typer.Option(
+            "--full",
+            rich_help_panel=OUTPUT,
+            help="Also print AP (of the predictions in the file), outlines, sizes, classes and all IoUs.",
+        ),
     ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

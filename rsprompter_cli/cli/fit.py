@@ -233,7 +233,8 @@ def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     print_result(
         f"starts from {plan['model']}, trains for about {plural(plan['expected_epochs'], 'epoch')} on "
         f"{used['train']} training tiles and evaluates on {used['val']} held-back tiles: about "
-        f"{plan['expected_minutes']:g} of the {plan['budget_minutes']:g} minutes allowed"
+        f"{plan['expected_minutes']:g} of the {plan['budget_minutes']:g} minutes allowed, "
+        "as estimated from the speed that is stored with the model"
     )
     if plan["expected_tiles"]["train"] < plan["train"]["tiles"]:
         print_result("the time limit leaves tiles unused; raise --minutes to use more")

@@ -127,7 +127,7 @@ def predict_command(
             "--sam",
             metavar="NAME",
             rich_help_panel=MODEL,
-            show_default="base, or the SAM of --model",
+            show_default="the SAM of --model, else base or tiny-vit, the first one that is installed",
             help="SAM for --everything or --prompts: a name known to rsp download-sam, or a folder.",
         ),
     ] = None,

@@ -421,6 +421,12 @@ def _print_result(result: TrainResult, config: Config, *, minutes: float | None,
         return
     print_written(*files_for_people(result.folder))
     if not result.finished:
+        if result.best is None:
+            first = min(config.train.eval_every, config.train.epochs)
+            print_message(
+                f"the model is first evaluated after epoch {first}; until then there is no best "
+                f"checkpoint, only {result.last}"
+            )
         print_message(f"continue with: {_resuming(result.folder, minutes)}")
 
 

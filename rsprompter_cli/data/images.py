@@ -100,6 +100,9 @@ def _none_found(root: Path, split: str, lone: Path | None) -> InputError:
         return InputError(text, how_to_cut(root / there[0]))
     if len(there) > 1 and not list_splits(root):
         return InputError(text, "give one of the files, or rename them to end in train.json and val.json")
+    below = [path for path in sorted(root.iterdir()) if path.is_dir() and any(_candidates(path, split))]
+    if below:
+        return InputError(text, f"did you mean {some(map(str, below))}?")
     return InputError(
         text,
         "rsp convert creates COCO files, rsp data split divides one in two; choose another existing split with "

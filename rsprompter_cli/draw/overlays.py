@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,18 +89,35 @@ def one_below_the_other(pictures: Sequence[Image.Image], gap: int = 8) -> Image.
 
 
 def add_title(picture: Image.Image, title: str) -> Image.Image:
-    """The picture under a white bar with a line of text, shortened to fit."""
+    """The picture under a white bar with text.
+
+    Where the parts of the text, between double spaces, do not fit beside one another they stand below; a part that is
+    too long by itself is shortened.
+    """
     from PIL import Image, ImageDraw
 
     font = _font(picture.width)
     height = int(font.size * 1.6)
-    sheet = Image.new("RGB", (picture.width, picture.height + height), "white")
-    sheet.paste(picture, (0, height))
+    lines = _title_lines(title, lambda text: font.getlength(text) <= picture.width - 8)
+    sheet = Image.new("RGB", (picture.width, picture.height + height * len(lines)), "white")
+    sheet.paste(picture, (0, height * len(lines)))
     pen = ImageDraw.Draw(sheet)
-    while len(title) > 1 and pen.textlength(title, font=font) > picture.width - 8:
-        title = title[:-2] + "…"
-    pen.text((4, height / 2), title, fill="black", font=font, anchor="lm")
+    for number, line in enumerate(lines):
+        pen.text((4, height * (number + 0.5)), line, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def _title_lines(title: str, fits: Callable[[str], bool]) -> list[str]:
+    lines: list[str] = []
+    for part in title.split("  "):
+        text = part
+        while len(text) > 1 and not fits(text):
+            text = text[:-2] + "…"
+        if lines and fits(f"{lines[-1]}  {text}"):
+            lines[-1] += f"  {text}"
+        else:
+            lines.append(text)
+    return lines
 
 
 Box = tuple[float, float, float, float]

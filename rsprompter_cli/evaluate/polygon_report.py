@@ -50,7 +50,8 @@ def headline(evaluation: PolygonEvaluation) -> str:
     counts = evaluation.counts
     objects, predictions = counts.true_positives + counts.missed, counts.true_positives + counts.false_positives
     if not objects and not predictions:
-        return "Nothing to compare: there are no objects and no predictions."
+        where = "" if evaluation.aoi is None else " inside the area of comparison"
+        return f"Nothing to compare: there are no objects and no predictions{where}."
     found = (
         f"{counts.true_positives:,} of {plural(objects, 'object')} found (recall {_figure(counts.recall)})"
         if objects

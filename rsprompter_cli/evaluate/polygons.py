@@ -152,8 +152,15 @@ def evaluate_polygons(
     layers = _layers_of(pred, truth, layer, truth_layer)
     columns = [class_column or CLASS_COLUMN]
     found = read_footprints(pred, columns=[score_column or SCORE_COLUMN, *columns], layer=layers[0])
-    true = read_footprints(truth, columns=columns, layer=layers[1], option=layers[2])
+    true = read_footprints(truth, columns=[SCORE_COLUMN, *columns], layer=layers[1], option=layers[2])
     values = _scores_of(found, Path(pred), score_column, needed=score is not None, layer=layers[0])
+    if values is None and len(true) and SCORE_COLUMN in true.columns:
+        _log.warning(
+            "%s has a column %r and %s has none: are predictions and truth in the right order?",
+            truth,
+            SCORE_COLUMN,
+            pred,
+        )
     used_column, names, found_codes, true_codes = _classes_of(
         found, true, Path(pred), Path(truth), class_column, layers[:2]
     )
@@ -392,7 +399,9 @@ def _warn_of_distance(found: PolygonSet, true: PolygonSet, border: Any) -> None:
     boxes = [shapely.box(*shapely.total_bounds(one.polygons)) for one in (found, true)]
     if not shapely.intersects(*boxes):
         apart = shapely.distance(*boxes)
-        _log.warning("predictions and truth are %s apart: one may have a wrong CRS", length_words(apart))
+        _log.warning(
+            "predictions and truth are %s apart: one may be of another scene, or have a wrong CRS", length_words(apart)
+        )
 
 
 def _facts(path: str | Path, layer: Footprints, rows: np.ndarray, *, cut: int, below: int) -> LayerFacts:

@@ -43,6 +43,8 @@ _MAGIC = (
     (b"\x00\x00\x27\x0a", SHAPEFILE),
     (b"PAR1", PARQUET),
 )
+_RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\xff\xd8\xff", b"\0\0\0\x0cjP  ")
+"""How TIFF, PNG, JPEG and JPEG 2000 files begin."""
 _SUFFIXES = {GEOPACKAGE: ".gpkg", FLATGEOBUF: ".fgb", SHAPEFILE: ".shp"}
 _PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
 """Drivers that take the name of a file after their own."""
@@ -161,10 +163,13 @@ def gdal(source: VectorSource) -> Iterator[None]:
 def _look(path: Path, head: bytes) -> VectorSource:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     driver = next((driver for magic, driver in _MAGIC if head.startswith(magic)), None)
+    if driver is None and head.startswith(_RASTERS):
+        raise InputError(f"{path}: is a raster where a vector file is expected", "is the order of the arguments right?")
     if driver is None and not text.startswith((b"{", b"\x1e")):
         raise InputError(
             f"{path}: is not a vector file in a supported format",
-            "supported are GeoJSON, GeoPackage, Shapefile, FlatGeobuf and GeoParquet; unpack archives first",
+            "supported are GeoJSON, GeoJSONSeq, TopoJSON, GeoPackage, Shapefile, FlatGeobuf and GeoParquet; unpack "
+            "archives first",
         )
     if driver is None:
         return _json_source(path, look_at_json(path))

@@ -23,6 +23,7 @@ from rsprompter_cli.errors import CheckpointError, OutputError, shorten, some
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder, not_written, refuse_existing
 from rsprompter_cli.io.interrupt import deferred_interrupt
 from rsprompter_cli.io.stored_meta import check_meta
+from rsprompter_cli.io.tensor_file import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,13 +130,12 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
         OutputError: the disk is full or the folder cannot be written; an older one is untouched.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     with atomic_folder(folder) as temporary:
         contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         try:
             with deferred_interrupt():
-                save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+                save_tensors(contiguous, temporary / WEIGHTS_FILE)
         except SafetensorError as error:  # a full disk comes as this, not as an OSError
             raise not_written(folder, error) from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")

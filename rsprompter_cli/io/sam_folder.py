@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rsprompter_cli.config import SamDecoderArch, TinyVitArch, VitArch
 from rsprompter_cli.errors import CheckpointError, shorten, why_unreadable
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder
 from rsprompter_cli.io.checkpoint import read_safetensors
+from rsprompter_cli.io.tensor_file import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,14 +117,10 @@ def write_sam_folder(
     path: str | Path, tensors: Mapping[str, Tensor], arch: VitArch | TinyVitArch, source: Mapping[str, str | None]
 ) -> None:
     """Write a SAM folder from tensors; `source` holds the fields of SamSource but the hash of the result."""
-    from safetensors.torch import save_file
-
     with atomic_folder(path) as temporary:
         whole = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        save_file(whole, temporary / SAM_WEIGHTS_FILE, metadata={"format": "pt"})
+        save_tensors(whole, temporary / SAM_WEIGHTS_FILE)
         _write_json(temporary / SAM_CONFIG_FILE, config_from_arch(arch))
-        # safetensors makes files that only their owner can read.
-        shutil.copymode(temporary / SAM_CONFIG_FILE, temporary / SAM_WEIGHTS_FILE)
         record = SamSource(**source, sha256=file_sha256(temporary / SAM_WEIGHTS_FILE))  # type: ignore[arg-type]
         _write_json(temporary / SAM_SOURCE_FILE, asdict(record))
 

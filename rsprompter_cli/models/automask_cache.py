@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import atomic_path, reason_of
+from rsprompter_cli.io.tensor_file import save_tensors
 from rsprompter_cli.models.automask import AutomaskSettings, PictureMasks, SamSegmenter, automatic_masks
 from rsprompter_cli.models.encoder_cache import add_weights
 from rsprompter_cli.structures import MaskPatches
@@ -104,7 +105,7 @@ def _store(path: Path, found: PictureMasks) -> None:
         "runs": torch.from_numpy(np.frombuffer(b"".join(runs), dtype=np.uint8).copy()),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        save_tensors(tensors, temporary)
 
 
 def _load(path: Path, size: tuple[int, int]) -> PictureMasks | None:

@@ -15,11 +15,12 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import reason_of
+from rsprompter_cli.io.tensor_file import save_tensors
 from rsprompter_cli.models.encoder import EncoderOutput
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.trainable import is_frozen
@@ -106,7 +107,7 @@ class EncoderCache:
         temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.cpu() for name, value in maps.items()}, temporary)
+            save_tensors({name: value.cpu() for name, value in maps.items()}, temporary)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             raise OutputError(

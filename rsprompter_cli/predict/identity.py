@@ -42,6 +42,7 @@ def run_identity(
     return {
         **scene_identity(source, scene, grid, options, score=score, area=area),
         "model": model_digest(loaded),
+        "kind of model": loaded.config.model.kind,
     }
 
 

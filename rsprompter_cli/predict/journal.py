@@ -390,12 +390,24 @@ def identity_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
         theirs, ours = found.get(name), wanted.get(name)
         if theirs == ours:
             continue
-        if isinstance(theirs, dict) and isinstance(ours, dict) and name == "settings":
-            keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-            words += [f"{key} {_short(theirs.get(key))} instead of {_short(ours.get(key))}" for key in keys]
+        if not isinstance(theirs, dict) or not isinstance(ours, dict):
+            words.append(_KINDS.get(name, "a different {}").format(name, theirs, ours))
+            continue
+        keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+        if name == "input" and set(keys) <= {"size", "place"}:
+            words.append("the scene at another resolution or with other bounds")
+        elif name == "settings":
+            words += [
+                f"{key} {_short(theirs.get(key))} instead of {_short(ours.get(key))}"
+                for key in keys
+                if key != "extent" or found.get("input") == wanted.get("input")  # it follows from the resolution
+            ]
         else:
             words.append(f"a different {name}")
     return ", ".join(words)
+
+
+_KINDS = {"kind of model": "a {1} model instead of a {2} one"}
 
 
 def _short(value: Any) -> str:

@@ -143,6 +143,8 @@ def predict_scene(
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
         write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
         journal.remove()
+        if not meter.instances and score > 0:
+            _log.warning("%s: no object has a score of %.3g or more; --score sets a lower threshold", source, score)
         report_scene(source, out, model, plan, options, meter, warnings)
     return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
 

@@ -233,8 +233,8 @@ def _read_scene(
             )
         if covered < 1:
             notes.append(
-                f"{label_path}: labels cover about {100 * covered:.0f} % of {path}, the rest is not used "
-                "(if every object is labelled, --complete uses all of it as background)"
+                f"{label_path}: the labelled ground is about {100 * covered:.0f} % of {path}, the rest is not used "
+                "(if every object of the scene is labelled, --complete uses the rest as background)"
             )
         ground = _cut(area, labels.pixels[labels.usable], meta.image_size)
         return FitScene(

@@ -56,7 +56,7 @@ class Verdict:
                 f"so there is no F1 before{doubt}"
             )
         figures = f"F1 {self.f1_before:.3f} before, {self.f1_after:.3f} after"
-        change = f"{abs(self.f1_after - self.f1_before):.3f}"
+        change = f"{abs(round(self.f1_after, 3) - round(self.f1_before, 3)):.3f}"  # of the figures as they are shown
         noise = f"the noise of {labels} (standard error {self.standard_error:.3f})"
         if self.outcome is Outcome.NOT_CLEARLY_BETTER:
             return f"{self.outcome}: {figures}; the difference of {change} is within {noise}{doubt}"

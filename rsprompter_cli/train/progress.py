@@ -57,7 +57,8 @@ class StepReport:
         )
         seconds = round(self.left)
         clock = str(timedelta(seconds=seconds)).removeprefix("0:").removeprefix("0")  # as in 0:07 or 1:02:03
-        left = f", {clock} left" if seconds else ""
+        limited = self.limit is not None and self.limit < self.eta
+        left = "" if not seconds else f", time limit in {clock}" if limited else f", {clock} left"
         whole = f"{head}, {self._learning_rate()}{left}"
         return whole if len(whole) <= _COLUMNS else head + left
 

@@ -63,7 +63,7 @@ def _validate(run: Run, cursor: Cursor, *, to_the_end: bool) -> Cursor:
         figures.get("segm_AP50", 0.0),
         figures.get("bbox_AP", 0.0),
         metrics.f1,
-        ", the best so far" if better else "",
+        ", the best epoch" if better else "",
     )
     if not better:
         return cursor

@@ -86,7 +86,11 @@ def test_json_and_a_map(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     ("arguments", "code", "said"),
     [
         (["none.geojson", "truth.gpkg"], 3, "none.geojson: no such file"),
-        (["pred.geojson", "scene.tif"], 3, "scene.tif: is not a vector file"),
+        (
+            ["pred.geojson", "scene.tif"],
+            3,
+            "scene.tif: is a raster where a vector file is expected (is the order of the arguments right?)",
+        ),
         (["pred.geojson", "truth.gpkg", "--iou", "0"], 2, "--iou 0"),
         (["pred.geojson", "truth.gpkg", "--iou", "nan"], 2, "--iou nan"),
         (["pred.geojson", "truth.gpkg", "--score", "7"], 2, "--score"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from rsprompter_cli.cli import console
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.cli.output import print_error, print_json, set_up_logging
 
@@ -103,3 +106,13 @@ def test_json_refuses_nan(capsys: Captured) -> None:
 def test_json_writes_paths_as_text(capsys: Captured) -> None:
     print_json({"file": Path("a.tif"), "n": 3})
     assert json.loads(capsys.readouterr().out) == {"file": "a.tif", "n": 3}
+
+
+def test_a_command_to_type_is_not_broken_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, width=40, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "is_terminal", lambda stream: True)
+    monkeypatch.setattr(console, "stderr_console", lambda: terminal)
+    command = "next: rsp predict ../mydata/kampala_a.tif --model my-model --out polygons.geojson"
+    console.write_message(f"this sentence is longer than forty columns\n{command}")
+    assert shown.getvalue() == f"this sentence is longer than forty \ncolumns\n{command}\n"

@@ -126,7 +126,7 @@ def test_dry_run_says_the_plan_and_writes_nothing(
         (["--out", "x.geojson", "--classes", " , "], 2, "--classes names no class"),
         (["--out", "x.geojson", "--classes", "buildings"], 2, "--classes buildings: the model has no such class"),
         (["--out", "x.geojson", "--aoi", "nowhere.gpkg"], 3, "nowhere.gpkg: no such file"),
-        (["--out", "x.geojson", "--aoi", "scene.tif"], 3, "not a vector file"),
+        (["--out", "x.geojson", "--aoi", "scene.tif"], 3, "is a raster where a vector file is expected"),
         (["--out", "x.geojson", "--aoi-cut"], 2, "--aoi-cut requires --aoi"),
         (["--out", "x.geojson", "--preview", "x.geojson"], 2, "--preview x.geojson"),
         (["--out", "x.geojson", "--report", "scene.tif"], 2, "--report scene.tif"),

@@ -109,6 +109,9 @@ def test_a_time_budget_ends_cleanly(preset: str, capsys: pytest.CaptureFixture[s
     assert _train(preset, "--out", "r", "--minutes", "0", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["finished"], result["interrupted"], result["steps"], result["best"]) == (False, False, 1, None)
+    assert _train(preset, "--out", "s", "--minutes", "0") == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the model is first evaluated after epoch 1; until then there is no best checkpoint, only s/last" in told
     assert _train(preset, "--out", "r", "--minutes", "2", "--resume") == 0
     assert "time limit: 2 min of training; the run then saves its state and stops" in capsys.readouterr().err
 

@@ -129,6 +129,13 @@ def test_a_set_without_val_says_how_to_make_one(tmp_path: Path) -> None:
     assert f"rename {named} to instances_all.json" in caught.value.hint
 
 
+def test_a_set_one_folder_below_is_found(tmp_path: Path) -> None:
+    _touch(tmp_path / "data" / "town" / "annotations" / "instances_train.json")
+    with pytest.raises(InputError, match=r"contains no file ending in train\.json") as caught:
+        find_annotations(tmp_path / "data", "train")
+    assert caught.value.hint == f"did you mean {tmp_path / 'data' / 'town'}?"
+
+
 def test_several_files_of_which_none_names_a_split(tmp_path: Path) -> None:
     for name in ("north.json", "south.json"):
         _touch(tmp_path / name)

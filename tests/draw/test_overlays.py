@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from shapely.geometry import MultiPolygon, Point, Polygon, box
 
 from rsprompter_cli.draw.overlays import add_title, draw_instances, side_by_side
@@ -95,6 +96,8 @@ def test_titles_and_pairs() -> None:
     assert picture.width == 80
     assert picture.height > 60
     assert np.array_equal(np.asarray(picture)[-60:], GREY)
+    lines = add_title(Image.fromarray(GREY), "town_x0_y0.png  256 x 256  10 objects")
+    assert lines.height - len(GREY) == 3 * (add_title(Image.fromarray(GREY), "x").height - len(GREY))
     pair = side_by_side([picture, add_title(picture, "x")], gap=5)
     assert pair.size == (165, add_title(picture, "x").height)
 

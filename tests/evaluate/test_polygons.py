@@ -422,7 +422,7 @@ def test_scenes_that_limit_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
         got = compare(tmp_path, FOUND, TOWN, scene=elsewhere)
     assert numbers(got.counts) == (0, 0, 0)
     assert "neither layer has a polygon" in caplog.text
-    assert headline(got) == "Nothing to compare: there are no objects and no predictions."
+    assert headline(got) == "Nothing to compare: there are no objects and no predictions inside the area of comparison."
 
 
 def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
@@ -438,3 +438,16 @@ def test_the_sentence_of_one_sided_layers(tmp_path: Path) -> None:
         ),
     ):
         assert headline(evaluate_polygons(pred, truth)) == words
+
+
+def test_scores_in_the_truth_alone_are_a_sign_of_swapped_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pred = write_layer(tmp_path / "pred.geojson", FOUND, score=[0.9, 0.3, 0.2, 0.8])
+    truth = write_layer(tmp_path / "truth.geojson", TOWN)
+    evaluate_polygons(pred, truth)
+    assert not caplog.messages
+    evaluate_polygons(truth, pred)
+    assert caplog.messages == [
+        f"{pred} has a column 'score' and {truth} has none: are predictions and truth in the right order?"
+    ]

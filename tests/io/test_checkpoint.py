@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     for key, value in tensors.items():
         assert loaded[key].dtype == value.dtype
         assert torch.equal(loaded[key], value)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
+def test_every_file_has_the_permissions_of_a_new_file(tmp_path: Path) -> None:
+    write(tmp_path / "best")
+    (tmp_path / "new").touch()
+    files = [*(tmp_path / "best").iterdir(), tmp_path / "new"]
+    assert len({path.stat().st_mode for path in files}) == 1
 
 
 def test_shared_and_strided_tensors_are_stored_whole(tmp_path: Path) -> None:

@@ -20,7 +20,12 @@ from rsprompter_cli.predict import journal as module
 from rsprompter_cli.predict.journal import Journal, journal_path
 from rsprompter_cli.predict.spool import Spool
 
-IDENTITY = {"input": {"bytes": 7}, "model": "a", "settings": {"score": 0.5, "bands": (1, 2, 3)}}
+IDENTITY = {
+    "input": {"bytes": 7},
+    "model": "a",
+    "kind of model": "rsprompter-anchor",
+    "settings": {"score": 0.5, "bands": (1, 2, 3)},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +114,7 @@ def test_a_torn_or_damaged_end_is_cut_off(tmp_path_factory: pytest.TempPathFacto
     [
         ({"input": {"bytes": 8}}, "a different input"),
         ({"model": "b"}, "a different model"),
+        ({"kind of model": "samcls"}, "a rsprompter-anchor model instead of a samcls one"),
         ({"settings": {"score": 0.3, "bands": (1, 2, 3)}}, "score 0.5 instead of 0.3"),
         ({"settings": {"score": 0.5, "bands": None}}, r"bands \[1, 2, 3\] instead of null"),
     ],

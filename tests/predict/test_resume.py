@@ -81,6 +81,11 @@ def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> No
         predict_scene(scene, out, model=blob_model(), native=True, score=0.7)
     with pytest.raises(OutputError, match="a different model"):
         predict_scene(scene, out, model=blob_model(gsd_range=(0.1, 0.9)), native=True)
+    with pytest.raises(
+        OutputError, match="the scene at another resolution or with other bounds, gsd null instead of 1"
+    ) as got:
+        predict_scene(scene, out, model=blob_model(), gsd=1.0)
+    assert "extent" not in got.value.message
     os.utime(scene, ns=(1, 1))
     with pytest.raises(OutputError, match="a different input"):
         predict_scene(scene, out, model=blob_model(), native=True)

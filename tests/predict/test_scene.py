@@ -334,3 +334,13 @@ def test_an_overlay_is_as_detailed_as_the_file(tmp_path: Path) -> None:
     predict_scene(scene, tmp_path / "a.png", model=blob_model(), gsd=1.0)
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (160, 120)
+
+
+def test_nothing_above_the_threshold_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = write_scene(tmp_path / "a.tif", paint(120, 120, {"red": [(30, 35, 90, 80)]}))
+    assert predict_scene(scene, tmp_path / "a.geojson", model=blob_model(), native=True, score=0.99).objects == 0
+    assert f"{scene}: no object has a score of 0.99 or more; --score sets a lower threshold" in caplog.messages
+    caplog.clear()
+    options = {"model": blob_model(), "native": True, "min_area": 1e6}
+    assert predict_scene(scene, tmp_path / "b.geojson", **options).objects == 0
+    assert "no object has a score" not in caplog.text

@@ -236,7 +236,7 @@ def test_labels_of_a_part_leave_the_rest_alone(start: Path, tmp_path: Path, capl
     pair = make_town(tmp_path, polygons=squares(5, 8), height=500, width=500)
     part = plan_fit([pair], model=start)
     assert 0.1 < part["scenes"][0]["labelled_share"] < 0.3
-    assert "labels cover about" in caplog.text
+    assert "the labelled ground is about" in caplog.text
     caplog.clear()
     whole = plan_fit([pair], model=start, complete=True)
     assert whole["scenes"][0]["labelled_share"] == 1.0

@@ -56,6 +56,8 @@ def test_the_sentence_gives_both_figures_and_their_noise() -> None:
         "not clearly better: F1 0.600 before, 0.620 after; the difference of 0.020 is within the noise of "
         "26 held-back labels (standard error 0.096)"
     )
+    lower = judge(figures(0.7714), figures(0.7538), labels=LABELS).sentence()
+    assert "F1 0.771 before, 0.754 after; the difference of 0.017 is" in lower
     assert "1 held-back label;" in judge(None, figures(0.0), labels={"train": 9, "val": 1}).sentence()
 
 

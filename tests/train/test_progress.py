@@ -28,7 +28,8 @@ def test_no_line_is_wider_than_a_terminal() -> None:
 
 def test_no_more_time_is_left_than_until_the_limit() -> None:
     assert (REPORT.left, replace(REPORT, limit=100.0).left, replace(REPORT, limit=20.0).left) == (61.0, 61.0, 20.0)
-    assert replace(REPORT, limit=20.0).describe().endswith(", 0:20 left")
+    assert replace(REPORT, limit=20.0).describe().endswith(", time limit in 0:20")
+    assert replace(REPORT, limit=100.0).describe().endswith(", 1:01 left")
 
 
 def test_every_loss_is_named_without_its_prefix() -> None:

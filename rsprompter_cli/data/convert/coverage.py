@@ -55,7 +55,7 @@ def check_labels_on_scene(scene_path: Path, label_path: Path, scene: Scene, poly
         InputError: none does; the message gives both extents in degrees.
     """
     if not polygons:
-        raise InputError(f"{label_path}: contains no footprints")
+        raise InputError(f"{label_path}: contains no polygons")
     count = count_on_scene(scene, polygons)
     if count:
         if count < SMALL_SHARE * len(polygons):
