@@ -140,7 +140,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         write_qgis_style(tmp_path / "none.gpkg")
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    with pytest.raises(InputError, match="not a vector file"):
+    with pytest.raises(InputError, match="is a raster where a vector file is expected"):
         write_qgis_style(tmp_path / "a.png")
     with pytest.raises(UsageError, match="more than 100") as many:
         write_qgis_style(table(tmp_path / "many.gpkg", int, *range(101)), attribute="n")
