@@ -84,6 +84,8 @@ def _report_thread(ended: threading.ExceptHookArgs) -> None:
 def _refuse_foreign_log(path: Path) -> None:
     """Raise OutputError when `path` is a file that does not begin as our logs do; an empty one is free."""
     if not path.is_file():
+        if path.is_fifo() or path.is_socket():  # opening a pipe waits for somebody who reads it
+            raise OutputError(f"--log-file {path} is not a regular file", "name another file")
         return
     with path.open("rb") as file:
         head = file.read(256)

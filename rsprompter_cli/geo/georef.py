@@ -15,6 +15,7 @@ from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.guard import Source
 from rsprompter_cli.geo.lonlat import is_of_earth
 from rsprompter_cli.geo.target_crs import check_crs
@@ -166,6 +167,7 @@ def _crs_beside(path: Path) -> tuple[Path | None, str | None]:
             try:
                 with beside.open("rb") as file:
                     text = file.read(_LARGEST_CRS_FILE).decode("utf-8-sig", errors="replace").strip("\x00 \t\r\n")
+                check_grids(text, str(beside))
                 with rasterio.Env():
                     found = rasterio.crs.CRS.from_wkt(text, morph_from_esri_dialect=True)
                     return beside, str(CRS.from_wkt(found.to_wkt(version="WKT2_2019")).to_wkt())
@@ -192,7 +194,9 @@ def _crs_wkt(dataset: Any, source: Source) -> str | None:
     try:
         if dataset.crs is None or not dataset.crs.wkt:
             return None
-        crs = CRS.from_wkt(dataset.crs.to_wkt(version="WKT2_2019"))
+        wkt = dataset.crs.to_wkt(version="WKT2_2019")
+        check_grids(wkt, source.name)
+        crs = CRS.from_wkt(wkt)
     except (CRSError, RasterioError) as error:
         log.warning("%s: its coordinate reference system cannot be parsed and is ignored: %s", source.name, error)
         return None

@@ -312,8 +312,14 @@ def gdal_reason(error: BaseException) -> str:
 
 def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: int) -> None:
     # GDAL opens the file named here as overviews, wherever it lies; the tag can sit inside a TIFF.
-    elsewhere = dataset.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
-    if elsewhere is not None and source.driver != "VRT":
+    # GDAL compares names of tags and of their domains without regard to case.
+    elsewhere = any(
+        name.upper() == "OVERVIEW_FILE"
+        for domain in dataset.tag_namespaces()
+        if domain.upper() == "OVERVIEWS"
+        for name in dataset.tags(ns=domain)
+    )
+    if elsewhere and source.driver != "VRT":
         raise InputError(f"{source.name}: reads its overviews from another file", "rewrite it with gdal_translate")
     if dataset.count < 1 or dataset.width < 1 or dataset.height < 1:
         raise InputError(

@@ -15,6 +15,7 @@ import shapely
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.geometries import GeometryReader
 from rsprompter_cli.geo.json_guard import SEQUENCE_SUFFIXES
 from rsprompter_cli.geo.layer_choice import SEVERAL, LayerHead, check_column, choose_layer
@@ -29,7 +30,7 @@ from rsprompter_cli.geo.parquet import (
     wkb_sizes,
 )
 from rsprompter_cli.geo.text import OPENED_AS, TextDecoder, is_shapefile, is_utf8, text_decoder
-from rsprompter_cli.geo.vector_guard import GEOPACKAGE, LAYER_OPTION, VectorSource, admit, check_crs, gdal, is_parquet
+from rsprompter_cli.geo.vector_guard import GEOPACKAGE, LAYER_OPTION, VectorSource, admit, gdal, is_parquet
 from rsprompter_cli.geo.vector_limits import ATTRIBUTES, limit, over_limit, reading
 
 _ALWAYS_DEGREES = {"GeoJSON", "GeoJSONSeq"}
@@ -410,7 +411,7 @@ def _stated_crs(source: VectorSource, info: Mapping[str, Any]) -> str | None:
     """
     crs: str | None = info["crs"]
     if crs is not None:
-        check_crs(source.path, crs)
+        check_grids(crs, str(source.path))
     if source.address is None:
         return crs
     what = f"its coordinate reference system is a web address ({source.address}), which is not opened"

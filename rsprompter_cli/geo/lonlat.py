@@ -15,6 +15,7 @@ from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.crs_grids import check_grids
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef
@@ -212,6 +213,7 @@ def parse_crs(text: str) -> CRS:
     Raises:
         InputError: it names no coordinate reference system.
     """
+    check_grids(text)
     try:
         return CRS.from_user_input(text)
     except ProjError as error:

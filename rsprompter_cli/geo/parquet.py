@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from pyproj.exceptions import ProjError
 
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.parquet_pages import largest_page
 from rsprompter_cli.geo.text import TextDecoder
-from rsprompter_cli.geo.vector_guard import check_crs
 from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
 
 NO_GEOPARQUET = "is not a GeoParquet file"
@@ -49,13 +50,13 @@ def parquet_geometry(path: Path) -> tuple[str, str | None]:
             raise InputError(f"{path}: is damaged: it has no column {primary!r}")
     if crs is None:
         return primary, None
+    check_grids(json.dumps(crs), str(path))
     try:
         wkt = CRS.from_user_input(crs).to_wkt()
     except (ProjError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise InputError(
             f"{path}: its coordinate reference system is damaged", "write it again with a CRS, or as .gpkg"
         ) from error
-    check_crs(path, wkt)
     return primary, wkt
 
 

@@ -26,6 +26,7 @@ import shapely
 from pyproj import CRS
 
 from rsprompter_cli.documents import parse_json
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.read_back import Tally, is_whole, is_whole_geopackage
 from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
@@ -219,6 +220,7 @@ class WrittenParquet:
         self._path = path
         geo = parse_json(pq.read_metadata(path).metadata[b"geo"], path)
         crs = geo["columns"][GEOMETRY]["crs"]
+        check_grids(json.dumps(crs), str(path))
         self.crs_wkt = None if crs is None else str(CRS.from_json_dict(crs).to_wkt())
         self.columns = [name for name in pq.read_schema(path).names if name != GEOMETRY]
 

@@ -52,13 +52,6 @@ _PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
 _KEPT = 8
 _WARNINGS = 3
-_GRID_FILE = re.compile(
-    r"(?:\+(?:nad|geoid|xy_)?grids=|\+init=|\+file=|PARAMETERFILE\s*\[\s*\"[^\"]*\"\s*,\s*\"|\"(?:name|value)\":\s*\")"
-    r"@?(?:[a-z][a-z0-9+.\-]*://|/|\\\\|[a-z]:[\\/]|\.\.?[\\/])",
-    re.IGNORECASE,
-)
-"""A grid in a CRS that is a path or an address, which PROJ would open."""
-
 _SETTINGS = {
     # No request leaves: a proxy of no known kind is an error before any connection.
     "GDAL_HTTP_PROXY": "none://",
@@ -130,15 +123,6 @@ def admit(path: str | Path) -> VectorSource:
 def is_parquet(path: Path) -> bool:
     """Whether a file begins as Parquet does."""
     return _head(path).startswith(b"PAR1")
-
-
-def check_crs(path: Path, definition: str) -> None:
-    """Raise InputError when a CRS names a grid by a path or an address, which PROJ would open."""
-    if _GRID_FILE.search(definition):
-        raise InputError(
-            f"{path}: its coordinate reference system reads a grid from a file or an address, which is not opened",
-            "reproject the file to a coordinate reference system with an EPSG code",
-        )
 
 
 @contextmanager

@@ -34,6 +34,8 @@ _WAYS_OUT = {
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)")
 """The number of a system error in the message of a library."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 _COMPANIONS = ("-journal", "-wal", "-shm")
 """What SQLite keeps beside a file that it writes, and cannot remove while the disk is full."""
 
@@ -204,12 +206,15 @@ def refuse_existing(
         inputs: files and folders that are read for it, which are never replaced.
 
     Raises:
-        OutputError: it has no name, exists and may not be replaced, is an input, lies in one that is a folder
+        OutputError: it has no name or one with control characters, exists and may not be replaced, is an input, lies in one that is a folder
             or holds one, is a folder instead of a file or the reverse, a pipe or a device, or could not be written.
     """
     path = Path(path)
     if path.name in ("", ".."):
         raise OutputError(f"the output {str(path)!r} has no name", "add one")
+    if _CONTROL.search(str(path)):
+        # Where it is named in a message, a line break would begin another line.
+        raise OutputError(f"the output {str(path)!r} has control characters in its name", "choose another name")
     check_writable(path)
     if path.is_dir() and not folder:
         raise OutputError(f"{path} is a folder", "give a file in it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +260,13 @@ def test_log_file_holds_the_error_too(tmp_path: Path, capsys: Captured) -> None:
 def test_log_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: Captured) -> None:
     assert run(["--log-file", str(tmp_path), "config", "list"]) == 7
     assert "--log-file" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_log_file_that_is_a_pipe_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run(["--log-file", str(tmp_path / "pipe"), "config", "list"]) == 7
+    assert "pipe is not a regular file" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("loud", [[], ["-v"], ["-vv"], ["-q"]])

@@ -206,3 +206,14 @@ def test_sub_directories_are_bounded(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + page)
     with pytest.raises(InputError, match=r"a\.tif: .*larger than the file"):
         open_raster(resolve_source(path))
+
+
+@pytest.mark.parametrize("name", ["OVERVIEW_FILE", "overview_file", "Overview_File"])
+@pytest.mark.parametrize("domain", ["OVERVIEWS", "overviews"])
+def test_no_spelling_of_a_tag_leads_to_another_file(tmp_path: Path, name: str, domain: str) -> None:
+    other = write_raster(tmp_path / "other.tif", np.full((3, 64, 64), 200, np.uint8))
+    path = write_raster(tmp_path / "a.tif", np.zeros((3, 256, 256), np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(ns=domain, **{name: str(other)})
+    with pytest.raises(InputError, match=r"a\.tif: reads its overviews from another file"):
+        open_scene(path, native=True)

@@ -28,7 +28,7 @@ from rsprompter_cli.geo.crossings import work_of
 from rsprompter_cli.geo.geometries import is_shallow
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.geo.vector_guard import admit, check_crs
+from rsprompter_cli.geo.vector_guard import admit
 from tests.make.fits import make_start, make_town
 from tests.make.hostile_vectors import ENDLESS, TRIANGLE, collection, comb, endless_layer, geopackage, listener
 from tests.make.layers import house, write_layer
@@ -464,7 +464,6 @@ def test_a_damaged_or_foreign_crs_is_one_line(tmp_path: Path) -> None:
         "+proj=longlat +ellps=bessel +nadgrids=@../a.gsb +type=crs",
     ):
         refused(geoparquet(tmp_path / "g.parquet", wkb, definition), "reads a grid")
-    check_crs(tmp_path, "+proj=longlat +ellps=bessel +nadgrids=@null +type=crs")
 
 
 def test_a_file_is_looked_at_again_once_it_has_changed(tmp_path: Path) -> None:

@@ -140,6 +140,14 @@ def test_asking_leaves_nothing_behind(tmp_path: Path) -> None:
     assert (tmp_path / "old.txt").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.parametrize("name", ["a\nrsp: error: b.geojson", "a\x1b[31m.geojson", "new\rfolder/a.geojson"])
+def test_no_line_of_a_message_comes_from_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="has control characters in its name") as error:
+        refuse_existing(tmp_path / name, overwrite=True)
+    assert "\n" not in error.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "a.geojson").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
