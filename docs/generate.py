@@ -46,7 +46,9 @@ def exit_codes() -> list[tuple[int, str, str]]:
     known = [errors.RspError, *errors.RspError.__subclasses__()]
     rows = [(kind.exit_code, kind.__name__, str(kind.__doc__).split("\n")[0]) for kind in known]
     interrupted = (errors.INTERRUPTED_EXIT_CODE, "", "Ctrl-C, or a question answered with no.")
-    return sorted([(0, "", "Done."), *rows, interrupted])
+    ended = [(128 + number, "", f"{name}; what the command began is tidied up as after Ctrl-C.") for name, number in
+             (("SIGTERM", 15), ("SIGHUP", 1))]  # fmt: skip
+    return sorted([(0, "", "Done."), *rows, interrupted, *ended])
 
 
 def exit_codes_page() -> str:

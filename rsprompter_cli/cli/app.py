@@ -26,6 +26,7 @@ from rsprompter_cli.errors import (
     shorten,
 )
 from rsprompter_cli.io.interrupt import command_to_continue
+from rsprompter_cli.io.termination import end_in_order, exit_code_after
 
 # A new command is one entry here: its name, where it is, the first line of its docstring (of a group: its help), and
 # the panel of `rsp --help` that lists it.
@@ -114,7 +115,8 @@ def main() -> None:
     run_again_in_utf8(sys.orig_argv[1:])
     prepare_streams()
     route_foreign_messages()
-    sys.exit(finish_streams(run(sys.argv[1:])))
+    end_in_order()
+    sys.exit(finish_streams(exit_code_after(run(sys.argv[1:]))))
 
 
 def run(arguments: list[str]) -> int:

@@ -206,8 +206,9 @@ def refuse_existing(
         inputs: files and folders that are read for it, which are never replaced.
 
     Raises:
-        OutputError: it has no name or one with control characters, exists and may not be replaced, is an input, lies in one that is a folder
-            or holds one, is a folder instead of a file or the reverse, a pipe or a device, or could not be written.
+        OutputError: it has no name or one with control characters, exists and may not be replaced, is an input, lies
+            in one that is a folder or holds one, is a folder instead of a file or the reverse, a pipe or a device, or
+            could not be written.
     """
     path = Path(path)
     if path.name in ("", ".."):

@@ -38,9 +38,9 @@ class _Failure:
     @property
     def is_echo(self) -> bool:
         """It only lost another process, or the launcher ended it."""
-        if self.line is None:
-            return self.exit_code == -signal.SIGTERM
-        return OTHER_ENDED in self.line
+        if self.exit_code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            return True
+        return self.line is not None and OTHER_ENDED in self.line
 
 
 def launch(arguments: Sequence[str], count: int) -> int:
