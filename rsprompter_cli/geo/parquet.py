@@ -97,9 +97,12 @@ def _look_at_pages(path: Path, columns: Sequence[str], primary: str) -> tuple[in
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             for chunk in map(group.column, range(group.num_columns)):
-                name = chunk.path_in_schema.split(".")[0]
-                if name not in columns and name != primary:
+                # Arrow reads all columns whose path begins with a name; a name may have dots itself.
+                inner = chunk.path_in_schema
+                names = [name for name in (*columns, primary) if inner == name or inner.startswith(f"{name}.")]
+                if not names:
                     continue
+                name = max(names, key=len)
                 spare, each = _GEOMETRY_BYTES if name == primary else _VALUE_BYTES
                 if chunk.total_uncompressed_size > limit(spare) + limit(each) * chunk.num_values:
                     values = plural(chunk.num_values, "value")
@@ -107,7 +110,7 @@ def _look_at_pages(path: Path, columns: Sequence[str], primary: str) -> tuple[in
                     raise over_limit(path, f"column {name!r} takes {size:,} bytes of memory for {values}")
                 largest = largest_page(file, chunk)
                 if any(encoding.startswith("DELTA") for encoding in chunk.encodings):
-                    plain.add(name)
+                    plain.update(names)
                 if "DELTA_BYTE_ARRAY" in chunk.encodings:
                     # A value repeats the beginning of the one before it, and is at most as long as a page.
                     repeating[name] = max(largest, repeating.get(name, 1))

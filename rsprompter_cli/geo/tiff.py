@@ -8,6 +8,7 @@ Source: TIFF 6.0 section 2 (image file directories) and the BigTIFF proposal.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,13 +17,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from rsprompter_cli.errors import plural
+from rsprompter_cli.errors import InputError, plural
 
 MAX_DIRECTORIES = 1024
 """A pyramid has about twenty directories, a scanned book some hundreds; beyond this a file loops or attacks."""
 
 MAX_SUB_DIRECTORIES = 65_536
 """Directories beside the chain of pages: a book of microscopy has some for each page."""
+
+MAX_METADATA_ITEMS = 10_000
+"""Pieces of metadata in GDAL's own tag, of all directories together: GDAL takes time with the square of them. A band
+has some dozens."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
 _SAMPLES, _ROWS_PER_STRIP, _PLANAR = 277, 278, 284
@@ -33,6 +38,9 @@ _PLACE = {33550, 33922, 34264}
 _WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT}
 _WANTED |= {_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES}
 _BLOCK_OFFSETS = {273, 324}
+_GDAL_METADATA = 42112
+_ITEM = re.compile(rb"<\s*item", re.IGNORECASE)
+"""The beginning of a piece of metadata as GDAL recognizes it."""
 _REDUCED_BIT, _MASK_BIT = 1, 4
 _INTEGER_FORMATS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -88,10 +96,11 @@ def read_pages(path: Path) -> list[Page]:
 
     Raises:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
+        InputError: too many pieces of metadata.
     """
     with path.open("rb") as file:
         try:
-            return [_page(number, tags) for number, tags in enumerate(_Reader(file).directories(), 1)]
+            return [_page(number, tags) for number, tags in enumerate(_directories(path, file), 1)]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
@@ -115,12 +124,24 @@ def read_block_sizes(path: Path) -> list[BlockSize]:
 
     Raises:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
+        InputError: too many pieces of metadata.
     """
     with path.open("rb") as file:
         try:
-            return [_block_size(tags) for tags in _Reader(file).directories()]
+            return [_block_size(tags) for tags in _directories(path, file)]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
+
+
+def _directories(path: Path, file: BinaryIO) -> list[dict[int, int]]:
+    reader = _Reader(file)
+    found = list(reader.directories())
+    if reader.metadata_items > MAX_METADATA_ITEMS:
+        raise InputError(
+            f"{path}: has more than {MAX_METADATA_ITEMS:,} pieces of metadata",
+            f"remove them: tiffset -u {_GDAL_METADATA} FILE",
+        )
+    return found
 
 
 class _Reader:
@@ -131,6 +152,8 @@ class _Reader:
         self._size = file.seek(0, os.SEEK_END)
         self._offset_bytes = 0
         self._sub_images: list[int] = []
+        self.metadata_items = 0
+        self._metadata: dict[tuple[int, int], int] = {}
         file.seek(0)
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -196,6 +219,8 @@ class _Reader:
                 # Where the tiles or strips of an image lie.
                 for offsets in self._offsets(value_format, inline, nbytes):
                     self._check_far(tag, int(offsets.max(initial=0)), 0)
+            if tag == _GDAL_METADATA:
+                self.metadata_items += self._items(inline, nbytes)
             if tag in _PLACE:
                 tags[tag] = length
             if tag not in _WANTED or value_format is None or length < 1:
@@ -207,6 +232,20 @@ class _Reader:
                 inline = self._file.read(width)
             tags[tag] = struct.unpack_from(order + value_format, inline)[0]
         return tags, following
+
+    def _items(self, inline: bytes, nbytes: int) -> int:
+        """How many pieces of metadata a tag has; directories may name the same bytes, which are read once."""
+        if nbytes <= len(inline):
+            return 0
+        place = (struct.unpack(self._order + ("Q" if self._big else "I"), inline)[0], nbytes)
+        if place not in self._metadata:
+            if sum(known for _, known in self._metadata) + nbytes > self._size:
+                raise ValueError("its metadata is larger than the file")
+            self._file.seek(place[0])
+            # A tag of wider numbers is text to GDAL, too.
+            text = self._file.read(nbytes).replace(b"\0", b"")
+            self._metadata[place] = sum(1 for _ in _ITEM.finditer(text))
+        return self._metadata[place]
 
     def _check_far(self, tag: int, offset: int, nbytes: int) -> None:
         if offset + nbytes > max(self._size, _FARTHEST):

@@ -2,8 +2,8 @@
 
 Many formats of GDAL, and many names, lead to other files or to the network: archives, virtual sources, pipelines,
 addresses. Here a path is one regular file, its format is told from its bytes, and what GDAL is handed is a name that
-means this file and this driver and nothing else. Nothing beside it is opened but the parts of a Shapefile and the log
-of a GeoPackage.
+means this file and this driver and nothing else. Nothing beside it is opened but the parts of a Shapefile that are
+regular files and the log of a GeoPackage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import struct
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,9 +24,10 @@ import pyogrio
 from pyogrio.util import vsi_path
 
 from rsprompter_cli.errors import InputError, nearest_file, shorten, why_no_file
+from rsprompter_cli.geo.flatgeobuf import look_at_flatgeobuf
 from rsprompter_cli.geo.geopackage import Table, feature_tables
 from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
-from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
+from rsprompter_cli.geo.vector_limits import limit, reading
 
 LAYER_OPTION = "--layer"
 """The option of the command line that names a layer."""
@@ -45,11 +45,12 @@ _MAGIC = (
 )
 _RASTERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\x89PNG", b"\xff\xd8\xff", b"\0\0\0\x0cjP  ")
 """How TIFF, PNG, JPEG and JPEG 2000 files begin."""
-_SUFFIXES = {GEOPACKAGE: ".gpkg", FLATGEOBUF: ".fgb", SHAPEFILE: ".shp"}
+_SUFFIXES = {GEOPACKAGE: ".gpkg", FLATGEOBUF: ".fgb"}
 _PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
 """Drivers that take the name of a file after their own."""
 
-_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
+_SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
+"""Beside the .shp itself."""
 _KEPT = 8
 _WARNINGS = 3
 _SETTINGS = {
@@ -164,8 +165,7 @@ def _look(path: Path, head: bytes) -> VectorSource:
         return _source(path, driver, tables=tuple(tables), views=tuple(views))
     if driver == FLATGEOBUF:
         return _flatgeobuf(path)
-    _check_shapefile(path)
-    return _source(path, driver)
+    return _shapefile(path)
 
 
 def _json_source(path: Path, facts: JsonFacts) -> VectorSource:
@@ -181,9 +181,7 @@ def _json_source(path: Path, facts: JsonFacts) -> VectorSource:
 
 def _source(path: Path, driver: str, *, tables: tuple[Table, ...] = (), views: tuple[str, ...] = ()) -> VectorSource:
     """The file under a name that neither GDAL nor pyogrio takes for anything else."""
-    location = path.resolve()
-    if str(location).startswith("/vsi"):
-        raise InputError(f"{path}: paths that begin with /vsi are reserved by GDAL", "move the file")
+    location = _location(path)
     prefix = f"{driver}:" if driver in _PREFIXED else ""
     own = not prefix and location.suffix.lower() != _SUFFIXES[driver]
     if not own and _means_itself(prefix + str(location)):
@@ -191,12 +189,14 @@ def _source(path: Path, driver: str, *, tables: tuple[Table, ...] = (), views: t
     folder = _folder()
     link = Path(folder.name) / f"layer{_SUFFIXES.get(driver, '.json')}"
     _link(location, link)
-    if driver == SHAPEFILE:
-        for suffix in _SHAPEFILE_PARTS[1:]:
-            part = next((one for one in map(location.with_suffix, (suffix, suffix.upper())) if one.is_file()), None)
-            if part is not None:
-                _link(part, link.with_suffix(suffix))
     return VectorSource(path, driver, prefix + str(link), tables, views, None, True, folder)
+
+
+def _location(path: Path) -> Path:
+    location = path.resolve()
+    if str(location).startswith("/vsi"):
+        raise InputError(f"{path}: paths that begin with /vsi are reserved by GDAL", "move the file")
+    return location
 
 
 def _means_itself(name: str) -> bool:
@@ -216,17 +216,48 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _link(location: Path, link: Path) -> None:
-    try:
-        link.symlink_to(location)
-    except OSError:  # Windows allows it to some users only
-        shutil.copyfile(location, link)
+    for make in (link.symlink_to, link.hardlink_to):
+        try:
+            make(location)
+            return
+        except OSError:  # Windows allows symbolic links to some users only, a hard link needs the same disk
+            continue
+    shutil.copyfile(location, link)
 
 
-def _check_shapefile(path: Path) -> None:
+def _shapefile(path: Path) -> VectorSource:
+    """A Shapefile in a folder of its own with the parts that are read.
+
+    GDAL opens further files of the same name unasked, as spatial and attribute indexes, whatever they are: a pipe
+    would keep it waiting for ever. In this folder there are none.
+
+    Raises:
+        InputError: a part is not a regular file, or the index names the same bytes again and again.
+    """
+    location = _location(path)
+    parts = {suffix: part for suffix in _SHAPEFILE_PARTS if (part := _part(path, location, suffix)) is not None}
+    if ".shx" in parts:
+        _check_index(path, parts[".shx"])
+    folder = _folder()
+    link = Path(folder.name) / "layer.shp"
+    for suffix, part in parts.items():
+        _link(part, link.with_suffix(suffix))
+    _link(location, link)
+    return VectorSource(path, SHAPEFILE, str(link), (), (), None, True, folder)
+
+
+def _part(path: Path, location: Path, suffix: str) -> Path | None:
+    """The part of a Shapefile with an extension, in lower or upper case."""
+    found = [one for one in map(location.with_suffix, (suffix, suffix.upper(), suffix.title())) if one.exists()]
+    for one in found:
+        if not one.is_file():
+            kind = "a folder" if one.is_dir() else "not a regular file"
+            raise InputError(f"{path}: its part {one.name} is {kind}", "remove that or write the Shapefile again")
+    return found[0] if found else None
+
+
+def _check_index(path: Path, index: Path) -> None:
     """Raise InputError when the index of a Shapefile names the same bytes again and again."""
-    index = next((one for one in map(path.with_suffix, (".shx", ".SHX")) if one.is_file()), None)
-    if index is None:
-        return
     words = np.fromfile(index, dtype=">u4", offset=100)
     lengths = words[1::2].astype(np.int64)
     if 2 * int(lengths.sum()) > 2 * path.stat().st_size + (1 << 16):
@@ -234,41 +265,9 @@ def _check_shapefile(path: Path) -> None:
 
 
 def _flatgeobuf(path: Path) -> VectorSource:
-    """A FlatGeobuf file whose head promises no more features than there can be; its name becomes UTF-8.
-
-    The head is a table of Google's flat buffers: a name (field 0), ..., the number of features (field 8).
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<I", file.read(12)[8:12].ljust(4, b"\0"))
-        if not 8 <= length <= min(size, 16 << 20):
-            raise InputError(f"{path}: is damaged: the length of its head is wrong")
-        head = file.read(length)
-    (table,) = struct.unpack_from("<I", head, 0)
-    (back,) = struct.unpack_from("<i", head, table)
-    fields = table - back
-    (span,) = struct.unpack_from("<H", head, fields)
-
-    def place(number: int) -> int | None:
-        at = 4 + 2 * number
-        (offset,) = struct.unpack_from("<H", head, fields + at) if at + 2 <= span else (0,)
-        return table + offset if offset else None
-
-    counted = place(8)
-    if counted is not None:
-        (count,) = struct.unpack_from("<Q", head, counted)
-        if count > size // 8:
-            raise over_limit(path, f"promises {count:,} features in {size:,} bytes")
-    named = place(0)
-    if named is not None:
-        (offset,) = struct.unpack_from("<I", head, named)
-        (long,) = struct.unpack_from("<I", head, named + offset)
-        start = named + offset + 4
-        try:
-            head[start : start + long].decode("utf-8")
-        except UnicodeDecodeError:
-            return _with_plain_name(path, 12 + start, min(long, length - start))
-    return _source(path, FLATGEOBUF)
+    """A FlatGeobuf file after a look through it; its name becomes UTF-8."""
+    named = look_at_flatgeobuf(path)
+    return _source(path, FLATGEOBUF) if named is None else _with_plain_name(path, *named)
 
 
 def _with_plain_name(path: Path, start: int, length: int) -> VectorSource:

@@ -1,0 +1,90 @@
+"""TIFF files whose metadata has so many pieces that GDAL would take minutes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.guard import open_raster, resolve_source
+from rsprompter_cli.geo.tiff import MAX_METADATA_ITEMS, read_block_sizes, read_pages
+
+SIDE = 16
+
+
+def xml(count: int, item: str = "<Item name='k%d'>v</Item>") -> bytes:
+    return b"<GDALMetadata>" + b"".join(item.encode() % at for at in range(count)) + b"</GDALMetadata>\0"
+
+
+def tiff(path: Path, texts: Sequence[bytes], kind: int = 2, wide: int = 1, places: Sequence[int] | None = None) -> Path:
+    """A TIFF with a page for each text of metadata.
+
+    Args:
+        kind: TIFF's type of the tag. wide: bytes of one of its values.
+        places: of each page the number of the text that it names.
+    """
+    data, starts = bytearray(b"II*\0" + bytes(4)), []
+    for text in texts:
+        starts.append(len(data))
+        data += text + bytes(len(text) % 2)
+    pixels = len(data)
+    data += bytes(SIDE * SIDE)
+    link = 4
+    for number in range(len(texts)) if places is None else places:
+        struct.pack_into("<I", data, link, len(data))
+        entries = [(256, 4, 1, SIDE), (257, 4, 1, SIDE), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+        entries += [(273, 4, 1, pixels), (277, 3, 1, 1), (278, 4, 1, SIDE), (279, 4, 1, SIDE * SIDE)]
+        entries.append((42112, kind, len(texts[number]) // wide, starts[number]))
+        data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        link = len(data)
+        data += bytes(4)
+    path.write_bytes(data)
+    return path
+
+
+def refused(path: Path) -> None:
+    for read in (read_pages, read_block_sizes, lambda path: open_raster(resolve_source(path))):
+        with pytest.raises(InputError, match=r"has more than 10,000 pieces of metadata") as caught:
+            read(path)
+        assert path.name in caught.value.message
+        assert "\n" not in str(caught.value)
+
+
+def test_too_many_pieces_of_metadata(tmp_path: Path) -> None:
+    refused(tiff(tmp_path / "a.tif", [xml(MAX_METADATA_ITEMS + 1)]))
+    assert len(read_pages(tiff(tmp_path / "b.tif", [xml(MAX_METADATA_ITEMS)]))) == 1
+
+
+def test_the_metadata_of_all_pages_counts_together(tmp_path: Path) -> None:
+    half = xml(MAX_METADATA_ITEMS // 2)
+    assert len(read_block_sizes(tiff(tmp_path / "a.tif", [half, half]))) == 2
+    refused(tiff(tmp_path / "b.tif", [half, half + b"<Item/>"]))
+    refused(tiff(tmp_path / "c.tif", [half], places=[0, 0, 0]))
+
+
+@pytest.mark.parametrize("item", ["<ITEM name='k%d'/>", "< \n item name='k%d'/>"])
+def test_pieces_in_another_spelling(tmp_path: Path, item: str) -> None:
+    refused(tiff(tmp_path / "a.tif", [xml(MAX_METADATA_ITEMS + 1, item)]))
+
+
+def test_text_in_wider_numbers(tmp_path: Path) -> None:
+    text = xml(MAX_METADATA_ITEMS + 1).decode().encode("utf-16-le")
+    refused(tiff(tmp_path / "a.tif", [text], kind=3, wide=2))
+
+
+def test_metadata_that_is_read_as_before(tmp_path: Path) -> None:
+    with open_raster(resolve_source(tiff(tmp_path / "a.tif", [xml(3)]))) as dataset:
+        assert {f"k{at}": "v" for at in range(3)}.items() <= dataset.tags().items()
+
+
+def test_metadata_beyond_the_size_of_the_file(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "a.tif", [xml(3)])
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HH", 42112, 2))
+    struct.pack_into("<I", data, at + 4, 1 << 30)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="its metadata is larger than the file"):
+        open_raster(resolve_source(path))
