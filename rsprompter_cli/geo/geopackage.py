@@ -1,14 +1,17 @@
 """What a GeoPackage holds, found out before GDAL opens it: the tables of features that can be read without surprises.
 
 SQLite runs what a file says: a view can be an endless query, a virtual table can read other files, a computed column
-can fill the memory, and a damaged tree can lead to the same rows for ever. Only plain tables are read, and only after
-one walk along their keys.
+or a long default can fill the memory, and a damaged tree can lead to the same rows for ever. Only plain tables are
+read, and only after one walk along their keys. SQLite also writes to what it reads, when a log lies beside it: then a
+copy is read.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from rsprompter_cli.errors import InputError, shorten
-from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
+from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
 
 _SYSTEM_ROWS = 100_000
 _ENTRIES = 20_000
@@ -27,16 +30,13 @@ _BYTES_PER_SECOND = 20e6
 _LONGEST_VALUE = 256 << 20
 _ROWS_AT_ONCE = 65_536
 _HARMLESS_MODULES = ("rtree", "fts3", "fts4", "fts5")
-_HARMLESS_FUNCTIONS = frozenset(
-    {"abs", "coalesce", "ifnull", "iif", "nullif", "round", "sign", "lower", "upper", "trim", "ltrim", "rtrim"}
-    | {"length", "substr", "substring", "min", "max", "typeof", "ceil", "ceiling", "floor", "sqrt", "pow", "power"}
-    | {"instr", "date", "time", "datetime", "julianday"}
-)
-_BEFORE_BRACKETS = frozenset(
-    {"as", "key", "check", "unique", "in", "and", "or", "not", "then", "else", "when", "case", "references", "values"}
-    | {"varchar", "char", "text", "blob", "decimal", "numeric", "default", "geom", "boolean", "integer", "real"}
-)
-_COMMENT = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
+_LOGS = ("-wal", "-journal")
+"""What the name of a file ends in where SQLite keeps rows that are not in it yet."""
+
+_JOURNAL_OF_SEVERAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+"""How a journal ends that names another file, which SQLite would delete."""
+
+_LARGEST_PAGE = 1 << 16
 _MODULE = re.compile(r"^\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE | re.DOTALL)
 _TYPES = {
     name.upper(): name
@@ -60,68 +60,138 @@ class Table:
     rows: int
 
 
-def feature_tables(path: Path) -> tuple[list[Table], list[str]]:
+def files_beside(path: Path) -> tuple[tuple[object, ...], ...]:
+    """What tells a change of the files that SQLite keeps beside a GeoPackage.
+
+    Raises:
+        InputError: one of them is no regular file.
+    """
+    found: list[tuple[object, ...]] = []
+    for end in (*_LOGS, "-shm"):
+        beside = _beside(path, end)
+        try:
+            facts = beside.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(facts.st_mode):
+            raise InputError(
+                f"{path}: {shorten(beside.name)} beside it is not a regular file, so its latest changes cannot be read",
+                "remove that, or copy the GeoPackage alone to another folder",
+            )
+        if end in _LOGS:
+            found.append((end, facts.st_ino, facts.st_size, facts.st_mtime_ns))
+    return tuple(found)
+
+
+def has_log(path: Path) -> bool:
+    """Whether a GeoPackage has rows in a log beside it, or had a writer that did not end."""
+    files_beside(path)
+    return any(log.is_file() and log.stat().st_size > 0 for log in (_beside(path, end) for end in _LOGS))
+
+
+def copy_with_log(path: Path, copy: Path) -> None:
+    """Copy a GeoPackage and what is in its log into one file; neither the GeoPackage nor its log is written to.
+
+    Raises:
+        InputError: changed at the same time, damaged, made to change other files, or there is no room for the copy.
+    """
+    with reading(path, what="cannot be read as a GeoPackage"):
+        parts = {end: _beside(path, end) for end in ("", *_LOGS) if _beside(path, end).is_file()}
+        before = {end: _facts(part) for end, part in parts.items()}
+        size = sum(part.stat().st_size for part in parts.values())
+        if size > shutil.disk_usage(copy.parent).free:
+            raise InputError(
+                f"{path}: has changes in a log, and {copy.parent.parent} has no room for a copy with them",
+                "close the program that writes it, or set TMPDIR to another folder",
+            )
+        for end, part in parts.items():
+            shutil.copyfile(part, _beside(copy, end))
+        if {end: _facts(part) for end, part in parts.items()} != before:
+            raise InputError(f"{path}: changed while it was read", "close the program that writes it")
+        journal = _beside(copy, "-journal")
+        if "-journal" in parts and journal.read_bytes()[-len(_JOURNAL_OF_SEVERAL) :] == _JOURNAL_OF_SEVERAL:
+            raise InputError(
+                f"{path}: its journal {parts['-journal'].name} names another file, which is not opened",
+                "open it once with the program that wrote it, or export it again",
+            )
+        with closing(sqlite3.connect(f"{copy.as_uri()}?mode=rw", uri=True)) as base:
+            base.execute("PRAGMA trusted_schema = OFF")
+            base.execute("PRAGMA schema_version").fetchall()  # reads the file, and so undoes what is half done
+            ((busy, logged, moved),) = base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy or logged != moved or copy.stat().st_size > size + _LARGEST_PAGE:
+            raise InputError(f"{path}: the log beside it is damaged", "export it again with ogr2ogr")
+
+
+def feature_tables(path: Path, content: Path | None = None) -> tuple[list[Table], list[str]]:
     """The tables that a GeoPackage lists and that are safe to read, and the names of the layers that are none.
+
+    Args:
+        path: for messages too.
+        content: the copy to look at of a file with a log.
 
     Raises:
         InputError: damaged, no GeoPackage, or made so that reading it runs what it says.
         InputError: over a limit.
     """
     with reading(path, what="cannot be read as a GeoPackage"):
-        # A log beside the file may hold its newest rows; without one the file is read as it is.
-        logged = any(path.with_name(path.name + end).is_file() for end in ("-wal", "-journal"))
-        address = f"{path.resolve().as_uri()}?mode=ro{'' if logged else '&immutable=1'}"
-        deadline = time.monotonic() + limit(_SECONDS + path.stat().st_size / _BYTES_PER_SECOND)
+        content = path if content is None else content
+        size = content.stat().st_size
+        deadline = time.monotonic() + limit(_SECONDS + size / _BYTES_PER_SECOND)
+        # Immutable: SQLite looks for no log and writes none.
+        address = f"{content.resolve().as_uri()}?mode=ro&immutable=1"
         with closing(sqlite3.connect(address, uri=True)) as base:
             base.set_progress_handler(lambda: time.monotonic() > deadline, 20_000)
             base.text_factory = bytes
             base.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
             base.execute("PRAGMA trusted_schema = OFF")
             try:
-                return _tables(path, base)
+                return _tables(path, base, size)
             except sqlite3.OperationalError as error:
                 if "interrupted" in str(error):
                     raise over_limit(path, "its tables take too long to look through") from error
                 raise
 
 
-def _tables(path: Path, base: sqlite3.Connection) -> tuple[list[Table], list[str]]:
+def _tables(path: Path, base: sqlite3.Connection, size: int) -> tuple[list[Table], list[str]]:
     kinds = _schema(path, base)
-    for name, kind in kinds.items():
-        if name.startswith("gpkg_"):
+    for key, kind in kinds.items():
+        if key.startswith(b"gpkg"):
+            system = _name(key)
             if kind != "table":
-                raise InputError(f"{path}: its {name} is a {kind}, not a table", "export it again with ogr2ogr")
-            _count_rows(path, base, name, limit(_SYSTEM_ROWS))
-    if "gpkg_contents" not in kinds:
+                raise InputError(f"{path}: its {system} is a {kind}, not a table", "export it again with ogr2ogr")
+            defaults = _length_of_defaults(path, base, system)
+            _check_defaults(path, system, defaults, _count_rows(path, base, system, limit(_SYSTEM_ROWS)), size)
+    if b"gpkg_contents" not in kinds:
         raise InputError(f"{path}: is an SQLite database, but not a GeoPackage")
-    types: dict[str, str] = {}
-    if "gpkg_geometry_columns" in kinds:
+    types: dict[bytes, str] = {}
+    if b"gpkg_geometry_columns" in kinds:
         found = base.execute("SELECT table_name, geometry_type_name FROM gpkg_geometry_columns")
-        types = {_name(table).lower(): _name(kind) for table, kind in found}
+        types = {_key(table): _name(kind) for table, kind in found}
     tables: list[Table] = []
     others: list[str] = []
     for raw, content in base.execute("SELECT table_name, data_type FROM gpkg_contents").fetchall():
         name = _name(raw, strict=path)
-        spatial = content == b"features" and name.lower() in types
+        spatial = content == b"features" and _key(raw) in types
         if not spatial and content not in (b"attributes", b"aspatial"):
             continue
-        if kinds.get(name.lower()) != "table":
+        if kinds.get(_key(raw)) != "table":
             others.append(name)
             continue
-        rows = 0
-        if spatial:
-            _refuse_functions(path, base, name)
-            rows = _count_rows(path, base, name, path.stat().st_size)
-        tables.append(Table(name, _TYPES.get(types[name.lower()].upper(), "Unknown") if spatial else None, rows))
+        defaults, rows = _length_of_defaults(path, base, name), 0
+        # A row takes a byte at least: short defaults of attributes, which are not read, need no count.
+        if spatial or defaults > limit(GROWTH):
+            rows = _count_rows(path, base, name, size)
+            _check_defaults(path, name, defaults, rows, size)
+        tables.append(Table(name, _TYPES.get(types[_key(raw)].upper(), "Unknown") if spatial else None, rows))
     return tables, others
 
 
-def _schema(path: Path, base: sqlite3.Connection) -> dict[str, str]:
-    """What there is of each name, in lower case: a table, a view or a virtual table."""
+def _schema(path: Path, base: sqlite3.Connection) -> dict[bytes, str]:
+    """What there is of each name, see `_key`: a table, a view or a virtual table."""
     entries = base.execute("SELECT type, name, sql FROM sqlite_master LIMIT ?", (limit(_ENTRIES) + 1,)).fetchall()
     if len(entries) > limit(_ENTRIES):
         raise over_limit(path, f"it has more than {limit(_ENTRIES):,} tables, views and indexes")
-    kinds: dict[str, str] = {}
+    kinds: dict[bytes, str] = {}
     for kind, name, sql in entries:
         if kind not in (b"table", b"view"):
             continue
@@ -131,25 +201,34 @@ def _schema(path: Path, base: sqlite3.Connection) -> dict[str, str]:
                 f"{path}: has a virtual table {shorten(_name(name))!r} ({module[1]}), which can read other files",
                 "export its features to a new GeoPackage with ogr2ogr if you trust it",
             )
-        kinds[_name(name).lower()] = "virtual table" if module else _name(kind)
+        kinds[_key(name)] = "virtual table" if module else _name(kind)
     return kinds
 
 
-def _refuse_functions(path: Path, base: sqlite3.Connection, table: str) -> None:
-    """Raise InputError when a column of a table is computed by functions that can take any time or memory."""
-    columns = base.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
-    if not any(hidden in (2, 3) for *_, hidden in columns):
-        return
-    ((statement,),) = base.execute("SELECT sql FROM sqlite_master WHERE lower(name) = ?", (table.lower(),)).fetchall()
-    # SQLite resolves such an expression as it reads the schema and asks no authorizer: its words tell what it calls.
-    plain = _COMMENT.sub(" ", _name(statement)).translate(str.maketrans("", "", "\"'`[]")).lower()
-    called = set(re.findall(r"(\w+)\s*\(", plain)) - _HARMLESS_FUNCTIONS - _BEFORE_BRACKETS
-    called -= set(re.findall(r"\w+", table.lower()))
-    if called:
-        words = ", ".join(sorted(called))
-        raise InputError(
-            f"{path}: layer {table!r} has columns computed with {words}, which are not evaluated",
-            "export it to a new GeoPackage with ogr2ogr if you trust it",
+def _length_of_defaults(path: Path, base: sqlite3.Connection, table: str) -> int:
+    """Bytes of the defaults of a table together, each of which a row that lacks the value has.
+
+    Raises:
+        InputError: a column is computed, which can take any time and memory, whatever the expression.
+    """
+    total = 0
+    for _, name, _, _, default, _, hidden in base.execute(f"PRAGMA table_xinfo({_quoted(table)})"):
+        if hidden in (2, 3):
+            raise InputError(
+                f"{path}: table {shorten(table)!r} has a computed column {shorten(_name(name))!r}, which is not "
+                "evaluated",
+                "export it to a new GeoPackage with ogr2ogr if you trust it",
+            )
+        total += 0 if default is None else len(default)
+    return total
+
+
+def _check_defaults(path: Path, table: str, defaults: int, rows: int, size: int) -> None:
+    """Raise InputError where the defaults of a table, in each of its rows, take far more than the file."""
+    if defaults * rows > limit(GROWTH) * size:
+        raise over_limit(
+            path,
+            f"the default values of table {shorten(table)!r} are over {limit(GROWTH)} times as large as the file",
         )
 
 
@@ -188,6 +267,22 @@ def _keys(base: sqlite3.Connection, query: str) -> Iterator[np.ndarray]:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _key(name: object) -> bytes:
+    """A name as SQLite compares it: only the letters of ASCII are the same in both cases."""
+    return (name if isinstance(name, bytes) else str(name).encode()).lower()
+
+
+def _beside(path: Path, end: str) -> Path:
+    """A file that SQLite keeps beside another, which is not beside a link to it."""
+    location = path.resolve()
+    return location.with_name(location.name + end)
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _name(raw: object, *, strict: Path | None = None) -> str:

@@ -25,7 +25,7 @@ from pyogrio.util import vsi_path
 
 from rsprompter_cli.errors import InputError, nearest_file, shorten, why_no_file
 from rsprompter_cli.geo.flatgeobuf import look_at_flatgeobuf
-from rsprompter_cli.geo.geopackage import Table, feature_tables
+from rsprompter_cli.geo.geopackage import Table, copy_with_log, feature_tables, files_beside, has_log
 from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
 from rsprompter_cli.geo.vector_limits import limit, reading
 
@@ -93,7 +93,8 @@ class VectorSource:
     @property
     def options(self) -> Mapping[str, str]:
         """Open options of the driver."""
-        return {"LIST_ALL_TABLES": "NO"} if self.driver == GEOPACKAGE else {}
+        # Immutable: else SQLite, of a file that once had a log, makes one and deletes it.
+        return {"LIST_ALL_TABLES": "NO", "IMMUTABLE": "YES"} if self.driver == GEOPACKAGE else {}
 
 
 _admitted: dict[tuple[object, ...], VectorSource] = {}
@@ -110,7 +111,8 @@ def admit(path: str | Path) -> VectorSource:
     head = _head(path)
     with reading(path):
         facts = path.stat()
-    key = (str(path), str(Path.cwd()), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, limit(1))
+        beside = files_beside(path) if head.startswith(_SQLITE) else ()
+    key = (str(path), str(Path.cwd()), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, limit(1), beside)
     source = _admitted.get(key)
     if source is None:
         with reading(path):
@@ -138,6 +140,8 @@ def gdal(source: VectorSource) -> Iterator[None]:
         with reading(source.path), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             yield
+    except InputError as error:
+        raise InputError(error.message.replace(source.name, source.path.name), error.hint) from error
     finally:
         pyogrio.set_gdal_config_options(before)
     lines = dict.fromkeys(" ".join(str(one.message).split()) for one in said if one.category is RuntimeWarning)
@@ -161,11 +165,22 @@ def _look(path: Path, head: bytes) -> VectorSource:
     if driver == PARQUET:
         return VectorSource(path, driver, str(path))
     if driver == GEOPACKAGE:
-        tables, views = feature_tables(path)
-        return _source(path, driver, tables=tuple(tables), views=tuple(views))
+        return _geopackage(path)
     if driver == FLATGEOBUF:
         return _flatgeobuf(path)
     return _shapefile(path)
+
+
+def _geopackage(path: Path) -> VectorSource:
+    """A GeoPackage or, where it has a log, a copy with what is in it: SQLite would write that to the file."""
+    if not has_log(path):
+        tables, views = feature_tables(path)
+        return _source(path, GEOPACKAGE, tables=tuple(tables), views=tuple(views))
+    folder = _folder()
+    copy = Path(folder.name) / "layer.gpkg"
+    copy_with_log(path, copy)
+    tables, views = feature_tables(path, copy)
+    return VectorSource(path, GEOPACKAGE, str(copy), tuple(tables), tuple(views), None, True, folder)
 
 
 def _json_source(path: Path, facts: JsonFacts) -> VectorSource:
@@ -184,6 +199,8 @@ def _source(path: Path, driver: str, *, tables: tuple[Table, ...] = (), views: t
     location = _location(path)
     prefix = f"{driver}:" if driver in _PREFIXED else ""
     own = not prefix and location.suffix.lower() != _SUFFIXES[driver]
+    # GDAL opens an .aux beside a GeoPackage, be it a pipe; beside a link in a folder of its own there is none.
+    own = own or (driver == GEOPACKAGE and os.name == "posix")
     if not own and _means_itself(prefix + str(location)):
         return VectorSource(path, driver, prefix + str(location), tables, views)
     folder = _folder()
