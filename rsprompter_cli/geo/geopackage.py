@@ -8,6 +8,7 @@ copy is read.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from rsprompter_cli.errors import InputError, shorten
-from rsprompter_cli.geo.vector_limits import GROWTH, limit, over_limit, reading
+from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
 
 _SYSTEM_ROWS = 100_000
 _ENTRIES = 20_000
@@ -37,6 +38,10 @@ _JOURNAL_OF_SEVERAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 """How a journal ends that names another file, which SQLite would delete."""
 
 _LARGEST_PAGE = 1 << 16
+_DEFAULTS_GROWTH = 20
+"""Bytes that the defaults of a table, in each of its rows, may take for each of the file's own: a polygon takes some 150, so
+that two hundred columns may have a word each."""
+
 _MODULE = re.compile(r"^\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE | re.DOTALL)
 _TYPES = {
     name.upper(): name
@@ -108,11 +113,10 @@ def copy_with_log(path: Path, copy: Path) -> None:
             shutil.copyfile(part, _beside(copy, end))
         if {end: _facts(part) for end, part in parts.items()} != before:
             raise InputError(f"{path}: changed while it was read", "close the program that writes it")
-        journal = _beside(copy, "-journal")
-        if "-journal" in parts and journal.read_bytes()[-len(_JOURNAL_OF_SEVERAL) :] == _JOURNAL_OF_SEVERAL:
+        if "-journal" in parts and _names_another(_beside(copy, "-journal")):
             raise InputError(
                 f"{path}: its journal {parts['-journal'].name} names another file, which is not opened",
-                "open it once with the program that wrote it, or export it again",
+                "ask for a GeoPackage that the program that wrote it has closed",
             )
         with closing(sqlite3.connect(f"{copy.as_uri()}?mode=rw", uri=True)) as base:
             base.execute("PRAGMA trusted_schema = OFF")
@@ -179,7 +183,7 @@ def _tables(path: Path, base: sqlite3.Connection, size: int) -> tuple[list[Table
             continue
         defaults, rows = _length_of_defaults(path, base, name), 0
         # A row takes a byte at least: short defaults of attributes, which are not read, need no count.
-        if spatial or defaults > limit(GROWTH):
+        if spatial or defaults > limit(_DEFAULTS_GROWTH):
             rows = _count_rows(path, base, name, size)
             _check_defaults(path, name, defaults, rows, size)
         tables.append(Table(name, _TYPES.get(types[_key(raw)].upper(), "Unknown") if spatial else None, rows))
@@ -225,10 +229,10 @@ def _length_of_defaults(path: Path, base: sqlite3.Connection, table: str) -> int
 
 def _check_defaults(path: Path, table: str, defaults: int, rows: int, size: int) -> None:
     """Raise InputError where the defaults of a table, in each of its rows, take far more than the file."""
-    if defaults * rows > limit(GROWTH) * size:
+    most = limit(_DEFAULTS_GROWTH)
+    if defaults * rows > most * size:
         raise over_limit(
-            path,
-            f"the default values of table {shorten(table)!r} are over {limit(GROWTH)} times as large as the file",
+            path, f"the default values of table {shorten(table)!r} are over {most} times as large as the file"
         )
 
 
@@ -278,6 +282,12 @@ def _beside(path: Path, end: str) -> Path:
     """A file that SQLite keeps beside another, which is not beside a link to it."""
     location = path.resolve()
     return location.with_name(location.name + end)
+
+
+def _names_another(journal: Path) -> bool:
+    with journal.open("rb") as file:
+        file.seek(-min(len(_JOURNAL_OF_SEVERAL), journal.stat().st_size), os.SEEK_END)
+        return file.read() == _JOURNAL_OF_SEVERAL
 
 
 def _facts(path: Path) -> tuple[int, int]:
