@@ -27,7 +27,7 @@ from rsprompter_cli.cli.options import (
     ThreadsOption,
     parse_bands,
 )
-from rsprompter_cli.cli.output import logged_on_success, print_json, set_threads
+from rsprompter_cli.cli.output import logged_on_success, print_json, set_up_torch
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
@@ -164,7 +164,7 @@ def fit_command(
             display.announce("loading PyTorch")
             from rsprompter_cli.train.fit import fit
 
-            set_threads(threads)
+            set_up_torch(threads)
             watch = _shown_on(display)
             result = fit(files, out, watch=watch, **how, **asked)
     if result.already_finished:

@@ -17,6 +17,7 @@ from typing import Any
 
 from rsprompter_cli.cli.console import is_quiet, set_quiet, without_control, write_message
 from rsprompter_cli.errors import OutputError, RspError, with_hint
+from rsprompter_cli.io.allocator import keep_freed_memory
 from rsprompter_cli.io.atomic import not_written, reason_of
 from rsprompter_cli.io.exchange import tell
 
@@ -190,8 +191,9 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False, default=str), flush=True)
 
 
-def set_threads(threads: int | None) -> None:
-    """Limit the CPU threads of the tensor library."""
+def set_up_torch(threads: int | None) -> None:
+    """Let tensors reuse freed memory, and limit the CPU threads of torch where that is asked for."""
+    keep_freed_memory()
     if threads is not None:
         import torch
 

@@ -46,7 +46,7 @@ from rsprompter_cli.cli.options import (
     parse_bands,
     parse_names,
 )
-from rsprompter_cli.cli.output import print_json, set_threads
+from rsprompter_cli.cli.output import print_json, set_up_torch
 from rsprompter_cli.cli.predict_checks import ChosenFiles, check_many, check_one, check_options
 from rsprompter_cli.cli.predict_workers import RayOption, ShardOption, Workers, predict_part
 from rsprompter_cli.cli.processes import GpusOption, ProcsOption
@@ -280,7 +280,7 @@ def predict_command(
         display.announce("loading PyTorch")
         from rsprompter_cli.models.everything import find_everything
 
-        set_threads(threads)
+        set_up_torch(threads)
         chosen = find_everything(sam, model) if everything else model
         ways: dict[str, Any] = {"format": format, "shard": shard, "prompts": prompts, "sam": sam, "parts": keep_parts}
         result = _predict(sources, out, options, workers, many=many, model=chosen, display=display, **ways)

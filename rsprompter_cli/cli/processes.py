@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rsprompter_cli.cli.options import SPEED, Device
-from rsprompter_cli.cli.output import set_threads
+from rsprompter_cli.cli.output import set_up_torch
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def share_threads(threads: int | None, place: Place | None) -> None:
     """Limit CPU threads; processes of one machine share its cores where nobody says otherwise."""
     if threads is None and place is not None and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, (os.cpu_count() or 1) // place.local_count)
-    set_threads(threads)
+    set_up_torch(threads)
 
 
 def refuse_other_device(device: Device, *, gpus: int | None, procs: int | None) -> None:

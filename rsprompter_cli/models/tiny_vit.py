@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.encoder import EncoderOutput
 from rsprompter_cli.models.run_again import run_again
+from rsprompter_cli.models.tiny_vit_inference import merge, run_block, run_stem
 
 EMBEDDING_STRIDE = 4
 """Two merges halve the map; the stem and the last merge do not."""
@@ -103,6 +104,9 @@ class TinyVitEncoder(nn.Module):
             UsageError: a height or width that is not a multiple of 4.
         """
         _check_image(*pixels.shape[-2:])
+        if pixels.device.type == "cpu" and not self.training and not torch.is_grad_enabled():
+            states, maps = self._infer(pixels)
+            return EncoderOutput(states, self.neck(maps))
         self._forget_biases()
         maps = pixels
         for block in (self.patch_embed, self.stages[0], self.stages[1]):
@@ -118,6 +122,20 @@ class TinyVitEncoder(nn.Module):
         embedding = self.neck(maps)
         self._forget_biases()
         return EncoderOutput(tuple(states), embedding)
+
+    def _infer(self, pixels: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """States and last map by the pass for CPUs."""
+        maps = run_stem(self, pixels)
+        states: list[Tensor] = []
+        stage: Any
+        for index, stage in enumerate(self.stages[1:]):
+            cells = merge(stage.downsample, maps)
+            for block in stage.blocks:
+                cells = run_block(block, cells)
+                if index:
+                    states.append(cells.permute(0, 3, 1, 2))
+            maps = cells.permute(0, 3, 1, 2)
+        return tuple(states), maps
 
     def _run(self, block: nn.Module, maps: Tensor) -> Tensor:
         if self.checkpoint_layers and self.training and torch.is_grad_enabled():

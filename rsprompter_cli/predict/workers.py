@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from rsprompter_cli.errors import ResourceError, RspError, UsageError
+from rsprompter_cli.io.allocator import keep_freed_memory
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import require_gpus
 from rsprompter_cli.predict.apart import PATIENCE, Job, Tally, predict_apart
@@ -214,6 +215,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 def _work(job: Job, device: str, threads: int, line: Connection) -> None:
     """What a worker process does: shards, as long as it is given some."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     torch.set_num_threads(threads)
     talk = _Talk(line)
     logger = logging.getLogger("rsprompter_cli")
