@@ -105,8 +105,8 @@ class TinyVitEncoder(nn.Module):
         """
         _check_image(*pixels.shape[-2:])
         if pixels.device.type == "cpu" and not self.training and not torch.is_grad_enabled():
-            states, maps = self._infer(pixels)
-            return EncoderOutput(states, self.neck(maps))
+            found, maps = self._infer(pixels)
+            return EncoderOutput(found, self.neck(maps))
         self._forget_biases()
         maps = pixels
         for block in (self.patch_embed, self.stages[0], self.stages[1]):
