@@ -1,43 +1,189 @@
-"""Measure the parts of `rsp predict`: start-up, encoder, decoder and the rest, and the peak memory.
+"""Measure `rsp predict` with the bundled model against what the machine can do.
 
     python examples/bench_predict.py ../shared/data/buildings/zanzibar_b.tif ../shared/data/buildings/kampala_a.tif
 
-Each scene and precision runs in its own process with the bundled model and default settings, once as the plain command
-(wall time, peak resident memory) and once with timers around the parts of the model. Of the time after the weights are
-loaded, it prints the shares of the encoder, of the mask decoder with its prompts, of the boxes between them, of the
-rest of the model, and of everything outside the model that does not run in parallel with it. The goals are for an idle
-machine with two cores.
+It first measures the machine (matrix products in the precisions the CPU is made for, a copy, a result in fresh memory),
+then the parts of the model on one window of the first scene, in turn with the matrix products, because the rate of a
+shared machine moves. A part's operations are counted by torch's FLOP counter, which is told of oneDNN's layers; those
+of the encoder are checked against a formula. Then each scene runs as the plain command with default settings in each
+precision, once to measure wall time and peak memory and once with timers around the parts of the model.
+
+    --against FOLDER   another checkout, whose command runs in turn with this one (medians of --runs)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PRECISIONS = ("bf16", "fp32")
-GOALS = {"bf16": 40.0, "fp32": 75.0}
-"""Seconds from start to end."""
+SIDE = 256
 PARTS = {
     "encoder": "encoder",
-    "neck": "boxes",
-    "rpn": "boxes",
-    "box_head": "boxes",
-    "prompt_head": "decoder",
+    "neck": "neck",
+    "rpn": "heads",
+    "box_head": "heads",
+    "prompt_head": "heads",
     "mask_decoder": "decoder",
 }
-"""Submodules of the model in the box and the rows of the table."""
+"""Submodules of the bundled model and the rows of the tables."""
+ROWS = ("encoder", "neck", "heads", "decoder")
 
 
-def as_typed(scene: Path, precision: str, folder: Path) -> tuple[float, float, int]:
-    """Wall seconds, peak gigabytes and objects of the command."""
+def machine(precisions: Sequence[str]) -> None:
+    """Print the rates of the machine."""
+    import torch
+
+    from rsprompter_cli.models.health import device_findings
+
+    for finding in device_findings():
+        print(f"{finding.name}: {finding.text}")
+    values = torch.ones(50_000_000 // 4)
+    into = torch.empty_like(values)
+    copied = fastest(lambda: into.copy_(values), 10)
+    fresh = fastest(lambda: values + values, 10)
+    print(
+        f"copy of 50 MB: {0.1 / copied:.1f} GB/s read and written; 50 MB added into a fresh tensor: {0.15 / fresh:.1f}"
+    )
+    print(f"precisions: {', '.join(precisions)}\n")
+
+
+def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
+    """Print seconds, GFLOP/s and share of the machine's rate of the parts on one window, and of a training step."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rsprompter_cli import load_model
+    from rsprompter_cli.models.matrix_rate import matrix_rate
+
+    model = load_model(None).model
+    window = middle_window(scene)
+    spent: dict[str, float] = dict.fromkeys(ROWS, 0.0)
+    for name, row in PARTS.items():
+        watch(model.get_submodule(name), row, spent)
+    counter = FlopCounterMode(display=False, custom_mapping=onednn_formulas())
+    with torch.no_grad(), counter:
+        (found,) = model([window])
+    by_module = {name: sum(operations.values()) for name, operations in counter.get_flop_counts().items()}
+    counted = dict.fromkeys(ROWS, 0)
+    for name, row in PARTS.items():
+        counted[row] += by_module.get(f"{type(model).__name__}.{name}", 0)
+    counted["whole"] = counter.get_total_flops()
+    formula = encoder_flops(model.encoder, SIDE)
+    print(f"one window of {SIDE} px, {len(found.scores)} objects; encoder by formula: {formula / 1e9:.2f} GFLOP")
+    print(f"{'part':10}{'':6}{'GFLOP':>8}{'s':>8}{'GFLOP/s':>9}{'share':>7}")
+    for precision in precisions:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        seconds: dict[str, list[float]] = {row: [] for row in (*ROWS, "whole")}
+        rates = []
+        for _ in range(repeats + 1):  # the first one warms up
+            rates.append(matrix_rate(dtype))
+            spent.clear()
+            spent.update(dict.fromkeys(ROWS, 0.0))
+            began = time.perf_counter()
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                model([window])
+            seconds["whole"].append(time.perf_counter() - began)
+            for row in ROWS:
+                seconds[row].append(spent[row])
+        for row, taken in seconds.items():
+            median = statistics.median(taken[1:])
+            work = counted[row] / 1e9
+            share = statistics.median(work * 1e9 / one / rate for one, rate in zip(taken[1:], rates[1:], strict=True))
+            print(f"{row:10}{precision:6}{work:8.2f}{median:8.3f}{work / median:9.1f}{share:7.0%}")
+        print(f"{'product':10}{precision:6}{'':16}{statistics.median(rates[1:]) / 1e9:9.1f}{1:7.0%}", flush=True)
+
+
+def middle_window(scene: Path) -> Any:
+    """The window in the middle of the scene, uint8 [3, SIDE, SIDE], at the resolution of the bundled model."""
+    import numpy as np
+    import torch
+
+    from rsprompter_cli.geo.raster import open_scene
+    from rsprompter_cli.geo.windows import Window
+
+    with open_scene(scene, gsd=0.25) as opened:
+        left, top = (opened.width - SIDE) // 2, (opened.height - SIDE) // 2
+        pixels = opened.read(Window(0, 0, top, left, SIDE, SIDE)).pixels
+    return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def onednn_formulas() -> dict[Any, Callable[..., int]]:
+    """Operations of the layers that torch's counter does not know, a multiplication and an addition as two."""
+    import torch
+
+    Shape = Sequence[int]
+
+    def linear(values: Shape, weight: Shape, *_: Any, out_shape: Shape = (), **__: Any) -> int:
+        return 2 * math.prod(values[:-1]) * math.prod(weight)
+
+    def convolution(values: Shape, weight: Shape, *_: Any, out_shape: Shape = (), **__: Any) -> int:
+        return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)
+
+    def attention(queries: Shape, keys: Shape, values: Shape, *_: Any, out_shape: Shape = (), **__: Any) -> int:
+        batch, heads, cells, width = queries
+        return 2 * batch * heads * cells * keys[2] * (width + values[3])
+
+    found: dict[Any, Callable[..., int]] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    for name, formula in (("_linear_pointwise", linear), ("_convolution_pointwise", convolution)):
+        if hasattr(torch.ops.mkldnn, name):
+            found[getattr(torch.ops.mkldnn, name)] = formula
+    return found
+
+
+def encoder_flops(encoder: Any, side: int) -> int:
+    """Operations of the products in TinyViT on a square image: convolutions, linear layers and attention."""
+    total, cells, channels = 0, side * side, 3
+
+    def convolution(out: int, kernel: int = 1, groups: int = 1) -> None:
+        nonlocal total, channels
+        total += 2 * cells * out * (channels // groups) * kernel**2
+        channels = out
+
+    stem = encoder.patch_embed[2].conv.out_channels
+    convolution(stem // 2)
+    convolution(stem)
+    for block in encoder.stages[0].blocks:
+        inner = block.conv1.conv.out_channels
+        convolution(inner)
+        convolution(inner, 3, inner)
+        convolution(stem)
+    length = side
+    for stage in encoder.stages[1:]:
+        wide = stage.downsample.conv1.conv.out_channels
+        convolution(wide)
+        stride = stage.downsample.conv2.conv.stride[0]
+        length //= stride
+        cells = length * length
+        convolution(wide, 3, wide)
+        convolution(wide)
+        for block in stage.blocks:
+            window = block.window_size
+            padded = (math.ceil(length / window) * window) ** 2
+            hidden = block.mlp.fc1.out_features
+            total += 2 * padded * wide * (3 * wide + wide)  # queries, keys and values; projection
+            total += 2 * padded * window**2 * 2 * wide  # their products
+            convolution(wide, 3, wide)
+            total += 2 * cells * wide * hidden * 2
+    out = encoder.neck[0].out_channels
+    convolution(out)
+    convolution(out, 3)
+    return total
+
+
+def as_typed(scene: Path, precision: str, folder: Path, root: Path) -> tuple[float, float, int]:
+    """Wall seconds, peak gigabytes and objects of the command of a checkout."""
     out = folder / f"{scene.stem}.geojson"
-    words = [str(scene), "--out", str(out), "--precision", precision, "--overwrite", "--json"]
+    words = [str(scene.resolve()), "--out", str(out), "--precision", precision, "--overwrite", "--json"]
     watched = (
         "import json, resource, subprocess, sys, time\n"
         "began = time.perf_counter()\n"
@@ -47,18 +193,27 @@ def as_typed(scene: Path, precision: str, folder: Path) -> tuple[float, float, i
         "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
         "print(json.dumps([seconds, peak / 1e6, json.loads(done.stdout)['objects']]))"
     )
-    done = subprocess.run([sys.executable, "-c", watched, *words], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", watched, *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
     seconds, gigabytes, objects = json.loads(done.stdout)
     return seconds, gigabytes, objects
 
 
-def clocked(scene: Path, precision: str, folder: Path) -> dict[str, float]:
+def timed(scene: Path, precision: str, folder: Path) -> dict[str, float]:
     """Seconds of the parts, in this process: loading, the rows of PARTS, the model as a whole, and predict_scene."""
     began = time.perf_counter()
     from rsprompter_cli import load_model, predict_scene
+    from rsprompter_cli.cli.output import set_up_torch
 
+    set_up_torch(None)
     loaded = load_model(None)
-    spent: dict[str, float] = dict.fromkeys(["start-up", "model", *PARTS.values()], 0.0)
+    spent: dict[str, float] = dict.fromkeys(["start-up", "model", *ROWS], 0.0)
     spent["start-up"] = time.perf_counter() - began
     watch(loaded.model, "model", spent)
     for name, row in PARTS.items():
@@ -82,38 +237,72 @@ def watch(module: Any, row: str, spent: dict[str, float]) -> None:
     module.register_forward_hook(after)
 
 
-def main() -> None:
-    """A row for every scene and arithmetic."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenes", type=Path, nargs="+")
-    parser.add_argument("--clocked", choices=PRECISIONS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+def fastest(call: Callable[[], Any], times: int) -> float:
+    """Seconds of the fastest of several calls."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+def scenes(paths: Sequence[Path], precisions: Sequence[str], runs: int, against: Path | None) -> None:
+    """Print a row for every scene and precision, and, where asked, how the other checkout does in turn."""
+    here = Path(__file__).resolve().parents[1]
+    print(f"\n{'scene':14}{'':6}{'wall s':>8}{'GB':>6}{'objects':>9}{'against s':>11}{'ratio':>7}  after start-up:"
+          f"{'s':>7}" + "".join(f"{row:>9}" for row in (*ROWS, "rest", "outside")))  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.clocked:
-            print(json.dumps(clocked(options.scenes[0], options.clocked, folder)))
-            return
-        print(
-            f"{'scene':14}{'':6}{'wall s':>8}{'goal':>6}{'GB':>6}{'objects':>9}  after start-up:"
-            f"{'s':>7}{'encoder':>9}{'decoder':>9}{'boxes':>7}{'rest':>6}{'outside':>9}"
-        )
-        for scene in options.scenes:
-            for precision in PRECISIONS:
-                seconds, gigabytes, objects = as_typed(scene, precision, folder)
-                command = [sys.executable, __file__, str(scene), "--clocked", precision]
+        for scene in paths:
+            for precision in precisions:
+                ours, theirs = [], []
+                for _ in range(runs):
+                    ours.append(as_typed(scene, precision, folder, here))
+                    if against is not None:
+                        theirs.append(as_typed(scene, precision, folder, against.resolve()))
+                seconds, gigabytes = (statistics.median(run[column] for run in ours) for column in (0, 1))
+                other = statistics.median(run[0] for run in theirs) if theirs else math.nan
+                command = [sys.executable, __file__, str(scene), "--timed", precision]
                 text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 spent = json.loads(text.splitlines()[-1])
                 whole = spent["whole"]
-                rest = spent["model"] - sum(spent[row] for row in dict.fromkeys(PARTS.values()))
-                shares = [spent["encoder"], spent["decoder"], spent["boxes"], rest, whole - spent["model"]]
+                rest = spent["model"] - sum(spent[row] for row in ROWS)
+                shares = [*(spent[row] for row in ROWS), rest, whole - spent["model"]]
                 print(
-                    f"{scene.stem:14}{precision:6}{seconds:8.1f}{GOALS[precision]:6.0f}{gigabytes:6.2f}{objects:9}"
-                    f"{whole:24.1f}"
-                    + "".join(
-                        f"{share / whole:{width}.0%}" for share, width in zip(shares, (9, 9, 7, 6, 9), strict=True)
-                    ),
+                    f"{scene.stem:14}{precision:6}{seconds:8.1f}{gigabytes:6.2f}{ours[-1][2]:9}{other:11.1f}"
+                    f"{seconds / other:7.2f}{whole:24.1f}" + "".join(f"{share / whole:9.0%}" for share in shares),
                     flush=True,
                 )
+
+
+def main() -> None:
+    """Measure the machine, the parts and the scenes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", type=Path, nargs="+")
+    parser.add_argument("--against", type=Path, help="another checkout to run in turn")
+    parser.add_argument("--runs", type=int, default=1, help="of each command")
+    parser.add_argument("--repeats", type=int, default=5, help="of the window")
+    parser.add_argument("--no-scenes", action="store_true", help="the machine and the parts alone")
+    parser.add_argument("--timed", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.timed:
+        with tempfile.TemporaryDirectory() as name:
+            print(json.dumps(timed(options.scenes[0], options.timed, Path(name))))
+        return
+    from rsprompter_cli.cli.output import set_up_torch
+
+    set_up_torch(None)
+    import torch
+
+    from rsprompter_cli.models.precision import resolve_precision
+
+    fast_bf16 = resolve_precision("auto", torch.device("cpu")) == torch.bfloat16
+    precisions = ("bf16", "fp32") if fast_bf16 else ("fp32",)
+    machine(precisions)
+    parts(options.scenes[0], precisions, options.repeats)
+    if not options.no_scenes:
+        scenes(options.scenes, precisions, options.runs, options.against)
 
 
 if __name__ == "__main__":

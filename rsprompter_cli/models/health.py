@@ -34,7 +34,18 @@ def device_findings() -> Iterator[Finding]:
         level = torch.backends.cpu.get_cpu_capability()
         library = "oneDNN, with AVX-512" if by_onednn() else f"torch kernels ({level}); oneDNN is not faster here"
         yield Finding("devices", "float32 products", State.OK, library)
+        yield Finding("devices", "matrix products", State.OK, _rates(bf16=bf16))
         yield Finding("devices", "CPU threads", State.OK, f"{torch.get_num_threads()} (change it with --threads)")
+
+
+def _rates(*, bf16: bool) -> str:
+    """How fast the CPU multiplies matrices now, in the arithmetic that it is made for."""
+    import torch
+
+    from rsprompter_cli.models.matrix_rate import matrix_rate
+
+    dtypes = {"float32": torch.float32, **({"bfloat16": torch.bfloat16} if bf16 else {})}
+    return ", ".join(f"{matrix_rate(dtype) / 1e9:.0f} GFLOP/s in {name}" for name, dtype in dtypes.items())
 
 
 def _cuda_finding(index: int) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ def test_a_cpu_is_told_with_its_arithmetic(monkeypatch: Patch) -> None:
     found = {finding.name: finding for finding in health.device_findings()}
     assert {finding.state for finding in found.values()} == {State.OK}
     assert found["--device auto"].text.startswith("cpu, ")
+    assert re.fullmatch(r"\d+ GFLOP/s in float32(, \d+ GFLOP/s in bfloat16)?", found["matrix products"].text)
     assert found["float32 products"].text.startswith("oneDNN" if by_onednn() else "torch kernels")
 
 
