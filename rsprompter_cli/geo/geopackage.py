@@ -39,8 +39,8 @@ _JOURNAL_OF_SEVERAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 _LARGEST_PAGE = 1 << 16
 _DEFAULTS_GROWTH = 20
-"""Bytes that the defaults of a table, in each of its rows, may take for each of the file's own: a polygon takes some 150, so
-that two hundred columns may have a word each."""
+"""Bytes that the defaults of a table, in each of its rows, may take for each of the file's own: a polygon takes some
+150, so that two hundred columns may have a word each."""
 
 _MODULE = re.compile(r"^\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE | re.DOTALL)
 _TYPES = {
