@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.vector_limits import ATTRIBUTES, VERTICES, limit, over_limit
 
 DEEPEST = 32
@@ -53,7 +54,9 @@ def look_at_flatgeobuf(path: Path) -> tuple[int, int] | None:
         (length,) = struct.unpack("<I", file.read(12)[8:12].ljust(4, b"\0"))
         if not 8 <= length <= min(size, _LARGEST_HEAD):
             raise InputError(f"{path}: is damaged: the length of its head is wrong", _COMPLETE)
-        head = _Head(file.read(length))
+        data = file.read(length)
+        check_grids(data.decode("latin-1"), str(path))
+        head = _Head(data)
         try:
             count = head.number("<Q", _COUNT, 0)
             nodes = head.number("<H", _NODE_SIZE, _DEFAULT_NODE_SIZE)

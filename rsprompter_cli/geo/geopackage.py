@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.vector_limits import limit, over_limit, reading
 
 _SYSTEM_ROWS = 100_000
@@ -167,6 +168,11 @@ def _tables(path: Path, base: sqlite3.Connection, size: int) -> tuple[list[Table
             _check_defaults(path, system, defaults, _count_rows(path, base, system, limit(_SYSTEM_ROWS)), size)
     if b"gpkg_contents" not in kinds:
         raise InputError(f"{path}: is an SQLite database, but not a GeoPackage")
+    if b"gpkg_spatial_ref_sys" in kinds:
+        for row in base.execute("SELECT * FROM gpkg_spatial_ref_sys"):
+            for value in row:
+                if isinstance(value, bytes):
+                    check_grids(value.decode("utf-8", errors="replace"), str(path))
     types: dict[bytes, str] = {}
     if b"gpkg_geometry_columns" in kinds:
         found = base.execute("SELECT table_name, geometry_type_name FROM gpkg_geometry_columns")

@@ -18,6 +18,7 @@ import numpy as np
 
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError, shorten
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.vector_limits import LOOSE_JSON, TOPOJSON_BYTES, VERTICES, limit, over_limit
 
 SEQUENCE_SUFFIXES = (".geojsonl", ".geojsonseq", ".geojsons", ".ndgeojson")
@@ -68,7 +69,7 @@ def look_at_json(path: Path) -> JsonFacts:
         if data.find(b"\0") >= 0:
             raise InputError(f"{path}: begins as GeoJSON, but contains binary data", "unpack archives first")
         driver = _driver(path, data[:_HEAD])
-        address, keys = _addresses(data)
+        address, keys = _addresses(path, data)
         if driver == "TopoJSON":
             _check_topology(path, data)
         elif driver == "GeoJSON":
@@ -143,12 +144,14 @@ def _driver(path: Path, head: bytes) -> str:
     return "GeoJSONSeq" if text[end:].lstrip().startswith(("{", "\x1e")) else "GeoJSON"
 
 
-def _addresses(data: mmap.mmap) -> tuple[str | None, tuple[tuple[int, int], ...]]:
+def _addresses(path: Path, data: mmap.mmap) -> tuple[str | None, tuple[tuple[int, int], ...]]:
     """The first web address that is a CRS, and the positions of the letters of all keys of such."""
     first: str | None = None
     keys = []
     for match in _CRS_KEY.finditer(data):
-        address = _address(data[match.end() : match.end() + _CRS_VALUE])
+        value = data[match.end() : match.end() + _CRS_VALUE]
+        check_grids(value.decode("utf-8", errors="replace"), str(path))
+        address = _address(value)
         if address is not None:
             first = first or address
             keys.append((match.start() + 1, match.end() - 1))

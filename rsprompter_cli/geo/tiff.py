@@ -18,6 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.geo.crs_grids import check_grids
 
 MAX_DIRECTORIES = 1024
 """A pyramid has about twenty directories, a scanned book some hundreds; beyond this a file loops or attacks."""
@@ -39,6 +40,9 @@ _WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLA
 _WANTED |= {_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES}
 _BLOCK_OFFSETS = {273, 324}
 _GDAL_METADATA = 42112
+_GEO_TEXTS = 34737
+"""Names in the keys of a GeoTIFF, one of which can be a whole definition of a CRS."""
+_LONGEST_GEO_TEXTS = 1 << 20
 _ITEM = re.compile(rb"<\s*item", re.IGNORECASE)
 """The beginning of a piece of metadata as GDAL recognizes it."""
 _REDUCED_BIT, _MASK_BIT = 1, 4
@@ -124,7 +128,7 @@ def read_block_sizes(path: Path) -> list[BlockSize]:
 
     Raises:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
-        InputError: too many pieces of metadata.
+        InputError: too many pieces of metadata, or a CRS that names a grid by a path.
     """
     with path.open("rb") as file:
         try:
@@ -141,6 +145,8 @@ def _directories(path: Path, file: BinaryIO) -> list[dict[int, int]]:
             f"{path}: has more than {MAX_METADATA_ITEMS:,} pieces of metadata",
             f"remove them: tiffset -u {_GDAL_METADATA} FILE",
         )
+    for text in reader.geo_texts:
+        check_grids(text, str(path))
     return found
 
 
@@ -153,6 +159,7 @@ class _Reader:
         self._offset_bytes = 0
         self._sub_images: list[int] = []
         self.metadata_items = 0
+        self.geo_texts: set[str] = set()
         self._metadata: dict[tuple[int, int], int] = {}
         file.seek(0)
         head = file.read(16)
@@ -221,6 +228,9 @@ class _Reader:
                     self._check_far(tag, int(offsets.max(initial=0)), 0)
             if tag == _GDAL_METADATA:
                 self.metadata_items += self._items(inline, nbytes)
+            if tag == _GEO_TEXTS and len(inline) < nbytes:
+                self._file.seek(struct.unpack(order + ("Q" if self._big else "I"), inline)[0])
+                self.geo_texts.add(self._file.read(min(nbytes, _LONGEST_GEO_TEXTS)).decode("latin-1"))
             if tag in _PLACE:
                 tags[tag] = length
             if tag not in _WANTED or value_format is None or length < 1:

@@ -24,6 +24,7 @@ import pyogrio
 from pyogrio.util import vsi_path
 
 from rsprompter_cli.errors import InputError, nearest_file, shorten, why_no_file
+from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.flatgeobuf import look_at_flatgeobuf
 from rsprompter_cli.geo.geopackage import Table, copy_with_log, feature_tables, files_beside, has_log
 from rsprompter_cli.geo.json_guard import JsonFacts, look_at_json, write_clean
@@ -51,6 +52,7 @@ _PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
 
 _SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
 """Beside the .shp itself."""
+_LARGEST_CRS_FILE = 1 << 20
 _KEPT = 8
 _WARNINGS = 3
 _SETTINGS = {
@@ -255,6 +257,9 @@ def _shapefile(path: Path) -> VectorSource:
     parts = {suffix: part for suffix in _SHAPEFILE_PARTS if (part := _part(path, location, suffix)) is not None}
     if ".shx" in parts:
         _check_index(path, parts[".shx"])
+    for part in (parts[suffix] for suffix in (".prj", ".qpj") if suffix in parts):
+        with part.open("rb") as file:
+            check_grids(file.read(_LARGEST_CRS_FILE).decode("latin-1"), str(part))
     folder = _folder()
     link = Path(folder.name) / "layer.shp"
     for suffix, part in parts.items():

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import geopandas
@@ -88,6 +93,49 @@ def test_a_raster_does_not_lead_to_a_grid(tmp_path: Path) -> None:
     (tmp_path / "a.prj").write_text(WKT1.format(grid), encoding="ascii")
     with pytest.raises(InputError, match=r"a\.prj: its coordinate reference system reads a grid"):
         open_scene(tmp_path / "a.tif", native=True)
+
+
+@pytest.mark.parametrize("suffix", [".shp", ".gpkg", ".fgb", ".geojson"])
+def test_the_grid_is_not_opened(tmp_path: Path, suffix: str) -> None:
+    """A pipe in its place would keep GDAL waiting for ever."""
+    path, grid = tmp_path / f"a{suffix}", tmp_path / "grid.gsb"
+    os.mkfifo(grid)
+    layer = geopandas.GeoDataFrame(geometry=[shapely.box(2, 45, 2.1, 45.1)])
+    if suffix == ".geojson":
+        layer.to_file(path)
+        name = json.dumps({"type": "name", "properties": {"name": PLAIN.format(grid)}})
+        path.write_text(path.read_text().replace('"features"', f'"crs": {name}, "features"', 1), encoding="utf-8")
+    else:
+        layer.set_crs(WKT1.format("@null")).to_file(path)
+        if suffix == ".shp":
+            path.with_suffix(".prj").write_text(WKT1.format(grid), encoding="ascii")
+        elif suffix == ".gpkg":
+            with closing(sqlite3.connect(path)) as base, base:
+                base.execute("UPDATE gpkg_spatial_ref_sys SET definition = ?", (WKT1.format(grid),))
+        else:
+            data = path.read_bytes()
+            assert data.count(b"@null") == 1
+            path.write_bytes(data.replace(b"@null", b"/dev/"))
+    program = "import sys; from rsprompter_cli.cli.app import main; main()"
+    command = [sys.executable, "-c", program, "filter", str(path), "--out", str(tmp_path / "b.geojson"), "--score", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert "reads a grid from a file or an address" in done.stderr
+
+
+def test_a_definition_within_a_geotiff_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    crs = rasterio.crs.CRS.from_wkt(WKT1.format("@null").replace('"x"', f'"{"y" * 400}"', 1))
+    with rasterio.open(
+        *(path, "w"), **{"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8"}, crs=crs
+    ) as file:
+        file.write(np.ones((1, 64, 64), np.uint8))
+    text = f"ESRI PE String = {WKT1.format('/srv/a.gsb')}"[:400]
+    data = path.read_bytes()
+    assert b"y" * 400 in data
+    path.write_bytes(data.replace(b"y" * 400, text.encode().ljust(400), 1))
+    with pytest.raises(InputError, match="reads a grid"):
+        open_scene(path, native=True)
 
 
 @pytest.mark.parametrize("suffix", [".shp", ".gpkg", ".fgb", ".parquet"])
