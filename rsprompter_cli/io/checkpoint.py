@@ -243,7 +243,7 @@ def _checkpoints_within(folder: Path) -> list[Path]:
         found = {path.parent for depth in ("*/", "*/*/") for path in folder.glob(depth + META_FILE)}
     except OSError:
         return []
-    return sorted(found)
+    return sorted(path for path in found if path.absolute() != BUNDLED_MODEL)
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:

@@ -50,13 +50,9 @@ def keep_encoder_maps(
     missing = max(0, total - cache.stored_bytes())
     free = shutil.disk_usage(_existing(folder)).free
     _log.info(
-        "encoder maps: about %s in %s (%d x %d + %d images, %s each), %s still to write, %s free",
+        "features of the frozen encoder: about %s in %s, %s still to write, %s free",
         bytes_words(total),
         shown_path(folder),
-        train_images,
-        views,
-        val_images,
-        bytes_words(each),
         bytes_words(missing),
         bytes_words(free),
     )
