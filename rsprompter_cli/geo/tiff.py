@@ -138,28 +138,26 @@ def read_block_sizes(path: Path) -> list[BlockSize]:
 
 
 def _directories(path: Path, file: BinaryIO) -> list[dict[int, int]]:
-    reader = _Reader(file)
+    reader = _Reader(path, file)
     found = list(reader.directories())
     if reader.metadata_items > MAX_METADATA_ITEMS:
         raise InputError(
             f"{path}: has more than {MAX_METADATA_ITEMS:,} pieces of metadata",
             f"remove them: tiffset -u {_GDAL_METADATA} FILE",
         )
-    for text in reader.geo_texts:
-        check_grids(text, str(path))
     return found
 
 
 class _Reader:
     """Reads the directories of one file; no offset in them that is followed leads beyond what the file can have."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
         self._size = file.seek(0, os.SEEK_END)
         self._offset_bytes = 0
         self._sub_images: list[int] = []
         self.metadata_items = 0
-        self.geo_texts: set[str] = set()
+        self._texts: dict[int, int] = {}
         self._metadata: dict[tuple[int, int], int] = {}
         file.seek(0)
         head = file.read(16)
@@ -229,8 +227,7 @@ class _Reader:
             if tag == _GDAL_METADATA:
                 self.metadata_items += self._items(inline, nbytes)
             if tag == _GEO_TEXTS and len(inline) < nbytes:
-                self._file.seek(struct.unpack(order + ("Q" if self._big else "I"), inline)[0])
-                self.geo_texts.add(self._file.read(min(nbytes, _LONGEST_GEO_TEXTS)).decode("latin-1"))
+                self._look_at_texts(struct.unpack(order + ("Q" if self._big else "I"), inline)[0], nbytes)
             if tag in _PLACE:
                 tags[tag] = length
             if tag not in _WANTED or value_format is None or length < 1:
@@ -256,6 +253,17 @@ class _Reader:
             text = self._file.read(nbytes).replace(b"\0", b"")
             self._metadata[place] = sum(1 for _ in _ITEM.finditer(text))
         return self._metadata[place]
+
+    def _look_at_texts(self, offset: int, nbytes: int) -> None:
+        """Raise InputError for a CRS that names a grid by a path; directories may name the same bytes, read once."""
+        nbytes = min(nbytes, _LONGEST_GEO_TEXTS)
+        if self._texts.get(offset, 0) >= nbytes:
+            return
+        self._texts[offset] = nbytes
+        if sum(self._texts.values()) > self._size:
+            raise ValueError("its names of coordinate reference systems are larger than the file")
+        self._file.seek(offset)
+        check_grids(self._file.read(nbytes).decode("latin-1"), str(self._path))
 
     def _check_far(self, tag: int, offset: int, nbytes: int) -> None:
         if offset + nbytes > max(self._size, _FARTHEST):

@@ -148,7 +148,7 @@ def fit(
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"]:
         if (out / META_FILE).is_file():
-            return replace(result_of(record.result), already_finished=True)
+            return replace(result_of(record.result), out=out, run=run, already_finished=True)
         _log.info("%s: the run is already finished, writing %s again from it", run, out)
     clock = _Clock((record.wishes if wishes.minutes is None else wishes).budget)
     start = read_checkpoint(record.wishes.start)

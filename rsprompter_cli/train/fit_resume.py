@@ -30,7 +30,7 @@ def check_resume(
     record = read_record(run)
     wishes.require_fitting(record.wishes)
     if record.result is not None and record.result["finished"] and (out / META_FILE).is_file():
-        return replace(result_of(record.result), already_finished=True)
+        return replace(result_of(record.result), out=out, run=run, already_finished=True)
     refuse_used_folder(run)
     read_checkpoint(record.wishes.start)
     return None

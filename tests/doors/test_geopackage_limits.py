@@ -20,27 +20,20 @@ from rsprompter_cli.geo import geopackage as guard
 from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.vector_guard import admit
+from tests.make import reading
 from tests.make.hostile_vectors import endless_layer, geopackage
+from tests.make.reading import features
 
 ENDS = ("-wal", "-journal", "-shm")
 NEXT = "INSERT INTO a (geom, kind) SELECT geom, 'new' FROM a"
 
 
-def features(path: Path) -> int:
-    count = sum(len(batch.geometries) for batch in open_layer(path).batches())
-    assert len(read_footprints(path)) == count
-    return count
-
-
 def refused(path: Path, match: str) -> None:
-    """Both ways of reading refuse a file in one line that names it, and no copy of it."""
-    for read in (lambda: list(open_layer(path).batches()), lambda: read_footprints(path)):
-        with pytest.raises(InputError, match=match) as caught:
-            read()
-        assert caught.value.message.startswith(f"{path}: ")
-        assert "rsp-vector-" not in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert caught.value.hint
+    """Both ways of reading refuse a file in one line that names it, and no copy of it, and the way out."""
+    for error in reading.refused(path, match):
+        assert error.message.startswith(f"{path}: ")
+        assert "rsp-vector-" not in str(error)
+        assert error.hint
 
 
 def moved(columns: str) -> tuple[str, ...]:

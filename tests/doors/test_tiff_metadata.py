@@ -19,12 +19,21 @@ def xml(count: int, item: str = "<Item name='k%d'>v</Item>") -> bytes:
     return b"<GDALMetadata>" + b"".join(item.encode() % at for at in range(count)) + b"</GDALMetadata>\0"
 
 
-def tiff(path: Path, texts: Sequence[bytes], kind: int = 2, wide: int = 1, places: Sequence[int] | None = None) -> Path:
+def tiff(
+    path: Path,
+    texts: Sequence[bytes],
+    kind: int = 2,
+    wide: int = 1,
+    places: Sequence[int] | None = None,
+    tag: int = 42112,
+    more: int = 0,
+) -> Path:
     """A TIFF with a page for each text of metadata.
 
     Args:
         kind: TIFF's type of the tag. wide: bytes of one of its values.
         places: of each page the number of the text that it names.
+        tag: in which the text is. more: bytes that it claims to have beyond its own.
     """
     data, starts = bytearray(b"II*\0" + bytes(4)), []
     for text in texts:
@@ -37,7 +46,7 @@ def tiff(path: Path, texts: Sequence[bytes], kind: int = 2, wide: int = 1, place
         struct.pack_into("<I", data, link, len(data))
         entries = [(256, 4, 1, SIDE), (257, 4, 1, SIDE), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
         entries += [(273, 4, 1, pixels), (277, 3, 1, 1), (278, 4, 1, SIDE), (279, 4, 1, SIDE * SIDE)]
-        entries.append((42112, kind, len(texts[number]) // wide, starts[number]))
+        entries.append((tag, kind, len(texts[number]) // wide + more, starts[number]))
         data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
         link = len(data)
         data += bytes(4)
@@ -88,3 +97,14 @@ def test_metadata_beyond_the_size_of_the_file(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match="its metadata is larger than the file"):
         open_raster(resolve_source(path))
+
+
+def test_names_of_a_crs_are_read_once(tmp_path: Path) -> None:
+    text = b"a plain name of a coordinate reference system|\0"
+    assert len(read_pages(tiff(tmp_path / "a.tif", [text], places=[0] * 100, tag=34737))) == 100
+    # Each place claims all that is behind it: together they would be read a hundred times over.
+    overlapping = tiff(tmp_path / "b.tif", [text] * 100, tag=34737, more=10_000)
+    with pytest.raises(ValueError, match="names of coordinate reference systems are larger than the file"):
+        read_pages(overlapping)
+    with pytest.raises(InputError, match=r"b\.tif: cannot be opened: its names"):
+        open_raster(resolve_source(overlapping))

@@ -32,22 +32,7 @@ from rsprompter_cli.geo.vector_guard import admit
 from tests.make.fits import make_start, make_town
 from tests.make.hostile_vectors import ENDLESS, TRIANGLE, collection, comb, endless_layer, geopackage, listener
 from tests.make.layers import house, write_layer
-
-
-def features(path: Path) -> int:
-    """How many a file has, which both ways of reading agree on."""
-    count = sum(len(batch.geometries) for batch in open_layer(path).batches())
-    assert len(read_footprints(path)) == count
-    return count
-
-
-def refused(path: Path, match: str) -> None:
-    """Both ways of reading refuse a file in one line that names it."""
-    for read in (lambda: list(open_layer(path).batches()), lambda: read_footprints(path)):
-        with pytest.raises(InputError, match=match) as caught:
-            read()
-        assert path.name in caught.value.message
-        assert "\n" not in str(caught.value)
+from tests.make.reading import features, refused
 
 
 def geoparquet(path: Path, wkb: pa.Array, crs: Any = "OGC:CRS84") -> Path:
