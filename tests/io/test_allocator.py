@@ -16,9 +16,12 @@ import torch
 from rsprompter_cli.io.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
+def fill(times):
+    for _ in range(times):
+        torch.zeros(12_000_000).add_(1)
+fill(20)  # the heap grows by a few blocks before one of them is given again
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.zeros(12_000_000).add_(1)
+fill(20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -32,7 +35,7 @@ def faults(way: str) -> int:
 def test_large_tensors_are_given_the_same_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in allocator._VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert faults("kept") < faults("returned") / 4
+    assert faults("kept") < faults("returned") / 10
 
 
 def test_settings_of_the_user_and_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
