@@ -64,6 +64,10 @@ _SETTINGS = {
     "OGR_SQLITE_LIST_VIRTUAL_OGR": "NO",
     "OGR_SQLITE_ALLOW_EXTERNAL_ACCESS": "NO",
 }
+_LOG = "CPL_LOG"
+"""Where GDAL writes an error of which pyogrio makes neither a warning nor an exception, as of each broken shape of a
+GeoPackage: by itself to stderr, with what the file says in it. It is opened at the first error of a process."""
+
 _OBJECT_MEGABYTES = "OGR_GEOJSON_MAX_OBJ_SIZE"
 _MEGABYTES = 150
 """Memory for one feature of GeoJSON: some 600,000 vertices."""
@@ -136,6 +140,8 @@ def gdal(source: VectorSource) -> Iterator[None]:
     settings = dict(_SETTINGS)
     if not os.environ.get(_OBJECT_MEGABYTES, "").strip():
         settings[_OBJECT_MEGABYTES] = str(limit(_MEGABYTES))
+    if not os.environ.get(_LOG, "").strip():
+        settings[_LOG] = os.devnull
     before = {name: pyogrio.get_gdal_config_option(name) for name in settings}
     pyogrio.set_gdal_config_options(settings)
     try:

@@ -21,6 +21,7 @@ from rsprompter_cli.geo.layers import open_layer
 from rsprompter_cli.geo.vector import read_footprints
 from rsprompter_cli.geo.vector_guard import admit
 from tests.make import reading
+from tests.make.forking import Server
 from tests.make.hostile_vectors import endless_layer, geopackage
 from tests.make.reading import features
 
@@ -151,6 +152,66 @@ def test_long_defaults_of_attributes_and_descriptions_are_refused(tmp_path: Path
     )
     default = f"ALTER TABLE gpkg_spatial_ref_sys ADD COLUMN x TEXT DEFAULT '{'y' * 100_000}'"
     refused(geopackage(tmp_path / "c.gpkg", rows, default), "the default values of table 'gpkg_spatial_ref_sys'")
+
+
+def with_shared_rows(path: Path, kind: str) -> Path:
+    """A GeoPackage of 7 rows, each of which ends in the same 200 KB of the file.
+
+    Args:
+        kind: the SQL of a value of such a length that seven rows begin in one page.
+
+    A row that is too long for its page begins there and ends with the number of the page in which it goes on.
+    """
+    geopackage(
+        path,
+        *moved("x"),
+        "DELETE FROM b WHERE fid > 1",
+        f"UPDATE b SET x = {kind}",
+        *["INSERT INTO b (geom, x) SELECT geom, x FROM b WHERE fid = 1"] * 6,
+    )
+    with closing(sqlite3.connect(path)) as base:
+        ((root,),) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = 'b'")
+        ((size,),) = base.execute("PRAGMA page_size")
+    data = bytearray(path.read_bytes())
+    start = (root - 1) * size
+    assert data[start] == 13  # a leaf of a table
+    cells = sorted(struct.unpack_from(">7H", data, start + 8), reverse=True)
+    # Each cell ends where the one before it begins.
+    ends = [start + end - 4 for end in (size, *cells[:-1])]
+    first = data[ends[0] : ends[0] + 4]
+    for end in ends[1:]:
+        data[end : end + 4] = first
+    (last,) = struct.unpack(">I", first)
+    while following := struct.unpack_from(">I", data, (last - 1) * size)[0]:
+        last = following
+    del data[last * size :]
+    struct.pack_into(">I", data, 28, last)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zeroblob(196800)", "CAST(zeroblob(196800) AS TEXT)"])
+def test_rows_that_share_their_content_are_refused(tmp_path: Path, kind: str) -> None:
+    path = with_shared_rows(tmp_path / "a.gpkg", kind)
+    assert path.stat().st_size < 600_000
+    with closing(sqlite3.connect(path)) as base:
+        lengths = base.execute("SELECT length(CAST(x AS BLOB)) FROM b").fetchall()
+        assert lengths == [(196_800,)] * 7
+    refused(path, "is damaged: rows of table 'b' share their content")
+
+
+def test_shapes_that_are_broken_are_counted_once(tmp_path: Path, rsp: Server) -> None:
+    """GDAL writes a line for each to stderr by itself."""
+    geopackage(tmp_path / "a.gpkg", many_rows("a", "geom, kind", "x'4750000100', 'x'", 3_000))
+    ran = rsp.run(["filter", "a.gpkg", "--min-area", "1", "--out", "o.geojson"], tmp_path)
+    assert ran.exit_code == 0
+    assert ran.stderr == "wrote o.geojson: 2 of 3,002 features; dropped: 3,000 by not_polygons\n"
+
+
+def test_a_table_of_a_thousand_columns_is_read(tmp_path: Path) -> None:
+    columns = [f"ALTER TABLE a ADD COLUMN x{i} TEXT" for i in range(1_500)]
+    path = geopackage(tmp_path / "a.gpkg", *columns, "UPDATE a SET x7 = 'y', x1400 = 'z'")
+    assert features(path) == 2
 
 
 def test_a_view_does_not_pass_for_a_table(tmp_path: Path) -> None:
