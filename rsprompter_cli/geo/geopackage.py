@@ -14,12 +14,9 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from rsprompter_cli.errors import InputError, shorten
 from rsprompter_cli.geo.crs_grids import check_grids
@@ -30,7 +27,6 @@ _ENTRIES = 20_000
 _SECONDS = 10
 _BYTES_PER_SECOND = 20e6
 _LONGEST_VALUE = 256 << 20
-_ROWS_AT_ONCE = 65_536
 _HARMLESS_MODULES = ("rtree", "fts3", "fts4", "fts5")
 _LOGS = ("-wal", "-journal")
 """What the name of a file ends in where SQLite keeps rows that are not in it yet."""
@@ -39,6 +35,9 @@ _JOURNAL_OF_SEVERAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 """How a journal ends that names another file, which SQLite would delete."""
 
 _LARGEST_PAGE = 1 << 16
+_LENGTH_OF_NUMBERS = 3
+"""Digits of a number, at most, for each byte that it takes in a row."""
+
 _TERMS = 50
 """Of a sum in SQL: SQLite takes no expression that is nested over a thousand deep."""
 
@@ -168,7 +167,9 @@ def _tables(path: Path, base: sqlite3.Connection, size: int) -> tuple[list[Table
             if kind != "table":
                 raise InputError(f"{path}: its {system} is a {kind}, not a table", "export it again with ogr2ogr")
             defaults = _length_of_defaults(path, base, system)
-            _check_defaults(path, system, defaults, _count_rows(path, base, system, size, limit(_SYSTEM_ROWS)), size)
+            _check_defaults(
+                path, system, defaults, _count_rows(path, base, system, size, limit(_SYSTEM_ROWS), defaults), size
+            )
     if b"gpkg_contents" not in kinds:
         raise InputError(f"{path}: is an SQLite database, but not a GeoPackage")
     if b"gpkg_spatial_ref_sys" in kinds:
@@ -193,7 +194,7 @@ def _tables(path: Path, base: sqlite3.Connection, size: int) -> tuple[list[Table
         defaults, rows = _length_of_defaults(path, base, name), 0
         # A row takes a byte at least: short defaults of attributes, which are not read, need no count.
         if spatial or defaults > limit(_DEFAULTS_GROWTH):
-            rows = _count_rows(path, base, name, size, size)
+            rows = _count_rows(path, base, name, size, size, defaults)
             _check_defaults(path, name, defaults, rows, size)
         tables.append(Table(name, _TYPES.get(types[_key(raw)].upper(), "Unknown") if spatial else None, rows))
     return tables, others
@@ -245,30 +246,30 @@ def _check_defaults(path: Path, table: str, defaults: int, rows: int, size: int)
         )
 
 
-def _count_rows(path: Path, base: sqlite3.Connection, table: str, size: int, most: int) -> int:
+def _count_rows(path: Path, base: sqlite3.Connection, table: str, size: int, most: int, defaults: int) -> int:
     """The rows of a table, in which every key must be greater than the one before, along each of its indexes once."""
     columns = {_name(row[1]).lower() for row in base.execute(f"PRAGMA table_xinfo({_quoted(table)})")}
     key = next((name for name in ("rowid", "_rowid_", "oid") if name not in columns), None)
     if key is None:
         raise InputError(f"{path}: table {table!r} has no row numbers and is not read")
     rows, last, stored = 0, -(1 << 63) - 1, 0
-    length = _stored_length(base, table)
-    for keys, lengths in _keys(base, f"SELECT {key}, {length} FROM {_quoted(table)} NOT INDEXED"):  # noqa: S608
-        rows, stored = rows + len(keys), stored + int(lengths.sum())
-        if stored > size:
-            raise InputError(
-                f"{path}: is damaged: rows of table {table!r} share their content", "export it again with ogr2ogr"
-            )
-        if keys[0] <= last or (keys[1:] <= keys[:-1]).any():
+    # Row by row: the content of a row may be read to find its length, so that no more than the file is read.
+    for number, length in base.execute(f"SELECT {key}, {_length(base, table)} FROM {_quoted(table)} NOT INDEXED"):  # noqa: S608
+        rows, stored = rows + 1, stored + length
+        if number <= last:
             raise InputError(f"{path}: is damaged: table {table!r} has rows twice")
         if rows > most:
             raise over_limit(path, f"table {table!r} has more than {most:,} rows")
-        last = int(keys[-1])
+        if stored - rows * defaults > _LENGTH_OF_NUMBERS * size:
+            raise InputError(
+                f"{path}: is damaged: rows of table {table!r} share their content", "export it again with ogr2ogr"
+            )
+        last = number
     for row in base.execute(f"PRAGMA index_list({_quoted(table)})").fetchall():
         seen = 0
         try:
-            for keys, _ in _keys(base, f"SELECT {key}, 0 FROM {_quoted(table)} INDEXED BY {_quoted(_name(row[1]))}"):  # noqa: S608
-                seen += len(keys)
+            for _ in base.execute(f"SELECT {key} FROM {_quoted(table)} INDEXED BY {_quoted(_name(row[1]))}"):  # noqa: S608
+                seen += 1
                 if seen > rows:
                     raise InputError(f"{path}: is damaged: an index of table {table!r} has rows twice")
         except sqlite3.OperationalError as error:
@@ -277,29 +278,18 @@ def _count_rows(path: Path, base: sqlite3.Connection, table: str, size: int, mos
     return rows
 
 
-def _stored_length(base: sqlite3.Connection, table: str) -> str:
-    """The SQL of the length of a row's texts and blobs, but for values that a default may stand for.
+def _length(base: sqlite3.Connection, table: str) -> str:
+    """The SQL of the length of a row's values.
 
-    SQLite finds it in the head of a row. Pages that hold the rest of long values can be shared by many rows of a file
-    that was made so: then the rows are far larger than the file.
+    Pages that hold the rest of long values can be shared by many rows of a file that was made so: then the rows are
+    far larger than the file.
     """
     columns = base.execute(f"PRAGMA table_xinfo({_quoted(table)})").fetchall()
-    names = [f"{_quoted(table)}.{_quoted(_name(name))}" for _, name, _, _, default, _, _ in columns if default is None]
+    names = [f"{_quoted(table)}.{_quoted(_name(column[1]))}" for column in columns]
     # The length of a text ends at its first zero, that of its bytes does not.
-    lengths = [
-        f"CASE typeof({name}) WHEN 'blob' THEN length({name}) WHEN 'text' THEN length(CAST({name} AS BLOB)) ELSE 0 END"
-        for name in names
-    ]
+    lengths = [f"ifnull(length(CAST({name} AS BLOB)), 0)" for name in names]
     sums = ["(" + " + ".join(lengths[i : i + _TERMS]) + ")" for i in range(0, len(lengths), _TERMS)]
     return " + ".join(sums) or "0"
-
-
-def _keys(base: sqlite3.Connection, query: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The row numbers that a query gives, and the number beside each."""
-    cursor = base.execute(query)
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        keys, numbers = zip(*rows, strict=True)
-        yield np.array(keys, dtype=np.int64), np.array(numbers, dtype=np.int64)
 
 
 def _quoted(name: str) -> str:

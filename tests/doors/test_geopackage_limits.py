@@ -154,17 +154,18 @@ def test_long_defaults_of_attributes_and_descriptions_are_refused(tmp_path: Path
     refused(geopackage(tmp_path / "c.gpkg", rows, default), "the default values of table 'gpkg_spatial_ref_sys'")
 
 
-def with_shared_rows(path: Path, kind: str) -> Path:
+def with_shared_rows(path: Path, kind: str, column: str) -> Path:
     """A GeoPackage of 7 rows, each of which ends in the same 200 KB of the file.
 
     Args:
         kind: the SQL of a value of such a length that seven rows begin in one page.
+        column: the column of that value.
 
     A row that is too long for its page begins there and ends with the number of the page in which it goes on.
     """
     geopackage(
         path,
-        *moved("x"),
+        *moved(column),
         "DELETE FROM b WHERE fid > 1",
         f"UPDATE b SET x = {kind}",
         *["INSERT INTO b (geom, x) SELECT geom, x FROM b WHERE fid = 1"] * 6,
@@ -190,9 +191,10 @@ def with_shared_rows(path: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("column", ["x", "x TEXT DEFAULT ''"])
 @pytest.mark.parametrize("kind", ["zeroblob(196800)", "CAST(zeroblob(196800) AS TEXT)"])
-def test_rows_that_share_their_content_are_refused(tmp_path: Path, kind: str) -> None:
-    path = with_shared_rows(tmp_path / "a.gpkg", kind)
+def test_rows_that_share_their_content_are_refused(tmp_path: Path, kind: str, column: str) -> None:
+    path = with_shared_rows(tmp_path / "a.gpkg", kind, column)
     assert path.stat().st_size < 600_000
     with closing(sqlite3.connect(path)) as base:
         lengths = base.execute("SELECT length(CAST(x AS BLOB)) FROM b").fetchall()
