@@ -348,7 +348,7 @@ def _check_jpeg2000_tiles(source: Source, path: Path, max_block: int) -> None:
 
 def _check_tiff_blocks(source: Source, max_block: int) -> None:
     try:
-        blocks = read_block_sizes(Path(source.location))
+        blocks = read_block_sizes(Path(source.location), source.name)
     except (ValueError, OSError) as error:
         raise InputError(f"{source.name}: cannot be opened: {error}", "is the file complete?") from error
     for block in blocks:

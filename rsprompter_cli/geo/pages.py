@@ -93,7 +93,7 @@ def _pages(source: Source, max_block: int) -> list[Page]:
     if source.path is None:
         return _remote_pages(source, max_block)
     try:
-        return read_pages(source.path)
+        return read_pages(source.path, source.name)
     except (ValueError, OSError) as error:
         raise InputError(f"{source.name}: cannot be opened: {error}", "is the file complete?") from error
 

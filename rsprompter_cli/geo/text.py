@@ -150,9 +150,9 @@ def _head(path: Path) -> bytes:
 
 
 def _companion(path: Path, suffix: str) -> Path | None:
-    """The file of the same name with another extension, in lower or upper case."""
+    """The file of the same name with another extension, in lower or upper case; that of a link lies by its target."""
     spellings = (suffix, suffix.upper(), suffix.title())
-    return next((one for one in map(path.with_suffix, spellings) if one.is_file()), None)
+    return next((one for one in map(path.resolve().with_suffix, spellings) if one.is_file()), None)
 
 
 def _codec_of_driver(table: Path) -> str | None:

@@ -95,8 +95,11 @@ class Page:
         return f"page {self.number} ({self.width} x {self.height} px, {plural(self.samples, 'band')})"
 
 
-def read_pages(path: Path) -> list[Page]:
+def read_pages(path: Path, name: str | None = None) -> list[Page]:
     """All images of a TIFF file, in its order: pages, overviews, masks.
+
+    Args:
+        name: of the file in messages.
 
     Raises:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
@@ -104,7 +107,7 @@ def read_pages(path: Path) -> list[Page]:
     """
     with path.open("rb") as file:
         try:
-            return [_page(number, tags) for number, tags in enumerate(_directories(path, file), 1)]
+            return [_page(number, tags) for number, tags in enumerate(_directories(file, name or str(path)), 1)]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
@@ -123,8 +126,11 @@ def _page(number: int, tags: dict[int, int]) -> Page:
     )
 
 
-def read_block_sizes(path: Path) -> list[BlockSize]:
+def read_block_sizes(path: Path, name: str | None = None) -> list[BlockSize]:
     """The block of each image in a TIFF file: the picture, its overviews, its masks, further pages.
+
+    Args:
+        name: of the file in messages.
 
     Raises:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
@@ -132,17 +138,17 @@ def read_block_sizes(path: Path) -> list[BlockSize]:
     """
     with path.open("rb") as file:
         try:
-            return [_block_size(tags) for tags in _directories(path, file)]
+            return [_block_size(tags) for tags in _directories(file, name or str(path))]
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
 
-def _directories(path: Path, file: BinaryIO) -> list[dict[int, int]]:
-    reader = _Reader(path, file)
+def _directories(file: BinaryIO, name: str) -> list[dict[int, int]]:
+    reader = _Reader(file, name)
     found = list(reader.directories())
     if reader.metadata_items > MAX_METADATA_ITEMS:
         raise InputError(
-            f"{path}: has more than {MAX_METADATA_ITEMS:,} pieces of metadata",
+            f"{name}: has more than {MAX_METADATA_ITEMS:,} pieces of metadata",
             f"remove them: tiffset -u {_GDAL_METADATA} FILE",
         )
     return found
@@ -151,8 +157,8 @@ def _directories(path: Path, file: BinaryIO) -> list[dict[int, int]]:
 class _Reader:
     """Reads the directories of one file; no offset in them that is followed leads beyond what the file can have."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self._path, self._file = path, file
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name = file, name
         self._size = file.seek(0, os.SEEK_END)
         self._offset_bytes = 0
         self._sub_images: list[int] = []
@@ -263,7 +269,7 @@ class _Reader:
         if sum(self._texts.values()) > self._size:
             raise ValueError("its names of coordinate reference systems are larger than the file")
         self._file.seek(offset)
-        check_grids(self._file.read(nbytes).decode("latin-1"), str(self._path))
+        check_grids(self._file.read(nbytes).decode("latin-1"), self._name)
 
     def _check_far(self, tag: int, offset: int, nbytes: int) -> None:
         if offset + nbytes > max(self._size, _FARTHEST):

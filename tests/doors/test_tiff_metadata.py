@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,9 @@ def refused(path: Path) -> None:
             read(path)
         assert path.name in caught.value.message
         assert "\n" not in str(caught.value)
+    with pytest.raises(InputError) as caught, contextlib.chdir(path.parent):
+        open_raster(resolve_source(path.name))
+    assert caught.value.message.startswith(f"{path.name}: ")
 
 
 def test_too_many_pieces_of_metadata(tmp_path: Path) -> None:

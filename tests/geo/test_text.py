@@ -71,6 +71,14 @@ def test_the_case_of_the_cpg_does_not_matter(tmp_path: Path, suffix: str) -> Non
     assert both_ways(path) == {"class": [CYRILLIC]}
 
 
+def test_the_cpg_of_a_link_lies_by_its_target(tmp_path: Path) -> None:
+    path = write_shapefile_with_text(tmp_path / "a.shp", [CYRILLIC.encode("cp1251")], cpg=b"cp1251")
+    link = tmp_path / "links" / "b.shp"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    assert both_ways(link) == {"class": [CYRILLIC]}
+
+
 @pytest.mark.parametrize(("encoding", "cpg"), [("latin-1", None), ("utf-8", None), ("utf-8", b"UTF-8")])
 def test_names_of_attributes_are_text_too(tmp_path: Path, encoding: str, cpg: bytes | None) -> None:
     path = write_shapefile_with_text(
