@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +14,7 @@ from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOptio
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
+from rsprompter_cli.errors import bytes_words
 
 ABOUT = """Import, export, show and merge checkpoints.
 
@@ -28,6 +31,13 @@ FolderOutOption = Annotated[
     Path,
     typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Checkpoint folder to write."),
 ]
+
+
+class ExportFormat(StrEnum):
+    """What `rsp checkpoint export` writes."""
+
+    ORIGINAL = "original"
+    ONNX = "onnx"
 
 
 @app.command("import")
@@ -127,16 +137,34 @@ def import_command(
 def export_command(
     folder: FolderArgument,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", rich_help_panel=OUTPUT, help="The .pth file to write.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="PATH", rich_help_panel=OUTPUT, help="The .pth file, or the ONNX folder, to write."
+        ),
     ],
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            rich_help_panel=OUTPUT,
+            help="original: a .pth file that the original RSPrompter code can load. onnx: a folder of ONNX graphs.",
+        ),
+    ] = ExportFormat.ORIGINAL,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint as a file that the original RSPrompter code can load.
+    """Write a checkpoint for other software: the original RSPrompter code, or ONNX runtimes.
+
+    ONNX graphs are run on a test picture and compared with the model before they are kept. Their format needs further
+    packages: pip install 'rsprompter_cli[onnx]'.
 
     Examples:
         rsp checkpoint export runs/whu/best --out whu.pth
+        rsp checkpoint export bundled --format onnx --out buildings-onnx
     """
+    if form is ExportFormat.ONNX:
+        _export_onnx(folder, out, overwrite=overwrite, as_json=as_json)
+        return
     with show_progress("checking the input") as display:
         from rsprompter_cli.io.atomic import refuse_existing
         from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
@@ -152,6 +180,32 @@ def export_command(
         print_json({"file": str(out), "tensors": count})
     else:
         print_result(str(out))
+
+
+def _export_onnx(folder: str, out: Path, *, overwrite: bool, as_json: bool) -> None:
+    with show_progress("checking the input") as display:
+        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+        from rsprompter_cli.io.onnx_folder import refuse_other_onnx, require_packages
+
+        require_packages()
+        refuse_other_onnx(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
+        read_checkpoint(folder)
+        display.announce("loading PyTorch")
+        from rsprompter_cli.models.onnx_export import export_onnx
+
+        display.announce("writing and comparing the graphs")
+        done = export_onnx(folder, out, overwrite=overwrite)
+    compared = done.compared
+    if as_json:
+        print_json({"folder": str(out), "files": dict(done.files), "compared": asdict(compared)})
+        return
+    print_table(["file", "size"], [(str(out / name), bytes_words(size)) for name, size in done.files.items()])
+    print_result()
+    print_result(
+        f"compared with PyTorch on a test picture: {compared.paired} of {compared.found} objects are the same; "
+        f"the largest differences are {compared.boxes:.1g} px in boxes, {compared.scores:.1g} in scores and "
+        f"{compared.masks:.1g} in masks"
+    )
 
 
 @app.command("show")

@@ -157,6 +157,7 @@ def _linear(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _gains(values: Tensor, weight: Tensor) -> bool:
     return (
         _ONEDNN is not None
+        and not torch.compiler.is_exporting()
         and values.device.type == "cpu"
         and values.dtype in (torch.float32, torch.bfloat16)
         and values.dim() > 1
@@ -167,7 +168,11 @@ def _gains(values: Tensor, weight: Tensor) -> bool:
 def _fuses(values: Tensor) -> bool:
     """Whether oneDNN's layers compute in the arithmetic that these values get."""
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
-    return _FUSES and (dtype == torch.float32 or (dtype == torch.bfloat16 and _MULTIPLIES_BF16))
+    return (
+        _FUSES
+        and not torch.compiler.is_exporting()
+        and (dtype == torch.float32 or (dtype == torch.bfloat16 and _MULTIPLIES_BF16))
+    )
 
 
 def _followed(*tensors: Tensor | None) -> bool:

@@ -64,7 +64,7 @@ def roi_features(levels: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -
     image_of = torch.repeat_interleave(torch.arange(len(boxes)), counts).to(levels[0].device)
     all_boxes = torch.cat(list(boxes))
     rois = torch.cat([image_of[:, None].to(all_boxes.dtype), all_boxes], dim=1)  # [N, 5]
-    level_of = _level_of(all_boxes)
+    level_of = level_of_boxes(all_boxes)
     result = levels[0].new_zeros((rois.shape[0], levels[0].shape[1], size, size), dtype=torch.float32)
     for level, stride in enumerate(PYRAMID_STRIDES[:_LEVELS]):
         here = (level_of == level).nonzero().squeeze(1)
@@ -76,7 +76,8 @@ def roi_features(levels: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -
     return result
 
 
-def _level_of(boxes: Tensor) -> Tensor:
+def level_of_boxes(boxes: Tensor) -> Tensor:
+    """The pyramid level int64 [N] that suits each box [N, 4]."""
     side = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
     return (side / _FINEST_SCALE + 1e-6).log2().floor().clamp(0, _LEVELS - 1).long()
 

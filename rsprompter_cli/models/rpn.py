@@ -108,10 +108,10 @@ class RegionProposals(nn.Module):
         limit = self.nms_pre_train if self.training else self.nms_pre_test
         boxes, scores, levels = [], [], []
         for level, (logits, offsets, priors) in enumerate(zip(output.logits, output.offsets, anchors, strict=True)):
-            score = _per_anchor(logits[index], 1).squeeze(1).sigmoid()
+            score = per_anchor(logits[index], 1).squeeze(1).sigmoid()
             score, order = score.sort(descending=True, stable=True)
             order = order[:limit]
-            chosen = _per_anchor(offsets[index], 4)[order]
+            chosen = per_anchor(offsets[index], 4)[order]
             boxes.append(decode_boxes(priors[order], chosen, RPN_SCALE, clip))
             scores.append(score[:limit])
             levels.append(torch.full_like(order, level))
@@ -189,7 +189,7 @@ class RegionProposals(nn.Module):
         ]
 
 
-def _per_anchor(maps: Tensor, values: int) -> Tensor:
+def per_anchor(maps: Tensor, values: int) -> Tensor:
     """[A * values, h, w] to [h * w * A, values], the order of the anchors."""
     return maps.permute(1, 2, 0).reshape(-1, values)
 

@@ -261,7 +261,8 @@ class PromptedDecoder(nn.Module):
         """
         rows, columns = embedding.shape[-2:]
         count = self.decoder.num_multimask_outputs if multimask else 1
-        if prompts.shape[0] == 0:
+        exporting = torch.compiler.is_exporting()  # to a graph, which takes any number of prompts at a time
+        if not exporting and prompts.shape[0] == 0:
             return (
                 embedding.new_zeros((0, count, 4 * rows, 4 * columns), dtype=torch.float32),
                 embedding.new_zeros((0, count), dtype=torch.float32),
@@ -271,8 +272,8 @@ class PromptedDecoder(nn.Module):
         if dense is None:
             empty = image[0] + self.no_mask_embed.weight
             shared = SharedImage(self.decoder.transformer.layers[0], empty.to(_arithmetic(empty)), positions)
-        parts = prompts.split(self.chunk)
-        own = () if dense is None else dense.split(self.chunk)
+        parts = (prompts,) if exporting else prompts.split(self.chunk)
+        own = () if dense is None else (dense,) if exporting else dense.split(self.chunk)
         wanted = slice(1, None) if multimask else slice(0, 1)
 
         room = None

@@ -168,7 +168,7 @@ class SamDet(nn.Module):
         Returns:
             per image mask logits float32 [N_i, h, w] and the IoU SAM thinks they reach, float32 [N_i].
         """
-        pixels = self._for_sam(batch)
+        pixels = self.for_sam(batch)
         stride: int = self.encoder.embedding_stride  # type: ignore[assignment]  # of the encoder's protocol
         side = 4 * self.image_size // stride
         results = []
@@ -197,7 +197,7 @@ class SamDet(nn.Module):
             for boxes, meta, (logits, quality) in zip(found, metas, masks, strict=True)
         ]
 
-    def _for_sam(self, batch: Tensor) -> Tensor:
+    def for_sam(self, batch: Tensor) -> Tensor:
         """The batch as SAM's encoder wants it: as it is, but for an encoder of another normalisation."""
         mean, std = pixel_statistics(self.encoder)
         if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):

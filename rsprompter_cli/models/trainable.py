@@ -67,7 +67,9 @@ def keep_frozen_in_eval(model: nn.Module) -> None:
     if next(model.parameters(), None) is None:
         return
     if is_frozen(model):
-        model.eval()
+        # Not model.eval(), which a model that calls this overrides.
+        for module in model.modules():
+            module.training = False
         return
     for child in model.children():
         keep_frozen_in_eval(child)

@@ -268,17 +268,25 @@ def _draw(decoder: Any, cells: Tensor, filters: Tensor, size: tuple[int, int]) -
     """Upscale cells [n, hw, C] four times and apply each prompt's filters [n, M, C / 8]: [n, M, 4h, 4w]."""
     first, second = _as_linear(decoder.upscale_conv1), _as_linear(decoder.upscale_conv2)
     norm = decoder.upscale_layer_norm
-    drawn = []
-    for some, own in zip(cells, filters, strict=True):
-        parts = []
-        for part in some.split(_cells_at_once(some)):
-            halves = linear(part, *first).unflatten(1, (4, -1))  # [hw', 2 x 2, C / 4]
-            halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
-            quarters = linear_gelu(halves.flatten(0, 1), *second).unflatten(1, (4, -1))  # [hw' x 4, 2 x 2, C / 8]
-            parts.append(own @ quarters.flatten(0, 1).T)  # [M, hw' x 2 x 2 x 2 x 2]
-        drawn.append(torch.cat(parts, dim=1))
+
+    def upscaled(some: Tensor) -> Tensor:
+        """Cells [.., hw', C] to values [.., hw' x 2 x 2 x 2 x 2, C / 8]."""
+        halves = linear(some, *first).unflatten(-1, (4, -1))  # [.., hw', 2 x 2, C / 4]
+        halves = F.gelu(F.layer_norm(halves, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        quarters = linear_gelu(halves.flatten(-3, -2), *second)  # [.., hw' x 4, 2 x 2 x C / 8]
+        return quarters.unflatten(-1, (4, -1)).flatten(-3, -2)
+
+    if torch.compiler.is_exporting():  # a graph has no loop over prompts
+        drawn = filters @ upscaled(cells).transpose(1, 2)
+    else:
+        drawn = torch.stack(
+            [
+                torch.cat([own @ upscaled(part).T for part in some.split(_cells_at_once(some))], dim=1)
+                for some, own in zip(cells, filters, strict=True)
+            ]
+        )  # [n, M, hw x 2 x 2 x 2 x 2]
     rows, columns = size
-    maps = torch.stack(drawn).unflatten(2, (*size, 2, 2, 2, 2))  # rows and columns of cells, halves, quarters
+    maps = drawn.unflatten(2, (*size, 2, 2, 2, 2))  # rows and columns of cells, halves, quarters
     return maps.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*maps.shape[:2], 4 * rows, 4 * columns)
 
 
