@@ -24,7 +24,12 @@ from rsprompter_cli.geo.vector_limits import LOOSE_JSON, TOPOJSON_BYTES, VERTICE
 SEQUENCE_SUFFIXES = (".geojsonl", ".geojsonseq", ".geojsons", ".ndgeojson")
 _HEAD = 1 << 20
 _CHUNK = 8 << 20
-_CRS_VALUE = 1 << 16
+_CRS_VALUES = (1 << 9, 1 << 12, 1 << 16)
+"""Bytes of the value of a `crs` member that are looked at: more where it does not end before."""
+
+_CRS_BYTES = 4
+"""Bytes of such values that are looked at, at most, for each of the file's own."""
+
 _LONGEST_STRING = 64 << 20
 _LETTERS = rb"(?:[%b]|\\u00(?:%b))"
 _CRS_KEY = re.compile(
@@ -35,6 +40,8 @@ _CRS_KEY = re.compile(
 _OFFLINE = re.compile(r"https?://(?:www\.)?opengis\.net/(?:def|gml)/", re.IGNORECASE)
 """Addresses that are names: GDAL knows what they mean."""
 
+_CONFORMS = re.compile(rb'conformsTo"\s*:\s*\[([^\]]*)')
+_FEATURE_IN_LINE = re.compile(rb'\n[ \t\r]*\{\s*"type"\s*:\s*"Feature"')
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STEP = np.zeros(256, dtype=np.int8)
 _STEP[list(b"[{")], _STEP[list(b"]}")] = 1, -1
@@ -122,7 +129,8 @@ def _driver(path: Path, head: bytes) -> str:
     start = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if start.startswith(b"\x1e"):
         return "GeoJSONSeq"
-    if re.search(rb'"coordRefSys"|conformsTo"\s*:\s*\[[^\]]*json-fg', start):
+    conforms = _CONFORMS.search(start)
+    if b'"coordRefSys"' in start or (conforms and b"json-fg" in conforms[1]):
         raise InputError(f"{path}: JSON-FG is not a supported vector format", "convert it: ogr2ogr out.gpkg in.json")
     if b'"esriGeometry' in start and b'"FeatureCollection"' not in start:
         raise InputError(f"{path}: ESRI JSON is not a supported vector format", "convert it: ogr2ogr out.gpkg in.json")
@@ -140,7 +148,7 @@ def _driver(path: Path, head: bytes) -> str:
     except ValueError:  # not at its end yet, or written as GDAL alone accepts it
         if b'"FeatureCollection"' in start[:65_536]:
             return "GeoJSON"
-        return "GeoJSONSeq" if re.search(rb'\n\s*\{\s*"type"\s*:\s*"Feature"', start) else "GeoJSON"
+        return "GeoJSONSeq" if _FEATURE_IN_LINE.search(start) else "GeoJSON"
     return "GeoJSONSeq" if text[end:].lstrip().startswith(("{", "\x1e")) else "GeoJSON"
 
 
@@ -148,22 +156,33 @@ def _addresses(path: Path, data: mmap.mmap) -> tuple[str | None, tuple[tuple[int
     """The first web address that is a CRS, and the positions of the letters of all keys of such."""
     first: str | None = None
     keys = []
+    left = limit(_CRS_BYTES) * (len(data) + _CRS_VALUES[-1])
     for match in _CRS_KEY.finditer(data):
-        value = data[match.end() : match.end() + _CRS_VALUE]
-        check_grids(value.decode("utf-8", errors="replace"), str(path))
-        address = _address(value)
+        for size in _CRS_VALUES:
+            if (left := left - size) < 0:
+                raise over_limit(path, "it has too many members called crs")
+            readable, pairs = _members(data[match.end() : match.end() + size], str(path))
+            if readable or match.end() + size >= len(data):
+                break
+        address = _address(pairs) if readable else "unreadable"
         if address is not None:
             first = first or address
             keys.append((match.start() + 1, match.end() - 1))
     return first, tuple(keys)
 
 
-def _address(after: bytes) -> str | None:
-    """The address in the value of a `crs` member, None where GDAL can read the value without any."""
+def _members(after: bytes, origin: str) -> tuple[bool, list[tuple[str, Any]]]:
+    """Whether what follows the letters of a `crs` can be read, and the members of its value where that is an object.
+
+    Raises:
+        InputError: it is a CRS that names a grid by a path.
+    """
     text = after.decode("utf-8", errors="replace").lstrip()
     if not text.startswith((":", "/")):
-        return None  # a value, not a key
+        return True, []  # a value, not a key
     text = text.lstrip(":").lstrip()
+    if not text.startswith(("{", "/")):
+        return True, []  # GDAL reads objects only
     pairs: list[tuple[str, Any]] = []
 
     def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -171,11 +190,15 @@ def _address(after: bytes) -> str | None:
         return dict(found)
 
     try:
-        value, _ = json.JSONDecoder(object_pairs_hook=keep).raw_decode(text)
+        _, end = json.JSONDecoder(object_pairs_hook=keep).raw_decode(text)
     except (ValueError, RecursionError):
-        return "unreadable"
-    if not isinstance(value, dict):
-        return None
+        return False, []
+    check_grids(text[:end], origin)
+    return True, pairs
+
+
+def _address(pairs: list[tuple[str, Any]]) -> str | None:
+    """The address among the members of a `crs`, None where GDAL can read it without any."""
     words = [value for name, value in pairs if isinstance(value, str) and name.casefold() != "type"]
     kinds = {str(value).casefold() for name, value in pairs if name.casefold() == "type"}
     foreign = [word for word in words if re.match(r"\s*[a-z][a-z0-9+.\-]*://", word, re.IGNORECASE)]

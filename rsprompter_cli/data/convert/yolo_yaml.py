@@ -24,6 +24,12 @@ MARK = "# Written by rsp convert coco2yolo; paths are relative to this file.\n"
 _MAX_BYTES = 1 << 20
 """Of a data.yaml: 1000 classes take 20 KB."""
 
+_MAX_SIZE = 4 * _MAX_BYTES
+"""Of the values together, in characters: a file without aliases has fewer."""
+
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+"""Makes text, lists and mappings of anything, and nothing else; the one in C, where it is built, is faster."""
+
 
 @dataclass(frozen=True, slots=True)
 class YoloSet:
@@ -90,13 +96,27 @@ def _parse(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; scalars stay text, so that a class called `no` keeps its name."""
     try:
         content = read_content(file, max_bytes=_MAX_BYTES)
-        # BaseLoader makes text, lists and mappings of anything, and nothing else.
-        document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
+        document = yaml.load(content, Loader=_LOADER)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{file}: is not the data.yaml of a YOLO set", "it must have names: and train:")
+    _check_values(file, [document.get(name) for name in ("path", "names", "nc", *SPLITS)])
     return document
+
+
+def _check_values(file: Path, values: list[Any]) -> None:
+    """Raise InputError for too many values: a list that names another by an alias has those of both."""
+    size, waiting = 0, list(values)
+    while waiting:
+        value = waiting.pop()
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+        size += 1 + (len(value) if isinstance(value, str) else len(inner))
+        if size > _MAX_SIZE:
+            raise InputError(
+                f"{file}: its aliases stand for too many values", "write them out, without aliases (*name)"
+            )
+        waiting += inner
 
 
 def _root(file: Path, document: Mapping[str, Any], root: Path | None) -> Path:
@@ -109,7 +129,8 @@ def _root(file: Path, document: Mapping[str, Any], root: Path | None) -> Path:
     base = (own / text).resolve() if isinstance(text, str) and _may_be_path(text) else None
     if base is None or not base.is_relative_to(own) or not os.path.isdir(base):
         raise InputError(
-            f"{file}: path: {text!r} is not a folder in {own}", "pass the folder of the data set with --root"
+            f"{file}: path: {shorten(repr(text))} is not a folder in {own}",
+            "pass the folder of the data set with --root",
         )
     return base
 
@@ -128,7 +149,9 @@ def _inside(root: Path, text: object, where: str) -> Path:
         path = (root / text[3:]).resolve()
         logger.info("%s: %s is read as %s", where, text, text[3:])
     if not path.is_relative_to(root):
-        raise InputError(f"{where}: {text!r} is outside {root}", "pass the folder of the data set with --root")
+        raise InputError(
+            f"{where}: {shorten(repr(text))} is outside {root}", "pass the folder of the data set with --root"
+        )
     if not os.path.exists(path):  # also false of a name that is too long
         raise InputError(f"{where}: {shorten(str(path))}: no such folder", "correct or delete the line")
     return path
@@ -152,9 +175,14 @@ def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
     names: dict[int, str] = {}
     for index, name in pairs:
         if not isinstance(name, str) or not name.strip() or not (str(index).isascii() and str(index).isdigit()):
-            raise InputError(f"{file}: names: {index!r}: {name!r} is not a class", "give a name to each index from 0")
+            raise InputError(
+                f"{file}: names: {shorten(repr(index))}: {shorten(repr(name))} is not a class",
+                "give a name to each index from 0",
+            )
         if not may_name_class(name):
-            raise InputError(f"{file}: names: {index!r}: {shown_value(name)} is too long or not valid Unicode")
+            raise InputError(
+                f"{file}: names: {shorten(repr(index))}: {shown_value(name)} is too long or not valid Unicode"
+            )
         names[int(str(index)[:9])] = name.strip()
     if not names:
         raise InputError(f"{file}: has no names", "list the classes, for example names: [building, road]")
@@ -162,7 +190,7 @@ def _names(file: Path, document: Mapping[str, Any]) -> dict[int, str]:
         raise InputError(f"{file}: names: duplicate index or name")
     count = document.get("nc")
     if count is not None and str(count) != str(len(names)):
-        raise InputError(f"{file}: nc is {count}, but there are {plural(len(names), 'name')}")
+        raise InputError(f"{file}: nc is {shorten(str(count))}, but there are {plural(len(names), 'name')}")
     return dict(sorted(names.items()))
 
 
