@@ -202,10 +202,10 @@ def test_yaml_that_would_grow_without_end(tmp_path: Path) -> None:
 def test_aliases_that_grow_without_end_are_refused(tmp_path: Path, key: str) -> None:
     word = "x" * 1_000
     layers = [f"a0: &a0 [{word}, {word}]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
-    lines = [line for line in YAML.splitlines() if not line.startswith((f"{key}:", "  - ", "  0", "  1"))]
+    lines = [line for line in YAML.splitlines() if not line.startswith(f"{key}:")]
     yaml = "\n".join([*layers, *lines, f"{key}: *a11", ""])
     make_yolo(tmp_path / "yolo", {"images/train/a": SQUARE, "images/val/a": SQUARE}, yaml)
-    with pytest.raises(InputError, match=r"data\.yaml: its aliases make too many values"):
+    with pytest.raises(InputError, match=r"data\.yaml: its aliases stand for too many values"):
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
 
 
