@@ -72,7 +72,7 @@ class GeometryReader:
             if not isinstance(one, bytes):
                 raise InputError(f"{self._path}: feature {row} has a geometry that is no well-known binary")
             self._bytes += len(one)
-            if len(one) > _SHALLOW and not is_shallow(one, limit(PARTS)):
+            if nests_deeply(one):
                 raise InputError(
                     f"{self._path}: feature {row} is nested more than {_DEPTH} levels deep or has too many parts",
                     "split it into single polygons, for example with ogr2ogr -explodecollections",
@@ -143,6 +143,11 @@ def union_of(polygons: np.ndarray | list[Any], path: Path) -> Any:
     if work.pairs > pairs:
         raise over_limit(path, "so many of its polygons lie on top of one another that it takes too long to unite them")
     return shapely.union_all(array)
+
+
+def nests_deeply(wkb: bytes) -> bool:
+    """Whether well-known binary nests too deeply, which crashes GEOS, or has too many parts."""
+    return len(wkb) > _SHALLOW and not is_shallow(wkb, limit(PARTS))
 
 
 def is_shallow(wkb: bytes, most_parts: int) -> bool:

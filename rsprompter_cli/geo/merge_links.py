@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
+from rsprompter_cli.errors import ResourceError
 from rsprompter_cli.geo.bulk import boxes_of, common, expand, meet, object_array, within
 from rsprompter_cli.geo.instances import Views
 from rsprompter_cli.geo.overlap import common_areas
@@ -14,6 +15,13 @@ MIN_LINK_IOU = 0.5
 """In the strip that two windows share, two views of one object agree at least this much."""
 
 IOU_DECIMALS = 9
+
+_ASKED_AT_ONCE = 1024
+"""Instances whose neighbours are sought at a time: those of one window may all lie on top of one another."""
+
+_MOST_PAIRS, _PAIRS_EACH = 2_000_000, 500
+"""Pairs that are compared, in all or for each instance. Where every mask of a window touches every one of its eight
+neighbours', of 60 masks each, an instance has 480."""
 
 
 def near_pairs(views: Views, new_from: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,15 +33,28 @@ def near_pairs(views: Views, new_from: int) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Positions (first, second) of P pairs, first < second, in order.
+
+    Raises:
+        ResourceError: far more than the objects of any scene have.
     """
-    second, first = shapely.STRtree(views.polygon).query(views.polygon[new_from:])
-    second = second + new_from
-    keep = (first < second) & (views.window[first] != views.window[second])
-    keep &= views.label[first] == views.label[second]
-    first, second = first[keep], second[keep]
-    keep = meet(views.bounds[first], views.bounds[second])
-    order = np.lexsort((second[keep], first[keep]))
-    return first[keep][order], second[keep][order]
+    tree, count, found = shapely.STRtree(views.polygon), 0, [np.zeros((2, 0), np.int64)]
+    most = max(_MOST_PAIRS, _PAIRS_EACH * len(views))
+    for start in range(new_from, len(views), _ASKED_AT_ONCE):
+        second, first = tree.query(views.polygon[start : start + _ASKED_AT_ONCE])
+        second = second + start
+        keep = (first < second) & (views.window[first] != views.window[second])
+        keep &= views.label[first] == views.label[second]
+        first, second = first[keep], second[keep]
+        keep = meet(views.bounds[first], views.bounds[second])
+        found.append(np.stack([first[keep], second[keep]]))
+        if (count := count + int(keep.sum())) > most:
+            raise ResourceError(
+                f"objects of neighbouring windows lie on top of one another over {most:,} times",
+                "keep fewer with a higher --score",
+            )
+    first, second = np.concatenate(found, axis=1)
+    order = np.lexsort((second, first))
+    return first[order], second[order]
 
 
 def link(views: Views, first: np.ndarray, second: np.ndarray, grid: WindowGrid) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,11 @@ and a checksum. A record that was being written when the power went is cut off a
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import stat
 import struct
 import time
 import zlib
@@ -19,14 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import numpy as np
-import shapely
-
 from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.instances import Instance
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.atomic import flush_folder, hidden_beside, not_written, open_hidden
 from rsprompter_cli.io.lock import OutputLock
+from rsprompter_cli.predict.records import check_instances, pack_instances, unpack_instances
 
 _log = logging.getLogger(__name__)
 
@@ -34,18 +35,8 @@ _MAGIC = b"rsp journal 1\n"
 _RECORD = struct.Struct("<QQI")
 """Bytes of the content, windows done with it, checksum of both and of the content."""
 
-_COLUMNS = np.dtype(
-    [
-        *((name, "<i8") for name in ("row", "col", "index", "label")),
-        *((name, "<f8") for name in ("score", "quality")),
-        ("size", "<i8"),
-    ]
-)
 _LONGEST_LINE = 64 << 20
 """Bytes of the line that says what run a journal is of; an area of interest has most of them."""
-
-_FARTHEST = 1 << 24
-"""Pixels from the first one of a scene; the earth has 4 million pixels of 10 m around it."""
 
 _FLUSH_SECONDS = 1.0
 """A window that took longer than this is on the disk before the next one is."""
@@ -109,10 +100,19 @@ class Journal:
                     self._file.close()
             self._lock.release()
 
-    def instances(self) -> Iterator[Instance]:
-        """The instances of the windows that an earlier run has done, in the order of the windows."""
+    def instances(self, grid: WindowGrid, *, classes: int) -> Iterator[Instance]:
+        """The instances of the windows that an earlier run has done, in the order of the windows.
+
+        Args:
+            grid: of the scene.
+            classes: of the model.
+
+        Raises:
+            OutputError: it is damaged.
+        """
         if self._end == 0:
             return
+        done = 0
         with self.path.open("rb") as file:
             _read_identity(file)
             while file.tell() < self._end:
@@ -120,9 +120,11 @@ class Journal:
                 if record is None:
                     raise OutputError(f"{self.path}: damaged since it was opened", "delete it to start over")
                 try:
-                    instances = _unpack(record[1])
+                    instances = unpack_instances(record[1])
+                    check_instances(instances, range(done, record[0]), grid, classes)
                 except ValueError as error:
                     raise OutputError(f"{self.path}: damaged: {error}", "delete it to start over") from error
+                done = record[0]
                 yield from instances
 
     def add(self, instances: Sequence[Instance], *, windows_done: int) -> None:
@@ -135,7 +137,7 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        content = _pack(instances)
+        content = pack_instances(instances)
         self._waiting.append(_record(content, windows_done) + content)
         self.windows_done = windows_done
         if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
@@ -242,8 +244,15 @@ def journal_identity(path: Path) -> dict[str, Any] | None:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with _open_regular(path) as file:
         return _read_identity(file)
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Raises OSError: it cannot be read, or is a pipe or device, which may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return path.open("rb")
 
 
 def refuse_other_file(out: Path) -> None:
@@ -266,12 +275,13 @@ def refuse_other_file(out: Path) -> None:
 def count_windows(path: Path) -> int:
     """How many windows a journal holds, by the heads of its records; what a record says is not read."""
     done = 0
-    with path.open("rb") as file:
+    with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         _read_identity(file)
         while len(head := file.read(_RECORD.size)) == _RECORD.size:
             length, windows_done, _ = _RECORD.unpack(head)
-            if length > size - file.tell():
+            # Zeros after the last record, of any number, are none.
+            if length > size - file.tell() or (not length and _record(b"", windows_done) != head):
                 break
             file.seek(length, os.SEEK_CUR)
             done = windows_done
@@ -284,7 +294,7 @@ def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
     Raises:
         InputError: it is damaged.
     """
-    with path.open("rb") as file:
+    with _open_regular(path) as file:
         _read_identity(file)
         end = os.fstat(file.fileno()).st_size
         while file.tell() < end:
@@ -292,7 +302,7 @@ def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
             if record is None:
                 raise InputError(f"{path}: damaged at byte {file.tell()}", "delete it and predict its shard again")
             try:
-                instances = _unpack(record[1])
+                instances = unpack_instances(record[1])
             except ValueError as error:
                 raise InputError(f"{path}: damaged: {error}", "delete it and predict its shard again") from error
             yield record[0], instances
@@ -331,56 +341,6 @@ def _read_record(file: IO[bytes]) -> tuple[int, bytes] | None:
     left = os.fstat(file.fileno()).st_size - file.tell()
     content = file.read(size) if size <= left else b""
     return (windows_done, content) if _record(content, windows_done) == head else None
-
-
-def _pack(instances: Sequence[Instance]) -> bytes:
-    outlines = shapely.to_wkb(np.array([one.polygon for one in instances], dtype=object), byte_order=1).tolist()
-    rows = [
-        (
-            one.window_row,
-            one.window_col,
-            one.index,
-            one.label,
-            one.score,
-            np.nan if one.quality is None else one.quality,
-            len(outline),
-        )
-        for one, outline in zip(instances, outlines, strict=True)
-    ]
-    return struct.pack("<Q", len(rows)) + np.array(rows, _COLUMNS).tobytes() + b"".join(outlines)
-
-
-def _unpack(content: bytes) -> list[Instance]:
-    """The instances of a record.
-
-    Raises:
-        ValueError: it is not as `_pack` writes it; a checksum is right for what anyone has written.
-    """
-    if not content:
-        return []
-    (count,) = struct.unpack_from("<Q", content) if len(content) >= 8 else (len(content),)
-    if count > (len(content) - 8) // _COLUMNS.itemsize:
-        raise ValueError("a record is shorter than it says")
-    rows = np.frombuffer(content, _COLUMNS, count, 8)
-    ends = 8 + rows.nbytes + np.cumsum(rows["size"])
-    if count and (rows["size"].min() < 0 or rows["size"].max() > len(content) or ends[-1] != len(content)):
-        raise ValueError("a record has another length than its outlines")
-    try:
-        outlines = [content[end - size : end] for end, size in zip(ends.tolist(), rows["size"].tolist(), strict=True)]
-        with np.errstate(invalid="ignore"):  # a coordinate that is not a number, which makes it invalid
-            polygons = shapely.from_wkb(np.array(outlines, dtype=object))
-    except shapely.errors.ShapelyError as error:
-        raise ValueError(f"an outline is no geometry: {error}") from error
-    known = np.isin(shapely.get_type_id(polygons), (3, 6))  # polygons and multipolygons
-    with np.errstate(invalid="ignore"):
-        far = np.abs(shapely.bounds(polygons)).max(axis=1, initial=0) > _FARTHEST
-        sound = known & ~far & shapely.is_valid(polygons)
-    if not sound.all():
-        raise ValueError("an outline is no valid polygon")
-    return [
-        Instance(row, col, index, label, score, polygon, None if quality != quality else quality)
-        for (row, col, index, label, score, quality, _), polygon in zip(rows.tolist(), polygons.tolist(), strict=True)
-    ]
 
 
 def identity_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

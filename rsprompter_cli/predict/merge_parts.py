@@ -19,7 +19,7 @@ from typing import Any
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, plural, some, why_unreadable
-from rsprompter_cli.geo.instances import Instance
+from rsprompter_cli.geo.geometries import nests_deeply
 from rsprompter_cli.geo.merge import Joiner
 from rsprompter_cli.geo.place import PlacedScene, StoredScene, stored_scene
 from rsprompter_cli.geo.raster import Scene
@@ -43,6 +43,7 @@ from rsprompter_cli.predict.outputs import (
 )
 from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.reading import Reading
+from rsprompter_cli.predict.records import check_instances
 from rsprompter_cli.predict.shard import Shard, parse_shard
 from rsprompter_cli.predict.spool import Spool
 
@@ -187,7 +188,8 @@ def join_and_write(
     labels = chosen_labels(output.classes, meta.class_names)
     check_georef(scene.path, scene, kind, output)
     with Spool(out.parent) as spool:
-        join_parts(parts, facts.grid, spool, classes=len(meta.class_names), progress=progress, meter=meter)
+        classes, rated = len(meta.class_names), facts.with_quality
+        join_parts(parts, facts.grid, spool, classes=classes, rated=rated, progress=progress, meter=meter)
         meter.joined = len(spool)
         found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
         options = replace(options, output=output)
@@ -200,6 +202,7 @@ def join_parts(
     spool: Spool,
     *,
     classes: int,
+    rated: bool,
     progress: Progress | None = None,
     meter: Meter,
 ) -> None:
@@ -209,6 +212,7 @@ def join_parts(
         parts: whole and of one run, in the order of their shards.
         spool: gets the objects.
         classes: of the model.
+        rated: the model rates its masks.
 
     Raises:
         InputError: one is damaged.
@@ -216,17 +220,22 @@ def join_parts(
     joiner, total = Joiner(grid), len(grid)
     meter.windows, meter.instances = total, 0
     for part in parts:
-        first, most = part.shard.windows(total).start, len(part.shard.windows(total))
+        windows = part.shard.windows(total)
+        place = windows.start
         for done, instances in read_windows(part.path):
-            if done > most or not all(_is_within(grid, one, classes) for one in instances):
-                raise InputError(
-                    f"{part.path}: damaged: has objects in places or of classes that its run has not", _AGAIN
-                )
-            meter.instances += len(instances)
-            with meter.stage(Stage.JOINING):
-                spool.add(joiner.feed(instances, windows_done=first + done))
+            following = windows.start + done
+            try:
+                if following > windows.stop:
+                    raise ValueError("it has more windows than its shard")
+                check_instances(instances, range(place, following), grid, classes, rated=rated)
+                meter.instances += len(instances)
+                with meter.stage(Stage.JOINING):
+                    spool.add(joiner.feed(instances, windows_done=following))
+            except ValueError as error:
+                raise InputError(f"{part.path}: damaged: {error}", _AGAIN) from error
+            place = following
             if progress is not None:
-                progress(first + done, total)
+                progress(place, total)
     with meter.stage(Stage.JOINING):
         spool.add(joiner.feed([], windows_done=total))
 
@@ -278,7 +287,7 @@ def parts_facts(parts: Sequence[Part]) -> PartsFacts:
         area, cut = None, False
         if facts["area"] is not None:
             cut = bool(facts["area"]["cut"])
-            area = AreaOfInterest(shapely.from_wkb(facts["area"]["polygon"]), grid, cut=cut)
+            area = AreaOfInterest(_area(facts["area"]["polygon"]), grid, cut=cut)
         meta = CheckpointMeta(
             class_names=tuple(facts["class_names"]),
             category_ids=tuple(facts["category_ids"]),
@@ -288,9 +297,26 @@ def parts_facts(parts: Sequence[Part]) -> PartsFacts:
             scaling=facts["scaling"],
         )
         scene = stored_scene(facts)
-        return PartsFacts(scene, grid, meta, bool(facts["quality"]), area, cut, part.run["settings"])
+        if not isinstance(facts["quality"], bool):
+            raise TypeError("quality is neither true nor false")
+        return PartsFacts(scene, grid, meta, facts["quality"], area, cut, part.run["settings"])
     except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{part.path}: damaged header: {error}", _AGAIN) from error
+
+
+def _area(stored: str) -> Any:
+    """The polygon of an area of interest from the head of a part.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    content = bytes.fromhex(stored)
+    if nests_deeply(content):
+        raise ValueError("the area of interest is nested too deeply")
+    polygon = shapely.from_wkb(content)
+    if polygon is None or polygon.geom_type not in ("Polygon", "MultiPolygon") or not polygon.is_valid:
+        raise ValueError("the area of interest is no valid polygon")
+    return polygon
 
 
 def open_again(source: str | Path, part: Part, facts: PartsFacts, reading: Reading) -> Scene:
@@ -345,14 +371,6 @@ def _read_part(path: Path) -> Part:
     return Part(path, shard, identity, changed)
 
 
-def _is_within(grid: WindowGrid, one: Instance, classes: int) -> bool:
-    x0, y0, x1, y1 = grid.extent
-    west, north, east, south = one.polygon.bounds
-    if west < x0 - 1 or north < y0 - 1 or east > x1 + 1 or south > y1 + 1:
-        return False
-    return 0 <= one.window_row < grid.rows and 0 <= one.window_col < grid.cols and 0 <= one.label < classes
-
-
 def _grid(facts: Mapping[str, Any]) -> WindowGrid:
     """The windows of a scene from the head of a part.
 
@@ -387,7 +405,7 @@ def _begun(folders: Iterable[Path]) -> set[Shard]:
     found = set()
     for folder in folders:
         for path in folder.glob(".*.journal"):
-            shard = (journal_identity(path) or {"settings": {}})["settings"].get("shard")
-            with suppress(UsageError):  # another file of such a name
+            with suppress(UsageError, OSError):  # another file of such a name, or one that cannot be read
+                shard = (journal_identity(path) or {"settings": {}})["settings"].get("shard")
                 found.add(parse_shard(str(shard)))
     return found

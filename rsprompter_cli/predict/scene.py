@@ -244,7 +244,7 @@ def collect_objects(
             journal.add(found, windows_done=batch.windows_done)
         join(found, batch.windows_done)
 
-    known = journal.instances()
+    known = journal.instances(grid, classes=len(loaded.meta.class_names))
     while block := list(islice(known, AT_ONCE)):
         window = block[-1].window_row * grid.cols + block[-1].window_col
         join(block, window)

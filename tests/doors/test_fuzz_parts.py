@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from rsprompter_cli.errors import RspError
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict import journal as module
+from rsprompter_cli.predict import records as records_module
 from rsprompter_cli.predict.journal import Journal, journal_path
 from rsprompter_cli.predict.ledger import Ledger
 from rsprompter_cli.predict.merge_parts import merge_parts
@@ -24,6 +26,7 @@ from tests.doors import mutate, pool
 from tests.predict.test_shards import town, write_parts
 
 FEW = 60
+GRID = WindowGrid(height=512, width=512, size=64, overlap_px=16)
 IDENTITY = {"input": {"bytes": 7}, "model": "a", "settings": {"score": 0.5}}
 
 
@@ -67,7 +70,7 @@ def damaged_part(content: bytes, rng: random.Random) -> bytes:
         done, record = records[place]
         count = rng.choice((0, 1, 5, 2**31, 2**63))
         size = rng.choice((-1, 0, 2**62, len(record)))
-        row = np.zeros(1, module._COLUMNS)
+        row = np.zeros(1, records_module._COLUMNS)
         row["size"] = size
         records[place] = (rng.choice((done, 0, 2**40)), struct.pack("<Q", count) + row.tobytes() + record[8:])
     else:
@@ -89,7 +92,7 @@ def resumed(rng: random.Random, folder: Path) -> None:
     content = put_together({**IDENTITY} if rng.random() < 0.7 else mutate.damaged(head, rng), records)
     journal_path(out).write_bytes(damaged_part(content, rng))
     with Journal(out, IDENTITY, overwrite=rng.random() < 0.2) as journal:
-        list(journal.instances())
+        list(journal.instances(GRID, classes=2))
         journal.add([], windows_done=journal.windows_done + 1)
         journal.complete()
 

@@ -16,6 +16,7 @@ from shapely import box
 
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.instances import Instance, JoinedInstance, Key
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict import journal as module
 from rsprompter_cli.predict.journal import Journal, journal_path
 from rsprompter_cli.predict.spool import Spool
@@ -26,6 +27,10 @@ IDENTITY = {
     "kind of model": "rsprompter-anchor",
     "settings": {"score": 0.5, "bands": (1, 2, 3)},
 }
+
+
+GRID = WindowGrid(height=16, width=160, size=16, overlap_px=0)
+"""One row of ten windows."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +52,7 @@ def windows(count: int) -> list[list[Instance]]:
     return [
         [
             Instance(
-                row, 2, index, index % 3, 0.1 + index / 7, box(index, row, index + 1 / 3, row + 2), quality[index % 2]
+                0, row, index, index % 3, 0.1 + index / 7, box(index, row, index + 1 / 3, row + 2), quality[index % 2]
             )
             for index in range(row % 4)
         ]
@@ -80,11 +85,11 @@ def test_what_was_noted_comes_back(tmp_path: Path) -> None:
     write(out, found[:5])
     with Journal(out, IDENTITY, overwrite=False) as journal:
         assert journal.windows_done == 5
-        assert facts(list(journal.instances())) == facts(chained(found[:5]))
+        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found[:5]))
     write(out, found, first=5)
     with Journal(out, IDENTITY, overwrite=False) as journal:
         assert journal.windows_done == 9
-        assert facts(list(journal.instances())) == facts(chained(found))
+        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found))
         journal.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -104,7 +109,7 @@ def test_a_torn_or_damaged_end_is_cut_off(tmp_path_factory: pytest.TempPathFacto
     with Journal(out, IDENTITY, overwrite=False) as journal:
         done = journal.windows_done
         assert done < 6
-        assert facts(list(journal.instances())) == facts(chained(found[:done]))
+        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found[:done]))
     write(out, found, first=done)
     assert path.read_bytes() == whole
 
@@ -129,7 +134,7 @@ def test_another_run_is_refused_and_told_the_way_out(tmp_path: Path, change: dic
     assert journal_path(out).read_bytes() == kept
     with Journal(out, {**IDENTITY, **change}, overwrite=True) as journal:
         assert journal.windows_done == 0
-        assert list(journal.instances()) == []
+        assert list(journal.instances(GRID, classes=3)) == []
         journal.add([], windows_done=1)
     with Journal(out, {**IDENTITY, **change}, overwrite=False) as journal:
         assert journal.windows_done == 1
