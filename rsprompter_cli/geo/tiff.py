@@ -39,6 +39,12 @@ _PLACE = {33550, 33922, 34264}
 _WANTED = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT}
 _WANTED |= {_SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES}
 _BLOCK_OFFSETS = {273, 324}
+_COUNT_OF_OFFSETS = -1
+"""In place of a tag: how many blocks an image lists."""
+
+_FREE_BLOCKS = 1_000_000
+"""Blocks that an image need not list: each that it lists takes 4 bytes, which bounds the work that a file can make."""
+
 _GDAL_METADATA = 42112
 _GEO_TEXTS = 34737
 """Names in the keys of a GeoTIFF, one of which can be a whole definition of a CRS."""
@@ -160,7 +166,7 @@ class _Reader:
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
         self._size = file.seek(0, os.SEEK_END)
-        self._offset_bytes = 0
+        self._offset_bytes = self._entry_bytes = 0
         self._sub_images: list[int] = []
         self.metadata_items = 0
         self._texts: dict[int, int] = {}
@@ -209,9 +215,10 @@ class _Reader:
             raise ValueError(f"a directory begins at byte {offset:,}, beyond the end of the file")
         self._file.seek(offset)
         (count,) = struct.unpack(order + count_format, self._file.read(struct.calcsize(order + count_format)))
-        if count > 65535:
-            raise ValueError("damaged TIFF headers")
         size = struct.calcsize(order + entry_format)
+        self._entry_bytes += count * size
+        if self._entry_bytes > self._size:
+            raise ValueError("its directories are larger than the file")
         body = self._file.read(count * size)
         (following,) = struct.unpack(order + next_format, self._file.read(struct.calcsize(order + next_format)))
         tags: dict[int, int] = {}
@@ -234,6 +241,8 @@ class _Reader:
                 self.metadata_items += self._items(inline, nbytes)
             if tag == _GEO_TEXTS and len(inline) < nbytes:
                 self._look_at_texts(struct.unpack(order + ("Q" if self._big else "I"), inline)[0], nbytes)
+            if tag in _BLOCK_OFFSETS:
+                tags[_COUNT_OF_OFFSETS] = length
             if tag in _PLACE:
                 tags[tag] = length
             if tag not in _WANTED or value_format is None or length < 1:
@@ -293,12 +302,18 @@ class _Reader:
 
 def _block_size(tags: dict[int, int]) -> BlockSize:
     width, height = tags[_WIDTH], tags[_HEIGHT]
+    rows, columns = tags.get(_ROWS_PER_STRIP, height), width
+    if _TILE_WIDTH in tags:
+        rows, columns = tags[_TILE_HEIGHT], tags[_TILE_WIDTH]
+    blocks = -(-height // max(rows, 1)) * -(-width // max(columns, 1))
+    if blocks > max(tags.get(_COUNT_OF_OFFSETS, 0), _FREE_BLOCKS):
+        raise ValueError(f"it lists {tags.get(_COUNT_OF_OFFSETS, 0):,} of its {blocks:,} blocks")
     contiguous = tags.get(_PLANAR, 1) == 1
     samples = tags.get(_SAMPLES, 1) if contiguous else 1
     bits = tags.get(_BITS, 1)
     if _TILE_WIDTH in tags:
         return BlockSize(tags[_TILE_WIDTH], tags[_TILE_HEIGHT], samples, bits)
-    rows = min(tags.get(_ROWS_PER_STRIP, height), height)
+    rows = min(rows, height)
     if tags.get(_COMPRESSION, 1) == 1 and rows == height:
         # An uncompressed image in a single strip is read row by row.
         rows = 1

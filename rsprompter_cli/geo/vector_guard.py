@@ -52,7 +52,10 @@ _PREFIXED = ("GeoJSON", "GeoJSONSeq", "TopoJSON")
 
 _SHAPEFILE_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".cst", ".qpj")
 """Beside the .shp itself."""
-_LARGEST_CRS_FILE = 1 << 20
+_LARGEST_TEXT_FILE = 1 << 20
+_INDEX_HEAD, _INDEX_ENTRY, _SMALLEST_SHAPE, _SPARE = 100, 8, 12, 1 << 16
+"""Bytes of a Shapefile's index, of a shape of nothing, and what a file may lack before its index is damaged."""
+
 _KEPT = 8
 _WARNINGS = 3
 _SETTINGS = {
@@ -262,10 +265,14 @@ def _shapefile(path: Path) -> VectorSource:
     location = _location(path)
     parts = {suffix: part for suffix in _SHAPEFILE_PARTS if (part := _part(path, location, suffix)) is not None}
     if ".shx" in parts:
-        _check_index(path, parts[".shx"])
+        _check_index(path, parts[".shx"], location.stat().st_size)
     for part in (parts[suffix] for suffix in (".prj", ".qpj") if suffix in parts):
-        with part.open("rb") as file:
-            check_grids(file.read(_LARGEST_CRS_FILE).decode("latin-1"), str(part))
+        if part.stat().st_size > _LARGEST_TEXT_FILE:
+            raise InputError(
+                f"{path}: its part {part.name} is larger than {_LARGEST_TEXT_FILE:,} bytes",
+                "remove that or write the Shapefile again",
+            )
+        check_grids(part.read_bytes().decode("latin-1"), str(part))
     folder = _folder()
     link = Path(folder.name) / "layer.shp"
     for suffix, part in parts.items():
@@ -284,11 +291,20 @@ def _part(path: Path, location: Path, suffix: str) -> Path | None:
     return found[0] if found else None
 
 
-def _check_index(path: Path, index: Path) -> None:
-    """Raise InputError when the index of a Shapefile names the same bytes again and again."""
-    words = np.fromfile(index, dtype=">u4", offset=100)
+def _check_index(path: Path, index: Path, size: int) -> None:
+    """Raise InputError when the index of a Shapefile is larger than its shapes, or names the same bytes repeatedly.
+
+    Args:
+        size: bytes of the file of the shapes.
+    """
+    entries = (index.stat().st_size - _INDEX_HEAD) // _INDEX_ENTRY
+    if entries * _SMALLEST_SHAPE > size + _SPARE:
+        raise InputError(f"{path}: its index {index.name} has more entries than the file has", "write the file again")
+    if entries < 1:
+        return
+    words = np.fromfile(index, dtype=">u4", count=2 * entries, offset=_INDEX_HEAD)
     lengths = words[1::2].astype(np.int64)
-    if 2 * int(lengths.sum()) > 2 * path.stat().st_size + (1 << 16):
+    if 2 * int(lengths.sum()) > 2 * size + _SPARE:
         raise InputError(f"{path}: its index {index.name} names more bytes than the file has", "write the file again")
 
 

@@ -392,7 +392,7 @@ def test_files_that_promise_too_much(tmp_path: Path) -> None:
     index += index[100:108] * 50_000
     index[24:28] = struct.pack(">i", len(index) // 2)
     path.with_suffix(".shx").write_bytes(index)
-    refused(path, "names more bytes than the file has")
+    refused(path, "has more entries than the file has")
     path = write_layer(tmp_path / "a.fgb", [house(0, 0)] * 3, kind=["a"] * 3)
     data = bytearray(path.read_bytes())
     at = data.find(struct.pack("<Q", 3), 12)
