@@ -99,3 +99,22 @@ def test_pipes_beside_a_raster_are_not_opened(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rsprompter_cli", "info", str(scene)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("suffix", "match"),
+    [(".shx", "its index a.shx has more entries"), (".prj", "its part a.prj is larger than 1,048,576 bytes")],
+)
+def test_a_part_that_is_far_too_large_is_not_read(tmp_path: Path, suffix: str, match: str) -> None:
+    path = shapefile(tmp_path / "a")
+    with path.with_suffix(suffix).open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=match):
+        open_layer(path)
+
+
+def test_an_index_of_nothing(tmp_path: Path) -> None:
+    path = shapefile(tmp_path / "a")
+    path.with_suffix(".shx").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.shp: cannot be read as a vector file: .*shx"):
+        open_layer(path)

@@ -112,3 +112,44 @@ def test_names_of_a_crs_are_read_once(tmp_path: Path) -> None:
         read_pages(overlapping)
     with pytest.raises(InputError, match=r"b\.tif: cannot be opened: its names"):
         open_raster(resolve_source(overlapping))
+
+
+def overlapping(path: Path, directories: int, *, entries: int = 60_000, sub: bool = False) -> Path:
+    """A TIFF whose directories, of very many entries each, begin six bytes apart: pages, or those that one names."""
+    start = 8 + (2 + 12 + 4 + 4 * directories if sub else 0)
+    places = [start + 6 * number for number in range(directories)]
+    data = bytearray(places[-1] + 2 + 12 * entries + 4)
+    data[:8] = b"II*\0" + struct.pack("<I", 8)
+    if sub:
+        data[8:26] = struct.pack("<HHHII", 1, 330, 4, directories, 26) + bytes(4)
+        struct.pack_into(f"<{directories}I", data, 26, *places)
+    for place, following in zip(places, [*places[1:], 0], strict=True):
+        struct.pack_into("<H", data, place, entries)
+        if not sub:
+            struct.pack_into("<I", data, place + 2 + 12 * entries, following)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("sub", [False, True])
+def test_directories_that_overlap_are_refused(tmp_path: Path, sub: bool) -> None:
+    path = overlapping(tmp_path / "a.tif", 400, sub=sub)
+    for read in (read_pages, read_block_sizes):
+        with pytest.raises(ValueError, match="its directories are larger than the file"):
+            read(path)
+    with pytest.raises(InputError, match=r"a\.tif: cannot be opened: its directories are larger than the file"):
+        open_raster(resolve_source(path))
+
+
+def test_blocks_that_are_not_listed_are_refused(tmp_path: Path) -> None:
+    def stating(side: int) -> Path:
+        entries = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+        entries += [(322, 3, 1, 16), (323, 3, 1, 16), (324, 4, 1, 8), (325, 4, 1, 256)]
+        path = tmp_path / f"{side}.tif"
+        table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        path.write_bytes(b"II*\0" + struct.pack("<I", 8) + table + bytes(1000))
+        return path
+
+    with pytest.raises(InputError, match="cannot be opened: it lists 1 of its 351,562,500 blocks"):
+        open_raster(resolve_source(stating(300_000)))
+    assert read_block_sizes(stating(1_600))[0].width == 16  # a damaged file of few blocks is GDAL's affair
