@@ -222,7 +222,7 @@ def _run_one(session: Any, graph: Graph, values: Mapping[str, np.ndarray]) -> li
     """The outputs of a graph; for a few objects at a time where it takes any number of them."""
     inputs = {name: values[name] for name in graph.inputs}
     if not graph.per_object:
-        return session.run(None, inputs)  # type: ignore[no-any-return]  # onnxruntime has no types
+        return list(session.run(None, inputs))
     count = len(values[graph.per_object[0]])
     parts = [
         session.run(None, inputs | {name: inputs[name][first : first + _OBJECTS] for name in graph.per_object})
