@@ -3,7 +3,7 @@
 Needs numpy, pillow and onnxruntime only:
 
     rsp checkpoint export bundled --format onnx --out buildings-onnx
-    python examples/onnx_predict.py buildings-onnx picture.png found.png
+    python examples/onnx_predict.py buildings-onnx examples/scene/town.tif found.png --part 0 0 256 256
 
 The picture should have the ground resolution of the model's training, see gsd_range in meta.json, and is seen whole,
 its longer side reduced or enlarged to image_size pixels. For scenes of any size use `rsp predict`.
@@ -127,15 +127,18 @@ def main() -> None:
     parser.add_argument("folder", help="written by rsp checkpoint export --format onnx")
     parser.add_argument("picture")
     parser.add_argument("out", help="the picture to write")
+    parser.add_argument("--part", type=int, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="see these pixels only")
     parser.add_argument("--score", type=float, help="keep objects of at least this score (default: the model's own)")
     options = parser.parse_args()
     model = OnnxModel(options.folder)
-    picture = np.asarray(Image.open(options.picture).convert("RGB"))
+    image = Image.open(options.picture).convert("RGB")
+    picture = np.asarray(image.crop(options.part) if options.part else image)
     found = model(picture, options.score)
     for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
         print(f"{model.meta['class_names'][label]} {score:.3f}", *(f"{value:.1f}" for value in box))
     shown = picture.astype(np.float32)
-    shown[found.masks.any(axis=0)] *= (1, 0.6, 0.4)
+    inside = found.masks.any(axis=0)
+    shown[inside] = shown[inside] * 0.5 + np.array((255, 0, 255)) * 0.5
     Image.fromarray(shown.astype(np.uint8)).save(options.out)
     print(f"{len(found.scores)} objects, {options.out}")
 
