@@ -22,6 +22,7 @@ from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
 from tests.make.tiny_models import (
     TINY_TINY_VIT,
+    TINY_VIT,
     build_seeded,
     tiny_mask2former_config,
     tiny_meta,
@@ -31,15 +32,18 @@ from tests.make.tiny_models import (
     tiny_samseg_maskrcnn_config,
 )
 
+SHALLOW = TINY_VIT.model_copy(update={"num_layers": 2, "global_attn_indexes": (1,)})
+
 GRAPHS = {
     "anchor": (tiny_model_config, ["detector", "mask_decoder"]),
     "anchor-tiny-vit": (
         lambda: tiny_model_config(sam_arch=TINY_TINY_VIT, box_prompts=True, encoder="frozen"),
         ["detector", "mask_decoder"],
     ),
-    "samseg-maskrcnn": (tiny_samseg_maskrcnn_config, ["detector"]),
-    "samdet": (tiny_samdet_config, ["detector", "encoder", "mask_decoder"]),
+    "samseg-maskrcnn": (lambda: tiny_samseg_maskrcnn_config(sam_arch=SHALLOW), ["detector"]),
+    "samdet": (lambda: tiny_samdet_config(sam_arch=SHALLOW), ["detector", "encoder", "mask_decoder"]),
 }
+"""By name: the configuration, and its graphs. Tracing one takes a quarter of a minute."""
 
 
 def checkpoint(folder: Path, config: ModelConfig) -> Path:
@@ -64,7 +68,9 @@ def masks_of(found: Detections) -> np.ndarray:
     return masks.numpy()
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "anchor" else ()) for name in GRAPHS]
+)
 def test_graphs_find_what_the_model_finds(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     make, graphs = GRAPHS[name]
     folder = checkpoint(tmp_path / "model", make())
