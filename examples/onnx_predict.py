@@ -60,18 +60,24 @@ class OnnxModel:
         values = {"image": image, "score_threshold": np.array(threshold, np.float32)}
         for name, session in self.sessions.items():
             values |= self._run(name, session, values)
+        labels, scores = values["labels"], values["scores"]
         ratio = np.array([columns / width, rows / height] * 2, np.float32)
-        boxes = values["boxes"] / ratio
+        boxes = values["boxes"] / ratio if "boxes" in values else np.zeros((len(labels), 4), np.float32)
         # As the masks were made in training: the part of the square that shows the picture, truncated.
         content = max(int(height * (rows / height)), 1), max(int(width * (columns / width)), 1)
         masks = np.zeros((len(boxes), height, width), bool)
-        for mask, low, box in zip(masks, values["masks"], boxes, strict=True):
+        for number, (low, box) in enumerate(zip(values["masks"], boxes, strict=True)):
             if meta["masks"] == "over the box":
-                mask[:] = paste(low, box, height, width) >= meta["mask_threshold"]
+                stretched = paste(low, box, height, width)
             else:
                 whole = bilinear(low, side, side)[: content[0], : content[1]]
-                mask[:] = bilinear(whole, height, width) >= meta["mask_threshold"]
-        return Objects(boxes, values["labels"], values["scores"], masks)
+                stretched = bilinear(whole, height, width)
+            masks[number] = stretched >= meta["mask_threshold"]
+            if meta["by_mask"]:
+                boxes[number], certainty = bounds_and_certainty(masks[number], stretched)
+                scores[number] *= certainty
+        order = np.argsort(-scores, kind="stable")
+        return Objects(boxes[order], labels[order], scores[order], masks[order])
 
     def _run(self, name: str, session: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         graph = self.meta["graphs"][name]
@@ -85,6 +91,15 @@ class OnnxModel:
             for first in range(0, max(count, 1), OBJECTS_AT_ONCE)
         ]
         return {key: np.concatenate(some) for key, some in zip(graph["outputs"], zip(*parts, strict=True), strict=True)}
+
+
+def bounds_and_certainty(mask: np.ndarray, logits: np.ndarray) -> tuple[tuple[float, ...], float]:
+    """The box of a mask, zeros for an empty one, and the mean probability over it."""
+    if not mask.any():
+        return (0.0, 0.0, 0.0, 0.0), 0.0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    certainty = float((1 / (1 + np.exp(-logits[mask]))).mean())
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)), certainty
 
 
 def bilinear(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:

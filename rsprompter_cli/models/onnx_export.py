@@ -23,19 +23,27 @@ from rsprompter_cli.io.onnx_folder import FORMAT, META_FILE, refuse_other_onnx, 
 from rsprompter_cli.models.boxes import box_overlaps
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.onnx_graphs import (
+    BOXES,
     IMAGE,
+    LABELS,
+    MASKS,
+    SCORES,
     THRESHOLD,
     Found,
     Graph,
     OnnxModel,
     anchor_graphs,
+    mask2former_graphs,
     maskrcnn_graphs,
+    query_graphs,
     samdet_graphs,
 )
 
 _KINDS: Mapping[str, Callable[[Any], OnnxModel]] = {
     "rsprompter-anchor": anchor_graphs,
+    "rsprompter-query": query_graphs,
     "samseg-maskrcnn": maskrcnn_graphs,
+    "samseg-mask2former": mask2former_graphs,
     "samdet": samdet_graphs,
 }
 _SAME_BOX = 0.9
@@ -153,6 +161,7 @@ def _describe(exported: OnnxModel, kind: str, meta: CheckpointMeta, model: Any) 
         "score_threshold": meta.score_threshold,
         "mask_threshold": exported.mask_threshold,
         "masks": "over the box" if exported.masks_in_boxes else "over the square",
+        "by_mask": exported.by_mask,
         "gsd_range": meta.gsd_range,
         "graphs": {
             name: {
@@ -174,7 +183,8 @@ def _compare(model: Any, exported: OnnxModel, folder: Path) -> Comparison:
         CheckpointError: they find different things.
     """
     image = _test_picture(model.image_size)
-    model.box_head.score_threshold = 0.0
+    if not exported.by_mask:
+        model.box_head.score_threshold = 0.0
     with torch.no_grad():
         wanted = exported.find(image)
     found = _run(exported, folder, image)
@@ -182,7 +192,7 @@ def _compare(model: Any, exported: OnnxModel, folder: Path) -> Comparison:
     result = Comparison(
         found=len(wanted.scores),
         paired=len(rows),
-        boxes=_largest(wanted.boxes[rows] - found.boxes[columns]),
+        boxes=_box_difference(wanted, found, rows, columns),
         scores=_largest(wanted.scores[rows] - found.scores[columns]),
         masks=_largest(_chances(exported, wanted.masks[rows]) - _chances(exported, found.masks[columns])),
     )
@@ -215,7 +225,10 @@ def _run(exported: OnnxModel, folder: Path, image: Tensor) -> Found:
         session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
         results = _run_one(session, graph, values)
         values |= dict(zip(graph.outputs, results, strict=True))
-    return Found(*(torch.from_numpy(values[name]) for name in ("boxes", "labels", "scores", "masks")))
+    boxes, labels, scores, masks = (
+        torch.from_numpy(values[name]) if name in values else None for name in (BOXES, LABELS, SCORES, MASKS)
+    )
+    return Found(boxes, *(one for one in (labels, scores, masks) if one is not None))
 
 
 def _run_one(session: Any, graph: Graph, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -232,7 +245,14 @@ def _run_one(session: Any, graph: Graph, values: Mapping[str, np.ndarray]) -> li
 
 
 def _pairs(wanted: Found, found: Found) -> tuple[Tensor, Tensor]:
-    """Which objects are the same: indices into either, int64 [M] each."""
+    """Which objects are the same: indices into either, int64 [M] each.
+
+    Without boxes those of the same place in the order, if they have the same label.
+    """
+    if wanted.boxes is None or found.boxes is None:
+        count = min(len(wanted.labels), len(found.labels))
+        same = (wanted.labels[:count] == found.labels[:count]).nonzero().squeeze(1)
+        return same, same
     overlaps = box_overlaps(wanted.boxes, found.boxes)
     overlaps = overlaps * (wanted.labels[:, None] == found.labels[None, :])
     rows, columns = linear_sum_assignment(overlaps.numpy(), maximize=True)
@@ -242,6 +262,12 @@ def _pairs(wanted: Found, found: Found) -> tuple[Tensor, Tensor]:
 
 def _chances(exported: OnnxModel, masks: Tensor) -> Tensor:
     return masks.sigmoid() if exported.mask_threshold == 0 else masks
+
+
+def _box_difference(wanted: Found, found: Found, rows: Tensor, columns: Tensor) -> float:
+    if wanted.boxes is None or found.boxes is None:
+        return 0.0
+    return _largest(wanted.boxes[rows] - found.boxes[columns])
 
 
 def _largest(differences: Tensor) -> float:

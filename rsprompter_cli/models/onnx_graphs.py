@@ -19,19 +19,25 @@ from rsprompter_cli.io.onnx_folder import DECODER, DETECTOR, ENCODER
 from rsprompter_cli.models.anchors import grid_anchors
 from rsprompter_cli.models.boxes import ROI_SCALE, RPN_SCALE, decode_boxes
 from rsprompter_cli.models.fcn_mask import REGION_SIZE, class_masks
+from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.neck import PYRAMID_STRIDES
 from rsprompter_cli.models.preprocess import normalise
+from rsprompter_cli.models.query_decoder import mask_logits
+from rsprompter_cli.models.query_instances import best_pairs
 from rsprompter_cli.models.roi import BOX_SIZE, BoxHead, level_of_boxes, roi_features
 from rsprompter_cli.models.rpn import RegionProposals, per_anchor
 from rsprompter_cli.models.rsprompter_anchor import MASK_THRESHOLD as PROBABILITY
 from rsprompter_cli.models.rsprompter_anchor import PROMPT_SIZE, RSPrompterAnchor
+from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
 from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
 from rsprompter_cli.models.samdet import MASK_THRESHOLD as LOGIT
 from rsprompter_cli.models.samdet import SamDet
+from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
 from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 
 IMAGE, THRESHOLD, EMBEDDING, BOXES, PROMPTS = "image", "score_threshold", "embedding", "boxes", "prompts"
-_FOUND = (BOXES, "labels", "scores")
+LABELS, SCORES, MASKS, COARSE = "labels", "scores", "masks", "coarse_masks"
+_FOUND = (BOXES, LABELS, SCORES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +55,9 @@ class Graph:
 
 
 class Found(NamedTuple):
-    """Objects in one picture: boxes [N, 4] in pixels of the square, labels [N], scores [N] and masks [N, h, w]."""
+    """Objects in one picture: boxes [N, 4] in pixels of the square or None, labels [N], scores [N], masks [N, h, w]."""
 
-    boxes: Tensor
+    boxes: Tensor | None
     labels: Tensor
     scores: Tensor
     masks: Tensor
@@ -65,6 +71,7 @@ class OnnxModel:
     mask_threshold: at or above it a value of a mask, stretched to the size of its image, is of the object.
     masks_in_boxes: a mask lies over its box, not over the whole square.
     rounds_pixels: a picture that was resized is of whole numbers again.
+    by_mask: boxes are those of the masks, and scores are to be multiplied by the mean probability over the mask.
     pad: what the picture is padded with, per channel on the 0..255 scale.
     """
 
@@ -74,6 +81,7 @@ class OnnxModel:
     pad: tuple[float, ...]
     masks_in_boxes: bool = False
     rounds_pixels: bool = False
+    by_mask: bool = False
 
 
 def anchor_graphs(model: RSPrompterAnchor) -> OnnxModel:
@@ -83,7 +91,7 @@ def anchor_graphs(model: RSPrompterAnchor) -> OnnxModel:
     decoder = Graph(
         _PromptMasks(model.mask_decoder),
         {EMBEDDING: embedding, PROMPTS: torch.zeros(3, prompts, embedding.shape[1])},
-        ("masks",),
+        (MASKS,),
         (PROMPTS,),
     )
 
@@ -98,7 +106,7 @@ def anchor_graphs(model: RSPrompterAnchor) -> OnnxModel:
 
 def maskrcnn_graphs(model: SamsegMaskRcnn) -> OnnxModel:
     """SAM-seg with Mask R-CNN: one graph, whose masks are small."""
-    graph = Graph(_MaskRcnn(model), _picture(model.image_size), (*_FOUND, "masks"))
+    graph = Graph(_MaskRcnn(model), _picture(model.image_size), (*_FOUND, MASKS))
 
     def find(image: Tensor) -> Found:
         levels = model.features(normalise(image, model.pixel_mean, model.pixel_std))
@@ -116,7 +124,7 @@ def samdet_graphs(model: SamDet) -> OnnxModel:
     encoder = Graph(_SamEncoder(model), {IMAGE: torch.zeros(1, 3, side, side)}, (EMBEDDING,))
     boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).repeat(3, 1)
     inputs = {EMBEDDING: _embedding_of(model), BOXES: boxes}
-    decoder = Graph(_BoxMasks(model.mask_decoder, side), inputs, ("masks", "quality"), (BOXES,))
+    decoder = Graph(_BoxMasks(model.mask_decoder, side), inputs, (MASKS, "quality"), (BOXES,))
 
     def find(image: Tensor) -> Found:
         batch = normalise(image, IMAGENET_MEAN, IMAGENET_STD)
@@ -126,6 +134,90 @@ def samdet_graphs(model: SamDet) -> OnnxModel:
 
     graphs = {DETECTOR: detector, ENCODER: encoder, DECODER: decoder}
     return OnnxModel(graphs, find, LOGIT, model.pixel_mean, rounds_pixels=True)
+
+
+def query_graphs(model: RSPrompterQuery) -> OnnxModel:
+    """RSPrompter-query: a detector that gives prompts and coarse masks, and SAM's decoder."""
+    outputs = (LABELS, SCORES, PROMPTS, COARSE, EMBEDDING)
+    detector = Graph(_QueryDetector(model), _picture(model.image_size), outputs)
+    embedding = _embedding_of(model)
+    channels, rows = embedding.shape[1:3]
+    prompts = torch.zeros(3, model.prompt_head.prompts, channels)
+    inputs = {EMBEDDING: embedding, PROMPTS: prompts, COARSE: torch.zeros(3, 4 * rows, 4 * rows)}
+    decoder = Graph(_QueryMasks(model.mask_decoder), inputs, (MASKS,), (PROMPTS, COARSE))
+
+    def find(image: Tensor) -> Found:
+        answers = model.ask(*model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        last = answers.outputs[-1]
+        coarse = mask_logits(last.mask_embed, answers.mask_features)
+        masks = model.refine(answers.embedding, last.states[0], coarse[0])
+        queries, labels, scores = best_pairs(last.class_logits[0], model.max_detections)
+        return Found(None, labels, scores, masks[queries])
+
+    return OnnxModel({DETECTOR: detector, DECODER: decoder}, find, LOGIT, tuple(model.pixel_mean), by_mask=True)
+
+
+def mask2former_graphs(model: SamsegMask2Former) -> OnnxModel:
+    """SAM-seg with Mask2Former: one graph."""
+    graph = Graph(_MaskedQueries(model), _picture(model.image_size), (LABELS, SCORES, MASKS))
+
+    def find(image: Tensor) -> Found:
+        outputs, features = model.ask(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        masks = mask_logits(outputs[-1].mask_embed, features)[0]
+        queries, labels, scores = best_pairs(outputs[-1].class_logits[0], model.max_detections)
+        return Found(None, labels, scores, masks[queries])
+
+    return OnnxModel({DETECTOR: graph}, find, LOGIT, tuple(model.pixel_mean), by_mask=True)
+
+
+class _QueryDetector(nn.Module):
+    def __init__(self, model: RSPrompterQuery) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        answers = model.ask(*model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        last = answers.outputs[-1]
+        coarse = mask_logits(last.mask_embed, answers.mask_features)[0]
+        queries, labels, scores = _above(score_threshold, *best_pairs(last.class_logits[0], model.max_detections))
+        rows = 4 * answers.embedding.shape[-1]
+        return (
+            labels,
+            scores,
+            model.prompt_head(last.states[0])[queries],
+            stretch(coarse[:, None], (rows, rows))[queries, 0],
+            answers.embedding,
+        )
+
+
+class _QueryMasks(nn.Module):
+    def __init__(self, decoder: PromptedDecoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, embedding: Tensor, prompts: Tensor, coarse_masks: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(embedding, prompts, self.decoder.dense_prompts(coarse_masks[:, None]))
+        return logits
+
+
+class _MaskedQueries(nn.Module):
+    def __init__(self, model: SamsegMask2Former) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
+        model = self.model
+        outputs, features = model.ask(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        queries, labels, scores = _above(
+            score_threshold, *best_pairs(outputs[-1].class_logits[0], model.max_detections)
+        )
+        return labels, scores, mask_logits(outputs[-1].mask_embed, features)[0][queries]
+
+
+def _above(threshold: Tensor, queries: Tensor, labels: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    keep = (scores > threshold).nonzero().squeeze(1)
+    return queries[keep], labels[keep], scores[keep]
 
 
 class _AnchorDetector(nn.Module):
@@ -209,7 +301,7 @@ def _picture(side: int) -> dict[str, Tensor]:
 def _embedding_of(model: Any) -> Tensor:
     """Zeros of the shape of an embedding."""
     cells = model.image_size // model.encoder.embedding_stride
-    return torch.zeros(1, model.mask_decoder.no_mask_embed.weight.shape[1], cells, cells)
+    return torch.zeros(1, model.mask_decoder.decoder.iou_token.weight.shape[1], cells, cells)
 
 
 def _prompt_tokens(model: RSPrompterAnchor) -> int:

@@ -24,14 +24,23 @@ def find_instances(class_logits: Tensor, mask_logits: Tensor, meta: ImageMeta, m
         meta: how the image lies in its square.
         most: pairs kept, by the probability of the class.
     """
-    chances = class_logits.float().softmax(-1)[:, :-1]
-    num_classes = chances.shape[1]
-    kept, pairs = chances.flatten().topk(min(most, chances.numel()))
-    queries = pairs // num_classes
+    queries, labels, kept = best_pairs(class_logits, most)
     # A query may answer with several classes: its mask is measured once.
     asked, place = queries.unique(return_inverse=True)
     boxes, certainty = measure_logits(LowResMasks(mask_logits[asked], 0.0, meta.frame))
     scores = kept * certainty[place]
     order = scores.argsort(descending=True, stable=True)
     masks = LowResMasks(mask_logits[queries[order]], 0.0, meta.frame)
-    return Detections(boxes[place][order], (pairs % num_classes)[order], scores[order], masks)
+    return Detections(boxes[place][order], labels[order], scores[order], masks)
+
+
+def best_pairs(class_logits: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The most probable pairs of query and class of one image: queries int64 [N], labels int64 [N], probabilities [N].
+
+    Args:
+        class_logits, most: as for `find_instances`.
+    """
+    chances = class_logits.float().softmax(-1)[:, :-1]
+    num_classes = chances.shape[1]
+    kept, pairs = chances.flatten().topk(min(most, chances.numel()))
+    return pairs // num_classes, pairs % num_classes, kept

@@ -28,6 +28,8 @@ from tests.make.tiny_models import (
     tiny_meta,
     tiny_model,
     tiny_model_config,
+    tiny_query_config,
+    tiny_samcls_config,
     tiny_samdet_config,
     tiny_samseg_maskrcnn_config,
 )
@@ -41,9 +43,13 @@ GRAPHS = {
         ["detector", "mask_decoder"],
     ),
     "samseg-maskrcnn": (lambda: tiny_samseg_maskrcnn_config(sam_arch=SHALLOW), ["detector"]),
+    "query": (tiny_query_config, ["detector", "mask_decoder"]),
+    "samseg-mask2former": (tiny_mask2former_config, ["detector"]),
     "samdet": (lambda: tiny_samdet_config(sam_arch=SHALLOW), ["detector", "encoder", "mask_decoder"]),
 }
 """By name: the configuration, and its graphs. Tracing one takes a quarter of a minute."""
+
+SLOW = ("anchor", "query", "samseg-mask2former")
 
 
 def checkpoint(folder: Path, config: ModelConfig) -> Path:
@@ -69,7 +75,7 @@ def masks_of(found: Detections) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "anchor" else ()) for name in GRAPHS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in GRAPHS]
 )
 def test_graphs_find_what_the_model_finds(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     make, graphs = GRAPHS[name]
@@ -79,7 +85,7 @@ def test_graphs_find_what_the_model_finds(tmp_path: Path, name: str, capsys: pyt
     written = json.loads(capsys.readouterr().out)
     assert sorted(written["files"]) == sorted(["meta.json", *(f"{graph}.onnx" for graph in graphs)])
     compared = written["compared"]
-    assert compared["found"] == compared["paired"] == 10
+    assert compared["found"] == compared["paired"] >= 8
     assert compared["boxes"] < 1e-3
     assert max(compared["scores"], compared["masks"]) < 1e-5
 
@@ -89,8 +95,9 @@ def test_graphs_find_what_the_model_finds(tmp_path: Path, name: str, capsys: pyt
         (wanted,) = model([torch.from_numpy(shown).permute(2, 0, 1)])
     runtime = OnnxModel(tmp_path / "onnx")
     assert list(runtime.sessions) == graphs
-    found = runtime(shown, score_threshold=model.box_head.score_threshold)
-    assert len(wanted) == 10
+    by_mask = runtime.meta["by_mask"]
+    found = runtime(shown, score_threshold=0.0 if by_mask else model.box_head.score_threshold)
+    assert len(wanted) >= 8
     np.testing.assert_array_equal(found.labels, wanted.labels.numpy())
     np.testing.assert_allclose(found.boxes, wanted.boxes.numpy(), atol=1e-3)
     np.testing.assert_allclose(found.scores, wanted.scores.numpy(), atol=1e-5)
@@ -103,9 +110,9 @@ def test_graphs_find_what_the_model_finds(tmp_path: Path, name: str, capsys: pyt
 
 
 def test_a_kind_without_graphs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = checkpoint(tmp_path / "model", tiny_mask2former_config())
+    folder = checkpoint(tmp_path / "model", tiny_samcls_config())
     assert run(["checkpoint", "export", str(folder), "--format", "onnx", "--out", str(tmp_path / "onnx")]) == 4
-    assert "a samseg-mask2former model cannot be written as ONNX" in capsys.readouterr().err
+    assert "a samcls model cannot be written as ONNX" in capsys.readouterr().err
     assert not (tmp_path / "onnx").exists()
 
 
