@@ -62,6 +62,11 @@ def test_a_fit_ends_in_a_table_and_a_word_on_what_was_written(
     assert "start over with --overwrite" in told_once[0]
     assert not any(line.startswith("wrote") for line in errors)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # Its folder is called as it is typed now.
+    assert run(["fit", "--resume", "--out", str(tmp_path / "mine"), "--json"]) == 0
+    named = json.loads(capsys.readouterr().out)
+    assert named["out"] == str(tmp_path / "mine")
+    assert f"--model {tmp_path / 'mine'} " in named["next"]
     # Its checkpoint was removed: the run has what it takes to write it again.
     weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
     shutil.rmtree("mine")
