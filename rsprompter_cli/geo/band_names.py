@@ -89,6 +89,9 @@ _WAVELENGTH_TAGS: tuple[str, ...] = (
 )
 _WAVELENGTH_TAGS += ("centralwavelength", "central_wavelength_um", "central_wavelength_nm", "band_wavelength")
 _UNIT_TAGS = ("wavelength_units", "wavelength_unit", "wavelengthunits", "units_wavelength")
+_LONGEST_NAME = 1_000
+"""Characters of a name in which a wavelength is looked for: among digits alone the search takes their square."""
+
 _WITH_UNIT = re.compile(r"(\d+(?:\.\d+)?)\s*[\[(]?(nm|nanomet\w*|um|µm|μm|micromet\w*|microns?)\b[\])]?", re.IGNORECASE)
 _SATELLITE_BAND = re.compile(r"^(?:(sr|toa|boa|rrs|refl|st)[ _-]?)?(?:band|b)[ _-]?(\d{1,2}a?)$", re.IGNORECASE)
 _LANDSAT_OLI = re.compile(r"(?:^|[^a-z])(?:lc0?[89]_|lc[89]\d{3}|landsat[ _-]?[89])", re.IGNORECASE)
@@ -259,9 +262,10 @@ def _wavelength(text: str, tags: Mapping[str, str], whole: Mapping[str, str]) ->
     """Nanometres, from a tag or from a name such as `Blue-475` or `band 30 (665.2 nm)`."""
     unit = next((one[key] for one in (tags, whole) for key in _UNIT_TAGS if key in one), "")
     for key in _WAVELENGTH_TAGS:
-        found = re.match(r"\s*(\d+(?:\.\d+)?)\s*([a-zµμ]*)", tags.get(key, "").lower())
+        found = re.match(r"\s*(\d+(?:\.\d+)?)\s*([a-zµμ]*)", tags.get(key, "")[:_LONGEST_NAME].lower())
         if found:
             return _nanometres(float(found[1]), found[2] or ("um" if key.endswith("_um") else unit))
+    text = text[:_LONGEST_NAME]
     found = _WITH_UNIT.search(text)
     if found:
         return _nanometres(float(found[1]), found[2])

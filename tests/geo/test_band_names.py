@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from rsprompter_cli.geo import band_names
 from rsprompter_cli.geo.bands import choose_bands
 from rsprompter_cli.geo.raster import open_scene, read_picture
 from rsprompter_cli.geo.windows import Window
@@ -193,3 +194,9 @@ def test_nodata_of_a_negative_is_that_of_the_file(tmp_path):
 def test_white_is_zero_of_floats_is_told_to_be_ignored(tmp_path):
     path = write_raster(tmp_path / "a.tif", pattern(9, 9, 1, dtype="float32"), photometric="MINISWHITE")
     assert "does not apply to float32 samples" in colours(path).notice
+
+
+def test_a_name_of_very_many_digits_is_looked_through_once():
+    assert band_names._wavelength("1" * 2_000_000, {}, {}) is None
+    assert band_names._wavelength("", {"wavelength": "1" * 2_000_000}, {}) is None
+    assert band_names._wavelength("665 nm " + "x" * 2_000_000, {}, {}) == 665

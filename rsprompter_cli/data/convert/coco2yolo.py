@@ -97,14 +97,16 @@ def convert_to_yolo(
     _check_owned(out)
     classes = list(dict.fromkeys(name for coco in cocos for name in coco.class_names))
     findings = Findings()
+    number_of = {name: number for number, name in enumerate(classes)}
     entries: dict[str, list[_Entry]] = {}
     joined, done, total = 0, 0, sum(len(coco.images) for coco in cocos)
     for coco, finder in zip(cocos, finders, strict=True):
         split, found = _split(coco), []
+        numbers = {category.id: number_of[category.name] for category in coco.categories}
         for image in coco.images:
             path = finder.find(image.names)
             _check_size(path, image)
-            lines, bridged = _lines(coco, image, classes, findings)
+            lines, bridged = _lines(coco, image, numbers, findings)
             found.append(_Entry(path, _name(_below(root, path, image.file_name), split), lines))
             joined, done = joined + bridged, done + 1
             if on_progress is not None:
@@ -141,9 +143,8 @@ def outline(segmentation: Segmentation, height: int, width: int) -> tuple[np.nda
     return to_one_ring(geometry), count_rings(geometry) > 1
 
 
-def _lines(coco: CocoFile, image: CocoImage, classes: Sequence[str], findings: Findings) -> tuple[list[str], int]:
-    """The lines of an image's label, and how many of them have channels."""
-    names = {category.id: category.name for category in coco.categories}
+def _lines(coco: CocoFile, image: CocoImage, numbers: Mapping[int, int], findings: Findings) -> tuple[list[str], int]:
+    """The lines of an image's label, and how many of them have channels; `numbers` has the class of each category."""
     lines, joined = [], 0
     for annotation in coco.by_image[image.id]:
         where = f"{coco.path}: annotation {annotation.id} ({image.file_name})"
@@ -159,7 +160,7 @@ def _lines(coco: CocoFile, image: CocoImage, classes: Sequence[str], findings: F
             findings.leave_out("objects without area in their picture", where)
             continue
         joined += bridged
-        lines.append(label_line(classes.index(names[annotation.category_id]), ring, image.height, image.width))
+        lines.append(label_line(numbers[annotation.category_id], ring, image.height, image.width))
     return lines, joined
 
 
