@@ -110,6 +110,10 @@ class Detections:
         return int(self.labels.shape[0])
 
 
+GeorefKind = Literal["affine", "gcp", "rpc", "none", "off_earth"]
+"""See `Georef`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Georef:
     """Where a pixel grid lies on the earth.
@@ -124,7 +128,7 @@ class Georef:
 
     transform: tuple[float, float, float, float, float, float]
     crs_wkt: str | None
-    kind: Literal["affine", "gcp", "rpc", "none", "off_earth"]
+    kind: GeorefKind
 
     @property
     def on_earth(self) -> bool:

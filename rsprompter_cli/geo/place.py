@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from rsprompter_cli.geo.gsd import GroundPixel
-from rsprompter_cli.structures import Georef
+from rsprompter_cli.structures import Georef, GeorefKind
 
 _FARTHEST = 1e8
 """Map units from the origin: the circumference of the earth is 4e7 m."""
@@ -67,14 +67,19 @@ def stored_scene(facts: Mapping[str, Any]) -> StoredScene:
         KeyError, TypeError, ValueError: they are not those of a scene.
     """
     values = {one.name: facts[one.name] for one in fields(StoredScene) if one.name != "path"}
+    if not isinstance(values["name"], str):
+        raise TypeError("the name of the scene is no text")
     for name in ("georef", "native_georef"):
+        crs = values[name]["crs_wkt"]
+        if not (crs is None or isinstance(crs, str)) or values[name]["kind"] not in get_args(GeorefKind):
+            raise TypeError("the coordinate reference system is no text")
         a, b, c, d, e, f = (float(value) for value in values[name]["transform"])
         prefix = name.removesuffix("georef")
         width, height = (float(values[prefix + side]) for side in ("width", "height"))
         corners = [one for x in (0, width) for y in (0, height) for one in (a * x + b * y + c, d * x + e * y + f)]
         if not all(abs(one) <= _FARTHEST for one in corners):
             raise ValueError("the scene lies off the earth")
-        values[name] = Georef((a, b, c, d, e, f), values[name]["crs_wkt"], values[name]["kind"])
+        values[name] = Georef((a, b, c, d, e, f), crs, values[name]["kind"])
     for name in ("working_gsd", "gsd"):
         values[name] = None if values[name] is None else tuple(float(value) for value in values[name])
-    return StoredScene(path=str(values["name"]), **values)
+    return StoredScene(path=values["name"], **values)

@@ -136,6 +136,24 @@ def test_a_head_that_promises_a_quality(tmp_path: Path, whole: bytes, quality: o
     refused(rewritten(whole, tmp_path / "1.part", pack_instances([instance()]), quality=quality), match)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", ["a"]),
+        ("georef", {"crs_wkt": ["EPSG:4326"]}),
+        ("georef", {"crs_wkt": 4326}),
+        ("native_georef", {"crs_wkt": {}}),
+        ("georef", {"kind": "flat"}),
+        ("georef", {"kind": []}),
+    ],
+)
+def test_a_head_whose_texts_are_none(tmp_path: Path, whole: bytes, name: str, value: Any) -> None:
+    head = json.loads(whole.split(b"\n", 2)[1])["scene"]
+    changed = {name: {**head[name], **value} if isinstance(value, dict) else value}
+    part = rewritten(whole, tmp_path / "1.part", pack_instances([instance()]), **changed)
+    refused(part, "damaged header")
+
+
 def test_windows_whose_objects_all_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     from rsprompter_cli.geo import merge_links
 
