@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from rsprompter_cli import __version__
 from rsprompter_cli.cli.groups import Entry, LazyGroup
@@ -123,8 +124,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     command_to_continue()  # that of an earlier line in this process
     try:
-        # A command that starts processes repeats its own line in them.
-        result = app(arguments, prog_name="rsp", standalone_mode=False, obj=list(arguments))
+        # A command that starts processes repeats its own line in them. Calling `app` itself would set sys.excepthook.
+        result = get_command(app)(arguments, prog_name="rsp", standalone_mode=False, obj=list(arguments))
     except BaseException as error:
         if os.environ.get("RSP_DEBUG") == "1" and not isinstance(error, typer.Exit):
             raise

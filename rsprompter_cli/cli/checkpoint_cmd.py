@@ -146,17 +146,18 @@ def export_command(
         ExportFormat,
         typer.Option(
             "--format",
+            metavar="FORMAT",
             rich_help_panel=OUTPUT,
-            help="original: a .pth file that the original RSPrompter code can load. onnx: a folder of ONNX graphs.",
+            help="original: a .pth file that the original code can load. onnx: a folder of ONNX graphs.",
         ),
     ] = ExportFormat.ORIGINAL,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint for other software: the original RSPrompter code, or ONNX runtimes.
+    """Write a checkpoint for the original RSPrompter code or for ONNX runtimes.
 
-    ONNX graphs are run on a test picture and compared with the model before they are kept. Their format needs further
-    packages: pip install 'rsprompter_cli[onnx]'.
+    ONNX graphs are run on a test picture and compared with the model before they are kept. They need further packages:
+    pip install 'rsprompter_cli[onnx]'.
 
     Examples:
         rsp checkpoint export runs/whu/best --out whu.pth

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import BufferingHandler
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from rsprompter_cli.cli.console import is_quiet, set_quiet, without_control, write_message
@@ -71,6 +72,33 @@ def route_foreign_messages() -> None:
 
     warnings.showwarning = show
     threading.excepthook = _report_thread
+    sys.excepthook = _report_escaped
+    sys.unraisablehook = _report_unraisable
+
+
+def _report_escaped(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an exception that compiled code of a library prints and goes on from, as rasterio does of broken texts.
+
+    What leaves our own code ends in `run`, so that here is nothing of it; if there were, Python would print it.
+    """
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    # One that was raised and caught in compiled code alone has no trace.
+    foreign = last is None or not last.tb_frame.f_globals.get("__name__", "").startswith(ROOT_LOGGER)
+    if os.environ.get("RSP_DEBUG") == "1" or not foreign:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        logging.getLogger(ROOT_LOGGER).debug("%s: %s", kind.__name__, error)
+
+
+def _report_unraisable(ended: sys.UnraisableHookArgs) -> None:
+    """Log an exception that nobody can catch, as one in a destructor or a callback of a library."""
+    if os.environ.get("RSP_DEBUG") == "1":
+        sys.__unraisablehook__(ended)
+    else:
+        name = ended.exc_type.__name__
+        logging.getLogger(ROOT_LOGGER).debug("%s was ignored in %r: %s", name, ended.object, ended.exc_value)
 
 
 def _report_thread(ended: threading.ExceptHookArgs) -> None:

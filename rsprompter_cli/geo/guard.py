@@ -35,7 +35,7 @@ from rsprompter_cli.errors import (
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.jpeg2000 import BYTES_PER_TILE, tile_count
 from rsprompter_cli.geo.layout import PIXEL, interleaving
-from rsprompter_cli.geo.picture_segments import MAX_SEGMENTS, has_too_many_segments
+from rsprompter_cli.geo.picture_segments import excess_of_segments
 from rsprompter_cli.geo.tiff import read_block_sizes
 from rsprompter_cli.io.remote import check_answer
 
@@ -143,10 +143,9 @@ def resolve_source(path: str | Path, *, allow_vrt: bool = False, remote: bool = 
             f"{shown}: is not a raster in a supported format",
             f"supported formats are {READABLE}; convert it with gdal_translate",
         )
-    if has_too_many_segments(location, driver):
-        raise InputError(
-            f"{shown}: has more than {MAX_SEGMENTS:,} pieces of metadata", "remove them, for example exiftool -all="
-        )
+    excess = excess_of_segments(location, driver)
+    if excess:
+        raise InputError(f"{shown}: has {excess}", "write it again, without metadata: for example gdal_translate")
     return Source(shown, str(location), driver, state=state)
 
 
@@ -241,6 +240,9 @@ def gdal_env(source: Source | None = None, *, cache: int = CACHE_BYTES) -> raste
         "GDAL_PAM_ENABLED": "NO",
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     }
+    if not os.environ.get("CPL_LOG", "").strip():
+        # Decoders have threads of their own, whose errors GDAL would write to stderr.
+        settings["CPL_LOG"] = os.devnull
     if not users_cache():
         settings["GDAL_CACHEMAX"] = cache
     if source is not None and source.path is None:
@@ -327,10 +329,11 @@ def _check_dataset(dataset: rasterio.DatasetReader, source: Source, max_block: i
         )
     whole = interleaving(dataset) == PIXEL
     itemsizes = [sample_bytes(name) for name in dataset.dtypes]
+    all_bands = sum(itemsizes)
     for (height, width), itemsize in zip(dataset.block_shapes, itemsizes, strict=True):
         if source.driver in _WHOLE_PICTURE_DRIVERS:
             height, width, whole = dataset.height, dataset.width, True
-        nbytes = height * width * (sum(itemsizes) if whole else itemsize)
+        nbytes = height * width * (all_bands if whole else itemsize)
         _check_block(source, width, height, nbytes, max_block)
 
 

@@ -106,7 +106,8 @@ class PixelReader:
         self._known: dict[int, bytearray] = {}
         # Drivers of interleaved files decode all bands together and keep them all; one byte more for a mask.
         kept = range(base.count) if not self._is_planar else [band - 1 for band in plan.distinct]
-        self._bytes_per_pixel = sum(sample_bytes(base.dtypes[band]) for band in kept) + 1
+        names = base.dtypes  # made anew each time it is asked for
+        self._bytes_per_pixel = sum(sample_bytes(names[band]) for band in kept) + 1
 
     @property
     def colours(self) -> int:

@@ -6,17 +6,23 @@ frameworks leave in their files become inert stand-ins; any other name is refuse
 
 from __future__ import annotations
 
+import mmap
 import os
 import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 from rsprompter_cli.errors import CheckpointError, OutputError, why_no_file
 from rsprompter_cli.io.atomic import check_writable
+
+_ZIP = b"PK\x03\x04"
+_BYTE_ARRAY = b"\nbytearray\n"
+"""How a pickle names it, whatever it calls the module."""
 
 
 class _Inert:
@@ -107,6 +113,7 @@ def load_pickle(path: str | Path) -> Any:
         (StoredConfig, _CONFIGS),
     )
     known: list[Any] = [(stand_in, name) for stand_in, names in groups for name in names]
+    _check_content(path)
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
             # Of kinds of tensors whose readers refuse them in words of their own.
@@ -117,7 +124,34 @@ def load_pickle(path: str | Path) -> Any:
     # A damaged file can fail anywhere inside the unpickler, with any of these.
     except (RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path) from error
-    except (AssertionError, struct.error) as error:
+    except (AssertionError, struct.error, MemoryError) as error:
+        raise _damaged(path) from error
+
+
+def _check_content(path: Path) -> None:
+    """Refuse what would take far more memory than the file has bytes: compressed members, and arrays of any length.
+
+    Raises:
+        CheckpointError: it has such.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == _ZIP:
+                with zipfile.ZipFile(file) as archive:
+                    members = archive.infolist()
+                if any(one.compress_type != zipfile.ZIP_STORED for one in members) or (
+                    sum(one.file_size for one in members) > path.stat().st_size
+                ):
+                    raise CheckpointError(
+                        f"{path}: its content is compressed, which torch.save never does", "unpack and save it again"
+                    )
+            if file.seek(0, os.SEEK_END) == 0:
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                # PyTorch allows the call, of any length, in a pickle of a few bytes.
+                if content.find(_BYTE_ARRAY) >= 0:
+                    raise _refused(path, "bytearray")
+    except (OSError, ValueError, zipfile.BadZipFile, RuntimeError, UnicodeError) as error:
         raise _damaged(path) from error
 
 
@@ -161,8 +195,12 @@ def _refusal(path: Path, error: pickle.UnpicklingError) -> CheckpointError:
     name = re.search(r"GLOBAL ([\w.]+)", str(error))
     if name is None:
         return _damaged(path)
+    return _refused(path, name[1])
+
+
+def _refused(path: Path, name: str) -> CheckpointError:
     return CheckpointError(
-        f"{path}: refused, loading it would use {name[1]}, which does not belong in a weights file",
+        f"{path}: refused, loading it would use {name}, which does not belong in a weights file",
         "use weights from a source you trust, if possible as .safetensors",
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 
 from rsprompter_cli.errors import InputError, RspError
@@ -19,6 +20,8 @@ from rsprompter_cli.geo.layout import interleaving
 from rsprompter_cli.geo.pictures import picture_size, read_picture
 from rsprompter_cli.geo.raster import open_scene
 from rsprompter_cli.geo.tiff import read_pages
+from rsprompter_cli.geo.windows import Window
+from tests.make.forking import Server
 from tests.make.rasters import pattern, write_raster
 
 
@@ -217,3 +220,69 @@ def test_no_spelling_of_a_tag_leads_to_another_file(tmp_path: Path, name: str, d
         file.update_tags(ns=domain, **{name: str(other)})
     with pytest.raises(InputError, match=r"a\.tif: reads its overviews from another file"):
         open_scene(path, native=True)
+
+
+def placed_jpeg2000(path: Path) -> bytearray:
+    """A JPEG 2000 file with a text that says where it lies."""
+    profile = {"driver": "JP2OpenJPEG", "width": 64, "height": 64, "count": 3, "dtype": "uint8", "crs": "EPSG:32737"}
+    with rasterio.open(path, "w", **profile, transform=Affine(0.25, 0, 500000, 0, -0.25, 9300000)) as file:
+        file.write(np.random.default_rng(1).integers(0, 255, (3, 64, 64), dtype=np.uint8))
+    return bytearray(path.read_bytes())
+
+
+def test_what_libraries_print_by_themselves_is_not_shown(tmp_path: Path, rsp: Server) -> None:
+    """A message of GDAL's that is no UTF-8, of which rasterio prints a traceback, and errors of a decoder's threads."""
+    path = tmp_path / "a.jp2"
+    content = placed_jpeg2000(path)
+    text = bytes(content).replace(b"</gml:lowerCorner>", b"</gml:lowerC\xecrner>")
+    assert text != content
+    path.write_bytes(text)
+    pixels = content.index(b"\xff\x93")  # where the data of the first tile begins
+    content[pixels + 40 : pixels + 4000] = b"\xaa" * 3960
+    (tmp_path / "b.jp2").write_bytes(content)
+    for name in ("a.jp2", "b.jp2"):
+        ran = rsp.run(["convert", "vector2coco", name, "labels.geojson", "--out", "set", "--tile", "64"], tmp_path)
+        shown = rsp.run(["info", name], tmp_path)
+        for line in (ran.stderr + shown.stderr).splitlines():
+            assert line.startswith((f"{name}: ", "rsp: error: ", "warning: ")), line
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_texts_of_a_png_that_unfold_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    whole = path.read_bytes()
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(7_900_000)))
+    for count, fits in ((20, True), (40, False)):
+        path.write_bytes(whole[:33] + text * count + whole[33:])
+        if fits:
+            assert resolve_source(path).driver == "PNG"
+            continue
+        with pytest.raises(InputError, match=r"a\.png: has texts that may unfold to more than 268,435,456 bytes"):
+            resolve_source(path)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 50).save(path, progressive=True)
+    whole = path.read_bytes()
+    assert resolve_source(path).driver == "JPEG"
+    # A scan of nothing: its header alone.
+    start = whole.index(b"\xff\xda")
+    (length,) = struct.unpack_from(">H", whole, start + 2)
+    scan = whole[start : start + 2 + length] + b"\x00"
+    path.write_bytes(whole[:-2] + scan * 250 + whole[-2:])
+    with pytest.raises(InputError, match=r"a\.jpg: has more than 200 scans"):
+        resolve_source(path)
+
+
+def test_a_raster_of_very_many_bands_is_looked_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 65_535, "dtype": "uint8", "interleave": "pixel"}
+    with rasterio.open(path, "w", **profile, compress="deflate"):
+        pass
+    with open_scene(path) as scene:
+        assert scene.read(Window(0, 0, 0, 0, 16, 16)).pixels.shape == (3, 16, 16)

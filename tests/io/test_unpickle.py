@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,36 @@ def test_other_files_and_missing_ones_are_named(tmp_path: Path) -> None:
     torch.save([1, 2], text)
     with pytest.raises(CheckpointError, match="no state dict"):
         load_state_dict(text)
+
+
+@pytest.mark.parametrize("module", [b"builtins", b"__builtin__"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_array_of_any_length_is_not_made(tmp_path: Path, module: bytes, zipped: bool) -> None:
+    """A call that PyTorch's own list allows: a few bytes would take all memory."""
+    path = tmp_path / "large.pth"
+    call = b"\x80\x02c" + module + b"\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x01\x85R."
+    if zipped:
+        torch.save({"w": torch.zeros(1)}, path)
+        with zipfile.ZipFile(path) as archive:
+            members = {one: archive.read(one) for one in archive.namelist()}
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, call if name.endswith("data.pkl") else content)
+    else:
+        path.write_bytes(call)
+    with pytest.raises(CheckpointError, match=r"large\.pth: refused, loading it would use bytearray"):
+        load_pickle(path)
+
+
+def test_compressed_members_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.zeros(1_000_000)}, path)
+    assert load_state_dict(path)["w"].shape == (1_000_000,)
+    with zipfile.ZipFile(path) as archive:
+        members = {one: archive.read(one) for one in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"a\.pth: its content is compressed, which torch\.save never does"):
+        load_pickle(path)
