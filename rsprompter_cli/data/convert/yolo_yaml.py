@@ -27,9 +27,6 @@ _MAX_BYTES = 1 << 20
 _MAX_SIZE = 4 * _MAX_BYTES
 """Of the values together, in characters: a file without aliases has fewer."""
 
-_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-"""Makes text, lists and mappings of anything, and nothing else; the one in C, where it is built, is faster."""
-
 
 @dataclass(frozen=True, slots=True)
 class YoloSet:
@@ -96,7 +93,8 @@ def _parse(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file; scalars stay text, so that a class called `no` keeps its name."""
     try:
         content = read_content(file, max_bytes=_MAX_BYTES)
-        document = yaml.load(content, Loader=_LOADER)  # noqa: S506
+        # BaseLoader makes text, lists and mappings of anything, and nothing else. The one in C crashes on deep nesting.
+        document = yaml.load(content, Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not YAML: {error}") from error
     if not isinstance(document, dict):

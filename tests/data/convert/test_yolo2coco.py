@@ -209,6 +209,13 @@ def test_aliases_that_grow_without_end_are_refused(tmp_path: Path, key: str) -> 
         convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
 
 
+@pytest.mark.parametrize("text", ["[" * 500_000, "[" * 300_000 + "]" * 300_000, "{a: " * 200_000])
+def test_lists_in_lists_without_end_are_refused(tmp_path: Path, text: str) -> None:
+    make_yolo(tmp_path / "yolo", {"images/train/a": SQUARE, "images/val/a": SQUARE}, f"names: {text}\n")
+    with pytest.raises(InputError, match=r"data\.yaml: is not YAML"):
+        convert_from_yolo(tmp_path / "yolo", tmp_path / "set")
+
+
 def test_which_file_is_the_sets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file or folder"):
         convert_from_yolo(tmp_path / "none", tmp_path / "set")
