@@ -196,10 +196,13 @@ def _compare(model: Any, exported: OnnxModel, folder: Path) -> Comparison:
         scores=_largest(wanted.scores[rows] - found.scores[columns]),
         masks=_largest(_chances(exported, wanted.masks[rows]) - _chances(exported, found.masks[columns])),
     )
-    if result.paired < _PAIRED * result.found or max(result.scores, result.masks) > _CLOSE:
+    most = max(result.found, len(found.scores))
+    # Written so that a difference that is not a number is too large.
+    close = result.scores <= _CLOSE and result.masks <= _CLOSE
+    if not result.found or result.paired < _PAIRED * most or not close:
         raise CheckpointError(
-            f"its ONNX graphs find {result.paired} of the {result.found} objects that the model finds, with scores "
-            f"that differ by up to {result.scores:.1g} and masks by up to {result.masks:.1g}",
+            f"its ONNX graphs find {len(found.scores)} objects, {result.paired} of the {result.found} that the model "
+            f"finds, with scores that differ by up to {result.scores:.1g} and masks by up to {result.masks:.1g}",
             "are onnxruntime and onnxscript up to date?",
         )
     return result
