@@ -28,6 +28,7 @@ _MOST_IN_WINDOW = 10_000
 
 
 def pack_instances(instances: Sequence[Instance]) -> bytes:
+    """The content of a record: the number of instances, a row of `_COLUMNS` for each, and their outlines as WKB."""
     outlines = shapely.to_wkb(np.array([one.polygon for one in instances], dtype=object), byte_order=1).tolist()
     rows = [
         (
