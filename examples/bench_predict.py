@@ -123,8 +123,9 @@ def onednn_formulas() -> dict[Any, Callable[..., int]]:
 
     Shape = Sequence[int]
 
-    def linear(values: Shape, weight: Shape, *_: Any, out_shape: Shape = (), **__: Any) -> int:
-        return 2 * math.prod(values[:-1]) * math.prod(weight)
+    def linear(values: Shape, weight: Shape, third: Any, fourth: Any, *_: Any, out_shape: Shape = (), **__: Any) -> int:
+        # With a second operand, which is added, the weight comes third and the bias fourth.
+        return 2 * math.prod(values[:-1]) * math.prod(weight if isinstance(fourth, str) else third)
 
     def convolution(values: Shape, weight: Shape, *_: Any, out_shape: Shape = (), **__: Any) -> int:
         return 2 * out_shape[0] * math.prod(out_shape[2:]) * math.prod(weight)

@@ -14,7 +14,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from rasterio.errors import RasterioError
 
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, why_unreadable
 from rsprompter_cli.geo.crs_grids import check_grids
 from rsprompter_cli.geo.guard import Source
 from rsprompter_cli.geo.lonlat import is_of_earth
@@ -226,18 +226,33 @@ def _read_world_file(path: Path) -> Affine:
     try:
         with path.open(encoding="ascii") as file:
             words = file.read(4096).replace(",", ".").split()
-        a, d, b, e, x, y = (float(word) for word in words)
-    except (OSError, ValueError) as error:
+        a, d, b, e, x, y = (_finite(word) for word in words)
+    except OSError as error:
+        raise InputError(
+            f"{path}: {why_unreadable(error)}", "a world file places the raster: make it readable"
+        ) from error
+    except ValueError as error:
         raise InputError(f"{path}: is not a world file of six numbers", "repair or remove it") from error
     return Affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value) or "_" in word:
+        raise ValueError(word)
+    return value
 
 
 def _mention_aux(path: Path, name: str) -> None:
     beside = path.with_name(path.name + ".aux.xml")
     if not beside.is_file():
         return
-    with beside.open("rb") as file:
-        text = file.read(1 << 20)
+    try:
+        with beside.open("rb") as file:
+            text = file.read(1 << 20)
+    except OSError as error:
+        log.warning("%s: %s %s; what it may say of the raster is unknown", name, beside.name, why_unreadable(error))
+        return
     facts = [fact for mark, fact in _AUX_FACTS.items() if re.search(re.escape(mark) + rb"[ >]", text)]
     if facts:
         log.warning(

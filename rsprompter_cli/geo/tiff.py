@@ -45,6 +45,10 @@ _COUNT_OF_OFFSETS = -1
 _FREE_BLOCKS = 1_000_000
 """Blocks that an image need not list: each that it lists takes 4 bytes, which bounds the work that a file can make."""
 
+_LARGE_TILE = 8192
+"""Pixels of a tile's side that any image may have. Larger tiles of a smaller image hold nothing but work: those of a
+mask are decoded anew for every window."""
+
 _GDAL_METADATA = 42112
 _GEO_TEXTS = 34737
 """Names in the keys of a GeoTIFF, one of which can be a whole definition of a CRS."""
@@ -252,7 +256,8 @@ class _Reader:
                 # Bits per sample of three or more bands do not fit: the entry holds their offset.
                 self._file.seek(struct.unpack(order + ("Q" if self._big else "I"), inline)[0])
                 inline = self._file.read(width)
-            tags[tag] = struct.unpack_from(order + value_format, inline)[0]
+            # Of a tag that is there twice libtiff takes the first.
+            tags.setdefault(tag, struct.unpack_from(order + value_format, inline)[0])
         return tags, following
 
     def _items(self, inline: bytes, nbytes: int) -> int:
@@ -305,6 +310,8 @@ def _block_size(tags: dict[int, int]) -> BlockSize:
     rows, columns = tags.get(_ROWS_PER_STRIP, height), width
     if _TILE_WIDTH in tags:
         rows, columns = tags[_TILE_HEIGHT], tags[_TILE_WIDTH]
+        if rows > max(2 * height, _LARGE_TILE) or columns > max(2 * width, _LARGE_TILE):
+            raise ValueError(f"it has tiles of {columns:,} x {rows:,} px for an image of {width:,} x {height:,} px")
     blocks = -(-height // max(rows, 1)) * -(-width // max(columns, 1))
     if blocks > max(tags.get(_COUNT_OF_OFFSETS, 0), _FREE_BLOCKS):
         raise ValueError(f"it lists {tags.get(_COUNT_OF_OFFSETS, 0):,} of its {blocks:,} blocks")

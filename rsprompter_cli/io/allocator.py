@@ -6,17 +6,20 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of glibc's malloc.h."""
 _BYTES = 1 << 30
-_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_ARENA_MAX")
 
 
 def keep_freed_memory() -> bool:
     """Let freed memory of up to 1 GiB stay with the process, for the next tensor of the size.
 
     By itself glibc returns a large block to the system at once, and the next one costs a page fault for each 4 KiB: a
-    third of the time of a small model on a CPU. A setting of the user's by environment variables is left alone.
+    third of the time of a small model on a CPU. All threads share one heap: that of a second thread holds no block of
+    over 64 MiB, which then comes from the system each time, and what one thread frees another could not use.
+
+    A setting of the user's by environment variables is left alone.
 
     Returns:
         Whether it was set; other C libraries have no such setting.
@@ -27,4 +30,5 @@ def keep_freed_memory() -> bool:
         set_option = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    return all([set_option(_MMAP_THRESHOLD, _BYTES), set_option(_TRIM_THRESHOLD, _BYTES)])
+    settings = ((_MMAP_THRESHOLD, _BYTES), (_TRIM_THRESHOLD, _BYTES), (_ARENA_MAX, 1))
+    return all([set_option(option, value) for option, value in settings])

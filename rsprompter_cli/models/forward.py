@@ -34,6 +34,14 @@ class PadsWithMean(Protocol):
 
 
 @runtime_checkable
+class RunsConcurrently(Protocol):
+    """A model that states how many of its forward passes gain from running at the same time on a CPU."""
+
+    @property
+    def concurrency(self) -> int: ...
+
+
+@runtime_checkable
 class RatesMasks(Protocol):
     """A model that states whether its detections carry a predicted quality of each mask."""
 

@@ -118,6 +118,11 @@ class RSPrompterAnchor(nn.Module):
         self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
 
+    @property
+    def concurrency(self) -> int:
+        """Forward passes that gain from running at the same time on a CPU; what the encoder says of itself."""
+        return getattr(self.encoder, "concurrency", 1)
+
     def train(self, mode: bool = True) -> Self:
         """As nn.Module's, but frozen parts stay in evaluation mode."""
         super().train(mode)

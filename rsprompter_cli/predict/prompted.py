@@ -28,12 +28,13 @@ from rsprompter_cli.predict.outputs import OutputKind, check_output_crs, check_r
 from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.prompt_file import PromptFile, read_prompts, require_locatable
 from rsprompter_cli.predict.prompt_outputs import AnsweredPrompt, try_answers, write_answers
-from rsprompter_cli.predict.prompts import Miss, first_level, grid_size, name_rows, on_level, share_windows
+from rsprompter_cli.predict.prompts import MOST_POINTS, Miss, first_level, grid_size, name_rows, on_level, share_windows
 
 log = logging.getLogger(__name__)
 
 _MISS_WORDS = {
     Miss.UNUSABLE: "neither a point nor a box (a line, or without geometry or extent)",
+    Miss.TOO_MANY_POINTS: f"more than {MOST_POINTS:,} points for one object",
     Miss.OUTSIDE: "outside the scene",
     Miss.NODATA: "where the scene has no data",
     Miss.EMPTY: "empty mask",

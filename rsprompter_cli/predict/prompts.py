@@ -28,10 +28,15 @@ Bounds = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels."""
 
 
+MOST_POINTS = 1000
+"""Points of one feature: each is a token, which SAM's decoder compares with all others and with every cell."""
+
+
 class Miss(StrEnum):
     """Why a prompt has no polygon; the value is the key in the facts of `--json`."""
 
     UNUSABLE = "unusable"
+    TOO_MANY_POINTS = "too_many_points"
     OUTSIDE = "outside"
     NODATA = "nodata"
     EMPTY = "empty"
@@ -80,6 +85,8 @@ def make_prompt(geometry: Any, row: int, scene: Size) -> Prompt | Miss:
         points = points[(points >= 0).all(axis=1) & (points <= (width, height)).all(axis=1)]
         if len(points) == 0:
             return Miss.OUTSIDE
+        if len(points) > MOST_POINTS:
+            return Miss.TOO_MANY_POINTS
         (x0, y0), (x1, y1) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         return Prompt(row, (x0, y0, x1, y1), points)
     x0, y0, x1, y1 = geometry.bounds

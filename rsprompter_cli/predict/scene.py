@@ -32,7 +32,7 @@ from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.area import AreaOfInterest, read_area
 from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.claims import claim_one
-from rsprompter_cli.predict.detect import outline, read_batches, run_model
+from rsprompter_cli.predict.detect import concurrency_of, detect_in_order, outline, read_batches, run_model
 from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.identity import run_identity
 from rsprompter_cli.predict.journal import Journal
@@ -319,15 +319,17 @@ def detect_windows(
     meter = meter or Meter()
     windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
     wanted = _wanted(windows_left, scene, area, meter)
-    for last, tiles in meter.timed(Stage.WAITING, read_batches(meter.reader(scene), wanted, batch)):
-        detections: list[Detections] = []
-        if tiles:
-            pixels = [tile for _, tile in tiles]
-            with meter.stage(Stage.MODEL), only_scores_from(model, score):
-                detections = run_model(model, pixels, pad_to=grid.size if pad else None, dtype=dtype)
-        scene.require_unchanged()
-        windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
-        yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
+
+    def detect(tiles: Sequence[Tile]) -> list[Detections]:
+        with meter.stage(Stage.MODEL):
+            return run_model(model, tiles, pad_to=grid.size if pad else None, dtype=dtype)
+
+    read = meter.timed(Stage.WAITING, read_batches(meter.reader(scene), wanted, batch))
+    with only_scores_from(model, score):
+        for (last, tiles), detections in detect_in_order(read, detect, concurrency_of(model)):
+            scene.require_unchanged()
+            windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
+            yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
 
 
 def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, meter: Meter) -> Iterator[Window]:

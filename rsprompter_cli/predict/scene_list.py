@@ -120,6 +120,8 @@ def _scenes_in(source: str, *, allow_vrt: bool) -> Iterable[str]:
         except OSError as error:
             raise InputError(f"{source}: {why_unreadable(error)}") from error
         files = [os.path.join(source, one) for one in names if one.lower().endswith(suffixes) and one[0] != "."]
+        if files and not os.access(source, os.X_OK):
+            raise InputError(f"{source}: its files cannot be opened: Permission denied")
         return _some([one for one in files if os.path.isfile(one)], source, "contains no rasters")
     return [source]
 

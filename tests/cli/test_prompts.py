@@ -41,7 +41,7 @@ def test_facts_and_polygons(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     facts = json.loads(capsys.readouterr().out)
     assert facts.pop("seconds") >= 0
     nothing: dict[str, list[int]] = {
-        key: [] for key in ("unusable", "outside", "nodata", "empty", "low_score", "too_small")
+        key: [] for key in ("unusable", "too_many_points", "outside", "nodata", "empty", "low_score", "too_small")
     }
     assert facts == {
         "out": "x.geojson", "prompts": 2, "objects": 2, "windows": 2, "window_size": 64, "without_polygon": nothing

@@ -153,3 +153,26 @@ def test_blocks_that_are_not_listed_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be opened: it lists 1 of its 351,562,500 blocks"):
         open_raster(resolve_source(stating(300_000)))
     assert read_block_sizes(stating(1_600))[0].width == 16  # a damaged file of few blocks is GDAL's affair
+
+
+def tiled(path: Path, side: int, *tiles: int) -> Path:
+    """An image of one band whose width and height of a tile are stated several times."""
+    entries = [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1)]
+    entries += [(tag, 4, 1, tile) for tag in (322, 323) for tile in tiles]
+    entries += [(324, 4, 1, 8), (325, 4, 1, 256)]
+    table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + table + bytes(1000))
+    return path
+
+
+def test_of_a_tag_that_is_there_twice_the_first_counts_as_in_libtiff(tmp_path: Path) -> None:
+    """The last one would let a mask of 56,000 x 56,000 px pass the limit of a block."""
+    (block,) = read_block_sizes(tiled(tmp_path / "a.tif", 8000, 8192, 256))
+    assert (block.width, block.height) == (8192, 8192)
+
+
+def test_tiles_far_larger_than_their_image_are_refused(tmp_path: Path) -> None:
+    (block,) = read_block_sizes(tiled(tmp_path / "a.tif", 100, 4096))  # overviews have the tiles of their image
+    assert block.width == 4096
+    with pytest.raises(InputError, match="it has tiles of 32,768 x 32,768 px for an image of 4,096 x 4,096 px"):
+        open_raster(resolve_source(tiled(tmp_path / "b.tif", 4096, 32_768)))

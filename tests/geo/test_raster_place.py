@@ -75,6 +75,10 @@ def test_a_world_file_is_taken_only_where_the_file_has_no_position(tmp_path, cap
     with caplog.at_level(logging.INFO), open_scene(placed) as scene:
         assert scene.georef.transform == NORTH_UP[:6]
     assert "placed.tfw is ignored" in caplog.text
+    for text in ("not numbers", WORLD_FILE.replace("0", "nan", 1), "1_0 0 0 -1_0 1 1"):
+        (tmp_path / "bare.tfw").write_text(text)
+        with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
+            open_scene(bare)
     (tmp_path / "bare.tfw").write_text("not numbers")
     with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
         open_scene(bare)

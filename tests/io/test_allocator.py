@@ -16,26 +16,35 @@ import torch
 from rsprompter_cli.io.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
+from threading import Thread
 def fill(times):
     for _ in range(times):
-        torch.zeros(12_000_000).add_(1)
-fill(20)  # the heap grows by a few blocks before one of them is given again
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fill(20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        torch.zeros(24_000_000).add_(1)
+def count():
+    fill(20)  # the heap grows by a few blocks before one of them is given again
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    fill(20)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+if sys.argv[2] == "thread":
+    thread = Thread(target=count)
+    thread.start()
+    thread.join()
+else:
+    count()
 """
 
 
-def faults(way: str) -> int:
-    done = subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True)
+def faults(way: str, where: str) -> int:
+    done = subprocess.run([sys.executable, "-c", FAULTS, way, where], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-def test_large_tensors_are_given_the_same_memory_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_large_tensors_are_given_the_same_memory_again(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in allocator._VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert faults("kept") < faults("returned") / 10
+    assert faults("kept", where) < faults("returned", where) / 10
 
 
 def test_settings_of_the_user_and_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,7 @@ def test_what_has_no_polygon_is_counted_and_named(scene: Path, caplog: pytest.Lo
     facts = result.as_dict()["without_polygon"]
     assert facts == {
         "unusable": ["b", "c", "e"],
+        "too_many_points": [],
         "outside": ["d", "g"],
         "nodata": [],
         "empty": ["f"],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.predict.prompts import (
     CONTEXT,
+    MOST_POINTS,
     Miss,
     Prompt,
     ends_in_scene,
@@ -141,6 +142,7 @@ def test_a_polygon_is_its_box_on_the_scene(geometry: Any, expected: tuple[float,
         (shapely.LineString([(1, 1), (5, 5)]), Miss.UNUSABLE),
         (shapely.GeometryCollection([shapely.Point(1, 1)]), Miss.UNUSABLE),
         (shapely.Polygon([(1, 1), (5, 1), (3, 1)]), Miss.UNUSABLE),
+        (shapely.MultiPoint([(at % 90, at // 90) for at in range(MOST_POINTS + 1)]), Miss.TOO_MANY_POINTS),
         (shapely.box(100, 0, 120, 20), Miss.OUTSIDE),
         (shapely.box(-20, -20, 0, 0), Miss.OUTSIDE),
         (shapely.Point(100.5, 40), Miss.OUTSIDE),
