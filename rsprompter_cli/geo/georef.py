@@ -229,7 +229,7 @@ def _read_world_file(path: Path) -> Affine:
         a, d, b, e, x, y = (_finite(word) for word in words)
     except OSError as error:
         raise InputError(
-            f"{path}: {why_unreadable(error)}", "a world file places the raster: make it readable"
+            f"{path}: {why_unreadable(error)}", "make it readable: it says where the raster lies"
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: is not a world file of six numbers", "repair or remove it") from error

@@ -31,4 +31,4 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((_MMAP_THRESHOLD, _BYTES), (_TRIM_THRESHOLD, _BYTES), (_ARENA_MAX, 1))
-    return all([set_option(option, value) for option, value in settings])
+    return [set_option(option, value) for option, value in settings] == [1, 1, 1]

@@ -27,7 +27,7 @@ class _StoredMeta(BaseModel):
 
     class_names: Annotated[list[_Name], Field(min_length=1, max_length=100_000)]
     category_ids: list[_Id]
-    image_size: Annotated[int, Field(gt=0, le=16384)]
+    image_size: Annotated[int, Field(ge=16, le=16384)]
     gsd_range: Annotated[list[_Metres], Field(min_length=2, max_length=2)] | None = None
     bands: Annotated[list[_Band], Field(min_length=1, max_length=64)] | None = None
     scaling: _Word = ""
@@ -43,8 +43,13 @@ class _StoredMeta(BaseModel):
     def _check(self) -> _StoredMeta:
         if len(self.class_names) != len(self.category_ids):
             raise ValueError("class_names and category_ids must have the same length")
+        for name, values in (("class_names", self.class_names), ("category_ids", self.category_ids)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name}: contains a value twice")
         if self.gsd_range is not None and self.gsd_range[0] > self.gsd_range[1]:
             raise ValueError("gsd_range: must be two ascending numbers")
+        if not _is_scaling(self.scaling):
+            raise ValueError("scaling: is neither uint8, auto, none, percentile nor two ascending numbers")
         for key, types in _FACTS.items():
             value = self.provenance.get(key)
             if value is not None and (type(value) not in types or (type(value) is not str and not 0 < value < 1e9)):
@@ -80,6 +85,17 @@ def check_meta(fields: Any) -> dict[str, Any]:
         raise ValueError(f"{where}: {words}" if where else words) from error
     # What is absent has the default of CheckpointMeta.
     return stored.model_dump(include=set(fields))
+
+
+def _is_scaling(text: str) -> bool:
+    """Whether a text is "uint8" or a value of --scale."""
+    if text in ("", "uint8", "auto", "none", "percentile"):
+        return True
+    low, _, high = text.partition(",")
+    try:
+        return -math.inf < float(low) < float(high) < math.inf
+    except ValueError:
+        return False
 
 
 def _leaves(tree: Any) -> Iterator[Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rsprompter_cli.config import Config
-from rsprompter_cli.errors import CheckpointError, plural, shorten
+from rsprompter_cli.errors import CheckpointError, plural, shorten, some
 from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, check_header, read_checkpoint
 from rsprompter_cli.io.interrupt import deferred_interrupt
 from rsprompter_cli.models.build import build_model
@@ -43,8 +44,19 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
         key: value.float() if value.is_floating_point() else value
         for key, value in checkpoint.tensors().items()
     }
+    _check_finite(checkpoint, tensors)
     model.load_state_dict(tensors)
     return LoadedModel(model.to(device).eval(), checkpoint.config, checkpoint.meta)
+
+
+def _check_finite(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
+    # Such a model finds nothing, without a word.
+    broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"{checkpoint.folder / WEIGHTS_FILE}: numbers that are not finite in {some(broken)}",
+            "its training has diverged or the file is damaged; take another checkpoint",
+        )
 
 
 def outline_of(checkpoint: Checkpoint) -> nn.Module:

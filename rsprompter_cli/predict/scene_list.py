@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from rsprompter_cli.documents import read_content
-from rsprompter_cli.errors import InputError, why_unreadable
+from rsprompter_cli.errors import InputError, nearest_file, some, why_unreadable
 from rsprompter_cli.geo.guard import READABLE, resolve_source
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp")
@@ -42,7 +42,8 @@ def list_scenes(sources: Sequence[str], *, allow_vrt: bool = False, remote: bool
 
     Raises:
         InputError: a folder or pattern without a raster, a list that cannot be read or is empty, an address without
-            `remote`. A single file that is missing is no error here: it is one scene that fails.
+            `remote`, several files of which none exists. One that is missing is no error here: it is a scene that
+            fails.
     """
     found: dict[str, str] = {}
     for source in sources:
@@ -54,7 +55,10 @@ def list_scenes(sources: Sequence[str], *, allow_vrt: bool = False, remote: bool
                 key = os.path.realpath(scene)
             if found.setdefault(key, scene) != scene:
                 _log.info("skipping %s: it is the same file as %s", scene, found[key])
-    return list(found.values())
+    scenes = list(found.values())
+    if len(scenes) > 1 and not any(is_address(scene) or os.path.exists(scene) for scene in scenes):
+        raise InputError(f"none of {len(scenes):,} scenes exists: {some(scenes)}", nearest_file(Path(scenes[0])))
+    return scenes
 
 
 def is_address(source: str) -> bool:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import tomli_w
+from safetensors.torch import save_file
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import list_presets, load_config
-from rsprompter_cli.errors import RspError, UsageError
+from rsprompter_cli.errors import CheckpointError, RspError, UsageError
 from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, read_checkpoint, write_checkpoint
-from rsprompter_cli.models.load import outline_of
+from rsprompter_cli.models.load import load_model, outline_of
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 
 Capture = pytest.CaptureFixture[str]
@@ -104,17 +105,22 @@ def test_presets_and_the_bundled_model_are_within_the_bounds() -> None:
         ("image_size", "base"),
         ("image_size", 10**18),
         ("image_size", True),
+        ("image_size", 1),
         ("class_names", "building"),
         ("class_names", [["building"]]),
         ("class_names", ["\ud800"] * 3),
         ("category_ids", ["1", "2", "3"]),
         ("category_ids", [1]),
+        ("category_ids", [1, 2, 1]),
+        ("class_names", ["a", "b", "a"]),
         ("gsd_range", [1]),
         ("gsd_range", [2.0, 1.0]),
         ("gsd_range", [0, float("inf")]),
         ("bands", [0]),
         ("bands", {"red": 1}),
         ("scaling", 5),
+        ("scaling", "9,1"),
+        ("scaling", "nan,1"),
         ("score_threshold", float("nan")),
         ("score_threshold", [0.5]),
         ("sam", {"name": {"a": 1}}),
@@ -147,6 +153,17 @@ def test_nesting(folder: Path, name: str, depth: int) -> None:
     (folder / name).write_text(f"a = {text}" if name == "config.toml" else text, encoding="utf-8")
     error = refusal(folder)
     assert f"{name}: is nested more than 64 deep" in error.message
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite(folder: Path, value: float) -> None:
+    """Such a model found nothing, with exit code 0."""
+    tensors = read_checkpoint(folder).tensors()
+    tensors[min(tensors)].view(-1)[-1] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: numbers that are not finite in ") as caught:
+        load_model(folder)
+    assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize("stated", [2**64 - 1, 2**40, 17 << 20, 10**6, 3, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,9 +80,6 @@ def test_a_world_file_is_taken_only_where_the_file_has_no_position(tmp_path, cap
         (tmp_path / "bare.tfw").write_text(text)
         with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
             open_scene(bare)
-    (tmp_path / "bare.tfw").write_text("not numbers")
-    with pytest.raises(InputError, match=r"bare\.tfw: is not a world file"):
-        open_scene(bare)
 
 
 def test_an_aux_file_is_not_read_and_that_is_said(tmp_path, caplog):
@@ -99,6 +97,23 @@ def test_an_aux_file_is_not_read_and_that_is_said(tmp_path, caplog):
     aux.write_text("<PAMDataset><Metadata/></PAMDataset>")
     open_scene(path).close()
     assert caplog.text == ""
+
+
+def test_sidecars_that_cannot_be_read(tmp_path, caplog, monkeypatch):
+    def no_permission(path, *arguments, plain=Path.open, **options):
+        if path.suffix in (".xml", ".tfw"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *arguments, **options)
+
+    bare = write_raster(tmp_path / "bare.tif", pattern(9, 9), transform=None)
+    (tmp_path / "bare.tif.aux.xml").write_text("<PAMDataset/>")
+    monkeypatch.setattr(Path, "open", no_permission)
+    open_scene(bare).close()
+    assert "bare.tif.aux.xml cannot be read: Permission denied; what it may say" in caplog.text
+    with open(tmp_path / "bare.tfw", "w") as file:
+        file.write(WORLD_FILE)
+    with pytest.raises(InputError, match=r"bare\.tfw: cannot be read: Permission denied"):
+        open_scene(bare)
 
 
 def test_nothing_is_written_beside_the_scene(tmp_path):

@@ -68,6 +68,13 @@ def test_what_names_no_scene_is_one_line(here: Path, source: str, said: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_several_files_of_which_none_exists(here: Path) -> None:
+    names = [f"n{number}.tif" for number in range(5000)]
+    with pytest.raises(InputError, match=r"^none of 5,000 scenes exists: n0\.tif, "):
+        list_scenes(names)
+    assert len(list_scenes([*names, "a.tif"])) == 5001
+
+
 def test_names_grow_until_they_differ(here: Path) -> None:
     assert output_names(["x/a.tif", "y/b.tif"]) == ["a", "b"]
     assert output_names(["x/a.tif", "y/A.tif", "y/b.tif"]) == ["x_a", "y_A", "b"]

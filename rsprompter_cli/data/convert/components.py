@@ -7,12 +7,15 @@ has a quarter of a million pixels, and COCO's masks are lists of runs anyway.
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from rsprompter_cli.errors import InputError
 
 Connectivity = Literal[4, 8]
 
@@ -25,33 +28,64 @@ class Runs(NamedTuple):
     bottom: np.ndarray
 
 
-def mask_to_instances(mask: np.ndarray, *, connectivity: Connectivity = 4) -> list[dict[str, Any]]:
+_MOST_RUNS = 5_000_000
+_MOST_OBJECTS = 100_000
+"""Of one mask: a city has half of them, noise any number, a dictionary of 1 KB each."""
+
+
+def mask_to_instances(
+    mask: np.ndarray, *, connectivity: Connectivity = 4, name: str | Path = "mask"
+) -> list[dict[str, Any]]:
     """The COCO fields of every connected component of a mask.
 
     Args:
         mask: bool [H, W].
         connectivity: 4: pixels are connected by their edges; 8: by their corners too.
+        name: of the mask, for messages.
 
     Returns:
         One dictionary per component, in the order of their first pixels column by column: `bbox` XYWH in
         pixels, `area` in pixels, `segmentation` as compressed RLE, equal to what pycocotools encodes
         from the component's own mask.
+
+    Raises:
+        InputError: the mask is noise, with more pieces than any picture has objects.
     """
     runs = find_runs(mask)
     if len(runs.column) == 0:
         return []
+    _check_runs(len(runs.column), name)
     height, width = mask.shape
-    return _fields(runs, number_components(runs, height, connectivity), height, width)
+    component = number_components(runs, height, connectivity)
+    _check_objects(int(component.max()) + 1, name)
+    return _fields(runs, component, height, width)
 
 
-def labels_to_instances(labels: np.ndarray) -> list[tuple[int, dict[str, Any]]]:
+def _check_runs(count: int, name: str | Path) -> None:
+    if count > _MOST_RUNS:
+        raise InputError(f"{name}: its columns change value {count:,} times: it is noise, not a mask of objects")
+
+
+def _check_objects(count: int, name: str | Path) -> None:
+    if count > _MOST_OBJECTS:
+        raise InputError(
+            f"{name}: contains {count:,} objects, more than {_MOST_OBJECTS:,}: is it noise?",
+            "smooth it, or cut the picture and its mask into tiles",
+        )
+
+
+def labels_to_instances(labels: np.ndarray, *, name: str | Path = "mask") -> list[tuple[int, dict[str, Any]]]:
     """The COCO fields of every value but 0 of a label image, by ascending value.
 
     Args:
         labels: integer [H, W]; the pixels of one value are one instance, in however many pieces.
+        name: of the image, for messages.
 
     Returns:
         (value, fields as of `mask_to_instances`) of each.
+
+    Raises:
+        InputError: as `mask_to_instances`.
     """
     height, width = labels.shape
     # A row of background above and below ends every run within its column.
@@ -63,8 +97,10 @@ def labels_to_instances(labels: np.ndarray) -> list[tuple[int, dict[str, Any]]]:
     starts, ends, values = change[:-1][values != 0], change[1:][values != 0], values[values != 0]
     if len(values) == 0:
         return []
+    _check_runs(len(values), name)
     column, top = np.divmod(starts, height + 2)
     found, number = np.unique(values, return_inverse=True)
+    _check_objects(len(found), name)
     fields = _fields(Runs(column, top, ends % (height + 2)), number, height, width)
     return list(zip(found.tolist(), fields, strict=True))
 

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.convert.components import Connectivity, labels_to_instances, mask_to_instances
 from rsprompter_cli.data.convert.defaults import CLASS_NAME
 from rsprompter_cli.data.convert.outputs import check_apart, check_owned
 from rsprompter_cli.data.convert.picture_files import PICTURES, list_files, place_picture
 from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
+from rsprompter_cli.data.problems import shown_value
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.pictures import read_label, read_picture
 
@@ -139,11 +141,12 @@ def _objects(path: Path, values: np.ndarray, rule: _Rule) -> Iterable[tuple[str,
     if rule.ignore:
         values = np.where(np.isin(values, rule.ignore), 0, values)
     if rule.kind == "instances":
-        return [(rule.classes[0], fields) for _, fields in labels_to_instances(values)]
+        return [(rule.classes[0], fields) for _, fields in labels_to_instances(values, name=path)]
     found = [int(value) for value in np.unique(values) if value]
     if rule.kind == "binary":
         _check_binary(path, found, rule)
-        return [(rule.classes[0], fields) for fields in mask_to_instances(values != 0, connectivity=rule.connectivity)]
+        found_in = functools.partial(mask_to_instances, connectivity=rule.connectivity, name=path)
+        return [(rule.classes[0], fields) for fields in found_in(values != 0)]
     strangers = [value for value in found if value not in rule.classes]
     if strangers:
         known = ", ".join(f"{name}={value}" for value, name in rule.classes.items())
@@ -155,7 +158,7 @@ def _objects(path: Path, values: np.ndarray, rule: _Rule) -> Iterable[tuple[str,
         (name, fields)
         for value, name in rule.classes.items()
         if value in found
-        for fields in mask_to_instances(values == value, connectivity=rule.connectivity)
+        for fields in mask_to_instances(values == value, connectivity=rule.connectivity, name=path)
     ]
 
 
@@ -225,6 +228,8 @@ def _name_and_value(text: str) -> tuple[str, int | None]:
     name, equals, value = (part.strip() for part in text.partition("="))
     if not name:
         raise UsageError(f"--classes: {text!r} has no name")
+    if not may_name_class(name):
+        raise UsageError(f"--classes: the name {shown_value(name)} is too long or not valid Unicode")
     if not equals:
         return name, None
     if not (value.isascii() and value.isdigit() and int(value[:9]) > 0 and len(value) < 10):

@@ -19,6 +19,7 @@ from typing import Any
 import shapely
 from PIL import Image
 
+from rsprompter_cli.data.coco_entries import may_name_class
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.convert.coverage import (
     check_labels_on_scene,
@@ -205,8 +206,8 @@ def convert_vectors(
     """
     scenes = [(Path(scene), Path(labels)) for scene, labels in pairs]
     name = class_name_of(class_name)
-    if name is None:
-        raise UsageError("--class-name is blank", "give the name of the class")
+    if name is None or not may_name_class(name):
+        raise UsageError("--class-name is blank, too long or not valid Unicode", "give the name of the class")
     layers = (layer,) if isinstance(layer, str) else tuple(layer)
     options = _Options(
         tile,

@@ -137,7 +137,7 @@ def convert_pair(pair: Pair) -> dict[str, Any] | str:
         "height": size[0],
         "width": size[1],
         "segm_file": pair.label.name,
-        "annotations": mask_to_instances(mask),
+        "annotations": mask_to_instances(mask, name=pair.label),
     }
 
 

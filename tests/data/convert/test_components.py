@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -10,6 +11,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from rsprompter_cli.data.convert.components import labels_to_instances, mask_to_instances
+from rsprompter_cli.errors import InputError
 
 MASKS = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -72,3 +74,19 @@ def test_large_image_runs_do_not_overflow() -> None:
     mask[65_000:, 1:3] = True
     (instance,) = mask_to_instances(mask)
     assert np.array_equal(coco_mask.decode(instance["segmentation"]).astype(bool), mask)
+
+
+def test_noise_is_refused_before_its_instances_are_made() -> None:
+    noise = np.random.default_rng(0).random((1600, 1600)) < 0.5
+    assert len(mask_to_instances(noise[:300, :300])) > 5000
+    with pytest.raises(InputError, match=r"^a\.png: contains 1\d\d,\d\d\d objects, more than 100,000: is it noise\?"):
+        mask_to_instances(noise, name="a.png")
+    with pytest.raises(InputError, match="more than 100,000"):
+        labels_to_instances(np.arange(120_000).reshape(300, 400), name="a.png")
+
+
+def test_a_label_image_of_endless_changes_is_refused() -> None:
+    columns = np.random.default_rng(0).integers(0, 2, (3000, 3000), dtype=np.uint8)
+    columns[::2] = 2  # every pixel is a run of its own
+    with pytest.raises(InputError, match=r"^a\.tif: its columns change value 6,\d\d\d,\d\d\d times"):
+        labels_to_instances(columns, name="a.tif")
