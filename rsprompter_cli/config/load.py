@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from rsprompter_cli.config.run import Config
 from rsprompter_cli.documents import parse_toml, read_toml
@@ -35,9 +36,13 @@ _WORDS = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list, such as [1, 2]",
+    "list_type": "must be a list",
+    "dict_type": "must be a table of keys",
     "model_type": "must be a table of keys",
     "model_attributes_type": "must be a table of keys",
     "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "extra_forbidden": "is not a known key",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be less than {lt}",
@@ -177,14 +182,22 @@ def _first_problem(error: ValidationError) -> str:
         return f"{where}.kind: no kind named {_short(first['ctx']['tag'])!r}"
     if first["type"] == "union_tag_not_found":
         return f"{where}.kind: is missing"
-    told = _words(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
+    told = _words(first)
     return f"{where}: {told}" if where else told
 
 
-def _words(kind: str, facts: Mapping[str, Any]) -> str:
-    """Our words for a type of error, none where the table has none."""
+def first_fault(error: ValidationError) -> str:
+    """The first field of a JSON record that is wrong, and why."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = _short(".".join(str(part) for part in first["loc"]))
+    return f"{where}: {_words(first)}" if where else _words(first)
+
+
+def _words(fault: ErrorDetails) -> str:
+    """Our words for an error of pydantic, its own where the table has none."""
+    facts = fault.get("ctx", {})
     shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in facts.items()}
-    return _WORDS.get(kind, "").format(**shown)
+    return _WORDS.get(fault["type"], "").format(**shown) or fault["msg"].removeprefix("Value error, ")
 
 
 def _short(key: str) -> str:

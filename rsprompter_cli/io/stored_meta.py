@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rsprompter_cli.config import first_fault
+
 _Name = Annotated[str, Field(min_length=1, max_length=1000)]
 _Word = Annotated[str, Field(max_length=1000)]
 _Id = Annotated[int, Field(gt=-(2**63), lt=2**63)]
@@ -79,10 +81,7 @@ def check_meta(fields: Any) -> dict[str, Any]:
     try:
         stored = _StoredMeta.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part)[:60] for part in first["loc"][:3])
-        words = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {words}" if where else words) from error
+        raise ValueError(first_fault(error)) from error
     # What is absent has the default of CheckpointMeta.
     return stored.model_dump(include=set(fields))
 

@@ -16,9 +16,10 @@ from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.geo.class_values import class_name_of
 from rsprompter_cli.io.atomic import write_text
 from rsprompter_cli.io.checkpoint import find_checkpoint, model_argument, model_name
-from rsprompter_cli.train.defaults import FIT_MINUTES
+from rsprompter_cli.train.defaults import FIT_MINUTES, MOST_MINUTES
 from rsprompter_cli.train.fit_plan import Figures, Schedule
 from rsprompter_cli.train.fit_verdict import Verdict, read_verdict
+from rsprompter_cli.train.stored_fit import check_fit_record
 
 RECORD_FILE = "fit.json"
 TILES = "tiles"
@@ -26,6 +27,7 @@ TRAINING = "train"
 MAPS = "encoder-maps"
 _OWN_NAMES = (RECORD_FILE, TILES, TRAINING, MAPS)
 _FORMAT_VERSION = 1
+_START_OVER = "start over with --overwrite instead of --resume"
 
 
 def run_folder(out: Path) -> Path:
@@ -115,8 +117,8 @@ def wishes_of(
         layer=(layer,) if isinstance(layer, str) else tuple(layer or ()),
         **others,
     )
-    if not 0 < wishes.budget < float("inf"):
-        raise UsageError(f"--minutes {wishes.minutes}: must be a number above 0")
+    if not 0 < wishes.budget <= MOST_MINUTES:
+        raise UsageError(f"--minutes {wishes.minutes}: must be a number above 0 and at most {MOST_MINUTES:,.0f}")
     if wishes.class_name is not None and class_name_of(wishes.class_name) is None:
         raise UsageError("--class-name is blank", "give the name of the class")
     return wishes
@@ -161,22 +163,25 @@ def read_record(run: Path) -> Record:
     path = run / RECORD_FILE
     if not path.is_file():
         raise TrainingError(f"{run}: no run to resume ({path} is missing)", "omit --resume to start one")
-    try:
-        content = read_json(path, error=TrainingError, hint="start over with --overwrite", strict=True)
-        if content.pop("format_version") != _FORMAT_VERSION:
-            raise TrainingError(f"{path}: written by another version of rsp", "start over with --overwrite")
-        wishes = content["wishes"]
-        wishes["pairs"] = tuple((str(scene), str(labels)) for scene, labels in wishes["pairs"])
-        wishes["layer"] = tuple(wishes.get("layer", ()))
-        wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
-        content["wishes"] = Wishes(**wishes)
-        content["start"] = None if content["start"] is None else Figures(**content["start"])
-        content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
-        if content["result"] is not None and "verdict" not in content["result"]:
+    content = read_json(path, error=TrainingError, hint=_START_OVER, strict=True)
+    if isinstance(content, dict):
+        if content.get("format_version", _FORMAT_VERSION) != _FORMAT_VERSION:
+            raise TrainingError(f"{path}: written by another version of rsp", _START_OVER)
+        if isinstance(content.get("result"), dict) and "verdict" not in content["result"]:
             content["result"] = None  # of a version that gave none: the end of the run is done again
-        return Record(**content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise TrainingError(f"{path}: cannot be read: {error}", "start over with --overwrite") from error
+    try:
+        check_fit_record(content)
+    except ValueError as error:
+        raise TrainingError(f"{path}: is damaged: {error}", _START_OVER) from error
+    del content["format_version"]
+    wishes = content["wishes"]
+    wishes["pairs"] = tuple(tuple(pair) for pair in wishes["pairs"])
+    wishes["layer"] = tuple(wishes.get("layer", ()))
+    wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
+    content["wishes"] = Wishes(**wishes)
+    content["start"] = None if content["start"] is None else Figures(**content["start"])
+    content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
+    return Record(**content)
 
 
 def check_run_folder(run: Path, *, overwrite: bool) -> None:
