@@ -6,7 +6,8 @@ It first measures the machine (matrix products in the precisions the CPU is made
 then the parts of the model on one window of the first scene, in turn with the matrix products, because the rate of a
 shared machine moves. A part's operations are counted by torch's FLOP counter, which is told of oneDNN's layers; those
 of the encoder are checked against a formula. Then each scene runs as the plain command with default settings in each
-precision, once to measure wall time and peak memory and once with timers around the parts of the model.
+precision, once to measure wall time and peak memory and once with timers around the parts of the model; their seconds
+are those of all threads that compute windows at the same time.
 
     --against FOLDER   another checkout, whose command runs in turn with this one (medians of --runs)
 """
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -224,15 +226,20 @@ def timed(scene: Path, precision: str, folder: Path) -> dict[str, float]:
     return spent | {"whole": time.perf_counter() - began}
 
 
+_ADDING = threading.Lock()
+
+
 def watch(module: Any, row: str, spent: dict[str, float]) -> None:
-    """Add the time of every call of a module to a row."""
-    began: list[float] = []
+    """Add the time of every call of a module to a row; calls may be made by several threads at the same time."""
+    began = threading.local()
 
     def before(*_: Any) -> None:
-        began.append(time.perf_counter())
+        began.__dict__.setdefault("times", []).append(time.perf_counter())
 
     def after(*_: Any) -> None:
-        spent[row] += time.perf_counter() - began.pop()
+        seconds = time.perf_counter() - began.times.pop()
+        with _ADDING:
+            spent[row] += seconds
 
     module.register_forward_pre_hook(before)
     module.register_forward_hook(after)
@@ -252,7 +259,7 @@ def scenes(paths: Sequence[Path], precisions: Sequence[str], runs: int, against:
     """Print a row for every scene and precision, and, where asked, how the other checkout does in turn."""
     here = Path(__file__).resolve().parents[1]
     print(f"\n{'scene':14}{'':6}{'wall s':>8}{'GB':>6}{'objects':>9}{'against s':>11}{'ratio':>7}  after start-up:"
-          f"{'s':>7}" + "".join(f"{row:>9}" for row in (*ROWS, "rest", "outside")))  # fmt: skip
+          f"{'s':>7}  in the model:{'s':>7}" + "".join(f"{row:>9}" for row in (*ROWS, "rest")))  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for scene in paths:
@@ -267,12 +274,13 @@ def scenes(paths: Sequence[Path], precisions: Sequence[str], runs: int, against:
                 command = [sys.executable, __file__, str(scene), "--timed", precision]
                 text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 spent = json.loads(text.splitlines()[-1])
-                whole = spent["whole"]
-                rest = spent["model"] - sum(spent[row] for row in ROWS)
-                shares = [*(spent[row] for row in ROWS), rest, whole - spent["model"]]
+                model = spent["model"]
+                rest = model - sum(spent[row] for row in ROWS)
+                shares = [*(spent[row] for row in ROWS), rest]
                 print(
                     f"{scene.stem:14}{precision:6}{seconds:8.1f}{gigabytes:6.2f}{ours[-1][2]:9}{other:11.1f}"
-                    f"{seconds / other:7.2f}{whole:24.1f}" + "".join(f"{share / whole:9.0%}" for share in shares),
+                    f"{seconds / other:7.2f}{spent['whole']:24.1f}{model:22.1f}"
+                    + "".join(f"{share / model:9.0%}" for share in shares),
                     flush=True,
                 )
 
