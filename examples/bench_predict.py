@@ -3,11 +3,11 @@
     python examples/bench_predict.py ../shared/data/buildings/zanzibar_b.tif ../shared/data/buildings/kampala_a.tif
 
 It first measures the machine (matrix products in the precisions the CPU is made for, a copy, a result in fresh memory),
-then the parts of the model on one window of the first scene, in turn with the matrix products, because the rate of a
-shared machine moves. A part's operations are counted by torch's FLOP counter, which is told of oneDNN's layers; those
-of the encoder are checked against a formula. Then each scene runs as the plain command with default settings in each
-precision, once to measure wall time and peak memory and once with timers around the parts of the model; their seconds
-are those of all threads that compute windows at the same time.
+then the parts of the model on one window of the first scene and a training step, in turn with the matrix products,
+because the rate of a shared machine moves. A part's operations are counted by torch's FLOP counter, which is told of
+oneDNN's layers; those of the encoder are checked against a formula. Then each scene runs as the plain command with
+default settings in each precision, once to measure wall time and peak memory and once with timers around the parts of
+the model; their seconds are those of all threads that compute windows at the same time.
 
     --against FOLDER   another checkout, whose command runs in turn with this one (medians of --runs)
 """
@@ -60,7 +60,7 @@ def machine(precisions: Sequence[str]) -> None:
 
 
 def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
-    """Print seconds, GFLOP/s and share of the machine's rate of the parts on one window, and of a training step."""
+    """Print seconds, GFLOP/s and share of the machine's rate of the parts on one window."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -103,6 +103,51 @@ def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
             share = statistics.median(work * 1e9 / one / rate for one, rate in zip(taken[1:], rates[1:], strict=True))
             print(f"{row:10}{precision:6}{work:8.2f}{median:8.3f}{work / median:9.1f}{share:7.0%}")
         print(f"{'product':10}{precision:6}{'':16}{statistics.median(rates[1:]) / 1e9:9.1f}{1:7.0%}", flush=True)
+
+
+def training(scene: Path, precisions: Sequence[str], repeats: int) -> None:
+    """Print the same of a training step: losses, gradients and AdamW for the window four times, 16 objects in each."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rsprompter_cli import load_model
+    from rsprompter_cli.models.matrix_rate import matrix_rate
+    from rsprompter_cli.structures import Target
+
+    model = load_model(None).model
+    model.get_submodule("encoder").requires_grad_(False)  # as in the preset rsprompter-anchor-cpu
+    model.train()
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-8)
+    window = middle_window(scene)
+    places = torch.arange(16)
+    corners = 8 + 62 * torch.stack([places % 4, places // 4], dim=1)
+    boxes = torch.cat([corners, corners + 30], dim=1)
+    masks = torch.zeros(16, SIDE, SIDE, dtype=torch.bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.tolist(), strict=True):
+        mask[top:bottom, left:right] = True
+    target = Target(boxes.float(), torch.zeros(16, dtype=torch.int64), masks)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        losses = model([window] * 4, [target] * 4)
+        sum(losses.values()).backward()
+        optimizer.step()
+
+    for precision in precisions:
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            step()  # warms up
+            with FlopCounterMode(display=False, custom_mapping=onednn_formulas()) as counter:
+                step()
+            work, taken, rates = counter.get_total_flops() / 1e9, [], []
+            for _ in range(repeats):
+                rates.append(matrix_rate(dtype) / 1e9)
+                began = time.perf_counter()
+                step()
+                taken.append(time.perf_counter() - began)
+        median = statistics.median(taken)
+        share = statistics.median(work / one / rate for one, rate in zip(taken, rates, strict=True))
+        print(f"{'training':10}{precision:6}{work:8.2f}{median:8.3f}{work / median:9.1f}{share:7.0%}", flush=True)
 
 
 def middle_window(scene: Path) -> Any:
@@ -310,6 +355,7 @@ def main() -> None:
     precisions = ("bf16", "fp32") if fast_bf16 else ("fp32",)
     machine(precisions)
     parts(options.scenes[0], precisions, options.repeats)
+    training(options.scenes[0], precisions, options.repeats)
     if not options.no_scenes:
         scenes(options.scenes, precisions, options.runs, options.against)
 
