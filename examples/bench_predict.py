@@ -3,7 +3,7 @@
     python examples/bench_predict.py ../shared/data/buildings/zanzibar_b.tif ../shared/data/buildings/kampala_a.tif
 
 It first measures the machine (matrix products in the precisions the CPU is made for, a copy, a result in fresh memory),
-then the parts of the model on one window of the first scene and a training step, in turn with the matrix products,
+then the parts of the model on a window of the first scene and a training step, in turn with the matrix products,
 because the rate of a shared machine moves. A part's operations are counted by torch's FLOP counter, which is told of
 oneDNN's layers; those of the encoder are checked against a formula. Then each scene runs as the plain command with
 default settings in each precision, once to measure wall time and peak memory and once with timers around the parts of
@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
 
     from rsprompter_cli import load_model
     from rsprompter_cli.models.matrix_rate import matrix_rate
+    from rsprompter_cli.predict.detect import concurrency_of
 
     model = load_model(None).model
     window = middle_window(scene)
+    at_once, threads = concurrency_of(model), torch.get_num_threads()
     spent: dict[str, float] = dict.fromkeys(ROWS, 0.0)
     for name, row in PARTS.items():
         watch(model.get_submodule(name), row, spent)
@@ -81,7 +84,10 @@ def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
         counted[row] += by_module.get(f"{type(model).__name__}.{name}", 0)
     counted["whole"] = counter.get_total_flops()
     formula = encoder_flops(model.encoder, SIDE)
-    print(f"one window of {SIDE} px, {len(found.scores)} objects; encoder by formula: {formula / 1e9:.2f} GFLOP")
+    print(
+        f"a window of {SIDE} px, {len(found.scores)} objects, {at_once} at a time as in rsp predict; "
+        f"encoder by formula: {formula / 1e9:.2f} GFLOP"
+    )
     print(f"{'part':10}{'':6}{'GFLOP':>8}{'s':>8}{'GFLOP/s':>9}{'share':>7}")
     for precision in precisions:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
@@ -92,17 +98,26 @@ def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
             spent.clear()
             spent.update(dict.fromkeys(ROWS, 0.0))
             began = time.perf_counter()
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                model([window])
-            seconds["whole"].append(time.perf_counter() - began)
-            for row in ROWS:
-                seconds[row].append(spent[row])
+            with ThreadPoolExecutor(at_once, "window", torch.set_num_threads, (threads // at_once,)) as pool:
+                list(pool.map(run_window, [model] * at_once, [window] * at_once, [precision] * at_once))
+            torch.set_num_threads(threads)
+            seconds["whole"].append((time.perf_counter() - began) / at_once)
+            for row in ROWS:  # the mean over the threads, of which each has its part of the machine
+                seconds[row].append(spent[row] / at_once / at_once)
         for row, taken in seconds.items():
             median = statistics.median(taken[1:])
             work = counted[row] / 1e9
             share = statistics.median(work * 1e9 / one / rate for one, rate in zip(taken[1:], rates[1:], strict=True))
             print(f"{row:10}{precision:6}{work:8.2f}{median:8.3f}{work / median:9.1f}{share:7.0%}")
         print(f"{'product':10}{precision:6}{'':16}{statistics.median(rates[1:]) / 1e9:9.1f}{1:7.0%}", flush=True)
+
+
+def run_window(model: Any, window: Any, precision: str) -> None:
+    """A forward pass in this thread."""
+    import torch
+
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        model([window])
 
 
 def training(scene: Path, precisions: Sequence[str], repeats: int) -> None:
