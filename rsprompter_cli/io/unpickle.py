@@ -113,7 +113,7 @@ def load_pickle(path: str | Path) -> Any:
         (StoredConfig, _CONFIGS),
     )
     known: list[Any] = [(stand_in, name) for stand_in, names in groups for name in names]
-    _check_content(path)
+    check_content(path)
     try:
         with torch.serialization.safe_globals(known), warnings.catch_warnings():
             # Of kinds of tensors whose readers refuse them in words of their own.
@@ -128,7 +128,7 @@ def load_pickle(path: str | Path) -> Any:
         raise _damaged(path) from error
 
 
-def _check_content(path: Path) -> None:
+def check_content(path: Path) -> None:
     """Refuse what would take far more memory than the file has bytes: compressed members, and arrays of any length.
 
     Raises:

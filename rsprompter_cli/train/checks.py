@@ -41,8 +41,9 @@ def check_run(out: Path, *, resume: bool, overwrite: bool) -> None:
     """Look at the run folder.
 
     Raises:
-        OutputError: another process uses it, or it contains a run that is neither to be resumed nor replaced.
-        TrainingError: there is no run to resume.
+        OutputError: another process uses it, it contains a run that is neither to be resumed nor replaced, or
+            something else is in the place of a file or folder of a run.
+        TrainingError: there is no run to resume, or its log is damaged.
     """
     refuse_used_folder(out)
     check_folder(out, resume=resume, overwrite=overwrite)

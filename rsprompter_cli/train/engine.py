@@ -270,10 +270,11 @@ def names_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn
 
 def changing(model: nn.Module) -> dict[str, Tensor]:
     """Copies on the CPU of the parameters that train and of all stored buffers (norm statistics), by key."""
-    return {key: value.detach().cpu().clone() for key, value in _changing(model).items()}
+    return {key: value.detach().cpu().clone() for key, value in changing_tensors(model).items()}
 
 
-def _changing(model: nn.Module) -> dict[str, Tensor]:
+def changing_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters that train and all stored buffers themselves, by key."""
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     return {key: value for key, value in model.state_dict().items() if key not in frozen}
 
@@ -290,7 +291,7 @@ def restore_weights(model: nn.Module, state: Mapping[str, Any]) -> None:
     Raises:
         TrainingError: the state is that of another model.
     """
-    own, saved = _changing(model), state["changing"]
+    own, saved = changing_tensors(model), state["changing"]
     if own.keys() != saved.keys():
         odd = sorted(own.keys() ^ saved.keys())
         raise TrainingError(f"the saved state belongs to another model; keys that differ: {some(odd)}")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rsprompter_cli.config import Config, SamclsConfig
 from rsprompter_cli.errors import NOT_UTF8, OutputError, TrainingError
-from rsprompter_cli.io.atomic import check_writable, recover_folder
-from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE
+from rsprompter_cli.io.atomic import check_writable, recover_folder, refuse_link
+from rsprompter_cli.train.track import BOARD_FOLDER, LOG_FILE, read_log
 from rsprompter_cli.train.track_wandb import WANDB_FOLDER
 
 STATE_FILE = Path("state") / "resume.pt"
@@ -26,6 +26,7 @@ _LOCK_FILE = ".lock"
 _CHECKPOINTS = (BEST, LAST, STATE_FILE.parent.name)
 _TOLD = (LOG_FILE, BOARD_FOLDER, WANDB_FOLDER, PICTURES, CURVES_FILE)
 _OWN_NAMES = (*_CHECKPOINTS, *_TOLD, CONFIG_FILE, ENCODER_MAPS, AUTOMASKS)
+_OWN_FILES = (LOG_FILE, CURVES_FILE, CONFIG_FILE)
 
 
 def files_for_people(folder: Path) -> list[Path]:
@@ -48,6 +49,7 @@ def only_run(out: Path) -> Iterator[None]:
     except UnicodeEncodeError as error:
         raise OutputError(f"{out}: {NOT_UTF8}, which TensorBoard requires", "choose another name") from error
     out.mkdir(parents=True, exist_ok=True)
+    refuse_link(out / _LOCK_FILE)
     lock = FileLock(out / _LOCK_FILE)
     try:
         lock.acquire(timeout=0)
@@ -86,12 +88,36 @@ def require_state(out: Path) -> Path:
 
 
 def check_folder(out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in a folder, before any work is done."""
+    """Refuse to mix two runs in a folder, or to continue one in a damaged folder, before any work is done.
+
+    Raises:
+        OutputError: the folder contains a run, or in the place of a file or folder of a run something else.
+        TrainingError: the log of the run to resume is damaged.
+    """
+    _require_own_kinds(out)
     used = [name for name in _OWN_NAMES if (out / name).exists()]
     if used and not resume and not overwrite:
         saved = (out / STATE_FILE).exists()
         way_out = "--resume continues it, --overwrite starts over" if saved else "pass --overwrite to start over"
         raise OutputError(f"{out} already contains a run ({', '.join(used)})", way_out)
+    if resume and (out / LOG_FILE).exists():
+        read_log(out)
+
+
+def _require_own_kinds(out: Path) -> None:
+    """Refuse links, behind which a run would write outside its folder, and files that are folders or the reverse.
+
+    The run folder itself may be a link.
+    """
+    for name in (*_OWN_NAMES, RANKS):
+        path = out / name
+        refuse_link(path)
+        if not path.exists():
+            continue
+        if name in _OWN_FILES and not path.is_file():
+            raise OutputError(f"{path}: is not a regular file", "delete or rename it")
+        if name not in _OWN_FILES and not path.is_dir():
+            raise OutputError(f"{path}: is not a folder", "delete or rename it")
 
 
 def check_cache_folder(config: Config) -> None:

@@ -50,7 +50,15 @@ from rsprompter_cli.train.ranks import Ranks, clean_stdout, joined
 from rsprompter_cli.train.run import Run, report_step, save, steps_of, write_step
 from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
 from rsprompter_cli.train.show import save_curves
-from rsprompter_cli.train.state import Cursor, RunState, load_state, require_same_run, set_random_state
+from rsprompter_cli.train.state import (
+    Cursor,
+    RunState,
+    load_state,
+    require_fitting,
+    require_same_run,
+    restoring,
+    set_random_state,
+)
 from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard, has_ended
 from rsprompter_cli.train.track_wandb import WandbRun, require_wandb
 from rsprompter_cli.train.validate import StoppedError, validate
@@ -123,6 +131,8 @@ def train(
         identity = run_identity(setup, dtype)
         if state is not None:
             require_same_run(out, state, identity)
+            pictures = len(setup.train_data)
+            require_fitting(out, state, setup.model, epochs=config.train.epochs, pictures=pictures)
             if state.cursor.epoch >= config.train.epochs and has_ended(out):
                 metrics = read_checkpoint(out / LAST).meta.metrics
                 return _result(out, state.cursor, config, metrics, epochs=state.cursor.epoch, untouched=True)
@@ -150,7 +160,8 @@ def train(
         run.expected_seconds, run.saved = expected_seconds, None if state is None else cursor
         facts = {"dtype": str(dtype), "device": str(where), "ranks": ranks.count, "resume": resume}
         log.write("start", step=cursor.step, epoch=cursor.epoch, **facts)
-        _set_chance(state, ranks, seed=options.seed)
+        with restoring(out):
+            _set_chance(state, ranks, seed=options.seed)
         with explain_out_of_memory(setup.config.model, batch_size=options.batch_size, device=where):
             return _run(run, cursor)
 

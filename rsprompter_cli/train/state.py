@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from rsprompter_cli.errors import SHOWN, TrainingError
+from rsprompter_cli.errors import SHOWN, RspError, TrainingError, shorten
 from rsprompter_cli.io.atomic import atomic_path
-from rsprompter_cli.io.unpickle import save_pickle
+from rsprompter_cli.io.unpickle import check_content, save_pickle
 from rsprompter_cli.train.folder import STATE_FILE, require_state
+from rsprompter_cli.train.state_form import require_fit, require_form
 
 _FORMAT_VERSION = 2
 
@@ -78,19 +83,55 @@ def load_state(run_folder: Path) -> RunState:
         TrainingError: no state, or a damaged one.
     """
     path = require_state(run_folder)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    with restoring(run_folder):
+        check_content(path)
+        with warnings.catch_warnings():
+            # Of kinds of tensors that no state of ours has.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or type(content.get("format_version")) is not int:
+            raise ValueError("it is not the state of a run")
         if content["format_version"] != _FORMAT_VERSION:
             raise TrainingError(f"{path}: written by another version of rsp", "resume it with that version")
+        require_form(content)
         return RunState(Cursor(**content["cursor"]), content["identity"], content["engine"], content["random"])
-    except TrainingError:
+
+
+@contextmanager
+def restoring(run_folder: Path) -> Iterator[None]:
+    """Raise TrainingError, which names the file and the way out, for whatever a damaged state raises."""
+    path = run_folder / STATE_FILE
+    try:
+        yield
+    except (TrainingError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a damaged pickle may raise nearly anything
-        reason = " ".join(str(error).split())[:200]
+        told = error.message if isinstance(error, RspError) else str(error)
+        reason = shorten(" ".join(told.removeprefix(f"{path}: ").split()), 200)
         raise TrainingError(
             f"{path}: the saved state cannot be restored: {reason}",
             f"start over from its weights with --load-from {run_folder / 'last'}",
         ) from error
+
+
+def require_fitting(run_folder: Path, state: RunState, model: nn.Module, *, epochs: int, pictures: int) -> None:
+    """Refuse a state that no run of this model could have come to.
+
+    Args:
+        epochs: of the whole run.
+        pictures: of an epoch.
+
+    Raises:
+        TrainingError: names what is wrong.
+    """
+    cursor = state.cursor
+    with restoring(run_folder):
+        if cursor.epoch > epochs or cursor.done > (pictures if cursor.epoch < epochs else 0):
+            raise ValueError(f"cursor is beyond the end of {epochs} epochs of {pictures} images")
+        seen = cursor.epoch * pictures + cursor.done
+        if cursor.images != seen or not min(seen, 1) <= cursor.step <= seen:  # a step takes a picture at least
+            raise ValueError("cursor has a number of steps or images that does not belong to its epoch")
+        require_fit(state.engine, model, steps=cursor.step)
 
 
 def require_same_run(run_folder: Path, state: RunState, identity: dict[str, str]) -> None:

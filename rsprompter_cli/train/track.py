@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rsprompter_cli.documents import json_or_none
+from rsprompter_cli.documents import json_or_none, read_content
+from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.io.atomic import not_written, write_text
 
 if TYPE_CHECKING:
@@ -23,6 +24,21 @@ if TYPE_CHECKING:
 LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
 _SPEED_WINDOW = 50
+
+_MOST_LINES = 500_000
+_MOST_BYTES = 128 << 20
+"""Of a log, with a line for every ten steps: a million steps, or half as many of a decoder with dozens of losses."""
+
+MOST_COUNTED = 2**53
+"""Steps or pictures of a run; a float holds whole numbers up to here."""
+
+_LARGEST = 1e300
+"""Of a loss or a figure, so that sums of all of them stay finite."""
+
+_MOST_LOSSES = 1000
+"""Names of losses or figures in a record; a decoder of many layers has dozens."""
+
+_WAY_OUT = "delete the file or move it elsewhere: the run continues without it"
 
 
 class Board(Protocol):
@@ -166,12 +182,58 @@ class Speed:
 
 
 def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a last line cut short by a crash is left out."""
+    """The records of a run, oldest first; a last line cut short by a crash is left out.
+
+    Raises:
+        TrainingError: the log cannot be read, is too large, or has a line that no run writes.
+    """
+    path = Path(folder) / LOG_FILE
+    content = read_content(path, max_bytes=_MOST_BYTES, error=TrainingError, hint=_WAY_OUT)
+    # A record takes far more memory than the shortest line of the file.
+    if content.count(b"\n") > _MOST_LINES:
+        raise TrainingError(f"{path}: has more than {_MOST_LINES:,} lines", _WAY_OUT)
+    lines = content.split(b"\n")
     records = []
-    for line in (Path(folder) / LOG_FILE).read_text(encoding="utf-8").splitlines():
-        if isinstance(record := json_or_none(line), dict):
-            records.append(record)
+    for number, line in enumerate(lines, 1):
+        record = json_or_none(line)
+        if record is None and number == len(lines):
+            break
+        if reason := _fault_of(record):
+            raise TrainingError(f"{path}: line {number}: {reason}", _WAY_OUT)
+        records.append(record)
     return records
+
+
+def _fault_of(record: Any) -> str:
+    """What makes a value of the log no record that a run writes, in words; nothing where it is one."""
+    if not isinstance(record, dict):
+        return "is not a JSON object"
+    if type(record.get("kind")) is not str:
+        return "kind is not a text"
+    step = record.get("step")
+    if type(step) is not int or not 0 <= step <= MOST_COUNTED:
+        return "step is not a whole number from 0"
+    if record["kind"] == "step":
+        if not _is_number(record.get("loss")):
+            return "loss is not a number"
+        if not _are_numbers(record.get("losses")):
+            return "losses is not a table of numbers"
+    # A figure that could not be found is null.
+    if record["kind"] == "evaluation" and not _are_numbers(record.get("metrics"), or_null=True):
+        return "metrics is not a table of numbers"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # false of NaN
+
+
+def _are_numbers(table: Any, *, or_null: bool = False) -> bool:
+    return (
+        isinstance(table, dict)
+        and len(table) <= _MOST_LOSSES
+        and all(_is_number(value) or (or_null and value is None) for value in table.values())
+    )
 
 
 def has_ended(folder: Path) -> bool:

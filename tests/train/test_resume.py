@@ -212,7 +212,7 @@ def test_a_stop_between_epochs_is_described_as_one(
 def test_the_log_of_a_lost_stretch_is_taken_back(data: Path, tmp_path: Path) -> None:
     cut = run(data, tmp_path, OPTIONS, on_step=_signal_at(2))
     with (cut.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"kind": "step", "step": 5, "epoch": 1}\n{"kind": "st')
+        file.write('{"kind": "step", "step": 5, "epoch": 1, "loss": 1.0, "losses": {"a": 1.0}}\n{"kind": "st')
     run(data, tmp_path, OPTIONS, resume=True)
     steps = [record["step"] for record in read_log(tmp_path) if record["kind"] == "step"]
     assert steps == sorted(set(steps))
