@@ -20,6 +20,9 @@ from torch import Tensor
 
 from rsprompter_cli.models.products import convolution, linear_fused
 
+_INNER_BYTES = 32 << 20
+"""Of a map inside of a block of the first stage: two of them, of each pass that runs, are most of what a pass needs."""
+
 
 def run_stem(encoder: Any, pixels: Tensor) -> Tensor:
     """Patch embedding and first stage of a TinyVitEncoder: [B, 3, H, W] to [B, C, H, W], channels last."""
@@ -27,9 +30,22 @@ def run_stem(encoder: Any, pixels: Tensor) -> Tensor:
     first, _, second = encoder.patch_embed
     maps = _conv_norm(second, _conv_norm(first, maps, gelu=True))
     for block in encoder.stages[0].blocks:
-        inner = _conv_norm(block.conv2, _conv_norm(block.conv1, maps, gelu=True), gelu=True)
-        maps = _gelu_(_conv_norm(block.conv3, inner).add_(maps))
+        maps = _run_inverted_bottleneck(block, maps)
     return maps
+
+
+def _run_inverted_bottleneck(block: Any, maps: Tensor) -> Tensor:
+    """timm's MBConv [B, C, H, W] to the same, some rows at a time: its inner maps have four times the channels."""
+    rows, columns = maps.shape[2:]
+    row_bytes = maps.shape[0] * block.conv1.conv.out_channels * columns * maps.element_size()
+    step = max(1, _INNER_BYTES // row_bytes)
+    result = torch.empty_like(maps)
+    for top in range(0, rows, step):
+        above, below = max(top - 1, 0), min(top + step + 1, rows)  # the 3 x 3 convolution sees a row more
+        inner = _conv_norm(block.conv2, _conv_norm(block.conv1, maps[:, :, above:below], gelu=True), gelu=True)
+        inner = inner[:, :, top - above : top - above + step]
+        torch.add(_conv_norm(block.conv3, inner), maps[:, :, top : top + step], out=result[:, :, top : top + step])
+    return _gelu_(result)
 
 
 def merge(downsample: Any, maps: Tensor) -> Tensor:

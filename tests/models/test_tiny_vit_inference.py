@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsprompter_cli.models import products
+from rsprompter_cli.models import products, tiny_vit_inference
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.tiny_vit import TinyVitEncoder
 
@@ -93,3 +93,14 @@ def test_changed_weights_count_at_once() -> None:
     assert not torch.allclose(before, after)
     slow, fast = both(encoder, pixels)
     torch.testing.assert_close(fast[-1], slow[-1].detach(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inner_bytes", [1, 2000, 5000, 12_000])
+def test_it_is_the_same_in_strips_of_any_height(inner_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randn(2, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    slow, whole = both(encoder_of(1), pixels)
+    monkeypatch.setattr(tiny_vit_inference, "_INNER_BYTES", inner_bytes)
+    _, strips = both(encoder_of(1), pixels)
+    for one, other, third in zip(slow, whole, strips, strict=True):
+        torch.testing.assert_close(third, one.detach(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(third, other, rtol=1e-5, atol=1e-5)
