@@ -96,7 +96,8 @@ def detect_in_order(
         return
     threads = torch.get_num_threads()
     pending: deque[tuple[ReadBatch, Future[list[Detections]]]] = deque()
-    with ThreadPoolExecutor(concurrency, "rsp-model", torch.set_num_threads, (threads // concurrency,)) as pool:
+    shares = [threads // concurrency + (place < threads % concurrency) for place in range(concurrency)]
+    with ThreadPoolExecutor(concurrency, "rsp-model", lambda: torch.set_num_threads(shares.pop())) as pool:
         try:
             for batch in batches:
                 pending.append((batch, pool.submit(_detect_batch, detect, batch)))

@@ -81,6 +81,15 @@ def test_the_same_bytes_as_one_after_the_other(tmp_path: Path, batch: int) -> No
     assert torch.get_num_threads() == 4
 
 
+def test_an_odd_number_of_threads_is_shared(tmp_path: Path) -> None:
+    torch.set_num_threads(5)
+    scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
+    model = Concurrent()
+    predict_scene(scene, tmp_path / "a.geojson", model=stub(model), native=True)
+    assert model.threads == {2, 3}
+    assert torch.get_num_threads() == 5
+
+
 def test_an_error_of_one_ends_the_run(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
     model = Concurrent(fails=4)
