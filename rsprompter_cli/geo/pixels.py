@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -87,6 +88,7 @@ class PixelReader:
         self._fill = fill
         self._base, self._source, self._plan, self._level = base, source, plan, level
         self._lock = threading.Lock()
+        self._closed = False
         with ExitStack() as stack:
             self._data = base
             if level is not None:
@@ -120,8 +122,18 @@ class PixelReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what this reader opened itself."""
-        self._opened.close()
+        """Close what this reader opened itself, once no other thread reads; who reads later fails."""
+        with self._lock:
+            self._closed = True
+            self._opened.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Keep the file for this thread. GDAL would crash if it read a file that was closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"{self._source.name} is closed")
+            yield
 
     def cache_bytes(self, rows: int) -> int:
         """Bytes of decoded blocks to keep while windows of so many rows are read, one row of windows after another.
@@ -176,7 +188,7 @@ class PixelReader:
         window = RasterWindow(left, top, width, height)
         extra = [plan.alpha] if plan.alpha is not None else []
         try:
-            with self._lock, gdal_env(self._source, cache=cache):
+            with self._in_use(), gdal_env(self._source, cache=cache):
                 raw = self._data.read([*plan.distinct, *extra], window=window)  # [B, h, w]
                 mask = self._read_mask(window)
         except (RasterioError, CPLE_BaseError) as error:
@@ -222,7 +234,7 @@ class PixelReader:
         """False when the file stores no block of the rectangle; nothing is decoded."""
         if not self._may_be_sparse:
             return True
-        with self._lock:
+        with self._in_use():
             return bool(self._stored_blocks(top, left, height, width, enough=1).any())
 
     def _usable(self, samples: np.ndarray) -> np.ndarray:
@@ -259,7 +271,7 @@ class PixelReader:
         """bool [height, width]: which pixels of a rectangle lie in blocks that the file stores."""
         if not self._may_be_sparse:
             return np.ones((1, 1), dtype=bool)
-        with self._lock:
+        with self._in_use():
             blocks = self._stored_blocks(top, left, height, width)
         if blocks.all():
             return blocks

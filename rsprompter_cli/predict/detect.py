@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol
@@ -37,7 +37,7 @@ ReadBatch = tuple[Window, list[tuple[Window, Tile]]]
 """The last window of a batch, and the windows of it that hold a valid pixel, with their pixels."""
 
 
-def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> Iterator[ReadBatch]:
+def read_batches(scene: TileReader, windows: Iterable[Window], batch: int) -> Generator[ReadBatch, None, None]:
     """Tiles in batches that are a fixed partition of the window list, read ahead in one thread.
 
     Windows without a valid pixel are left out after reading, so a batch may be shorter or empty;
@@ -84,7 +84,7 @@ def concurrency_of(model: torch.nn.Module) -> int:
 
 def detect_in_order(
     batches: Iterable[ReadBatch], detect: Callable[[Sequence[Tile]], list[Detections]], concurrency: int
-) -> Iterator[tuple[ReadBatch, list[Detections]]]:
+) -> Generator[tuple[ReadBatch, list[Detections]], None, None]:
     """Every batch with its detections, in order; `concurrency` of them are computed at the same time.
 
     Args:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -268,7 +268,7 @@ def collect_objects(
         meter=meter,
     )
     pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside, closing(batches):
         for batch in batches:
             pending.append(beside.submit(take, batch))
             while len(pending) > _BESIDE or (pending and pending[0].done()):
@@ -306,7 +306,7 @@ def detect_windows(
     dtype: torch.dtype = torch.float32,
     area: AreaOfInterest | None = None,
     meter: Meter | None = None,
-) -> Iterator[DetectedBatch]:
+) -> Generator[DetectedBatch, None, None]:
     """The detections of every window of a scene from position `first` on, in row-major order.
 
     Args:
@@ -324,9 +324,13 @@ def detect_windows(
         with meter.stage(Stage.MODEL):
             return run_model(model, tiles, pad_to=grid.size if pad else None, dtype=dtype)
 
-    read = meter.timed(Stage.WAITING, read_batches(meter.reader(scene), wanted, batch))
-    with only_scores_from(model, score):
-        for (last, tiles), detections in detect_in_order(read, detect, concurrency_of(model)):
+    with ExitStack() as stack:
+        # However this ends, no thread computes a window or reads the scene afterwards.
+        stack.enter_context(only_scores_from(model, score))
+        read = stack.enter_context(closing(read_batches(meter.reader(scene), wanted, batch)))
+        waited = meter.timed(Stage.WAITING, read)
+        detected = stack.enter_context(closing(detect_in_order(waited, detect, concurrency_of(model))))
+        for (last, tiles), detections in detected:
             scene.require_unchanged()
             windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
             yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)

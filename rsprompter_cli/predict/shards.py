@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -148,7 +148,7 @@ class ShardRunner:
             meter=meter,
         )
         pending: deque[Future[None]] = deque()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-outline") as beside:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-outline") as beside, closing(batches):
             for batch in batches:
                 pending.append(beside.submit(take, batch))
                 while len(pending) > _BESIDE or (pending and pending[0].done()):

@@ -153,7 +153,7 @@ def test_huge_block_is_refused_before_a_read(tmp_path):
 def test_huge_block_of_an_overview_or_mask_is_refused(tmp_path):
     small = {256: 64, 257: 64, 322: 64, 323: 64}
     path = write_tiff_headers(tmp_path / "hidden.tif", small, {254: 1, 256: 32, 257: 32, 322: 65536, 323: 32768})
-    with pytest.raises(InputError, match="65536 x 32768"):
+    with pytest.raises(InputError, match="65,536 x 32,768"):
         open_scene(path)
 
 

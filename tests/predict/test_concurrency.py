@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import torch
 from rsprompter_cli import predict_scene
 from rsprompter_cli.config import ModelConfig
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.detect import concurrency_of
-from rsprompter_cli.structures import Detections
+from rsprompter_cli.structures import Detections, Tile
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import BlobModel, blob_model
 from tests.make.tiny_models import TINY_TINY_VIT, tiny_config, tiny_meta
@@ -131,3 +133,34 @@ def test_a_real_model_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     serial = predict_scene(scene, tmp_path / "one.geojson", model=loaded, native=True, score=0.0)
     assert done.objects == serial.objects
     assert done.objects
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_no_thread_reads_the_scene_once_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    """Windows that are read ahead are given up with the run; GDAL crashed where it read on."""
+    closed: list[bool] = []
+
+    def slow(scene: Scene, window: Window, plain: Callable[..., Tile] = Scene.read) -> Tile:
+        time.sleep(0.1)
+        closed.append(scene._dataset.closed)
+        return plain(scene, window)
+
+    monkeypatch.setattr(Scene, "read", slow)
+    model = Concurrent(fails=2)
+    monkeypatch.setattr(Concurrent, "concurrency", concurrency)
+    scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
+    with pytest.raises(UsageError, match="not liked"):  # what it keeps holds the frames, as a caller may
+        predict_scene(scene, tmp_path / "a.geojson", model=stub(model), native=True)
+    time.sleep(0.4)
+    assert closed
+    assert not any(closed)
+
+
+def test_a_closed_scene_is_not_read(tmp_path: Path) -> None:
+    scene = open_scene(write_scene(tmp_path / "a.tif", paint(40, 40, {})), native=True)
+    scene.read(Window(0, 0, 0, 0, 40, 40))
+    scene.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        scene.read(Window(0, 0, 0, 0, 40, 40))

@@ -114,7 +114,9 @@ def test_stdout_in_a_file(name: str, rsp: TerminalServer, place: Path) -> None:
 
 
 def test_verbose_names_device_precision_and_model(rsp: TerminalServer, place: Path) -> None:
-    ended = rsp.run_in_terminal(["-v", *COUNTED["predict"][0], "--device", "cpu"], place).check(code=0)
+    ended = rsp.run_in_terminal(["-v", *COUNTED["predict"][0], "--device", "cpu", "--precision", "fp32"], place).check(
+        code=0
+    )
     for word in ("rsprompter-anchor", "cpu", "float32"):
         assert ended.terminal.says(word)
 
