@@ -122,7 +122,7 @@ class PixelReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close what this reader opened itself, once no other thread reads; who reads later fails."""
+        """Close what this reader opened, once no other thread reads; from then on reading raises RuntimeError."""
         with self._lock:
             self._closed = True
             self._opened.close()

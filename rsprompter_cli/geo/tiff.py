@@ -46,8 +46,8 @@ _FREE_BLOCKS = 1_000_000
 """Blocks that an image need not list: each that it lists takes 4 bytes, which bounds the work that a file can make."""
 
 _LARGE_TILE = 8192
-"""Pixels of a tile's side that any image may have. Larger tiles of a smaller image hold nothing but work: those of a
-mask are decoded anew for every window."""
+"""Pixels of a tile's side that any image may have. Larger tiles must fit their image: that of a mask is decoded anew
+for every window."""
 
 _GDAL_METADATA = 42112
 _GEO_TEXTS = 34737

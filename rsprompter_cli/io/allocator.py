@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     """Let freed memory of up to 1 GiB stay with the process, for the next tensor of the size.
 
     By itself glibc returns a large block to the system at once, and the next one costs a page fault for each 4 KiB: a
-    third of the time of a small model on a CPU. All threads share one heap: that of a second thread holds no block of
-    over 64 MiB, which then comes from the system each time, and what one thread frees another could not use.
+    third of the time of a small model on a CPU. All threads share one heap: glibc gives each a heap of
+    its own, which holds blocks of up to 64 MiB only and keeps what is freed from the other threads.
 
     A setting of the user's by environment variables is left alone.
 

@@ -50,7 +50,7 @@ def load_model(folder: str | Path | None = None, device: str | torch.device = "c
 
 
 def _check_finite(checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
-    # Such a model finds nothing, without a word.
+    # With such weights a model finds nothing and raises no error.
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise CheckpointError(

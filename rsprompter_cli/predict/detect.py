@@ -96,22 +96,24 @@ def detect_in_order(
         return
     threads = torch.get_num_threads()
     pending: deque[tuple[ReadBatch, Future[list[Detections]]]] = deque()
-    shares = [threads // concurrency + (place < threads % concurrency) for place in range(concurrency)]
-    with ThreadPoolExecutor(concurrency, "rsp-model", lambda: torch.set_num_threads(shares.pop())) as pool:
-        try:
-            for batch in batches:
-                pending.append((batch, pool.submit(_detect_batch, detect, batch)))
-                if len(pending) > concurrency:  # one more than are computed, so that no thread waits for its next
+    try:
+        # Every thread has the same share, even if one is left over: results depend on it, by rounding.
+        with ThreadPoolExecutor(concurrency, "rsp-model", torch.set_num_threads, (threads // concurrency,)) as pool:
+            try:
+                for batch in batches:
+                    pending.append((batch, pool.submit(_detect_batch, detect, batch)))
+                    if len(pending) > concurrency:  # one more than are computed, so that no thread waits for its next
+                        former, future = pending.popleft()
+                        yield former, future.result()
+                while pending:
                     former, future = pending.popleft()
                     yield former, future.result()
-            while pending:
-                former, future = pending.popleft()
-                yield former, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
-            # What a thread sets is its own, but threads that start later take the last value.
-            torch.set_num_threads(threads)
+            finally:
+                for _, future in pending:
+                    future.cancel()
+    finally:
+        # What a thread sets is its own, but threads that start later take the last value.
+        torch.set_num_threads(threads)
 
 
 def _detect_batch(detect: Callable[[Sequence[Tile]], list[Detections]], batch: ReadBatch) -> list[Detections]:

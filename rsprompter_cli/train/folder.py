@@ -111,7 +111,9 @@ def _require_own_kinds(out: Path) -> None:
     """
     for name in (*_OWN_NAMES, RANKS):
         path = out / name
-        refuse_link(path)
+        if path.is_symlink():
+            hint = "put what it leads to in its place; encoder maps may lie elsewhere by train.cache_folder"
+            raise OutputError(f"{path}: is a symbolic link", hint)
         if not path.exists():
             continue
         if name in _OWN_FILES and not path.is_file():

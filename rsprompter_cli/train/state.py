@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rsprompter_cli.errors import SHOWN, RspError, TrainingError, shorten
+from rsprompter_cli.errors import SHOWN, RspError, TrainingError, shorten, why_unreadable
 from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.io.unpickle import check_content, save_pickle
 from rsprompter_cli.train.folder import STATE_FILE, require_state
@@ -84,6 +84,10 @@ def load_state(run_folder: Path) -> RunState:
     """
     path = require_state(run_folder)
     with restoring(run_folder):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise TrainingError(f"{path}: {why_unreadable(error)}") from error
         check_content(path)
         with warnings.catch_warnings():
             # Of kinds of tensors that no state of ours has.

@@ -1,4 +1,4 @@
-"""What a saved state must be made of, so that nothing in it can fail or mislead once training goes on."""
+"""The types, ranges and shapes that a saved state must have; they are checked before a run goes on from it."""
 
 from __future__ import annotations
 

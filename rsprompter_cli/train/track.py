@@ -25,9 +25,11 @@ LOG_FILE = "log.jsonl"
 BOARD_FOLDER = "tensorboard"
 _SPEED_WINDOW = 50
 
-_MOST_LINES = 500_000
-_MOST_BYTES = 128 << 20
-"""Of a log, with a line for every ten steps: a million steps, or half as many of a decoder with dozens of losses."""
+_MOST_LINES = 1_500_000
+"""Lines of a log, which has one for every ten steps: the longest preset has 1.4 million steps."""
+
+_MOST_BYTES = 512 << 20
+"""Bytes of a log; a line of that preset has 1,500, for the losses of each layer of its decoder."""
 
 MOST_COUNTED = 2**53
 """Steps or pictures of a run; a float holds whole numbers up to here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rsprompter_cli.geo.raster import Scene, open_scene
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.predict import journal as journals
 from rsprompter_cli.predict.detect import concurrency_of
 from rsprompter_cli.structures import Detections, Tile
 from tests.make.scenes import paint, write_scene
@@ -83,16 +85,17 @@ def test_the_same_bytes_as_one_after_the_other(tmp_path: Path, batch: int) -> No
     assert torch.get_num_threads() == 4
 
 
-def test_an_odd_number_of_threads_is_shared(tmp_path: Path) -> None:
+def test_the_threads_have_equal_shares_so_that_results_repeat(tmp_path: Path) -> None:
     torch.set_num_threads(5)
     scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
     model = Concurrent()
     predict_scene(scene, tmp_path / "a.geojson", model=stub(model), native=True)
-    assert model.threads == {2, 3}
+    assert model.threads == {2}
     assert torch.get_num_threads() == 5
 
 
-def test_an_error_of_one_ends_the_run(tmp_path: Path) -> None:
+def test_an_error_of_one_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_FLUSH_SECONDS", 0.0)
     scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
     model = Concurrent(fails=4)
     with pytest.raises(UsageError, match="not liked"):
@@ -101,8 +104,10 @@ def test_an_error_of_one_ends_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "a.geojson").exists()
     assert torch.get_num_threads() == 4
     # What was done before the error is kept.
-    again = Concurrent()
+    again, whole = Concurrent(), Concurrent()
     predict_scene(scene, tmp_path / "a.geojson", model=stub(again), native=True)
+    predict_scene(scene, tmp_path / "whole.geojson", model=stub(whole), native=True)
+    assert again.passes < whole.passes
     predict_scene(scene, tmp_path / "one.geojson", model=blob_model(), native=True)
     assert (tmp_path / "one.geojson").read_bytes() == (tmp_path / "a.geojson").read_bytes()
 
@@ -123,16 +128,19 @@ def light_config() -> ModelConfig:
     return tiny_config(sam_arch=TINY_TINY_VIT).model
 
 
-def test_a_real_model_finds_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_model_finds_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(light_config(), num_classes=2).eval()
     loaded = LoadedModel(model, tiny_config(sam_arch=TINY_TINY_VIT), tiny_meta(num_classes=2))
     scene = write_scene(tmp_path / "a.tif", paint(200, 170, OBJECTS))
-    done = predict_scene(scene, tmp_path / "two.geojson", model=loaded, native=True, score=0.0)
-    torch.set_num_threads(1)
-    serial = predict_scene(scene, tmp_path / "one.geojson", model=loaded, native=True, score=0.0)
-    assert done.objects == serial.objects
-    assert done.objects
+    found = []
+    for threads, name in ((2, "two.geojson"), (1, "one.geojson")):  # in both an operation has one thread
+        torch.set_num_threads(threads)
+        assert concurrency_of(model) == threads
+        predict_scene(scene, tmp_path / name, model=loaded, native=True, score=0.0)
+        found.append(json.loads((tmp_path / name).read_text())["features"])
+    assert found[0]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

@@ -248,7 +248,7 @@ def _sparse(path: Path) -> None:
 
 
 def _many_lines(path: Path) -> None:
-    path.write_bytes(b"\n" * 1_000_000)
+    path.write_bytes(b"\n" * 2_000_000)
 
 
 @pytest.mark.parametrize(

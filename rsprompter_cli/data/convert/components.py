@@ -29,8 +29,10 @@ class Runs(NamedTuple):
 
 
 _MOST_RUNS = 5_000_000
+"""Runs of one mask, 24 bytes each: 100,000 buildings of 50 columns."""
+
 _MOST_OBJECTS = 100_000
-"""Of one mask: a city has half of them, noise any number, a dictionary of 1 KB each."""
+"""Objects of one mask; each becomes a dictionary of about 1 KB."""
 
 
 def mask_to_instances(
