@@ -73,7 +73,7 @@ def concurrency_of(model: torch.nn.Module) -> int:
     """How many batches a model computes at the same time, each with its share of the CPU's threads.
 
     A light model leaves much of a CPU idle: the threads of an operation wait for one another, and between operations
-    all but one wait. Two windows side by side take a quarter less time on two cores (docs/decisions/0024).
+    all but one wait. Figures are in docs/decisions/0024.
     """
     parameter = next(model.parameters(), None)
     elsewhere = parameter is not None and parameter.device.type != "cpu"
