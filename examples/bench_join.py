@@ -24,10 +24,10 @@ import numpy as np
 import shapely
 from rasterio.features import rasterize
 
-from rsprompter_cli.geo.lonlat import areas_m2, to_map
-from rsprompter_cli.geo.merge import Instance, JoinedInstance, join_rows
-from rsprompter_cli.geo.polygons import label_polygons
-from rsprompter_cli.geo.vector import Feature, object_feature, write_features
+from rsprompter_cli.geo.crs import areas_m2, to_map
+from rsprompter_cli.geo.polygonize import label_polygons
+from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, join_rows
+from rsprompter_cli.geo.vector.write import Feature, object_feature, write_features
 from rsprompter_cli.geo.windows import Window, WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
 

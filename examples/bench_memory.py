@@ -29,10 +29,10 @@ from rasterio.windows import Window as RasterWindow
 from torch import nn
 
 from rsprompter_cli.config import load_config
-from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.meter import Meter
 from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.predict.stats import Meter
 from rsprompter_cli.structures import Detections, MaskPatches
 
 BLOCK, WINDOW = 512, 1024

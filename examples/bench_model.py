@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from transformers.models.sam.modeling_sam import SamVisionLayer
 
 from rsprompter_cli.config import KNOWN_SAM
-from rsprompter_cli.models import build, sam
-from rsprompter_cli.models.build_sam import build_decoder, build_encoder
-from rsprompter_cli.models.products import quicken
+from rsprompter_cli.models import build
+from rsprompter_cli.models.builders.sam import build_decoder, build_encoder
+from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.sam import modules
 from rsprompter_cli.structures import Target
 
 SIDE, OBJECTS, PROMPTS, CLASSES, TRAINED_OBJECTS = 1024, 100, 5, 10, 20
@@ -257,13 +258,13 @@ def use_plain_modules() -> None:
         result: Tensor = layer(cells)
         return result
 
-    sam.vit_layer = layer_of_transformers  # type: ignore[attr-defined]
-    sam.PromptedDecoder.with_quality = plain_with_quality  # type: ignore[method-assign]
+    modules.vit_layer = layer_of_transformers  # type: ignore[attr-defined]
+    modules.PromptedDecoder.with_quality = plain_with_quality  # type: ignore[method-assign]
     build.quicken = lambda model: None  # type: ignore[attr-defined]
 
 
 def plain_with_quality(
-    self: sam.PromptedDecoder, embedding: Tensor, prompts: Tensor, *, dense: Tensor | None = None, multimask: bool
+    self: modules.PromptedDecoder, embedding: Tensor, prompts: Tensor, *, dense: Tensor | None = None, multimask: bool
 ) -> tuple[Tensor, Tensor]:
     """As PromptedDecoder's, by transformers' decoder in one batch."""
     rows, columns = embedding.shape[-2:]

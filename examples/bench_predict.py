@@ -46,7 +46,7 @@ def machine(precisions: Sequence[str]) -> None:
     """Print the rates of the machine."""
     import torch
 
-    from rsprompter_cli.models.health import device_findings
+    from rsprompter_cli.doctor.models import device_findings
 
     for finding in device_findings():
         print(f"{finding.name}: {finding.text}")
@@ -66,7 +66,7 @@ def parts(scene: Path, precisions: Sequence[str], repeats: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from rsprompter_cli import load_model
-    from rsprompter_cli.models.matrix_rate import matrix_rate
+    from rsprompter_cli.models.cpu.matrix_rate import matrix_rate
     from rsprompter_cli.predict.detect import concurrency_of
 
     model = load_model(None).model
@@ -126,7 +126,7 @@ def training(scene: Path, precisions: Sequence[str], repeats: int) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from rsprompter_cli import load_model
-    from rsprompter_cli.models.matrix_rate import matrix_rate
+    from rsprompter_cli.models.cpu.matrix_rate import matrix_rate
     from rsprompter_cli.structures import Target
 
     model = load_model(None).model
@@ -170,7 +170,7 @@ def middle_window(scene: Path) -> Any:
     import numpy as np
     import torch
 
-    from rsprompter_cli.geo.raster import open_scene
+    from rsprompter_cli.geo.raster.scene import open_scene
     from rsprompter_cli.geo.windows import Window
 
     with open_scene(scene, gsd=0.25) as opened:

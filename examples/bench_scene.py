@@ -27,14 +27,14 @@ import rasterio
 import torch
 
 from rsprompter_cli import load_model
-from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.detect import run_model
-from rsprompter_cli.predict.meter import Meter, Stage
-from rsprompter_cli.predict.reading import Reading
+from rsprompter_cli.predict.options import Reading
 from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.predict.stats import Meter, Stage
 from rsprompter_cli.structures import Tile
 
 GOAL = 1.10

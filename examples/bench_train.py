@@ -32,16 +32,16 @@ from bench_model import processor
 from torch import nn
 
 from rsprompter_cli.config import Config, load_config
-from rsprompter_cli.data.coco import read_coco, read_document
+from rsprompter_cli.data.coco.read import read_coco, read_document
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.images import find_annotations, find_image, image_folders
 from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.models.precision import autocast, resolve_precision
 from rsprompter_cli.structures import Batch
+from rsprompter_cli.train.dataloader import EpochLoader
+from rsprompter_cli.train.loggers import read_log
 from rsprompter_cli.train.loop import train
-from rsprompter_cli.train.order import EpochLoader
-from rsprompter_cli.train.progress import StepReport
-from rsprompter_cli.train.track import read_log
+from rsprompter_cli.train.run import StepReport
 
 PARTS = ("loader", "scaling", "overhead")
 LOADED = "rsprompter-anchor-nwpu"

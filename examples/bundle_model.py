@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from rsprompter_cli import evaluate_coco
-from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.geo.vector.write import read_footprints
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
 
 SCENE = Path(__file__).parent / "scene" / "town.tif"

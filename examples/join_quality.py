@@ -24,10 +24,10 @@ from shapely import box
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rsprompter_cli.geo.lonlat import to_pixels
-from rsprompter_cli.geo.merge import Instance, join
-from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.crs import to_pixels
+from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.stitch.joiner import Instance, join
+from rsprompter_cli.geo.vector.write import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
 from tests.make.shapes import Noise, SceneObject, detect_noisily, matched_f1

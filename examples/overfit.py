@@ -207,10 +207,10 @@ def classifier_accuracy(checkpoint: Path, data: Path, masks: Path) -> tuple[floa
     import torch
 
     from rsprompter_cli import load_model
-    from rsprompter_cli.data.coco import read_coco
+    from rsprompter_cli.data.coco.read import read_coco
     from rsprompter_cli.data.dataset import CocoDataset
-    from rsprompter_cli.models.automask_cache import AutomaskCache
-    from rsprompter_cli.models.crops import mask_crops
+    from rsprompter_cli.models.architectures.crops import mask_crops
+    from rsprompter_cli.models.sam.mask_cache import AutomaskCache
 
     model: Any = load_model(checkpoint).model
     device = torch.device("cpu")

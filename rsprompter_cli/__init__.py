@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from rsprompter_cli.evaluate.coco import evaluate_coco
     from rsprompter_cli.evaluate.polygons import evaluate_polygons
     from rsprompter_cli.models.load import load_model
-    from rsprompter_cli.predict.many import predict_scenes
     from rsprompter_cli.predict.scene import predict_scene
-    from rsprompter_cli.train.fit import fit
+    from rsprompter_cli.predict.scenes import predict_scenes
+    from rsprompter_cli.train.finetune.run import fit
 
 _HOMES = {
     "evaluate_coco": "rsprompter_cli.evaluate.coco",
     "evaluate_polygons": "rsprompter_cli.evaluate.polygons",
-    "fit": "rsprompter_cli.train.fit",
+    "fit": "rsprompter_cli.train.finetune.run",
     "load_model": "rsprompter_cli.models.load",
     "predict_scene": "rsprompter_cli.predict.scene",
-    "predict_scenes": "rsprompter_cli.predict.many",
+    "predict_scenes": "rsprompter_cli.predict.scenes",
 }
 
 

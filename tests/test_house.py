@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "rsprompter_cli"
 ORDER = [
-    "cli", "train", "evaluate", "predict", "models", "data", "geo", "draw", "io", "structures", "config",
+    "cli", "doctor", "train", "evaluate", "predict", "models", "data", "geo", "draw", "io", "structures", "config",
     "documents", "errors",
 ]  # fmt: skip
 """Each package imports itself and what stands to its right, never what stands to its left."""
@@ -112,8 +112,8 @@ def test_the_layer_check_sees_a_wrong_import(tmp_path: Path) -> None:
 def test_one_door_reads_vector_files_and_one_writes_them() -> None:
     libraries = {"pyogrio", "pyarrow", "fiona", "geopandas"}
     users = {path for path in SOURCES for _, dotted in imported_modules(path) if dotted.split(".")[0] in libraries}
-    readers = ("layers.py", "parquet.py", "parquet_pages.py", "vector_guard.py", "vector_limits.py")
-    assert users == {PACKAGE / "geo" / name for name in (*readers, "read_back.py", "tables.py")}
+    checks = (f"formats/{name}.py" for name in ("parquet", "parquet_pages", "source", "limits"))
+    assert users == {PACKAGE / "geo/vector" / name for name in (*checks, "read.py", "read_back.py", "tables.py")}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -136,8 +136,8 @@ def test_few_files_know_of_other_processes() -> None:
         for _, dotted in imported_modules(path)
         if dotted.startswith(("torch.distributed", "torch.nn.parallel", "deepspeed", "accelerate"))
     }
-    files = ("ranks", "launch", "engine", "engine_deepspeed")
-    assert knowing == {f"rsprompter_cli/train/{name}.py" for name in files}
+    files = ("processes", "launch", "ddp", "deepspeed")
+    assert knowing == {f"rsprompter_cli/train/distributed/{name}.py" for name in files}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

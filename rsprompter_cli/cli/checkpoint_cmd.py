@@ -85,14 +85,14 @@ def import_command(
     """
     with show_progress("checking the input") as display:
         from rsprompter_cli.config import load_config
-        from rsprompter_cli.io.checkpoint import refuse_other_folder
-        from rsprompter_cli.io.original_file import require_original_file
+        from rsprompter_cli.io.model_files.checkpoint import refuse_other_folder
+        from rsprompter_cli.io.model_files.original_file import require_original_file
 
         config = load_config(preset, overrides or ())
         refuse_other_folder(out, overwrite=overwrite, inputs=[file])
         require_original_file(file)
         display.announce("loading PyTorch")
-        from rsprompter_cli.models.import_checkpoint import import_checkpoint
+        from rsprompter_cli.models.original.checkpoint import import_checkpoint
 
         display.announce("reading the file")
         names = None if classes is None else [name.strip() for name in classes.split(",")]
@@ -168,13 +168,13 @@ def export_command(
         return
     with show_progress("checking the input") as display:
         from rsprompter_cli.io.atomic import refuse_existing
-        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+        from rsprompter_cli.io.model_files.checkpoint import find_checkpoint, read_checkpoint
 
         if out.suffix in (".pth", ".pt"):  # another name is refused whatever is there
             refuse_existing(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
         read_checkpoint(folder)
         display.announce("loading PyTorch")
-        from rsprompter_cli.models.import_checkpoint import export_checkpoint
+        from rsprompter_cli.models.original.checkpoint import export_checkpoint
 
         count = export_checkpoint(folder, out, overwrite=overwrite)
     if as_json:
@@ -185,14 +185,14 @@ def export_command(
 
 def _export_onnx(folder: str, out: Path, *, overwrite: bool, as_json: bool) -> None:
     with show_progress("checking the input") as display:
-        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
-        from rsprompter_cli.io.onnx_folder import refuse_other_onnx, require_packages
+        from rsprompter_cli.io.model_files.checkpoint import find_checkpoint, read_checkpoint
+        from rsprompter_cli.io.model_files.onnx_folder import refuse_other_onnx, require_packages
 
         require_packages()
         refuse_other_onnx(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
         read_checkpoint(folder)
         display.announce("loading PyTorch")
-        from rsprompter_cli.models.onnx_export import export_onnx
+        from rsprompter_cli.models.onnx.export import export_onnx
 
         display.announce("writing and comparing the graphs")
         done = export_onnx(folder, out, overwrite=overwrite)
@@ -226,7 +226,7 @@ def show_command(
         rsp checkpoint show runs/whu/best --json
     """
     with show_progress("checking the input") as display:
-        from rsprompter_cli.io.checkpoint import read_checkpoint
+        from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 
         read_checkpoint(folder)
         display.announce("loading PyTorch")
@@ -255,12 +255,12 @@ def merge_lora_command(
         rsp checkpoint merge-lora runs/whu/best --out merged
     """
     with show_progress("checking the input") as display:
-        from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint, refuse_other_folder
+        from rsprompter_cli.io.model_files.checkpoint import find_checkpoint, read_checkpoint, refuse_other_folder
 
         refuse_other_folder(out, overwrite=overwrite, inputs=[find_checkpoint(folder)])
         read_checkpoint(folder)
         display.announce("loading PyTorch")
-        from rsprompter_cli.models.import_checkpoint import merge_checkpoint
+        from rsprompter_cli.models.original.checkpoint import merge_checkpoint
 
         count = merge_checkpoint(folder, out, overwrite=overwrite)
     if as_json:

@@ -40,11 +40,11 @@ from rsprompter_cli.cli.options import (
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_outcome, print_table
-from rsprompter_cli.data.convert.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
+from rsprompter_cli.data.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.errors import UsageError, plural
 
 if TYPE_CHECKING:
-    from rsprompter_cli.data.convert.vector2coco import VectorReport
+    from rsprompter_cli.data.tiles.vector2coco import VectorReport
 
 ABOUT = """Convert data sets to and from COCO.
 
@@ -273,8 +273,8 @@ def vector2coco_command(
     if class_column is not None and class_attribute is not None:
         raise UsageError("--class-column and --class-attribute are one option", "omit --class-attribute")
     with show_progress("reading the scenes") as display:
-        from rsprompter_cli.data.convert.vector2coco import convert_vectors
-        from rsprompter_cli.geo.guard import refuse_swapped
+        from rsprompter_cli.data.tiles.vector2coco import convert_vectors
+        from rsprompter_cli.geo.raster.source import refuse_swapped
 
         files = list(zip(pairs[::2], pairs[1::2], strict=True))
         refuse_swapped(files)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from rsprompter_cli.data.convert.picture_set import SetReport
-    from rsprompter_cli.data.convert.vector2coco import VectorReport
+    from rsprompter_cli.data.tiles.vector2coco import VectorReport
 
 SetOutOption = Annotated[
     Path,

@@ -69,7 +69,7 @@ def check_command(
     from rsprompter_cli.errors import InputError
 
     with show_progress("reading the annotations") as display:
-        from rsprompter_cli.data.checks import check_set
+        from rsprompter_cli.data.check import check_set
 
         reports = check_set(
             source,
@@ -113,7 +113,7 @@ def show_command(
         rsp data show data/WHU --out pictures
     """
     with show_progress("reading the annotations") as display:
-        from rsprompter_cli.data.coco import read_coco
+        from rsprompter_cli.data.coco.read import read_coco
         from rsprompter_cli.data.images import locate
 
         file, root = locate(source, split)
@@ -145,9 +145,9 @@ def stats_command(
     Examples:
         rsp data stats data/WHU
     """
-    from rsprompter_cli.data.coco import read_coco, warn_of_crowds
+    from rsprompter_cli.data.coco.read import read_coco, warn_of_crowds
+    from rsprompter_cli.data.coco.stats import coco_stats
     from rsprompter_cli.data.images import annotation_files
-    from rsprompter_cli.data.stats import coco_stats
 
     root = source if source.is_dir() else None
     counts = []
@@ -222,8 +222,8 @@ def split_command(
     Examples:
         rsp data split all.json --out data/town --val 0.2
     """
+    from rsprompter_cli.data.coco.split import one_file, split_file
     from rsprompter_cli.data.images import root_of
-    from rsprompter_cli.data.split import one_file, split_file
 
     file = one_file(file)
     written = split_file(

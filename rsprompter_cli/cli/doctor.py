@@ -14,7 +14,7 @@ from rsprompter_cli.cli.tables import print_hanging
 from rsprompter_cli.errors import plural
 
 if TYPE_CHECKING:
-    from rsprompter_cli.io.health import Finding
+    from rsprompter_cli.doctor.findings import Finding
 
 
 def doctor_command(
@@ -39,9 +39,9 @@ def doctor_command(
     """
     from dataclasses import asdict
 
+    from rsprompter_cli.doctor.findings import State
+    from rsprompter_cli.doctor.run import examine
     from rsprompter_cli.errors import DependencyError
-    from rsprompter_cli.io.health import State
-    from rsprompter_cli.predict.health import examine
 
     found: list[Finding] = []
     with show_progress("checking the installation") as display:

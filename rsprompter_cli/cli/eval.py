@@ -127,7 +127,7 @@ def eval_command(
     """
     refuse_other_device(device, gpus=gpus, procs=procs)
     with show_progress("checking the input") as display:
-        from rsprompter_cli.train.place import find_place
+        from rsprompter_cli.train.distributed.rank import find_place
 
         outputs = _check_files(
             checkpoint, data, split, save_detections, show_dir=show_dir, pr_curve=pr_curve, overwrite=overwrite
@@ -145,9 +145,9 @@ def eval_command(
         from rsprompter_cli.evaluate.curves import save_curves
         from rsprompter_cli.evaluate.gallery import save_gallery
         from rsprompter_cli.evaluate.report import as_tree, class_rows, summary_rows
-        from rsprompter_cli.train.ranks import quiet_but_first
+        from rsprompter_cli.train.distributed.processes import quiet_but_first
     with quiet_but_first(place), show_progress("loading PyTorch") as display:
-        from rsprompter_cli.train.together import evaluate_together
+        from rsprompter_cli.train.distributed.evaluate import evaluate_together
 
         share_threads(threads, place)
         evaluation = evaluate_together(
@@ -199,7 +199,7 @@ def _check_files(
     from rsprompter_cli.data.images import find_annotations
     from rsprompter_cli.evaluate.gallery import require_replaceable
     from rsprompter_cli.io.atomic import refuse_existing
-    from rsprompter_cli.io.checkpoint import find_checkpoint, read_checkpoint
+    from rsprompter_cli.io.model_files.checkpoint import find_checkpoint, read_checkpoint
 
     _check_outputs(save_detections, pr_curve)
     outputs = [path for path in (save_detections, show_dir, pr_curve) if path is not None]

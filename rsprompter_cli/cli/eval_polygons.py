@@ -157,7 +157,7 @@ def eval_polygons_command(
         from rsprompter_cli.evaluate.error_map import save_error_map
         from rsprompter_cli.evaluate.polygon_report import area_line, as_tree, full_tables, headline, short_tables
         from rsprompter_cli.evaluate.polygons import evaluate_polygons, parse_sizes
-        from rsprompter_cli.geo.stated import Stated
+        from rsprompter_cli.geo.raster.source import Stated
 
         _check_map(error_map, inputs=[pred, truth, aoi, scene], overwrite=overwrite)
         stated = Stated(page, scene_crs, nodata)

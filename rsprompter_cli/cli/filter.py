@@ -70,7 +70,7 @@ def filter_command(
     from dataclasses import asdict
 
     with show_progress("reading the features"):
-        from rsprompter_cli.predict.filter import filter_features
+        from rsprompter_cli.geo.vector.filter import filter_features
 
         names = parse_names(classes)
         report = filter_features(

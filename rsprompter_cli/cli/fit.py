@@ -31,11 +31,11 @@ from rsprompter_cli.cli.output import logged_on_success, print_json, set_up_torc
 from rsprompter_cli.cli.progress import count_steps, show_progress
 from rsprompter_cli.cli.tables import print_table, print_written
 from rsprompter_cli.errors import UsageError, plural
-from rsprompter_cli.train.defaults import FIT_MINUTES
+from rsprompter_cli.train.finetune.defaults import FIT_MINUTES
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.train.fit import Watch
+    from rsprompter_cli.train.finetune.run import Watch
 
 
 def fit_command(
@@ -140,8 +140,8 @@ def fit_command(
         "nodata": nodata,
     }
     files = list(zip(given[::2], given[1::2], strict=True))
-    from rsprompter_cli.geo.guard import refuse_swapped
-    from rsprompter_cli.train.fit_dry_run import check_fit, plan_fit
+    from rsprompter_cli.geo.raster.source import refuse_swapped
+    from rsprompter_cli.train.finetune.dry_run import check_fit, plan_fit
 
     refuse_swapped(files)
     if dry_run:
@@ -149,9 +149,9 @@ def fit_command(
         return
     assert out is not None
     with show_progress("checking the input") as display:
-        from rsprompter_cli.train.fit_record import TRAINING
-        from rsprompter_cli.train.fit_resume import check_resume
-        from rsprompter_cli.train.folder import files_for_people
+        from rsprompter_cli.train.finetune.record import TRAINING
+        from rsprompter_cli.train.finetune.resume import check_resume
+        from rsprompter_cli.train.run_folder import files_for_people
 
         how: dict[str, Any] = {"device": device.value, "resume": resume, "overwrite": overwrite}
         result = None
@@ -162,7 +162,7 @@ def fit_command(
                 how["plan"] = check_fit(files, out, overwrite=overwrite, **asked)
         if result is None:
             display.announce("loading PyTorch")
-            from rsprompter_cli.train.fit import fit
+            from rsprompter_cli.train.finetune.run import fit
 
             set_up_torch(threads)
             watch = _shown_on(display)
@@ -198,7 +198,7 @@ def _refuse_contradictions(
 
 def _shown_on(display: Display) -> Watch:
     """The counters of a fit."""
-    from rsprompter_cli.train.fit import Watch
+    from rsprompter_cli.train.finetune.run import Watch
 
     return Watch(tiles=display.bar("tiles"), step=count_steps(display), evaluation=display.bar("held-back tiles"))
 

@@ -52,8 +52,8 @@ def info_command(
         rsp info scene.tif --model my-model --json
     """
     with show_progress("opening the scene"):
+        from rsprompter_cli.predict.options import Reading
         from rsprompter_cli.predict.plan import scene_info
-        from rsprompter_cli.predict.reading import Reading
 
         reading = Reading(
             gsd=gsd,

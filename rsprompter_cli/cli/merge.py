@@ -88,9 +88,9 @@ def merge_command(
         for part in parts:
             if not os.path.exists(part):
                 raise InputError(f"{part}: no such file or folder", "give what rsp predict --shard wrote")
-        from rsprompter_cli.predict.finish import OutputOptions
-        from rsprompter_cli.predict.merge_parts import merge_parts
-        from rsprompter_cli.predict.reading import Reading
+        from rsprompter_cli.predict.merge import merge_parts
+        from rsprompter_cli.predict.options import Reading
+        from rsprompter_cli.predict.output.postprocess import OutputOptions
 
         output = OutputOptions(
             classes=parse_names(classes),

@@ -57,10 +57,10 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.predict.chosen import Chosen
-    from rsprompter_cli.predict.many import ManyPrediction
-    from rsprompter_cli.predict.meter import Meter
+    from rsprompter_cli.predict.model_source import Chosen
     from rsprompter_cli.predict.options import PredictOptions
+    from rsprompter_cli.predict.scenes import ManyPrediction
+    from rsprompter_cli.predict.stats import Meter
 
 
 class Prediction(Protocol):
@@ -278,7 +278,7 @@ def predict_command(
         else:
             out = check_one(sources[0], out, shard, options, files)
         display.announce("loading PyTorch")
-        from rsprompter_cli.models.everything import find_everything
+        from rsprompter_cli.models.zero_shot.everything import find_everything
 
         set_up_torch(threads)
         chosen = find_everything(sam, model) if everything else model
@@ -309,7 +309,7 @@ def _predict(
     if shard is not None and out is not None:
         return predict_part(sources[0], out, shard, options, model=model, display=display)
     if prompts is not None:
-        from rsprompter_cli.predict.prompted import predict_prompts
+        from rsprompter_cli.predict.prompts.run import predict_prompts
 
         counter = display.bar("prompts")
         return predict_prompts(sources[0], prompts, out, options, sam=sam, keep_parts=parts, progress=counter)
@@ -326,7 +326,7 @@ def _predict_many(
     display: Display,
 ) -> ManyPrediction:
     """Predict scene after scene; the display counts the windows of each."""
-    from rsprompter_cli.predict.many import predict_scenes
+    from rsprompter_cli.predict.scenes import predict_scenes
 
     at: list[Callable[[], str]] = []
     windows = display.bar("windows", details=lambda: at[-1]() if at else "")

@@ -14,9 +14,9 @@ from rsprompter_cli.errors import UsageError
 from rsprompter_cli.predict.shard import parse_shard
 
 if TYPE_CHECKING:
-    from rsprompter_cli.io.checkpoint import CheckpointMeta
+    from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
     from rsprompter_cli.predict.options import PredictOptions
-    from rsprompter_cli.predict.outputs import OutputKind
+    from rsprompter_cli.predict.output.write import OutputKind
 
 _NOT_WITH_PROMPTS = {
     "regularize": "SAM's outlines are written unchanged",
@@ -61,7 +61,7 @@ class ChosenFiles:
 
     def read(self, options: PredictOptions) -> list[str | Path]:
         """The files and folders that are read, which no output may replace."""
-        from rsprompter_cli.io.checkpoint import BUNDLED, find_checkpoint, model_name
+        from rsprompter_cli.io.model_files.checkpoint import BUNDLED, find_checkpoint, model_name
 
         folder = [] if self.model is None or model_name(self.model) == BUNDLED else [find_checkpoint(self.model)]
         return [
@@ -105,10 +105,10 @@ def check_one(
         InputError: the scene is none, or the area or the prompts are no vector file.
         UsageError, OutputError, CheckpointError: an output that may not be written, or a model that is not there.
     """
-    from rsprompter_cli.geo.guard import resolve_source
-    from rsprompter_cli.predict.claims import claim_one
-    from rsprompter_cli.predict.journal import refuse_other_file
-    from rsprompter_cli.predict.many_outputs import scene_file
+    from rsprompter_cli.geo.raster.source import resolve_source
+    from rsprompter_cli.predict.output.claims import claim_one
+    from rsprompter_cli.predict.output.layout import scene_file
+    from rsprompter_cli.predict.store.journal import refuse_other_file
 
     options.check()
     found = resolve_source(source, allow_vrt=options.reading.allow_vrt, remote=options.reading.remote)
@@ -138,8 +138,8 @@ def check_many(
     Raises:
         InputError, UsageError, OutputError, CheckpointError: see `check_one`.
     """
-    from rsprompter_cli.predict.claims import claim_many, refuse_preview_of_many
-    from rsprompter_cli.predict.many_outputs import plan_outputs
+    from rsprompter_cli.predict.output.claims import claim_many, refuse_preview_of_many
+    from rsprompter_cli.predict.output.layout import plan_outputs
     from rsprompter_cli.predict.scene_list import list_scenes
 
     for name in _ONE_SCENE:
@@ -162,9 +162,9 @@ def _check_scene(
         kind: of the output, None for a dry run and for shards.
         meta: of the model that finds the objects, None for a SAM.
     """
-    from rsprompter_cli.predict.area import area_on_scene
-    from rsprompter_cli.predict.outputs import check_georef
-    from rsprompter_cli.predict.prompt_file import require_locatable
+    from rsprompter_cli.predict.aoi import area_on_scene
+    from rsprompter_cli.predict.output.write import check_georef
+    from rsprompter_cli.predict.prompts.read import require_locatable
 
     pixels = options.output.pixel_coords
     with unlogged(), options.reading.open(source, meta, pixel_coords=pixels) as scene:
@@ -182,11 +182,11 @@ def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> CheckpointMet
     Returns:
         the facts of the model that finds the objects, None where a SAM does.
     """
-    from rsprompter_cli.geo.layers import open_layer
-    from rsprompter_cli.io.checkpoint import read_checkpoint
-    from rsprompter_cli.io.hub import find_sam
-    from rsprompter_cli.io.sam_name import refuse_two_sams
-    from rsprompter_cli.predict.finish import chosen_labels
+    from rsprompter_cli.geo.vector.read import open_layer
+    from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
+    from rsprompter_cli.io.model_files.sam_name import refuse_two_sams
+    from rsprompter_cli.io.network.hub import find_sam
+    from rsprompter_cli.predict.output.postprocess import chosen_labels
 
     meta = None
     if chosen.sam is not None:

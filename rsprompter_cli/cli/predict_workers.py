@@ -11,11 +11,11 @@ import typer
 from rsprompter_cli.cli.options import SPEED, Device
 from rsprompter_cli.cli.processes import device_kind, refuse_other_device
 from rsprompter_cli.errors import plural
-from rsprompter_cli.predict.ray_package import require_ray
+from rsprompter_cli.predict.backends.ray_package import require_ray
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.predict.chosen import Chosen
+    from rsprompter_cli.predict.model_source import Chosen
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.scene import ScenePrediction
     from rsprompter_cli.predict.shard import Shard
@@ -65,12 +65,12 @@ class Workers:
         self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen, display: Display
     ) -> ScenePrediction:
         """Predict a scene; the display counts its windows."""
-        from rsprompter_cli.predict.meter import Meter
+        from rsprompter_cli.predict.stats import Meter
 
         meter = Meter()
         progress = display.bar("windows", details=meter.describe)
         if self.ray is not None:
-            from rsprompter_cli.predict.on_ray import predict_on_ray
+            from rsprompter_cli.predict.backends.ray import predict_on_ray
 
             return predict_on_ray(
                 source,
@@ -85,7 +85,7 @@ class Workers:
                 meter=meter,
             )
         if self.procs or self.gpus:
-            from rsprompter_cli.predict.workers import predict_in_processes
+            from rsprompter_cli.predict.backends.processes import predict_in_processes
 
             return predict_in_processes(
                 source,
@@ -133,9 +133,9 @@ def predict_part(
     source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, display: Display
 ) -> PartPrediction:
     """Write the part of one shard."""
-    from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.shard import parse_shard
     from rsprompter_cli.predict.shards import predict_shard
+    from rsprompter_cli.predict.stats import Meter
 
     meter = Meter()
     progress = display.bar("windows", details=meter.describe)

@@ -12,7 +12,7 @@ from rsprompter_cli.cli.output import set_up_torch
 from rsprompter_cli.errors import INTERRUPTED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
-    from rsprompter_cli.train.place import Place
+    from rsprompter_cli.train.distributed.rank import Place
 
 GpusOption = Annotated[
     int | None,
@@ -33,7 +33,7 @@ def start_processes(context: typer.Context, count: int) -> None:
         KeyboardInterrupt: they were asked to end.
         RspError: the error of the one that failed first.
     """
-    from rsprompter_cli.train.launch import launch
+    from rsprompter_cli.train.distributed.launch import launch
 
     if launch(context.find_root().obj, count) == INTERRUPTED_EXIT_CODE:
         raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from rsprompter_cli.io.interrupt import deferred_interrupt
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from rsprompter_cli.train.progress import StepReport
+    from rsprompter_cli.train.run import StepReport
 
 _log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ def count_steps(display: Display) -> Callable[[StepReport], None]:
 def _speaks_for_run() -> bool:
     """Whether this process is alone or the first of those that a launcher started.
 
-    `train.ranks.is_first` answers the same, after loading PyTorch, which is what the display begins with.
+    `train.distributed.processes.is_first` answers the same after loading PyTorch, with which the display begins.
     """
     names = ("RANK", "SLURM_PROCID") if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else ("RANK",)
     return all(os.environ.get(name, "0") == "0" for name in names)

@@ -41,7 +41,7 @@ def qgis_style_command(
         rsp qgis-style buildings.gpkg
     """
     with show_progress("reading the features"):
-        from rsprompter_cli.geo.qgis_style import write_qgis_style
+        from rsprompter_cli.geo.vector.qgis_style import write_qgis_style
 
         style = write_qgis_style(source, attribute=by, layer=layer, overwrite=overwrite)
     if as_json:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from rsprompter_cli.config import Config, ModelConfig
-    from rsprompter_cli.train.place import Place
-    from rsprompter_cli.train.progress import TrainResult
+    from rsprompter_cli.train.distributed.rank import Place
+    from rsprompter_cli.train.run import TrainResult
 
 _log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def train_command(
     shorthands = _shorthands(sam, backbone_weights, wandb, epochs, image_folder, crowds_are_objects)
     with show_progress("checking the input") as display:
         from rsprompter_cli.train.checks import check_run, check_training
-        from rsprompter_cli.train.place import find_place
+        from rsprompter_cli.train.distributed.rank import find_place
 
         parts: dict[str, Any] = {"sam": sam, "random_sam": random_sam, "backbone_weights": backbone_weights}
         config, folder = _settings(
@@ -256,7 +256,7 @@ def _settings(
         TrainingError: no run to resume.
     """
     from rsprompter_cli.config import DEFAULT_PRESET, load_config
-    from rsprompter_cli.train.folder import config_of_run
+    from rsprompter_cli.train.run_folder import config_of_run
 
     own = config_of_run(out or Path("runs") / DEFAULT_PRESET) if resume and preset is None else None
     source = own or preset or DEFAULT_PRESET
@@ -359,11 +359,11 @@ def _train(
     Raises:
         KeyboardInterrupt: a signal ended the training; its state is saved.
     """
-    from rsprompter_cli.train.folder import RANKS
+    from rsprompter_cli.train.run_folder import RANKS
 
     folder = asked["out"]
     with show_progress("loading PyTorch"):
-        from rsprompter_cli.train.ranks import own_talk
+        from rsprompter_cli.train.distributed.processes import own_talk
 
         share_threads(threads, place)
     way_on = _naming_the_way_on(folder, asked["minutes"])
@@ -380,8 +380,8 @@ def _train(
 
 def _dry_run(config: Config, asked: Mapping[str, Any], place: Place | None, *, as_json: bool) -> None:
     """Run it and print what it found out, in the process that speaks for all."""
+    from rsprompter_cli.train.distributed.processes import quiet_but_first
     from rsprompter_cli.train.dry_run import dry_run
-    from rsprompter_cli.train.ranks import quiet_but_first
 
     with quiet_but_first(place):
         found = dry_run(config, **asked)
@@ -397,7 +397,7 @@ def _print_result(result: TrainResult, config: Config, *, minutes: float | None,
     if as_json:
         print_json(result.as_json())
         return
-    from rsprompter_cli.train.folder import files_for_people
+    from rsprompter_cli.train.run_folder import files_for_people
 
     if result.already_finished:
         epochs = plural(result.epochs_done, "epoch")
@@ -433,7 +433,7 @@ def _print_result(result: TrainResult, config: Config, *, minutes: float | None,
 @contextmanager
 def _naming_the_way_on(folder: Path, minutes: float | None) -> Iterator[None]:
     """Let an interruption of the block name the command that continues, where a state is saved."""
-    from rsprompter_cli.train.folder import STATE_FILE
+    from rsprompter_cli.train.run_folder import STATE_FILE
 
     try:
         yield

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.scaling import parse_scale
+from rsprompter_cli.geo.raster.scaling import parse_scale
 
 if TYPE_CHECKING:
-    from rsprompter_cli.io.checkpoint import CheckpointMeta
+    from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 
 NO_CHOICE = "uint8"
 """The scaling in a checkpoint where none was chosen."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rsprompter_cli.data.coco import CocoFile
-from rsprompter_cli.data.coco_entries import CocoAnnotation, CocoImage
+from rsprompter_cli.data.coco.entries import CocoAnnotation, CocoImage
+from rsprompter_cli.data.coco.read import CocoFile
 from rsprompter_cli.data.patches import decode, draw_target
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.sized_picture import read_sized_pixels
 from rsprompter_cli.data.transforms import TrainTransform
-from rsprompter_cli.structures import Target
+from rsprompter_cli.structures import Batch, Target
 
 Item = tuple[Tensor, Target, int]
 """[3, H, W] RGB, uint8 or (augmented) float32 on the 0..255 scale; its ground truth; the image id of the COCO file."""
@@ -132,3 +132,20 @@ def _corners(annotations: Iterable[CocoAnnotation]) -> np.ndarray:
 def _cut(boxes: np.ndarray, image: CocoImage) -> np.ndarray:
     """The boxes cut to the image."""
     return np.clip(boxes, 0, np.array([image.width, image.height] * 2))
+
+
+Parcel = tuple[list[Tensor], list[tuple[Tensor, Tensor, Tensor]], list[int]]
+"""A batch as plain lists and tuples, in which torch's DataLoader finds the tensors to pin: pictures; boxes, labels and
+masks; image ids."""
+
+
+def pack(items: Sequence[Item]) -> Parcel:
+    """The parcel of a list of items, for `torch.utils.data.DataLoader(collate_fn=pack)`."""
+    images, targets, image_ids = zip(*items, strict=True)
+    return list(images), [(target.boxes, target.labels, target.masks) for target in targets], list(image_ids)
+
+
+def unpack(parcel: Parcel) -> Batch:
+    """The batch that came in a parcel."""
+    images, targets, image_ids = parcel
+    return Batch(list(images), [Target(*target) for target in targets], list(image_ids))

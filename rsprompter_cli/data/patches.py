@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from rsprompter_cli.data.rle import Segmentation, decode_counts, to_rle
+from rsprompter_cli.data.coco.rle import Segmentation, decode_counts, to_rle
 from rsprompter_cli.structures import Target
 
 

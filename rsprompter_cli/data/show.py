@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from rsprompter_cli.data.coco import CocoFile
-from rsprompter_cli.data.coco_entries import CocoImage
+from rsprompter_cli.data.coco.entries import CocoImage
+from rsprompter_cli.data.coco.read import CocoFile
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import OutputError, plural

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rsprompter_cli.data.coco_entries import CocoImage
+from rsprompter_cli.data.coco.entries import CocoImage
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.pictures import read_picture
+from rsprompter_cli.geo.raster.image import read_picture
 
 
 def read_sized_pixels(path: str | Path, image: CocoImage) -> np.ndarray:

@@ -15,19 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.config import Config, SamdetConfig
-from rsprompter_cli.data.coco import CocoFile, labels_for, read_coco, warn_of_crowds
+from rsprompter_cli.data.coco.read import CocoFile, labels_for, read_coco, warn_of_crowds
+from rsprompter_cli.data.coco.rle import Rle, to_rle
 from rsprompter_cli.data.dataset import CocoDataset, Item
 from rsprompter_cli.data.images import find_annotations
-from rsprompter_cli.data.rle import Rle, to_rle
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.evaluate.scores import CocoMetrics, score_results
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
-from rsprompter_cli.io.checkpoint import read_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
+from rsprompter_cli.models.architectures.samdet import SamDet
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
-from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
 
 Progress = Callable[[int, int], None]

@@ -10,13 +10,13 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from rsprompter_cli.data.convert.coverage import outline_in_degrees
+from rsprompter_cli.data.tiles.coverage import outline_in_degrees
 from rsprompter_cli.draw.error_map import draw_error_map
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.georef import way_onto_the_map, why_off_the_map
-from rsprompter_cli.geo.lonlat import reproject, to_pixels
-from rsprompter_cli.geo.raster import Scene, open_scene
-from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
+from rsprompter_cli.geo.crs import reproject, to_pixels
+from rsprompter_cli.geo.raster.georef import way_onto_the_map, why_off_the_map
+from rsprompter_cli.geo.raster.scene import Scene, open_scene
+from rsprompter_cli.geo.raster.source import NOTHING_STATED, Stated
 from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.structures import Georef
 

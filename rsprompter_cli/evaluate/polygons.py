@@ -17,12 +17,12 @@ from rsprompter_cli.evaluate.area import cut_out, place_area, read_aoi, scene_ar
 from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLUMN, SIZES
 from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
-from rsprompter_cli.geo.class_values import class_name_of, warn_of_look_alikes
-from rsprompter_cli.geo.layers import WGS84, open_layer, require_layers
-from rsprompter_cli.geo.lonlat import local_equal_area, reproject
-from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.stated import NOTHING_STATED, Stated
-from rsprompter_cli.geo.vector import Footprints, move_footprints, read_footprints
+from rsprompter_cli.geo.crs import local_equal_area, reproject
+from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.raster.source import NOTHING_STATED, Stated
+from rsprompter_cli.geo.vector.class_values import class_name_of, warn_of_look_alikes
+from rsprompter_cli.geo.vector.read import WGS84, open_layer, require_layers
+from rsprompter_cli.geo.vector.write import Footprints, move_footprints, read_footprints
 
 NO_CLASS = "(no class)"
 """Class of objects whose class attribute is empty."""

@@ -9,8 +9,8 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.geo.crossings import Alike, meeting_pairs, work_of_pairs
-from rsprompter_cli.geo.geometries import UNITED_CROSSINGS
-from rsprompter_cli.geo.vector_limits import limit, over_limit
+from rsprompter_cli.geo.vector.formats.limits import limit, over_limit
+from rsprompter_cli.geo.vector.formats.wkb import UNITED_CROSSINGS
 
 _PAIRS = 5_000_000
 _PAIRS_PER_POLYGON = 20

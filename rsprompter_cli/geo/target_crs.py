@@ -9,8 +9,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.geojson import leaves_the_map, within_the_map
-from rsprompter_cli.geo.lonlat import (
+from rsprompter_cli.geo.crs import (
     is_of_earth,
     move_edges,
     parse_crs,
@@ -19,7 +18,8 @@ from rsprompter_cli.geo.lonlat import (
     to_map,
     units_per_degree,
 )
-from rsprompter_cli.geo.polygons import polygon_parts
+from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.vector.geojson import leaves_the_map, within_the_map
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef

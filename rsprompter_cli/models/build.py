@@ -20,15 +20,14 @@ from rsprompter_cli.config import (
     TrainedSamConfig,
 )
 from rsprompter_cli.errors import UsageError, shorten
-from rsprompter_cli.models.build_baselines import build_mask2former, build_maskrcnn
-from rsprompter_cli.models.build_query import build_rsprompter_query, build_samseg_mask2former
-from rsprompter_cli.models.build_sam import aggregator_kind
-from rsprompter_cli.models.build_samcls import build_samcls
-from rsprompter_cli.models.build_samdet import build_samdet
-from rsprompter_cli.models.build_two_stage import build_rsprompter_anchor, build_samseg_maskrcnn
-from rsprompter_cli.models.complete import complete_config
-from rsprompter_cli.models.products import quicken
-from rsprompter_cli.models.resnet import freeze_stages
+from rsprompter_cli.models.builders.baselines import build_mask2former, build_maskrcnn
+from rsprompter_cli.models.builders.query import build_rsprompter_query, build_samseg_mask2former
+from rsprompter_cli.models.builders.sam import aggregator_kind
+from rsprompter_cli.models.builders.samcls import build_samcls
+from rsprompter_cli.models.builders.two_stage import build_rsprompter_anchor, build_samdet, build_samseg_maskrcnn
+from rsprompter_cli.models.complete_config import complete_config
+from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.layers.resnet import freeze_stages
 from rsprompter_cli.models.trainable import set_trainable
 
 _NO_MODEL = (ValueError, TypeError, ArithmeticError, LookupError, AssertionError, RuntimeError)

@@ -20,7 +20,7 @@ from rsprompter_cli.config import (
 )
 from rsprompter_cli.errors import InputError, RspError, bytes_words
 from rsprompter_cli.io.atomic import complete_folder
-from rsprompter_cli.io.checkpoint import (
+from rsprompter_cli.io.model_files.checkpoint import (
     BUNDLED,
     BUNDLED_MODEL,
     CONFIG_FILE,
@@ -31,8 +31,8 @@ from rsprompter_cli.io.checkpoint import (
     model_argument,
     read_checkpoint,
 )
-from rsprompter_cli.io.hub import cache_folder, sam_folder_for
-from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE, SAM_WEIGHTS_FILE, read_sam_folder
+from rsprompter_cli.io.model_files.sam_folder import SAM_CONFIG_FILE, SAM_WEIGHTS_FILE, read_sam_folder
+from rsprompter_cli.io.network.hub import cache_folder, sam_folder_for
 
 
 @dataclass(frozen=True, slots=True)

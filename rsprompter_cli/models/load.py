@@ -11,10 +11,16 @@ from torch import Tensor, nn
 
 from rsprompter_cli.config import Config
 from rsprompter_cli.errors import CheckpointError, plural, shorten, some
-from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, Checkpoint, CheckpointMeta, check_header, read_checkpoint
 from rsprompter_cli.io.interrupt import deferred_interrupt
+from rsprompter_cli.io.model_files.checkpoint import (
+    WEIGHTS_FILE,
+    Checkpoint,
+    CheckpointMeta,
+    check_header,
+    read_checkpoint,
+)
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.keys import CLASS_ROWS, check_keys, shapes_of
+from rsprompter_cli.models.state_dict import CLASS_ROWS, check_keys, shapes_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,11 @@ from shapely import Geometry, difference, is_empty
 from shapely.affinity import translate
 from torch import Tensor
 
-from rsprompter_cli.geo.merge import Instance
-from rsprompter_cli.geo.polygons import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
-from rsprompter_cli.geo.twins import without_twins
+from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
+from rsprompter_cli.geo.stitch.joiner import Instance
+from rsprompter_cli.geo.stitch.mask_nms import without_twins
 from rsprompter_cli.geo.windows import Window
-from rsprompter_cli.models.forward import PadsWithMean, RunsConcurrently
+from rsprompter_cli.models.base import PadsWithMean, RunsConcurrently
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, MaskPatches, Tile
 

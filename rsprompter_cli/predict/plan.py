@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, bytes_words, plural
-from rsprompter_cli.geo.georef import crs_title, off_earth_refusal
-from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.raster.georef import crs_title, off_earth_refusal
+from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.io.checkpoint import (
+from rsprompter_cli.io.model_files.checkpoint import (
     META_FILE,
     WEIGHTS_FILE,
     CheckpointMeta,
@@ -19,12 +19,12 @@ from rsprompter_cli.io.checkpoint import (
     model_name,
     read_checkpoint,
 )
-from rsprompter_cli.predict.reading import DEFAULT_IMAGE_SIZE, Reading
+from rsprompter_cli.predict.options import DEFAULT_IMAGE_SIZE, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rsprompter_cli.predict.area import AreaOfInterest
+    from rsprompter_cli.predict.aoi import AreaOfInterest
 
 _log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from rsprompter_cli.io.atomic import refuse_existing, write_text
 from rsprompter_cli.io.program import code_commit, package_versions
 
 if TYPE_CHECKING:
-    from rsprompter_cli.predict.meter import Meter
     from rsprompter_cli.predict.options import PredictOptions
+    from rsprompter_cli.predict.stats import Meter
 
 FORMAT = 1
 """Of the report: it rises when a key changes its meaning or goes."""

@@ -20,30 +20,29 @@ from typing import Any
 import torch
 
 from rsprompter_cli.errors import UsageError, plural
-from rsprompter_cli.geo.merge import AT_ONCE, Instance, Joiner
-from rsprompter_cli.geo.raster import Scene
+from rsprompter_cli.geo.raster.scene import Scene
+from rsprompter_cli.geo.stitch.joiner import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.activity import announce
-from rsprompter_cli.io.checkpoint import CheckpointMeta
-from rsprompter_cli.models.forward import RatesMasks
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
+from rsprompter_cli.models.base import RatesMasks
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.models.score_floor import only_scores_from
-from rsprompter_cli.predict.area import AreaOfInterest, read_area
-from rsprompter_cli.predict.chosen import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
-from rsprompter_cli.predict.claims import claim_one
+from rsprompter_cli.predict.aoi import AreaOfInterest, read_area
 from rsprompter_cli.predict.detect import concurrency_of, detect_in_order, outline, read_batches, run_model
-from rsprompter_cli.predict.finish import OutputOptions, chosen_labels, finish_objects
-from rsprompter_cli.predict.identity import run_identity
-from rsprompter_cli.predict.journal import Journal
-from rsprompter_cli.predict.kept import give_up_parts
-from rsprompter_cli.predict.meter import Meter, Stage
-from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import OutputKind, check_georef, check_room, write_found
+from rsprompter_cli.predict.model_source import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.options import PredictOptions, Progress, goes_whole
+from rsprompter_cli.predict.output.claims import claim_one
+from rsprompter_cli.predict.output.postprocess import OutputOptions, chosen_labels, finish_objects
+from rsprompter_cli.predict.output.write import OutputKind, check_georef, check_room, write_found
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
-from rsprompter_cli.predict.reading import goes_whole
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
-from rsprompter_cli.predict.spool import Spool
+from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.store.external_sort import Spool
+from rsprompter_cli.predict.store.fingerprint import run_identity
+from rsprompter_cli.predict.store.journal import Journal
+from rsprompter_cli.predict.store.resumable import give_up_parts
 from rsprompter_cli.structures import Detections, Tile
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, nearest_file, some, why_unreadable
-from rsprompter_cli.geo.guard import READABLE, resolve_source
+from rsprompter_cli.geo.raster.source import READABLE, resolve_source
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".j2k", ".webp")
 """Files that are taken from a folder; a file that is named itself may have any extension."""

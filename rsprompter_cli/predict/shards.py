@@ -1,7 +1,7 @@
 """A part of a scene's windows at a time, so that many processes and machines can share a scene.
 
 A shard is a stretch of the row-major order of the windows. What the model finds in it is a *part*: a journal that
-says what run and which shard it is of, and what joining and writing need of the scene. `merge_parts.py` joins parts.
+says what run and which shard it is of, and what joining and writing need of the scene. `merge.py` joins parts.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ from typing import Any
 import shapely
 
 from rsprompter_cli.errors import OutputError, UsageError
-from rsprompter_cli.geo.place import place_facts
+from rsprompter_cli.geo.raster.frame import place_facts
 from rsprompter_cli.io.atomic import refuse_existing
-from rsprompter_cli.models.forward import RatesMasks
+from rsprompter_cli.models.base import RatesMasks
 from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.predict.chosen import Chosen, device_of, files_of, load_chosen
 from rsprompter_cli.predict.detect import outline
-from rsprompter_cli.predict.identity import run_identity
-from rsprompter_cli.predict.journal import Journal, count_windows, identity_difference, journal_identity
-from rsprompter_cli.predict.meter import Meter, Stage
-from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.outputs import KNOWN_SUFFIXES
-from rsprompter_cli.predict.reading import goes_whole
+from rsprompter_cli.predict.model_source import Chosen, device_of, files_of, load_chosen
+from rsprompter_cli.predict.options import PredictOptions, Progress, goes_whole
+from rsprompter_cli.predict.output.write import KNOWN_SUFFIXES
 from rsprompter_cli.predict.scene import DetectedBatch, area_of, detect_windows
 from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.store.fingerprint import run_identity
+from rsprompter_cli.predict.store.journal import Journal, count_windows, identity_difference, journal_identity
 
 _log = logging.getLogger(__name__)
 

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 
 from rsprompter_cli.errors import InputError, UsageError, plural
-from rsprompter_cli.models.samcls import SamCls
-from rsprompter_cli.train.engine import Engine, TrainEngine, share_norms
-from rsprompter_cli.train.folder import AUTOMASKS, ENCODER_MAPS
-from rsprompter_cli.train.guard import explain_out_of_memory
-from rsprompter_cli.train.maps import keep_automatic_masks, keep_encoder_maps
-from rsprompter_cli.train.optim import build_optimizer
-from rsprompter_cli.train.order import EpochLoader
-from rsprompter_cli.train.ranks import Ranks
-from rsprompter_cli.train.setup import Setup
+from rsprompter_cli.models.architectures.samcls import SamCls
+from rsprompter_cli.train.dataloader import EpochLoader
+from rsprompter_cli.train.distributed.ddp import Engine, TrainEngine, share_norms
+from rsprompter_cli.train.distributed.processes import Ranks
+from rsprompter_cli.train.feature_caches import keep_automatic_masks, keep_encoder_maps
+from rsprompter_cli.train.interrupts import explain_out_of_memory
+from rsprompter_cli.train.run_folder import AUTOMASKS, ENCODER_MAPS
+from rsprompter_cli.train.setup import Setup, build_optimizer
 from rsprompter_cli.train.state import RunState
 
 
@@ -88,7 +87,7 @@ def build_engine(
     if options.zero_stage:
         if ranks.place is None:
             raise UsageError("train.zero_stage needs a distributed launch", "use --gpus N or torchrun")
-        from rsprompter_cli.train.engine_deepspeed import DeepSpeedEngine
+        from rsprompter_cli.train.distributed.deepspeed import DeepSpeedEngine
 
         saved = None if state is None else state.engine
         return DeepSpeedEngine(setup.model, optimizer, stage=options.zero_stage, state=saved, **shared)

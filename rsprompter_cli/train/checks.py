@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rsprompter_cli.config import KNOWN_SAM, Config, SamModelConfig
 from rsprompter_cli.data.images import find_annotations
-from rsprompter_cli.io.checkpoint import read_checkpoint
-from rsprompter_cli.io.hub import find_sam
-from rsprompter_cli.models.complete import complete_config
-from rsprompter_cli.train.folder import check_cache_folder, check_folder, refuse_used_folder, require_state
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
+from rsprompter_cli.io.network.hub import find_sam
+from rsprompter_cli.models.complete_config import complete_config
+from rsprompter_cli.train.run_folder import check_cache_folder, check_folder, refuse_used_folder, require_state
 
 
 def check_training(

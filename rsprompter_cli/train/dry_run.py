@@ -19,22 +19,21 @@ from rsprompter_cli.config import Config
 from rsprompter_cli.errors import bytes_words, plural
 from rsprompter_cli.evaluate.coco import detect_part
 from rsprompter_cli.io.exchange import stop_file
+from rsprompter_cli.models.architectures.samcls import SamCls
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
-from rsprompter_cli.models.samcls import SamCls
 from rsprompter_cli.models.trainable import BlockParameters, trainable_table
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.assemble import build_engine, build_loader, keep_maps, require_pictures
-from rsprompter_cli.train.folder import check_cache_folder
-from rsprompter_cli.train.guard import StopRequest, explain_out_of_memory
+from rsprompter_cli.train.distributed.processes import clean_stdout, joined
+from rsprompter_cli.train.distributed.rank import find_place
+from rsprompter_cli.train.feature_caches import cache_of
+from rsprompter_cli.train.interrupts import StopRequest, explain_out_of_memory
+from rsprompter_cli.train.loggers import NoLog, require_wandb
 from rsprompter_cli.train.loop import take_step
-from rsprompter_cli.train.maps import cache_of
-from rsprompter_cli.train.place import find_place
-from rsprompter_cli.train.ranks import clean_stdout, joined
 from rsprompter_cli.train.run import Run
+from rsprompter_cli.train.run_folder import check_cache_folder
 from rsprompter_cli.train.setup import prepare, seed_everything
 from rsprompter_cli.train.state import Cursor
-from rsprompter_cli.train.track import NoLog
-from rsprompter_cli.train.track_wandb import require_wandb
 
 _log = logging.getLogger(__name__)
 

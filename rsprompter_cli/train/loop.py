@@ -21,14 +21,21 @@ from rsprompter_cli.config import Config, TrainConfig, dump_config
 from rsprompter_cli.errors import TrainingError, UsageError, plural
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.atomic import write_text
-from rsprompter_cli.io.checkpoint import read_checkpoint
 from rsprompter_cli.io.exchange import stop_file
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
 from rsprompter_cli.train.assemble import build_engine, build_loader, keep_maps, require_pictures
-from rsprompter_cli.train.engine import loss_values
-from rsprompter_cli.train.facts import go_on_from
-from rsprompter_cli.train.folder import (
+from rsprompter_cli.train.dataloader import picture_seeds
+from rsprompter_cli.train.distributed.ddp import loss_values
+from rsprompter_cli.train.distributed.processes import Ranks, clean_stdout, joined
+from rsprompter_cli.train.distributed.rank import find_place
+from rsprompter_cli.train.evaluation import StoppedError, go_on_from, save_curves, validate
+from rsprompter_cli.train.feature_caches import remove_maps, require_masks
+from rsprompter_cli.train.interrupts import STOP_STEP, StopRequest, explain_out_of_memory, not_finite, require_finite
+from rsprompter_cli.train.loggers import Board, NoLog, RunLog, TensorBoard, WandbRun, has_ended, require_wandb
+from rsprompter_cli.train.run import Run, StepReport, TrainResult, mean_losses, report_step, save, steps_of, write_step
+from rsprompter_cli.train.run_folder import (
     AUTOMASKS,
     BEST,
     CONFIG_FILE,
@@ -40,16 +47,7 @@ from rsprompter_cli.train.folder import (
     only_run,
     recover_checkpoints,
 )
-from rsprompter_cli.train.guard import STOP_STEP, StopRequest, explain_out_of_memory, not_finite, require_finite
-from rsprompter_cli.train.maps import remove_maps, require_masks
-from rsprompter_cli.train.optim import rate_factor
-from rsprompter_cli.train.order import picture_seeds
-from rsprompter_cli.train.place import find_place
-from rsprompter_cli.train.progress import StepReport, TrainResult, mean_losses
-from rsprompter_cli.train.ranks import Ranks, clean_stdout, joined
-from rsprompter_cli.train.run import Run, report_step, save, steps_of, write_step
-from rsprompter_cli.train.setup import prepare, run_identity, seed_everything
-from rsprompter_cli.train.show import save_curves
+from rsprompter_cli.train.setup import prepare, rate_factor, run_identity, seed_everything
 from rsprompter_cli.train.state import (
     Cursor,
     RunState,
@@ -59,9 +57,6 @@ from rsprompter_cli.train.state import (
     restoring,
     set_random_state,
 )
-from rsprompter_cli.train.track import Board, NoLog, RunLog, TensorBoard, has_ended
-from rsprompter_cli.train.track_wandb import WandbRun, require_wandb
-from rsprompter_cli.train.validate import StoppedError, validate
 
 _log = logging.getLogger(__name__)
 

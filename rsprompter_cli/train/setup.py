@@ -1,9 +1,10 @@
-"""Everything a run needs before its first step: data, model with its first weights, facts for the checkpoint."""
+"""Everything a run needs before its first step: data, model with first weights, optimizer, checkpoint metadata."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,19 +17,20 @@ import torch
 from torch import nn
 
 from rsprompter_cli.config import Config, SamclsConfig
-from rsprompter_cli.data.checks import require_boxes
-from rsprompter_cli.data.coco import CocoFile, read_coco, require_usable, warn_of_crowds
-from rsprompter_cli.data.coco_document import read_document
+from rsprompter_cli.data.check import require_boxes
+from rsprompter_cli.data.coco.document import read_document
+from rsprompter_cli.data.coco.read import CocoFile, read_coco, require_usable, warn_of_crowds
 from rsprompter_cli.data.colours import NO_CHOICE, stored_colours
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.data.images import find_annotations
 from rsprompter_cli.data.transforms import train_transform
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, TrainingError
 from rsprompter_cli.evaluate.coco import match_classes
-from rsprompter_cli.io.checkpoint import CheckpointMeta, read_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.program import code_commit, package_versions
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.train.start import Start, choose_start, load_start
+from rsprompter_cli.models.trainable import moved_parameters
+from rsprompter_cli.train.initial_weights import Start, choose_start, load_start
 
 _log = logging.getLogger(__name__)
 
@@ -226,3 +228,38 @@ def _gsd_range(info: Mapping[str, Any], path: Path) -> tuple[float, float] | Non
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_BETAS = (0.9, 0.999)
+_WARMUP_START = 1e-3
+_COSINE_FLOOR = 1e-3
+
+
+def build_optimizer(model: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW over the parameters that train and that a loss may reach; the others get no optimizer state.
+
+    Weight decay applies to all of them, norms and biases included, as in the original.
+
+    Raises:
+        TrainingError: nothing trains.
+    """
+    parameters = list(moved_parameters(model))
+    if not parameters:
+        raise TrainingError("no parameter of the model trains", "set model.encoder or model.decoder to train")
+    return torch.optim.AdamW(parameters, lr=lr, betas=_BETAS, weight_decay=weight_decay)
+
+
+def rate_factor(step: int, epoch: int, *, epochs: int, warmup_steps: int) -> float:
+    """What the base rate is multiplied by: linear warm-up per step times cosine per epoch.
+
+    Args:
+        step: optimizer steps done so far; the warm-up goes from a thousandth at step 0 to one at
+            step `warmup_steps - 1`, as MMEngine's LinearLR counts.
+        epoch: from 0; the first two epochs run at the full rate (CosineAnnealingLR, begin=1).
+        epochs: length of the whole run.
+    """
+    warmup = 1.0
+    if step < warmup_steps - 1:
+        warmup = _WARMUP_START + (1 - _WARMUP_START) * step / (warmup_steps - 1)
+    cosine = (1 + math.cos(math.pi * max(epoch - 1, 0) / epochs)) / 2
+    return warmup * (_COSINE_FLOOR + (1 - _COSINE_FLOOR) * cosine)

@@ -11,7 +11,7 @@ import torch
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, dump_config
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import BUNDLED_MODEL, WEIGHTS_FILE, write_checkpoint
 from tests.make.coco_sets import CLASSES, make_set
 from tests.make.original_configs import Expression, changed, config_tree, pretty_text, without
 from tests.make.original_files import save_like_mmengine

@@ -12,8 +12,8 @@ import pytest
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import dump_config, load_config
-from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.io.checkpoint import read_checkpoint
+from rsprompter_cli.data.coco.read import read_coco
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from tests.make.coco_sets import make_set, read_document, write_document
 from tests.make.tiny_models import tiny_config
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.data.convert.vector2coco import convert_vectors
+from rsprompter_cli.data.coco.read import read_coco
+from rsprompter_cli.data.tiles.vector2coco import convert_vectors
 from tests.make.labelled import make_labelled_scene, rectangle
 from tests.make.whu import make_buildings, make_whu
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.health import Finding, State
-from rsprompter_cli.predict import health
+from rsprompter_cli.doctor import run as run_module
+from rsprompter_cli.doctor.findings import Finding, State
 
 Captured = pytest.CaptureFixture[str]
 Patch = pytest.MonkeyPatch
@@ -25,7 +25,7 @@ def finds(monkeypatch: Patch, *findings: Finding) -> None:
         yield from findings
         yield Finding("self-test", "prediction", State.OK, str(self_test))
 
-    monkeypatch.setattr(health, "examine", examine)
+    monkeypatch.setattr(run_module, "examine", examine)
 
 
 def test_all_well_is_0_and_a_line_each(monkeypatch: Patch, capsys: Captured) -> None:

@@ -18,12 +18,12 @@ from transformers import SamModel
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import CheckpointError
-from rsprompter_cli.io import download as download_module
-from rsprompter_cli.io.hub import find_sam, sam_folder_for
-from rsprompter_cli.io.sam_folder import read_sam_folder
-from rsprompter_cli.models.obtain_sam import obtain_sam
-from rsprompter_cli.models.sam_weights import load_sam_weights
-from rsprompter_cli.train.start import choose_start
+from rsprompter_cli.io.model_files.sam_folder import read_sam_folder
+from rsprompter_cli.io.network import download as download_module
+from rsprompter_cli.io.network.hub import find_sam, sam_folder_for
+from rsprompter_cli.models.sam.download import obtain_sam
+from rsprompter_cli.models.sam.weights import load_sam_weights
+from rsprompter_cli.train.initial_weights import choose_start
 from tests.make.hub_server import COMMIT, Hub, serve
 from tests.make.sam_files import (
     SMALL_SAM,

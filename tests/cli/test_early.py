@@ -12,9 +12,9 @@ import pytest
 import shapely
 from filelock import FileLock
 
-from rsprompter_cli.train.fit_plan import Figures
-from rsprompter_cli.train.fit_record import FitResult, Record, run_folder, wishes_of
-from rsprompter_cli.train.fit_verdict import Outcome, Verdict
+from rsprompter_cli.train.finetune.record import FitResult, Record, run_folder, wishes_of
+from rsprompter_cli.train.finetune.schedule import Figures
+from rsprompter_cli.train.finetune.verdict import Outcome, Verdict
 from tests.make.coco_sets import make_set
 from tests.make.fits import make_town
 from tests.make.scenes import write_scene

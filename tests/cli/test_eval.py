@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from tests.make.coco_sets import CLASSES, make_set
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 

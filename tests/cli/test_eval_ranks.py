@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.checkpoint import write_checkpoint
 from rsprompter_cli.io.exchange import EXCHANGE, stop_file
-from rsprompter_cli.train.together import evaluate_together
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
+from rsprompter_cli.train.distributed.evaluate import evaluate_together
 from tests.conftest import ROOT
 from tests.make.coco_sets import CLASSES, make_set, read_document, write_document
 from tests.make.ranks import free_port
@@ -90,7 +90,8 @@ def test_an_error_of_any_process_is_the_one_line(model: str, capfd: pytest.Captu
 def test_outputs_are_refused_before_processes_start(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rsprompter_cli.train.launch.launch", lambda *_: pytest.fail("processes were started"))
+    launch = "rsprompter_cli.train.distributed.launch.launch"
+    monkeypatch.setattr(launch, lambda *_: pytest.fail("processes were started"))
     Path("found.json").write_text("[]")
     assert run([*COMMAND, "--procs", "2", "--save-detections", "found.json"]) == 7
     assert "found.json already exists" in capsys.readouterr().err

@@ -20,7 +20,7 @@ def model(tmp_path):
     import torch
 
     from rsprompter_cli.config import load_config
-    from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
+    from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta, write_checkpoint
 
     speed = {"seconds_per_window": 2.0, "seconds_per_window_on": "cuda"}
     meta = CheckpointMeta(("house",), (1,), 128, gsd_range=(0.8, 1.0), provenance=speed)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.checkpoint import write_checkpoint
-from rsprompter_cli.predict.journal import Journal
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
+from rsprompter_cli.predict.store.journal import Journal
 from tests.make.scenes import paint, write_scene
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 

@@ -13,20 +13,20 @@ from rsprompter_cli.errors import InputError
 def test_a_notice_about_a_file_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging()
     for _ in range(3):
-        logging.getLogger("rsprompter_cli.geo.raster").info("a.tif: resampled")
-        logging.getLogger("rsprompter_cli.geo.raster").warning("a.tif: one tile")
+        logging.getLogger("rsprompter_cli.geo.raster.scene").info("a.tif: resampled")
+        logging.getLogger("rsprompter_cli.geo.raster.scene").warning("a.tif: one tile")
         logging.getLogger("rsprompter_cli.train.loop").info("epoch 1")
-    logging.getLogger("rsprompter_cli.geo.raster").info("b.tif: resampled")
+    logging.getLogger("rsprompter_cli.geo.raster.scene").info("b.tif: resampled")
     err = capsys.readouterr().err
     assert [err.count(words) for words in ("a.tif: resampled", "one tile", "b.tif", "epoch 1")] == [1, 1, 1, 3]
     set_up_logging()
-    logging.getLogger("rsprompter_cli.geo.raster").info("a.tif: resampled")
+    logging.getLogger("rsprompter_cli.geo.raster.scene").info("a.tif: resampled")
     assert "a.tif: resampled" in capsys.readouterr().err
 
 
 def test_messages_wait_for_the_end_of_a_check(capsys: pytest.CaptureFixture[str]) -> None:
     set_up_logging()
-    log = logging.getLogger("rsprompter_cli.geo.raster")
+    log = logging.getLogger("rsprompter_cli.geo.raster.scene")
 
     @logged_on_success()
     def refuse() -> None:

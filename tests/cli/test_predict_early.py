@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsprompter_cli.train.fit_record import RECORD_FILE, run_folder
+from rsprompter_cli.train.finetune.record import RECORD_FILE, run_folder
 from tests.make.scenes import write_scene
 
 REFUSE = """

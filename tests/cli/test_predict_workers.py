@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.checkpoint import write_checkpoint
-from rsprompter_cli.predict import ray_package
-from rsprompter_cli.predict import workers as processes
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
+from rsprompter_cli.predict.backends import processes as processes
+from rsprompter_cli.predict.backends import ray_package
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.scenes import paint, write_scene
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
@@ -99,8 +99,8 @@ def test_the_options_reach_the_processes(
 
 
 def test_ray_is_asked_with_the_same_words(model: Path, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = ModuleType("rsprompter_cli.predict.on_ray")
-    monkeypatch.setitem(sys.modules, "rsprompter_cli.predict.on_ray", ray)
+    ray = ModuleType("rsprompter_cli.predict.backends.ray")
+    monkeypatch.setitem(sys.modules, "rsprompter_cli.predict.backends.ray", ray)
     monkeypatch.setattr(ray_package, "find_spec", lambda _name: object())
     calls = asked(monkeypatch, ray, "predict_on_ray")
     words = ["predict", "scene.tif", "--dry-run", "--model", str(model), "--native"]

@@ -17,7 +17,7 @@ from rsprompter_cli.cli.console import set_quiet, without_control
 from rsprompter_cli.cli.output import set_up_logging
 from rsprompter_cli.cli.progress import Display, clock, count_steps, show_progress
 from rsprompter_cli.io.activity import announce
-from rsprompter_cli.train.progress import StepReport
+from rsprompter_cli.train.run import StepReport
 
 Captured = pytest.CaptureFixture[str]
 

@@ -9,9 +9,9 @@ import pytest
 import shapely
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.io.hub import sam_folder_for
-from rsprompter_cli.io.sam_folder import write_sam_folder
-from rsprompter_cli.predict import prompted
+from rsprompter_cli.io.model_files.sam_folder import write_sam_folder
+from rsprompter_cli.io.network.hub import sam_folder_for
+from rsprompter_cli.predict.prompts import run as run_module
 from tests.make.asked import SightedSam
 from tests.make.labelled import make_labelled_scene
 from tests.make.sam_files import SMALL_SAM, small_sam_tensors
@@ -35,7 +35,7 @@ def _sam(name: str = "base") -> None:
 
 def test_facts_and_polygons(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     _sam()
-    monkeypatch.setattr(prompted, "load_prompted", lambda folder, device: SightedSam())
+    monkeypatch.setattr(run_module, "load_prompted", lambda folder, device: SightedSam())
     command = ["predict", "scene.tif", "--prompts", "scene.geojson", "--out", "x.geojson"]
     assert run([*command, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -10,8 +10,8 @@ import rasterio
 from PIL import Image
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.data.coco import read_coco
-from tests.geo.test_pages import scenery, thumbnail, write_pages
+from rsprompter_cli.data.coco.read import read_coco
+from tests.geo.raster.test_tiff_pages import scenery, thumbnail, write_pages
 from tests.geo.test_scene_crs import LOCAL, MOON
 from tests.make.rasters import pattern, write_raster
 
@@ -150,8 +150,8 @@ def test_imagery_of_an_error_map_takes_them_too(tmp_path, capsys):
 
 
 def test_what_is_stated_is_part_of_a_run(tmp_path):
-    from rsprompter_cli.predict.identity import scene_identity
     from rsprompter_cli.predict.options import PredictOptions
+    from rsprompter_cli.predict.store.fingerprint import scene_identity
 
     path = write_raster(tmp_path / "a.tif", pattern(90, 90), crs=None)
     seen = set()

@@ -13,9 +13,9 @@ from PIL import Image
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, TrainConfig, dump_config
-from rsprompter_cli.io.checkpoint import read_checkpoint
-from rsprompter_cli.io.hub import sam_folder_for
-from rsprompter_cli.io.sam_folder import write_sam_folder
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
+from rsprompter_cli.io.model_files.sam_folder import write_sam_folder
+from rsprompter_cli.io.network.hub import sam_folder_for
 from tests.make.coco_sets import make_set
 from tests.make.sam_files import SMALL_SAM, small_sam_tensors
 from tests.make.scenes import write_scene

@@ -11,7 +11,7 @@ import torch
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import Config, TrainConfig, dump_config
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.build import build_model
 from tests.make.coco_sets import CLASSES, make_set, read_document, write_document
 from tests.make.scenes import paint, write_scene

@@ -148,7 +148,7 @@ def test_the_figures_of_an_evaluation_fit(shown: Shown, capsys: Captured) -> Non
 
 def test_the_results_of_trainings_fit(tmp_path: Path, shown: Shown, capsys: Captured) -> None:
     from rsprompter_cli.train.dry_run import DryRun
-    from rsprompter_cli.train.progress import TrainResult
+    from rsprompter_cli.train.run import TrainResult
 
     run_folder = tmp_path / "runs/rsprompter-anchor-whu"
     run_folder.mkdir(parents=True)
@@ -168,7 +168,7 @@ def test_the_results_of_trainings_fit(tmp_path: Path, shown: Shown, capsys: Capt
 
 def test_the_lines_of_the_doctor_fit(monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path) -> None:
     from rsprompter_cli.cli.doctor import _print_finding
-    from rsprompter_cli.io.health import Finding, State
+    from rsprompter_cli.doctor.findings import Finding, State
 
     monkeypatch.setattr(tables, "_terminal", terminal())
     text = "the folder of the cache is " + str(tmp_path) + " and has some ten words more than one line can hold"

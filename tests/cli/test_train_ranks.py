@@ -16,7 +16,7 @@ import torch
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import dump_config
-from rsprompter_cli.train.folder import STATE_FILE
+from rsprompter_cli.train.run_folder import STATE_FILE
 from rsprompter_cli.train.state import load_state
 from tests.conftest import ROOT
 from tests.make.coco_sets import make_set

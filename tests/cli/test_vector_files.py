@@ -10,13 +10,13 @@ import pyogrio
 import pytest
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.data.convert.vector2coco import convert_vectors
+from rsprompter_cli.data.tiles.vector2coco import convert_vectors
 from rsprompter_cli.evaluate.polygons import evaluate_polygons
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from rsprompter_cli.models import load
-from rsprompter_cli.predict.finish import chosen_labels
 from rsprompter_cli.predict.options import PredictOptions
-from rsprompter_cli.train.fit_dry_run import plan_fit
+from rsprompter_cli.predict.output.postprocess import chosen_labels
+from rsprompter_cli.train.finetune.dry_run import plan_fit
 from tests.make.dbf import write_shapefile_with_text
 from tests.make.fits import make_start, make_town
 from tests.make.layers import house, write_layer
@@ -100,8 +100,8 @@ def test_labels_of_several_files_each_in_its_layer(town: Path, capsys: pytest.Ca
 
 
 def test_the_layer_of_prompts(town: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsprompter_cli.io.hub import sam_folder_for
-    from rsprompter_cli.io.sam_folder import write_sam_folder
+    from rsprompter_cli.io.model_files.sam_folder import write_sam_folder
+    from rsprompter_cli.io.network.hub import sam_folder_for
     from tests.make.sam_files import SMALL_SAM, small_sam_tensors
 
     monkeypatch.setenv("RSP_CACHE", str(town / "cache"))

@@ -13,7 +13,7 @@ from PIL import Image
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.data.colours import colour_info, stored_colours
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.train.setup import prepare

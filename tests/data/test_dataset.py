@@ -11,10 +11,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch.utils.data import DataLoader
 
-from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.data.collate import pack, unpack
-from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.data.rle import to_rle
+from rsprompter_cli.data.coco.read import read_coco
+from rsprompter_cli.data.coco.rle import to_rle
+from rsprompter_cli.data.dataset import CocoDataset, pack, unpack
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.structures import Batch, Target
 from tests.make.coco_sets import make_set, read_document, write_document

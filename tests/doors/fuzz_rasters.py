@@ -16,8 +16,8 @@ import rasterio
 from PIL import Image
 
 from rsprompter_cli.errors import RspError
-from rsprompter_cli.geo.pictures import picture_size, read_label, read_picture
-from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.raster.image import picture_size, read_label, read_picture
+from rsprompter_cli.geo.raster.scene import open_scene
 from tests.doors import mutate, pool
 from tests.make.rasters import pattern
 

@@ -17,8 +17,8 @@ import geopandas
 import shapely
 
 from rsprompter_cli.errors import RspError
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.vector.read import open_layer
+from rsprompter_cli.geo.vector.write import read_footprints
 
 FORMATS = (".geojson", ".geojsonl", ".topojson", ".gpkg", ".fgb", ".shp", ".parquet")
 _DRIVERS = {".geojson": "GeoJSON", ".geojsonl": "GeoJSONSeq", ".gpkg": "GPKG", ".fgb": "FlatGeobuf"}

@@ -19,10 +19,10 @@ from affine import Affine
 from pyproj import CRS
 
 from rsprompter_cli.errors import InputError
+from rsprompter_cli.geo.crs import parse_crs
 from rsprompter_cli.geo.crs_grids import check_grids
-from rsprompter_cli.geo.lonlat import parse_crs
-from rsprompter_cli.geo.raster import open_scene
-from rsprompter_cli.geo.vector import move_footprints, read_footprints
+from rsprompter_cli.geo.raster.scene import open_scene
+from rsprompter_cli.geo.vector.write import move_footprints, read_footprints
 
 WKT1 = (
     'PROJCS["x",GEOGCS["x",DATUM["x",SPHEROID["International 1924",6378388,297],EXTENSION["PROJ4_GRIDS","{}"]],'

@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.flatgeobuf import look_at_flatgeobuf
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.vector.formats.flatgeobuf import look_at_flatgeobuf
+from rsprompter_cli.geo.vector.read import open_layer
 
 _ENTRY = 4
 """Bytes of a field in the tables made here: each is an offset or a number of 32 bits."""
@@ -150,7 +150,7 @@ def test_files_of_gdal_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     path = honest(tmp_path / "a.fgb", index=index)
     assert look_at_flatgeobuf(path) is None
     # Read in pieces that are smaller than a feature, too.
-    monkeypatch.setattr("rsprompter_cli.geo.flatgeobuf._AT_ONCE", 50)
+    monkeypatch.setattr("rsprompter_cli.geo.vector.formats.flatgeobuf._AT_ONCE", 50)
     assert look_at_flatgeobuf(path) is None
     path.write_bytes(path.read_bytes()[:-10])
     refused(path, "it ends within a feature")

@@ -22,9 +22,9 @@ import torch
 
 from rsprompter_cli.config import load_config
 from rsprompter_cli.errors import RspError
-from rsprompter_cli.io.checkpoint import CONFIG_FILE, META_FILE, WEIGHTS_FILE, write_checkpoint
-from rsprompter_cli.io.original_file import read_original_file
-from rsprompter_cli.io.sam_folder import config_from_arch, read_sam_folder
+from rsprompter_cli.io.model_files.checkpoint import CONFIG_FILE, META_FILE, WEIGHTS_FILE, write_checkpoint
+from rsprompter_cli.io.model_files.original_file import read_original_file
+from rsprompter_cli.io.model_files.sam_folder import config_from_arch, read_sam_folder
 from rsprompter_cli.models.describe import describe_checkpoint, summary_rows
 from tests.doors import mutate, pool
 from tests.make.tiny_models import TINY_VIT, tiny_config, tiny_meta, tiny_model

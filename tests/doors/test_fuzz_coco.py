@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from rsprompter_cli.data.checks import check_set
-from rsprompter_cli.data.coco import read_coco
+from rsprompter_cli.data.check import check_set
+from rsprompter_cli.data.coco.read import read_coco
 from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.data.convert.coco2yolo import convert_to_yolo
 from rsprompter_cli.data.convert.labelme2coco import convert_labelme

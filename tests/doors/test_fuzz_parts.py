@@ -17,11 +17,11 @@ import pytest
 
 from rsprompter_cli.errors import RspError
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.predict import journal as module
-from rsprompter_cli.predict import records as records_module
-from rsprompter_cli.predict.journal import Journal, journal_path
-from rsprompter_cli.predict.ledger import Ledger
-from rsprompter_cli.predict.merge_parts import merge_parts
+from rsprompter_cli.predict.merge import merge_parts
+from rsprompter_cli.predict.store import journal as module
+from rsprompter_cli.predict.store import records as records_module
+from rsprompter_cli.predict.store.journal import Journal, journal_path
+from rsprompter_cli.predict.store.manifest import Ledger
 from tests.doors import mutate, pool
 from tests.predict.test_shards import town, write_parts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.raster.scene import open_scene
 from tests.doors import pool
 from tests.doors.fuzz_rasters import attempt, case, read, seeds
 

@@ -9,8 +9,8 @@ import pytest
 
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo import json_guard
-from rsprompter_cli.geo.json_guard import look_at_json
+from rsprompter_cli.geo.vector.formats import geojson_check
+from rsprompter_cli.geo.vector.formats.geojson_check import look_at_json
 from tests.make.hostile_vectors import TRIANGLE, collection
 from tests.make.reading import features, refused
 
@@ -52,7 +52,7 @@ def test_members_called_crs_without_end_are_refused(tmp_path: Path, monkeypatch:
     path.write_text('{"type": "FeatureCollection", "features": [' + '{"crs":{x}},' * 20_000)
     refused(path, "it has too many members called crs")
     # Each one is looked at for itself.
-    monkeypatch.setattr(json_guard, "_CRS_BYTES", 1 << 20)
+    monkeypatch.setattr(geojson_check, "_CRS_BYTES", 1 << 20)
     assert len(look_at_json(path).crs_keys) == 20_000
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo import geopackage as guard
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.geo.vector_guard import admit
+from rsprompter_cli.geo.vector.formats import geopackage as guard
+from rsprompter_cli.geo.vector.formats.source import admit
+from rsprompter_cli.geo.vector.read import open_layer
+from rsprompter_cli.geo.vector.write import read_footprints
 from tests.make import reading
 from tests.make.forking import Server
 from tests.make.hostile_vectors import endless_layer, geopackage

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import list_presets, load_config
 from rsprompter_cli.errors import CheckpointError, RspError, UsageError
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, read_checkpoint, write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import BUNDLED_MODEL, read_checkpoint, write_checkpoint
 from rsprompter_cli.models.load import load_model, outline_of
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 

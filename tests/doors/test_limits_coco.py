@@ -13,14 +13,14 @@ from pycocotools import mask as coco_mask
 
 from rsprompter_cli import documents
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.data import rle
-from rsprompter_cli.data.checks import check_coco, check_set
-from rsprompter_cli.data.coco import read_coco
+from rsprompter_cli.data.check import check_coco, check_set
+from rsprompter_cli.data.coco import rle
+from rsprompter_cli.data.coco.problems import MAX_PROBLEMS, EntryError, Problem, Problems
+from rsprompter_cli.data.coco.read import read_coco
 from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 from rsprompter_cli.data.convert.rings import check_crossings, ring_polygon
 from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
-from rsprompter_cli.data.problems import MAX_PROBLEMS, EntryError, Problem, Problems
 from rsprompter_cli.errors import InputError, UsageError
 from tests.make.foreign_sets import make_labelme, shape, square
 

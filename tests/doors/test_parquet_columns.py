@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo import parquet
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.vector.formats import parquet
+from rsprompter_cli.geo.vector.read import open_layer
 
 
 def write(path: Path, *, encoding: str = "PLAIN") -> Path:

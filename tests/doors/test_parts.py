@@ -15,13 +15,13 @@ import shapely
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import InputError, OutputError, ResourceError
-from rsprompter_cli.geo.instances import Instance
-from rsprompter_cli.geo.merge import Joiner
+from rsprompter_cli.geo.stitch.instances import Instance
+from rsprompter_cli.geo.stitch.joiner import Joiner
 from rsprompter_cli.geo.windows import WindowGrid
-from rsprompter_cli.predict import journal as module
-from rsprompter_cli.predict.journal import Journal, count_windows, journal_path
-from rsprompter_cli.predict.merge_parts import merge_parts
-from rsprompter_cli.predict.records import pack_instances
+from rsprompter_cli.predict.merge import merge_parts
+from rsprompter_cli.predict.store import journal as module
+from rsprompter_cli.predict.store.journal import Journal, count_windows, journal_path
+from rsprompter_cli.predict.store.records import pack_instances
 from tests.predict.test_shards import town, write_parts
 
 SQUARE = shapely.box(10, 10, 60, 60)
@@ -155,21 +155,21 @@ def test_a_head_whose_texts_are_none(tmp_path: Path, whole: bytes, name: str, va
 
 
 def test_windows_whose_objects_all_lie_on_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsprompter_cli.geo import merge_links
+    from rsprompter_cli.geo.stitch import link
 
     grid = WindowGrid(height=64, width=96, size=64, overlap_px=32)
     assert len(grid) == 2
     square = shapely.box(40, 10, 60, 30)
     found = [instance(index, window_col=col, polygon=square) for col in range(2) for index in range(40)]
     assert len(Joiner(grid).feed(found, windows_done=2)) > 0
-    monkeypatch.setattr(merge_links, "_MOST_PAIRS", 1_000)
-    monkeypatch.setattr(merge_links, "_PAIRS_EACH", 10)
+    monkeypatch.setattr(link, "_MOST_PAIRS", 1_000)
+    monkeypatch.setattr(link, "_PAIRS_EACH", 10)
     with pytest.raises(ResourceError, match="lie on top of one another over 1,000 times"):
         Joiner(grid).feed(found, windows_done=2)
 
 
 def test_pairs_do_not_depend_on_how_many_are_sought_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rsprompter_cli.geo import merge_links
+    from rsprompter_cli.geo.stitch import link
 
     grid = WindowGrid(height=64, width=160, size=64, overlap_px=32)
     rng = np.random.default_rng(1)
@@ -183,7 +183,7 @@ def test_pairs_do_not_depend_on_how_many_are_sought_at_a_time(monkeypatch: pytes
         return [(one.key, one.members, one.polygon.wkb) for one in Joiner(grid).feed(found, windows_done=grid.cols)]
 
     whole = joined()
-    monkeypatch.setattr(merge_links, "_ASKED_AT_ONCE", 7)
+    monkeypatch.setattr(link, "_ASKED_AT_ONCE", 7)
     assert joined() == whole
 
 

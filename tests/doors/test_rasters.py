@@ -14,12 +14,12 @@ from affine import Affine
 from PIL import Image
 
 from rsprompter_cli.errors import InputError, RspError
-from rsprompter_cli.geo.guard import open_raster, resolve_source
-from rsprompter_cli.geo.jpeg2000 import tile_count
-from rsprompter_cli.geo.layout import interleaving
-from rsprompter_cli.geo.pictures import picture_size, read_picture
-from rsprompter_cli.geo.raster import open_scene
-from rsprompter_cli.geo.tiff import read_pages
+from rsprompter_cli.geo.raster.formats.jpeg2000 import tile_count
+from rsprompter_cli.geo.raster.formats.sample_layout import interleaving
+from rsprompter_cli.geo.raster.formats.tiff import read_pages
+from rsprompter_cli.geo.raster.image import picture_size, read_picture
+from rsprompter_cli.geo.raster.scene import open_scene
+from rsprompter_cli.geo.raster.source import open_raster, resolve_source
 from rsprompter_cli.geo.windows import Window
 from tests.make.forking import Server
 from tests.make.rasters import pattern, write_raster

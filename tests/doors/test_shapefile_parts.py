@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.vector.read import open_layer
 from tests.make.layers import house, write_layer
 from tests.make.scenes import paint, write_scene
 
@@ -21,8 +21,8 @@ READ_ALL = """
 import sys
 from pathlib import Path
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.vector.read import open_layer
+from rsprompter_cli.geo.vector.write import read_footprints
 for name in sys.argv[1:]:
     try:
         count = sum(len(batch.geometries) for batch in open_layer(Path(name)).batches())

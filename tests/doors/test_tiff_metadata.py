@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.guard import open_raster, resolve_source
-from rsprompter_cli.geo.tiff import MAX_METADATA_ITEMS, read_block_sizes, read_pages
+from rsprompter_cli.geo.raster.formats.tiff import MAX_METADATA_ITEMS, read_block_sizes, read_pages
+from rsprompter_cli.geo.raster.source import open_raster, resolve_source
 
 SIDE = 16
 

@@ -23,12 +23,12 @@ from shapely.affinity import affine_transform
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo import json_guard
 from rsprompter_cli.geo.crossings import work_of
-from rsprompter_cli.geo.geometries import is_shallow
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.geo.vector_guard import admit
+from rsprompter_cli.geo.vector.formats import geojson_check
+from rsprompter_cli.geo.vector.formats.source import admit
+from rsprompter_cli.geo.vector.formats.wkb import is_shallow
+from rsprompter_cli.geo.vector.read import open_layer
+from rsprompter_cli.geo.vector.write import read_footprints
 from tests.make.fits import make_start, make_town
 from tests.make.hostile_vectors import ENDLESS, TRIANGLE, collection, comb, endless_layer, geopackage, listener
 from tests.make.layers import house, write_layer
@@ -139,7 +139,7 @@ def test_a_name_means_one_file(tmp_path: Path, name: str) -> None:
 
 STRACE = """
 import sys
-from rsprompter_cli.geo.layers import open_layer
+from rsprompter_cli.geo.vector.read import open_layer
 from rsprompter_cli.errors import RspError
 import pyogrio
 open("begin.mark", "w").close()
@@ -353,8 +353,8 @@ def test_a_pipe_is_named_and_not_opened(
 
 
 def test_json_outside_of_features_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_guard, "LOOSE_JSON", 2_000)
-    monkeypatch.setattr(json_guard, "_CHUNK", 1_000)
+    monkeypatch.setattr(geojson_check, "LOOSE_JSON", 2_000)
+    monkeypatch.setattr(geojson_check, "_CHUNK", 1_000)
     path = tmp_path / "a.geojson"
     flat, words = "[" + "[]," * 3_000 + "[]]", ["[[[", 'a "quoted" \\', "features", "type", "{,,,"]
     shapes = [TRIANGLE] * 500

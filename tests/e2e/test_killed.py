@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from tests.make.scenes import paint, write_scene
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model
 

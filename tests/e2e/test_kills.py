@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from rsprompter_cli.io.checkpoint import read_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.models.load import load_model
-from rsprompter_cli.train.folder import STATE_FILE
+from rsprompter_cli.train.run_folder import STATE_FILE
 from rsprompter_cli.train.state import load_state
 from tests.make.ranks import Job, fork_ranks
 from tests.train.runs import equal, make_data, tensors

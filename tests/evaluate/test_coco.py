@@ -11,7 +11,7 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from rsprompter_cli.data.coco import read_coco
+from rsprompter_cli.data.coco.read import read_coco
 from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.coco import (
@@ -22,7 +22,7 @@ from rsprompter_cli.evaluate.coco import (
     match_classes,
     to_results,
 )
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import inflate
 from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, Target

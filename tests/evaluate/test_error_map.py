@@ -13,7 +13,7 @@ from rsprompter_cli.draw.error_map import MISSED, RIGHT, WRONG
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.error_map import save_error_map
 from rsprompter_cli.evaluate.polygons import evaluate_polygons
-from rsprompter_cli.geo.vector import write_features
+from rsprompter_cli.geo.vector.write import write_features
 from tests.make.layers import house, write_layer
 from tests.make.scenes import ORIGIN, paint, write_scene
 

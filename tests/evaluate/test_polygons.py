@@ -28,7 +28,7 @@ from rsprompter_cli.evaluate.polygon_report import (
 )
 from rsprompter_cli.evaluate.polygon_scores import Counts, PolygonSet, score_polygons
 from rsprompter_cli.evaluate.polygons import NO_CLASS, PolygonEvaluation, evaluate_polygons, parse_sizes
-from rsprompter_cli.geo.vector import write_features
+from rsprompter_cli.geo.vector.write import write_features
 from tests.make.layers import EAST, NORTH, house, write_layer
 from tests.make.scenes import paint, write_scene
 

@@ -9,8 +9,8 @@ import pytest
 from pyproj import CRS
 
 from rsprompter_cli.cli.app import run
-from rsprompter_cli.geo.gsd import ground_steps
-from rsprompter_cli.geo.raster import open_scene, read_picture
+from rsprompter_cli.geo.raster.resolution import ground_steps
+from rsprompter_cli.geo.raster.scene import open_scene, read_picture
 from rsprompter_cli.geo.windows import Window
 
 

@@ -11,11 +11,11 @@ from pyproj import CRS
 from shapely import Point, box
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.layers import check_degrees
-from rsprompter_cli.geo.lonlat import to_lonlat, to_map
-from rsprompter_cli.geo.raster import open_scene
-from rsprompter_cli.geo.stated import Stated
+from rsprompter_cli.geo.crs import to_lonlat, to_map
+from rsprompter_cli.geo.raster.scene import open_scene
+from rsprompter_cli.geo.raster.source import Stated
 from rsprompter_cli.geo.target_crs import TargetCrs, check_crs
+from rsprompter_cli.geo.vector.read import check_degrees
 from rsprompter_cli.structures import Georef
 from tests.make.rasters import pattern, write_raster
 

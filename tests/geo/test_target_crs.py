@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyproj import CRS, Transformer
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.lonlat import to_map
+from rsprompter_cli.geo.crs import to_map
 from rsprompter_cli.geo.target_crs import TargetCrs, check_crs, is_wgs84
 from rsprompter_cli.structures import Georef
 

@@ -12,9 +12,9 @@ import safetensors.torch
 import shapely
 import torch
 
-from rsprompter_cli.geo.vector import Feature, write_features
-from rsprompter_cli.io.checkpoint import read_safetensors
+from rsprompter_cli.geo.vector.write import Feature, write_features
 from rsprompter_cli.io.interrupt import deferred_interrupt
+from rsprompter_cli.io.model_files.checkpoint import read_safetensors
 
 
 def press() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.models.layers.rpn import Proposals, RpnOutput
 from rsprompter_cli.structures import Size, Target
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from affine import Affine
 
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from tests.make.labelled import make_labelled_scene, rectangle
 from tests.make.tiny_models import build_seeded, tiny_config, tiny_meta
 

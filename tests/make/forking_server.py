@@ -21,7 +21,11 @@ from typing import Any
 
 from tests.make.failing_writes import answer_writes, ask_before_writes
 
-_NOT_LOADED = ("rsprompter_cli.__main__", "rsprompter_cli.predict.on_ray", "rsprompter_cli.predict.far_worker")
+_NOT_LOADED = (
+    "rsprompter_cli.__main__",
+    "rsprompter_cli.predict.backends.ray",
+    "rsprompter_cli.predict.backends.ray_worker",
+)
 
 
 def main() -> None:

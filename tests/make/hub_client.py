@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rsprompter_cli.io.download import locked
-from rsprompter_cli.io.hub import fetch_file
+from rsprompter_cli.io.network.download import locked
+from rsprompter_cli.io.network.hub import fetch_file
 
 
 def fetch_once(target: Path) -> None:

@@ -1,6 +1,6 @@
 """The rule of joining written plainly, one object after another and the whole scene at once.
 
-Slow, and kept apart from the package on purpose: `geo.merge` computes the same with arrays and row by
+Slow, and kept apart from the package on purpose: `geo.stitch.joiner` computes the same with arrays and row by
 row, and is compared with this.
 
 1. `link_windows`: which instances of two overlapping windows are the same object.
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.instances import Instance, JoinedInstance, Key
-from rsprompter_cli.geo.polygons import GRID, MIN_PIECE, drop_collinear, drop_specks, polygon_parts, snap
+from rsprompter_cli.geo.polygonize import GRID, MIN_PIECE, drop_collinear, drop_specks, polygon_parts, snap
+from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key
 from rsprompter_cli.geo.windows import Window, WindowGrid
 
 MIN_LINK_IOU = 0.5

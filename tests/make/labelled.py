@@ -14,8 +14,8 @@ from pyproj import CRS
 from rasterio.features import rasterize
 from shapely.affinity import rotate
 
-from rsprompter_cli.geo.lonlat import reproject, to_map
-from rsprompter_cli.geo.vector import Feature, write_features
+from rsprompter_cli.geo.crs import reproject, to_map
+from rsprompter_cli.geo.vector.write import Feature, write_features
 from rsprompter_cli.structures import Georef
 from tests.make.scenes import write_scene
 

@@ -11,12 +11,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.models.detection.mask_rcnn import MaskRCNN, MaskRCNNHeads
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from rsprompter_cli.models import build_baselines
+from rsprompter_cli.models.builders import baselines
 
 
 def narrow_maskrcnn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every Mask R-CNN that is built be narrow."""
-    monkeypatch.setattr(build_baselines, "maskrcnn_resnet50_fpn_v2", _narrow_detector)
+    monkeypatch.setattr(baselines, "maskrcnn_resnet50_fpn_v2", _narrow_detector)
 
 
 def _narrow_detector(*, weights: None, weights_backbone: None, num_classes: int, **options: Any) -> MaskRCNN:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rsprompter_cli.config import ModelConfig
-from rsprompter_cli.models.original_sizes import effective_settings
+from rsprompter_cli.models.original.sizes import effective_settings
 
 Tree = dict[str, Any]
 _TYPES = {

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.train.ranks import OTHER_ENDED
+from rsprompter_cli.train.distributed.processes import OTHER_ENDED
 from tests.conftest import ROOT
 
 
@@ -103,7 +103,7 @@ def run_ranks(jobs: Sequence[Job], *, count: int = 2, seconds: float = 600) -> l
 
 def _run(job: Job) -> None:
     from rsprompter_cli.train.loop import train
-    from rsprompter_cli.train.progress import StepReport
+    from rsprompter_cli.train.run import StepReport
     from tests.make.norms import freeze_norms
     from tests.make.tiny_models import tiny_config
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.layers import open_layer
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.vector.read import open_layer
+from rsprompter_cli.geo.vector.write import read_footprints
 
 
 def features(path: Path) -> int:

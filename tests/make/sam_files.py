@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rsprompter_cli.config import SamDecoderArch, VitArch
-from rsprompter_cli.io.sam_folder import TIED_KEY, config_from_arch
-from rsprompter_cli.models.sam_convert import expected_tensors
+from rsprompter_cli.io.model_files.sam_folder import TIED_KEY, config_from_arch
+from rsprompter_cli.models.sam.convert import expected_tensors
 
 # Eight decoder heads and three layers in the quality head, as every original file has.
 SMALL_SAM = VitArch(

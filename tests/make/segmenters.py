@@ -10,8 +10,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from rsprompter_cli.models.automask import SamSegmenter
-from rsprompter_cli.models.preprocess import ImageMeta, make_meta
+from rsprompter_cli.models.image_transform import ImageMeta, make_meta
+from rsprompter_cli.models.sam.automatic_masks import SamSegmenter
 
 BRIGHT = 200
 """Objects of `make_set` are redder than this, the ground is not."""

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from rsprompter_cli.config import Config, load_config
-from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.structures import Detections, Target
 

@@ -34,7 +34,7 @@ from rsprompter_cli.config import (
     TransformersQueryConfig,
     VitArch,
 )
-from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.models.build import build_model
 
 TINY_DECODER = SamDecoderArch(

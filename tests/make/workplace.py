@@ -9,9 +9,9 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.config import dump_config
-from rsprompter_cli.geo.vector import Feature, write_features
-from rsprompter_cli.io.checkpoint import write_checkpoint
-from rsprompter_cli.io.sam_folder import write_sam_folder
+from rsprompter_cli.geo.vector.write import Feature, write_features
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.sam_folder import write_sam_folder
 from tests.make.coco_sets import CLASSES, make_set
 from tests.make.fits import make_start, make_town
 from tests.make.foreign_sets import make_labelme, make_pairs, make_yolo, shape, square

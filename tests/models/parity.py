@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rsprompter_cli.models.preprocess import ImageMeta, make_meta
-from rsprompter_cli.models.rpn import Proposals, RpnOutput
+from rsprompter_cli.models.image_transform import ImageMeta, make_meta
+from rsprompter_cli.models.layers.rpn import Proposals, RpnOutput
 from rsprompter_cli.structures import Detections, Target
 
 ALL = 10**6

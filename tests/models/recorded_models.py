@@ -26,8 +26,8 @@ from rsprompter_cli.config import (
     SamsegMaskRcnnConfig,
 )
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.import_original import load_original, rename_keys
-from rsprompter_cli.models.step import Draw
+from rsprompter_cli.models.original.rename import load_original, rename_keys
+from rsprompter_cli.models.training_context import Draw
 from tests.models.parity import ALL, Pack, read_pack
 
 _NECK = NeckConfig(hidden_channels=8, out_channels=32)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsprompter_cli.models.preprocess import anchor_areas
-from rsprompter_cli.models.rpn import RegionProposals, RpnOutput
+from rsprompter_cli.models.image_transform import anchor_areas
+from rsprompter_cli.models.layers.rpn import RegionProposals, RpnOutput
 from rsprompter_cli.structures import Size, Target
 from tests.make.tiny_models import (
     build_seeded,

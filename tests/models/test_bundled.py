@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rsprompter_cli.io.checkpoint import BUNDLED_MODEL, CONFIG_FILE, META_FILE, WEIGHTS_FILE
+from rsprompter_cli.io.model_files.checkpoint import BUNDLED_MODEL, CONFIG_FILE, META_FILE, WEIGHTS_FILE
 from rsprompter_cli.models.load import load_model
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.config import AutomaskConfig, Config, ModelConfig, SamModelConfig, TrainConfig, dump_config
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
-from rsprompter_cli.models.keys import CLASS_ROWS
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
 from rsprompter_cli.models.load import load_model
 from rsprompter_cli.models.masks import inflate, paste
+from rsprompter_cli.models.state_dict import CLASS_ROWS
 from rsprompter_cli.structures import Batch, Detections, LowResMasks, MaskPatches
-from rsprompter_cli.train.engine import Engine
-from rsprompter_cli.train.optim import build_optimizer
+from rsprompter_cli.train.distributed.ddp import Engine
+from rsprompter_cli.train.setup import build_optimizer
 from tests.make.boxed import boxed_target, noise_images
 from tests.make.coco_sets import CLASSES, make_set
 from tests.make.narrow_maskrcnn import narrow_maskrcnn

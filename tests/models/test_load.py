@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rsprompter_cli.errors import CheckpointError, UsageError
-from rsprompter_cli.io import checkpoint
-from rsprompter_cli.io.checkpoint import WEIGHTS_FILE, write_checkpoint
+from rsprompter_cli.io.model_files import checkpoint
+from rsprompter_cli.io.model_files.checkpoint import WEIGHTS_FILE, write_checkpoint
 from rsprompter_cli.models import load
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.complete import complete_config
+from rsprompter_cli.models.complete_config import complete_config
 from rsprompter_cli.models.load import load_model
 from tests.make.tiny_models import tiny_config, tiny_meta, tiny_model, tiny_model_config
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsprompter_cli.models import losses, masks
-from rsprompter_cli.models.losses import full_frame_mask_loss
+from rsprompter_cli.models import masks
+from rsprompter_cli.models.layers import losses
+from rsprompter_cli.models.layers.losses import full_frame_mask_loss
 from rsprompter_cli.models.masks import inflate, measure_logits
 from rsprompter_cli.structures import LowResMasks, MaskFrame
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from rsprompter_cli.models.architectures.rsprompter_anchor import RSPrompterAnchor
 from rsprompter_cli.models.masks import inflate
-from rsprompter_cli.models.rsprompter_anchor import RSPrompterAnchor
 from tests.models.parity import (
     Pack,
     assert_close,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsprompter_cli.models.architectures.rsprompter_query import RSPrompterQuery
+from rsprompter_cli.models.architectures.samseg_mask2former import SamsegMask2Former
+from rsprompter_cli.models.layers.query_decoder import QueryOutput, mask_logits
 from rsprompter_cli.models.masks import inflate
-from rsprompter_cli.models.query_decoder import QueryOutput, mask_logits
-from rsprompter_cli.models.rsprompter_query import RSPrompterQuery
-from rsprompter_cli.models.samseg_mask2former import SamsegMask2Former
 from rsprompter_cli.structures import Detections
 from tests.models.parity import (
     Pack,

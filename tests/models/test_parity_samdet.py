@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from rsprompter_cli.models.architectures.samdet import SamDet
 from rsprompter_cli.models.masks import inflate
-from rsprompter_cli.models.samdet import SamDet
 from rsprompter_cli.structures import LowResMasks
 from tests.models.parity import (
     Pack,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from rsprompter_cli.models.architectures.samseg_maskrcnn import SamsegMaskRcnn
 from rsprompter_cli.models.masks import paste
-from rsprompter_cli.models.samseg_maskrcnn import SamsegMaskRcnn
 from rsprompter_cli.structures import MaskPatches, Target
 from tests.models.parity import (
     Pack,

@@ -10,7 +10,7 @@ import torch
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import DependencyError
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from rsprompter_cli.models import precision
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
 from tests.make.scenes import paint, write_scene

@@ -10,8 +10,8 @@ import torch
 from rsprompter_cli.config import PRESET_FOLDER, Config, SamModelConfig, list_presets, load_config, parse_config
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.structures import Batch, Target
-from rsprompter_cli.train.engine import Engine
-from rsprompter_cli.train.optim import build_optimizer
+from rsprompter_cli.train.distributed.ddp import Engine
+from rsprompter_cli.train.setup import build_optimizer
 from tests.make.segmenters import see_bright_shapes
 from tests.make.tiny_models import PLAIN_QUERY, TINY_QUERY, TINY_RESNET, TINY_TINY_VIT, TINY_VIT
 

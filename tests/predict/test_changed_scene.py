@@ -10,9 +10,9 @@ import pytest
 
 from rsprompter_cli import predict_scene
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError
-from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.io.lock import OutputLock
-from rsprompter_cli.predict.journal import Journal, journal_path
+from rsprompter_cli.predict.store.journal import Journal, journal_path
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import blob_model
 

@@ -15,12 +15,12 @@ import torch
 from rsprompter_cli import predict_scene
 from rsprompter_cli.config import ModelConfig
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.raster import Scene, open_scene
+from rsprompter_cli.geo.raster.scene import Scene, open_scene
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.build import build_model
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict import journal as journals
 from rsprompter_cli.predict.detect import concurrency_of
+from rsprompter_cli.predict.store import journal as journals
 from rsprompter_cli.structures import Detections, Tile
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import BlobModel, blob_model

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rsprompter_cli.geo.vector import VECTOR_SUFFIXES
+from rsprompter_cli.geo.vector.write import VECTOR_SUFFIXES
 
 WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import shapely
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.geo.vector import found_feature, write_features
+from rsprompter_cli.geo.vector.write import found_feature, write_features
 
 def features():
     for i in range(9000):
@@ -23,7 +23,7 @@ def features():
         values = {"class_name": "a", "score": 0.5, "area_m2": 1.0, "perimeter_m": 1.0, "n_windows": 1}
         yield found_feature(shapely.Point(x, y).buffer(4e-4), **values)
 
-from rsprompter_cli.geo.vector import FOUND_ATTRIBUTES
+from rsprompter_cli.geo.vector.write import FOUND_ATTRIBUTES
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 for suffix in sys.argv[2:]:
     out = Path(sys.argv[1], "old" + suffix)

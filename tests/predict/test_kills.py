@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsprompter_cli.predict.many import predict_scenes
+from rsprompter_cli.predict.scenes import predict_scenes
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import predict_shard
 from tests.make.scenes import paint, write_scene

@@ -15,7 +15,7 @@ from tests.make.scenes import write_houses
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from rsprompter_cli.predict.meter import Meter
+from rsprompter_cli.predict.stats import Meter
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.stub_model import blob_model
 

@@ -7,9 +7,8 @@ import dataclasses
 import pytest
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.predict.options import PredictOptions
-from rsprompter_cli.predict.outputs import OutputOptions
-from rsprompter_cli.predict.reading import Reading
+from rsprompter_cli.predict.options import PredictOptions, Reading
+from rsprompter_cli.predict.output.write import OutputOptions
 
 
 def test_an_option_is_changed_by_its_plain_name_wherever_it_lies() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from rsprompter_cli.config import load_config
-from rsprompter_cli.geo.raster import open_scene
+from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.geo.windows import make_grid
-from rsprompter_cli.io.checkpoint import CheckpointMeta, write_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta, write_checkpoint
 from rsprompter_cli.predict import plan as plan_module
+from rsprompter_cli.predict.options import Reading, window_size
 from rsprompter_cli.predict.plan import format_gsd, format_seconds, plan_scene, scene_info
-from rsprompter_cli.predict.reading import Reading, window_size
 from tests.make.rasters import pattern, write_raster, write_sparse
 from tests.make.scenes import paint, write_scene
 

@@ -12,10 +12,10 @@ import torch
 
 from rsprompter_cli.cli.app import run
 from rsprompter_cli.errors import InputError, OutputError
-from rsprompter_cli.geo import guard
-from rsprompter_cli.predict import journal as journals
-from rsprompter_cli.predict.many import predict_scenes
+from rsprompter_cli.geo.raster import source
 from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.predict.scenes import predict_scenes
+from rsprompter_cli.predict.store import journal as journals
 from rsprompter_cli.structures import Detections, Target
 from tests.make.range_server import Ranges, serving
 from tests.make.scenes import paint, write_scene
@@ -111,7 +111,7 @@ def test_without_remote_an_address_is_refused_in_one_line(
 def test_an_answer_that_is_none_names_the_address(
     server: Ranges, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "HTTP_RETRIES", 0)
+    monkeypatch.setattr(source, "HTTP_RETRIES", 0)
     url = f"{server.url}/gone{next(NAMES)}.tif"
     server.failures = [status] * 50
     with pytest.raises(InputError) as caught:
@@ -123,8 +123,8 @@ def test_an_answer_that_is_none_names_the_address(
 def test_a_server_that_does_not_answer_is_given_up(
     server: Ranges, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "HTTP_RETRIES", 0)
-    monkeypatch.setattr(guard, "FIRST_ANSWER", 1.0)
+    monkeypatch.setattr(source, "HTTP_RETRIES", 0)
+    monkeypatch.setattr(source, "FIRST_ANSWER", 1.0)
     url = put(server, scene)
     server.pause = 3.0
     assert str(_refused(url, tmp_path)).startswith(f"{url}: no response within 1 s")
@@ -155,7 +155,7 @@ def _refused(url: str, folder: Path) -> InputError:
 def test_a_connection_that_breaks_in_the_middle_keeps_what_is_done(
     server: Ranges, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "HTTP_RETRIES", 0)
+    monkeypatch.setattr(source, "HTTP_RETRIES", 0)
     url, good = put(server, scene), put(server, scene)
     server.after, server.failure = 2_000_000, 403
     result = predict_scenes([url, scene], tmp_path / "out", model=blob_model(), native=True, remote=True)

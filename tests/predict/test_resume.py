@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from rsprompter_cli.errors import OutputError
-from rsprompter_cli.predict import journal as journals
-from rsprompter_cli.predict.journal import journal_path
 from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.predict.store import journal as journals
+from rsprompter_cli.predict.store.journal import journal_path
 from rsprompter_cli.structures import Detections, Target
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import BlobModel, blob_model
@@ -98,7 +98,7 @@ def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> No
 def test_a_fault_while_writing_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
     with monkeypatch.context() as patch:
-        patch.setattr("rsprompter_cli.predict.outputs.write_output", lambda *_, **__: 1 / 0)
+        patch.setattr("rsprompter_cli.predict.output.write.write_output", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_scene(scene, out, model=blob_model(), native=True)
     loaded = blob_model()

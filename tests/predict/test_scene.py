@@ -18,8 +18,8 @@ from shapely.geometry import shape
 
 from rsprompter_cli.data.convert.coco2vector import convert_coco
 from rsprompter_cli.errors import InputError, OutputError, RspError, UsageError
-from rsprompter_cli.geo.vector import read_footprints
-from rsprompter_cli.io.checkpoint import write_checkpoint
+from rsprompter_cli.geo.vector.write import read_footprints
+from rsprompter_cli.io.model_files.checkpoint import write_checkpoint
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.rfc7946 import problems
 from tests.make.scenes import ORIGIN, UTM, paint, write_scene
@@ -283,7 +283,8 @@ def test_an_object_of_unknown_area_is_written_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(
-        "rsprompter_cli.predict.finish.measures_m", lambda polygons, _: [(math.nan, math.nan)] * len(polygons)
+        "rsprompter_cli.predict.output.postprocess.measures_m",
+        lambda polygons, _: [(math.nan, math.nan)] * len(polygons),
     )
     # The command line turns propagation off, which caplog needs.
     logging.getLogger("rsprompter_cli").propagate = True

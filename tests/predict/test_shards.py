@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from shapely import Polygon
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.predict.journal import Journal
-from rsprompter_cli.predict.merge_parts import merge_parts
+from rsprompter_cli.predict.merge import merge_parts
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardRunner, predict_shard
+from rsprompter_cli.predict.store.journal import Journal
 from tests.make.layers import UTM, write_layer
 from tests.make.scenes import ORIGIN, paint, write_scene
 from tests.make.stub_model import COLOURS, BlobModel, blob_model

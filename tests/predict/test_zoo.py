@@ -17,8 +17,8 @@ from pyproj import Geod, Transformer
 from scipy import ndimage
 from torch import Tensor, nn
 
-from rsprompter_cli.geo.vector import VECTOR_SUFFIXES, read_footprints
-from rsprompter_cli.io.checkpoint import CheckpointMeta
+from rsprompter_cli.geo.vector.write import VECTOR_SUFFIXES, read_footprints
+from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.structures import Detections, Target

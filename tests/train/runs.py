@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsprompter_cli.io.checkpoint import read_checkpoint
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.train.loop import train
-from rsprompter_cli.train.progress import TrainResult
+from rsprompter_cli.train.run import TrainResult
 from tests.make.coco_sets import make_set
 from tests.make.tiny_models import tiny_config
 

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from rsprompter_cli.errors import OutputError, TrainingError
-from rsprompter_cli.train.folder import LAST, STATE_FILE, check_folder, only_run
+from rsprompter_cli.train.loggers import LOG_FILE, read_log
 from rsprompter_cli.train.loop import train
-from rsprompter_cli.train.progress import StepReport
+from rsprompter_cli.train.run import StepReport
+from rsprompter_cli.train.run_folder import LAST, STATE_FILE, check_folder, only_run
 from rsprompter_cli.train.state import load_state, require_fitting
-from rsprompter_cli.train.track import LOG_FILE, read_log
 from tests.make.tiny_models import tiny_config
 from tests.train.runs import make_data, run
 

@@ -11,7 +11,7 @@ import torch
 from rsprompter_cli.config import Config, TrainConfig
 from rsprompter_cli.errors import InputError, OutputError, TrainingError
 from rsprompter_cli.train import dry_run as module
-from rsprompter_cli.train import maps
+from rsprompter_cli.train import feature_caches
 from rsprompter_cli.train.dry_run import dry_run
 from tests.make.tiny_models import tiny_config, tiny_samcls_config
 from tests.train.runs import make_data
@@ -90,7 +90,7 @@ def test_errors_are_those_of_a_training(data: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(TrainingError, match="not finite at step 2") as caught:
         dry_run(tiny_config(train={"lr": 1000.0, "warmup_steps": 0}), **keywords)
     assert "no checkpoint was written yet" in caught.value.message
-    monkeypatch.setattr(maps.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
+    monkeypatch.setattr(feature_caches.shutil, "disk_usage", lambda _path: SimpleNamespace(free=10))
     with pytest.raises(OutputError, match="encoder maps need"):
         dry_run(tiny_config(train={"cache_views": 1}), **keywords)
     assert not (tmp_path / "run").exists()

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from rsprompter_cli.data.coco_entries import CocoImage
-from rsprompter_cli.io.checkpoint import read_checkpoint
-from rsprompter_cli.train import facts
-from rsprompter_cli.train.facts import WindowClock
+from rsprompter_cli.data.coco.entries import CocoImage
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
+from rsprompter_cli.train import evaluation
+from rsprompter_cli.train.evaluation import WindowClock
 from tests.train.runs import make_data, run
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(facts, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

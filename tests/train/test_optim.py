@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import TrainingError
 from rsprompter_cli.models.trainable import is_frozen
 from rsprompter_cli.structures import Batch, Target
-from rsprompter_cli.train.engine import Engine, loss_values, names_of
-from rsprompter_cli.train.optim import build_optimizer, rate_factor
+from rsprompter_cli.train.distributed.ddp import Engine, loss_values, names_of
+from rsprompter_cli.train.setup import build_optimizer, rate_factor
 from tests.make.boxed import boxed_target, noise_images
 from tests.make.tiny_models import TINY_CONFIGS, build_seeded, tiny_model
 

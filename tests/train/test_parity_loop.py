@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from rsprompter_cli.config import Config, TrainConfig
-from rsprompter_cli.models.preprocess import normalise, pad_batch, restore_pixels
-from rsprompter_cli.models.sam import IMAGENET_MEAN, IMAGENET_STD
+from rsprompter_cli.models.image_transform import normalise, pad_batch, restore_pixels
+from rsprompter_cli.models.sam.modules import IMAGENET_MEAN, IMAGENET_STD
 from rsprompter_cli.structures import Batch, Target
-from rsprompter_cli.train.engine import Engine
-from rsprompter_cli.train.guard import StopRequest
+from rsprompter_cli.train.distributed.ddp import Engine
+from rsprompter_cli.train.distributed.processes import Ranks
+from rsprompter_cli.train.interrupts import StopRequest
+from rsprompter_cli.train.loggers import NoLog
 from rsprompter_cli.train.loop import train_epoch
-from rsprompter_cli.train.optim import build_optimizer
-from rsprompter_cli.train.progress import StepReport
-from rsprompter_cli.train.ranks import Ranks
-from rsprompter_cli.train.run import Run
+from rsprompter_cli.train.run import Run, StepReport
+from rsprompter_cli.train.setup import build_optimizer
 from rsprompter_cli.train.state import Cursor
-from rsprompter_cli.train.track import NoLog
 from tests.make.tiny_models import tiny_meta
 from tests.models.parity import Pack, assert_gradients, assert_losses, assert_two_stage_losses
 from tests.models.recorded_models import CONFIGS, Recorded, load_recorded, recorded_draws

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rsprompter_cli.train.progress import StepReport, steady_eta
+from rsprompter_cli.train.run import StepReport, steady_eta
 
 REPORT = StepReport(
     epoch=0, epochs=2, step=3, steps=10, losses={"loss_cls": 1.0, "loss_mask": 0.5}, rate=1e-4, gradient_norm=1.0,

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from rsprompter_cli.errors import InputError, OutputError, TrainingError
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
-from rsprompter_cli.train.folder import STATE_FILE, only_run
-from rsprompter_cli.train.guard import StopRequest
-from rsprompter_cli.train.progress import StepReport, TrainResult
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.train.interrupts import StopRequest
+from rsprompter_cli.train.loggers import read_log
+from rsprompter_cli.train.run import StepReport, TrainResult
+from rsprompter_cli.train.run_folder import STATE_FILE, only_run
 from rsprompter_cli.train.state import load_state
-from rsprompter_cli.train.track import read_log
 from tests.train.runs import equal, make_data, run, tensors
 
 OPTIONS = {"epochs": 2, "batch_size": 2, "eval_every": 2, "warmup_steps": 4}

@@ -12,14 +12,15 @@ import torch
 
 from rsprompter_cli.errors import CheckpointError, InputError, TrainingError
 from rsprompter_cli.evaluate.coco import Evaluation
-from rsprompter_cli.io.checkpoint import read_checkpoint, write_checkpoint
-from rsprompter_cli.io.sam_folder import write_sam_folder
+from rsprompter_cli.io.model_files.checkpoint import read_checkpoint, write_checkpoint
+from rsprompter_cli.io.model_files.sam_folder import write_sam_folder
 from rsprompter_cli.models.load import load_model
-from rsprompter_cli.train import loop, start, validate
+from rsprompter_cli.train import evaluation as evaluation_module
+from rsprompter_cli.train import initial_weights, loop
+from rsprompter_cli.train.initial_weights import class_keys
+from rsprompter_cli.train.loggers import Speed, read_log
 from rsprompter_cli.train.setup import prepare
-from rsprompter_cli.train.start import class_keys
 from rsprompter_cli.train.state import Cursor, RunState, require_same_run
-from rsprompter_cli.train.track import Speed, read_log
 from tests.make.coco_sets import CLASSES, make_set, read_document, write_document
 from tests.make.tiny_models import TINY_VIT, tiny_config, tiny_meta, tiny_model, tiny_model_config
 from tests.train.runs import equal, make_data, run, tensors
@@ -71,7 +72,7 @@ def test_the_checkpoint_tells_all_that_is_known(data: Path, tmp_path: Path) -> N
 def test_the_best_by_mask_ap_is_kept_with_its_threshold(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, scores = validate.evaluate_results, iter([0.2, 0.5, 0.3])
+    original, scores = evaluation_module.evaluate_results, iter([0.2, 0.5, 0.3])
 
     def evaluate(*arguments: Any, **keywords: Any) -> Evaluation:
         evaluation = original(*arguments, **keywords)
@@ -79,7 +80,7 @@ def test_the_best_by_mask_ap_is_kept_with_its_threshold(
         mask = {**evaluation.metrics.mask, "AP": score}
         return replace(evaluation, metrics=replace(evaluation.metrics, mask=mask, score_threshold=score + 0.1))
 
-    monkeypatch.setattr(validate, "evaluate_results", evaluate)
+    monkeypatch.setattr(evaluation_module, "evaluate_results", evaluate)
     result = run(data, tmp_path / "run", {"epochs": 3, "eval_every": 1})
     assert result.best_score == 0.5
     best, last = (read_checkpoint(result.folder / name).meta for name in ("best", "last"))
@@ -109,7 +110,7 @@ def test_without_sam_weights_the_error_names_the_command(
 def test_sam_weights_come_from_their_folder_and_name_themselves(data: Path, tmp_path: Path) -> None:
     from transformers import SamConfig, SamModel
 
-    from rsprompter_cli.io.sam_folder import SAM_CONFIG_FILE, config_from_arch
+    from rsprompter_cli.io.model_files.sam_folder import SAM_CONFIG_FILE, config_from_arch
 
     fields = config_from_arch(TINY_VIT)
     torch.manual_seed(3)
@@ -145,7 +146,7 @@ def test_other_classes_start_anew_and_are_told_in_one_line(
 ) -> None:
     folder = _checkpoint(tmp_path / "old", names)
     lines: list[str] = []
-    monkeypatch.setattr(start._log, "warning", lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr(initial_weights._log, "warning", lambda text, *values: lines.append(text % values))
     setup = _prepare(data, load_from=folder)
     (line,) = lines
     assert line.endswith(
@@ -199,7 +200,7 @@ def test_nothing_to_train_is_refused(data: Path, tmp_path: Path, monkeypatch: py
 
 def test_speed_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("rsprompter_cli.train.track.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rsprompter_cli.train.loggers.time.monotonic", lambda: clock[0])
     speed = Speed()
     assert speed.images_per_second() == 0
     for _ in range(3):

@@ -14,19 +14,25 @@ from typing import Any
 
 import shapely
 
-from rsprompter_cli.data.coco import CocoFile, read_coco
-from rsprompter_cli.data.coco_entries import CocoImage
-from rsprompter_cli.data.convert.outputs import Outcome, write_by_path
+from rsprompter_cli.data.coco.entries import CocoImage
+from rsprompter_cli.data.coco.georef import read_place
+from rsprompter_cli.data.coco.problems import EntryError, shown_value
+from rsprompter_cli.data.coco.read import CocoFile, read_coco
+from rsprompter_cli.data.coco.rle import Rle, Segmentation, parse_segmentation
+from rsprompter_cli.data.coco.spellings import whole_or_none
 from rsprompter_cli.data.convert.rings import check_crossings, rle_polygon
-from rsprompter_cli.data.image_place import read_place
-from rsprompter_cli.data.problems import EntryError, shown_value
-from rsprompter_cli.data.rle import Rle, Segmentation, parse_segmentation
-from rsprompter_cli.data.spellings import whole_or_none
+from rsprompter_cli.data.output_folder import Outcome, write_by_path
 from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.lonlat import geodesic_area, to_lonlat, to_map
-from rsprompter_cli.geo.polygons import polygon_parts
-from rsprompter_cli.geo.vector import OBJECT_ATTRIBUTES, Feature, check_vector_suffix, try_vector_output, write_features
+from rsprompter_cli.geo.crs import geodesic_area, to_lonlat, to_map
+from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.vector.write import (
+    OBJECT_ATTRIBUTES,
+    Feature,
+    check_vector_suffix,
+    try_vector_output,
+    write_features,
+)
 from rsprompter_cli.structures import Georef
 
 logger = logging.getLogger(__name__)

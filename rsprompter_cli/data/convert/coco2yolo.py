@@ -1,7 +1,7 @@
 """A COCO set to the layout that Ultralytics' YOLO trains on.
 
 `OUT/images/{split}/*`, `OUT/labels/{split}/*.txt` with a line per object, `OUT/data.yaml`. A line is one
-ring, so holes and further parts are joined by channels of no width (`geo.one_ring`): the area stays, but
+ring, so holes and further parts are joined by channels of no width (`data.convert.rings`): the area stays, but
 which part was a hole is not said any more, and a trainer that paints outlines with a pen one pixel wide
 paints the channels too. Crowds, areas, and ids have no place in YOLO and are lost.
 """
@@ -16,21 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.data.coco import CocoFile, read_coco
-from rsprompter_cli.data.coco_entries import CocoImage
-from rsprompter_cli.data.convert.outputs import DERIVED, Outcome, check_apart, fill_folder
-from rsprompter_cli.data.convert.picture_files import place_picture
+from rsprompter_cli.data.coco.entries import CocoImage
+from rsprompter_cli.data.coco.problems import EntryError
+from rsprompter_cli.data.coco.read import CocoFile, read_coco
+from rsprompter_cli.data.coco.rle import Rle, Segmentation
+from rsprompter_cli.data.convert.files import place_picture
 from rsprompter_cli.data.convert.picture_set import Findings, Progress
-from rsprompter_cli.data.convert.rings import clip, lies_inside, rings_polygon, rle_polygon
+from rsprompter_cli.data.convert.rings import clip, count_rings, lies_inside, rings_polygon, rle_polygon, to_one_ring
 from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
 from rsprompter_cli.data.images import SPLITS, annotation_files, root_of, split_of, split_word, unsafe_reason
+from rsprompter_cli.data.output_folder import DERIVED, Outcome, check_apart, fill_folder
 from rsprompter_cli.data.pictures import PictureFinder
-from rsprompter_cli.data.problems import EntryError
-from rsprompter_cli.data.rle import Rle, Segmentation
 from rsprompter_cli.errors import InputError, OutputError
-from rsprompter_cli.geo.one_ring import count_rings, to_one_ring
-from rsprompter_cli.geo.pictures import picture_size
+from rsprompter_cli.geo.raster.image import picture_size
 from rsprompter_cli.io.atomic import check_writable
 
 logger = logging.getLogger(__name__)

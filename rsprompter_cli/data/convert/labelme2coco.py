@@ -10,6 +10,7 @@ import base64
 import functools
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.data.coco_entries import may_name_class
-from rsprompter_cli.data.convert.labelme_shapes import TAKEN, ring_of
-from rsprompter_cli.data.convert.outputs import check_apart, check_owned
-from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
+from rsprompter_cli.data.coco.entries import may_name_class
+from rsprompter_cli.data.coco.problems import EntryError, shown_value
+from rsprompter_cli.data.coco.rle import allowed_overshoot, bounds, overshoot
+from rsprompter_cli.data.convert.files import PICTURES, check_inside, list_files, place_picture
 from rsprompter_cli.data.convert.picture_set import (
     MAX_FAULTS,
     Findings,
@@ -33,11 +34,10 @@ from rsprompter_cli.data.convert.picture_set import (
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
 from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
-from rsprompter_cli.data.problems import EntryError, shown_value
-from rsprompter_cli.data.rle import allowed_overshoot, bounds, overshoot
+from rsprompter_cli.data.output_folder import check_apart, check_owned
 from rsprompter_cli.documents import read_json
-from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.pictures import read_picture
+from rsprompter_cli.errors import InputError, UsageError, plural
+from rsprompter_cli.geo.raster.image import read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -290,3 +290,63 @@ def _rings(ring: np.ndarray, picture: Picture) -> list[np.ndarray]:
             continue
         rings.append(part)
     return rings
+
+
+TAKEN = ("polygon", "rectangle", "circle")
+"""Types of shapes that have an area; labelme's lines, points and bitmaps are none of these."""
+
+_SAGITTA = 0.05
+"""Pixels that the corners of a circle's polygon leave its curve at most: far below what a hand draws."""
+
+
+_LARGEST_RADIUS = 1e7
+"""Pixels: ten times the longest side of a picture, and 23,000 corners."""
+
+
+def ring_of(shape_type: str, points: object) -> np.ndarray:
+    """The outline of a shape, float64 [K, 2], x and y in pixels.
+
+    Args:
+        shape_type: one of TAKEN.
+        points: the JSON value: the vertices of a polygon; two opposite corners of a rectangle, or all four; the
+            centre of a circle and a point on it.
+
+    Raises:
+        EntryError: no finite points, or too few or many of them.
+    """
+    ring = _parse_points(points)
+    if shape_type == "polygon" and len(ring) >= 3:
+        return ring
+    if shape_type == "rectangle" and len(ring) == 4:
+        return ring
+    if shape_type == "rectangle" and len(ring) == 2:
+        (x0, y0), (x1, y1) = ring.min(axis=0), ring.max(axis=0)
+        return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    if shape_type == "circle" and len(ring) == 2:
+        return _circle(ring[0], float(np.hypot(*(ring[1] - ring[0]))))
+    raise EntryError("points", f"a {shape_type} cannot have {plural(len(ring), 'point')}")
+
+
+def _circle(centre: np.ndarray, radius: float) -> np.ndarray:
+    """A polygon of the circle's area around its centre."""
+    if not 2 * _SAGITTA < radius <= _LARGEST_RADIUS:
+        raise EntryError("points", f"a circle cannot have a radius of {radius:.3g} px")
+    corners = max(12, math.ceil(math.pi / math.acos(1 - _SAGITTA / radius)))
+    # A regular polygon of n corners and radius r has the area n/2 r^2 sin(2 pi / n).
+    turn = 2 * math.pi / corners
+    reach = radius * math.sqrt(turn / math.sin(turn))
+    angles = turn * np.arange(corners)
+    return centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _parse_points(points: Any) -> np.ndarray:
+    if not isinstance(points, list) or not all(
+        isinstance(point, list) and len(point) == 2 and all(_is_number(value) for value in point) for point in points
+    ):
+        raise EntryError("points", "its points are not pairs of finite numbers")
+    return np.array(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _is_number(value: object) -> bool:
+    # bool is an int to Python, NaN compares false, and a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.data.convert.outputs import Outcome, fill_folder
-from rsprompter_cli.data.convert.tile_set import SplitDocument, write_documents
+from rsprompter_cli.data.coco.write import SplitDocument, write_documents
+from rsprompter_cli.data.output_folder import Outcome, fill_folder
 from rsprompter_cli.errors import InputError, plural
 
 logger = logging.getLogger(__name__)

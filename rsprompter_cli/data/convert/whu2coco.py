@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rsprompter_cli.data.convert.components import mask_to_instances
-from rsprompter_cli.data.convert.outputs import Outcome, json_bytes, write_files
-from rsprompter_cli.data.convert.picture_files import PICTURES
+from rsprompter_cli.data.convert.files import PICTURES
+from rsprompter_cli.data.output_folder import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
-from rsprompter_cli.geo.pictures import picture_size, read_label
+from rsprompter_cli.geo.raster.image import picture_size, read_label
 from rsprompter_cli.io.atomic import check_writable
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsprompter_cli.data.convert.outputs import check_apart, check_owned
-from rsprompter_cli.data.convert.picture_files import PICTURES, check_inside, list_files, place_picture
+from rsprompter_cli.data.coco.problems import EntryError
+from rsprompter_cli.data.convert.files import PICTURES, check_inside, list_files, place_picture
 from rsprompter_cli.data.convert.picture_set import (
     MAX_FAULTS,
     Findings,
@@ -27,10 +27,10 @@ from rsprompter_cli.data.convert.picture_set import (
 from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.convert.yolo_labels import Label, read_labels
 from rsprompter_cli.data.convert.yolo_yaml import YoloSet, name_in_set, read_yolo
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.output_folder import check_apart, check_owned
 from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural
-from rsprompter_cli.geo.pictures import read_picture
+from rsprompter_cli.geo.raster.image import read_picture
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.coco.problems import EntryError
 
 TOLERANCE = 0.01
 """How far coordinates may leave 0..1: what rounding and drawing tools do; it is cut off."""

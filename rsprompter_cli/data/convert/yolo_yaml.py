@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from rsprompter_cli.data.coco_entries import may_name_class
+from rsprompter_cli.data.coco.entries import may_name_class
+from rsprompter_cli.data.coco.problems import shown_value
 from rsprompter_cli.data.images import SPLITS
-from rsprompter_cli.data.problems import shown_value
 from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural, shorten
 

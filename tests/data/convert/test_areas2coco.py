@@ -11,14 +11,14 @@ import pytest
 import shapely
 from PIL import Image
 
-from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.data.convert.areas2coco import Colours, TiledArea, area_windows, tile_areas
-from rsprompter_cli.data.convert.tile_set import thin_annotations
-from rsprompter_cli.data.image_place import read_place
+from rsprompter_cli.data.coco.georef import read_place
+from rsprompter_cli.data.coco.read import read_coco
+from rsprompter_cli.data.coco.write import thin_annotations
+from rsprompter_cli.data.tiles.areas import Colours, TiledArea, area_windows, tile_areas
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.lonlat import to_map, to_pixels
-from rsprompter_cli.geo.raster import open_scene
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.crs import to_map, to_pixels
+from rsprompter_cli.geo.raster.scene import open_scene
+from rsprompter_cli.geo.vector.write import read_footprints
 from tests.make.fits import make_town
 
 

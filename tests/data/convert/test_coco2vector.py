@@ -11,9 +11,9 @@ import shapely
 from affine import Affine
 
 from rsprompter_cli.data.convert.coco2vector import convert_coco
-from rsprompter_cli.data.convert.vector2coco import convert_vectors
+from rsprompter_cli.data.tiles.vector2coco import convert_vectors
 from rsprompter_cli.errors import InputError, OutputError, UsageError
-from rsprompter_cli.geo.vector import read_footprints
+from rsprompter_cli.geo.vector.write import read_footprints
 from tests.data.convert.test_vector2coco import PLACES, TOWN
 from tests.make.coco_sets import make_set
 from tests.make.labelled import make_labelled_scene

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rsprompter_cli.data.checks import check_set
-from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.check import check_set
+from rsprompter_cli.data.coco.read import CocoFile, read_coco
+from rsprompter_cli.data.coco.rle import Rle, parse_segmentation, to_rle
 from rsprompter_cli.data.convert.coco2yolo import convert_to_yolo, outline
 from rsprompter_cli.data.convert.rings import coco_fields
 from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 from rsprompter_cli.data.convert.yolo_labels import Label, label_line, read_labels
-from rsprompter_cli.data.rle import Rle, parse_segmentation, to_rle
 from rsprompter_cli.errors import InputError, OutputError
 from tests.make.coco_sets import make_set, read_document, write_document
 

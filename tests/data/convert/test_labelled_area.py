@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.affinity import translate
 
-from rsprompter_cli.data.convert.labelled_area import labelled_area, split_ground
+from rsprompter_cli.data.tiles.labelled_area import labelled_area, split_ground
 from rsprompter_cli.errors import InputError
 from tests.make.fits import squares
 from tests.make.labelled import rectangle
@@ -96,7 +96,7 @@ def test_the_grid_finds_the_ground_that_growing_finds(monkeypatch: pytest.Monkey
     ring = shapely.box(100, 600, 300, 800).difference(shapely.box(140, 640, 260, 760))
     polygons = [*squares(5, 5), rectangle(700, 500, 40, 90), rectangle(940, 20, 100, 60), ring]
     exact = labelled_area(polygons, 900, 1000, tile=TILE)
-    monkeypatch.setattr("rsprompter_cli.data.convert.labelled_area._MOST_VERTICES", 10)
+    monkeypatch.setattr("rsprompter_cli.data.tiles.labelled_area._MOST_VERTICES", 10)
     coarse = labelled_area(polygons, 900, 1000, tile=TILE)
     assert coarse.is_valid
     assert coarse.within(shapely.box(0, 0, 1000, 900))
@@ -126,6 +126,6 @@ def test_outlines_that_wind_or_pile_up_take_seconds(kind: str) -> None:
 
 
 def test_outlines_of_endless_length_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsprompter_cli.data.convert.coarse_area._MOST_SAMPLES", 10_000)
+    monkeypatch.setattr("rsprompter_cli.data.tiles.coarse_area._MOST_SAMPLES", 10_000)
     with pytest.raises(InputError, match="outlines on the scene are too long"):
         labelled_area([star(2_000, x=500, y=500)], 1000, 1000, tile=64)

@@ -14,12 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsprompter_cli.data.checks import check_set
-from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.check import check_set
+from rsprompter_cli.data.coco.problems import EntryError
+from rsprompter_cli.data.coco.read import CocoFile, read_coco
 from rsprompter_cli.data.convert import labelme2coco
-from rsprompter_cli.data.convert.labelme2coco import convert_labelme
-from rsprompter_cli.data.convert.labelme_shapes import ring_of
-from rsprompter_cli.data.problems import EntryError
+from rsprompter_cli.data.convert.labelme2coco import convert_labelme, ring_of
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from tests.make.foreign_sets import make_labelme, png, shape, square
 

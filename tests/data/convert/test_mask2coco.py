@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rsprompter_cli.data.checks import check_set
-from rsprompter_cli.data.coco import CocoFile, read_coco
+from rsprompter_cli.data.check import check_set
+from rsprompter_cli.data.coco.read import CocoFile, read_coco
+from rsprompter_cli.data.coco.rle import Rle
 from rsprompter_cli.data.convert.mask2coco import convert_masks
-from rsprompter_cli.data.rle import Rle
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from tests.make.foreign_sets import buildings, make_pairs
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsprompter_cli.data.convert.outputs import write_by_path
+from rsprompter_cli.data.output_folder import write_by_path
 from rsprompter_cli.errors import OutputError
 
 

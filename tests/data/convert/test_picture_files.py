@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rsprompter_cli.data.convert.outputs import check_apart, check_owned, fill_folder
-from rsprompter_cli.data.convert.picture_files import PICTURES, list_files, place_picture
+from rsprompter_cli.data.convert.files import PICTURES, list_files, place_picture
+from rsprompter_cli.data.output_folder import check_apart, check_owned, fill_folder
 from rsprompter_cli.errors import InputError, OutputError
 
 

@@ -8,8 +8,8 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsprompter_cli.data.convert import tiles
-from rsprompter_cli.data.convert.tiles import burn
+from rsprompter_cli.data.tiles import tiles
+from rsprompter_cli.data.tiles.tiles import burn
 from rsprompter_cli.geo.windows import Window
 
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from rsprompter_cli.data.coco import read_coco
-from rsprompter_cli.data.convert.scene_split import Cut, assign_splits, cut_scene, regions_of
-from rsprompter_cli.data.convert.tiles import MIN_PIXELS, PLAIN_PIXELS, keeps_piece
-from rsprompter_cli.data.convert.vector2coco import convert_vectors
+from rsprompter_cli.data.coco.read import read_coco
+from rsprompter_cli.data.tiles.split import Cut, assign_splits, cut_scene, regions_of
+from rsprompter_cli.data.tiles.tiles import MIN_PIXELS, PLAIN_PIXELS, keeps_piece
+from rsprompter_cli.data.tiles.vector2coco import convert_vectors
 from rsprompter_cli.errors import InputError, OutputError, UsageError
 from tests.make.labelled import ROOF, make_labelled_scene, rectangle, write_raw_geojson
 

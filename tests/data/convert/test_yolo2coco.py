@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsprompter_cli.data.checks import check_set
-from rsprompter_cli.data.coco import read_coco
+from rsprompter_cli.data.check import check_set
+from rsprompter_cli.data.coco.read import read_coco
 from rsprompter_cli.data.convert.yolo2coco import convert_from_yolo
 from rsprompter_cli.errors import InputError, OutputError
 from tests.make.foreign_sets import SQUARE, YAML, make_yolo

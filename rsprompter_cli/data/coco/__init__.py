@@ -1,0 +1,1 @@
+"""COCO files: the one reader and the one writer."""

@@ -1,0 +1,1 @@
+"""Scenes and their footprints to a COCO set of tiles."""

@@ -1,0 +1,166 @@
+"""Footprints seen through tiles: where a scene is cut, and which pieces of footprints a tile keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from pycocotools import mask as coco_mask
+from rasterio.features import rasterize
+
+from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.raster.scene import Scene
+from rsprompter_cli.geo.windows import Box, Window, make_grid
+from rsprompter_cli.structures import Georef
+
+MIN_PIXELS = 16
+"""Smaller pieces are dropped always: 4 x 4 px, one cell of the finest feature map (stride 4)."""
+
+PLAIN_PIXELS = 256
+"""Pieces from this size on are kept always: 16 x 16 px, one patch of SAM's encoder, is plainly a thing to see."""
+
+SLIVER_RULE = (
+    f"a piece is dropped under {MIN_PIXELS} px, and under {PLAIN_PIXELS} px where it shows less than "
+    "min_visible of its footprint"
+)
+
+_MANY_VERTICES = 2_000
+"""A polygon with more is cut to a window before it is burned: each vertex is handed over on its own."""
+
+
+class Piece(NamedTuple):
+    """What a tile shows of a footprint.
+
+    footprint: position of the footprint in the scene's list.
+    fields: `bbox`, `area` and `segmentation` of a COCO annotation.
+    """
+
+    footprint: int
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CutTile:
+    """One tile with its pieces.
+
+    pixels: uint8 [H, W, 3] RGB, 0 at nodata.
+    pieces: kept ones, in the order of the footprints.
+    dropped: pieces under the rule of `keeps_piece`.
+    data: share of the pixels that are no nodata, above 0.
+    """
+
+    window: Window
+    pixels: np.ndarray
+    georef: Georef
+    pieces: list[Piece]
+    dropped: int
+    data: float
+
+
+def keeps_piece(pixels: int, share: float, min_visible: float) -> bool:
+    """Whether a tile keeps what it shows of a footprint.
+
+    Args:
+        pixels: area shown, without nodata.
+        share: the same as a part of the whole footprint.
+        min_visible: pieces with a smaller share are dropped unless they have PLAIN_PIXELS.
+    """
+    return pixels >= MIN_PIXELS and (share >= min_visible or pixels >= PLAIN_PIXELS)
+
+
+def tile_windows(region: Box, tile: int, overlap: float) -> list[Window]:
+    """The windows of a region, in pixels of the scene it is a part of."""
+    x0, y0, x1, y1 = region
+    grid = make_grid(y1 - y0, x1 - x0, size=tile, overlap=overlap)
+    grid.check_count()
+    return [replace(window, top=window.top + y0, left=window.left + x0) for window in grid.windows()]
+
+
+def cut_tiles(
+    scene: Scene,
+    polygons: Sequence[Any] | np.ndarray,
+    windows: Sequence[Window],
+    *,
+    min_visible: float,
+    ground: Any = None,
+) -> Iterator[CutTile | None]:
+    """Read windows of a scene with the footprints that show in them; None for a window without data.
+
+    Args:
+        scene: an open scene.
+        polygons: footprints in pixels of the scene's working grid.
+        windows: what to read, in this order.
+        ground: polygon in the same pixels; what lies outside of it is treated as nodata. None: all is shown.
+    """
+    tree = shapely.STRtree(list(polygons))
+    for window in windows:
+        tile = scene.read(window) if scene.may_have_data(window) else None
+        valid = None if tile is None else tile.valid
+        if tile is not None and ground is not None:
+            shown = burn(ground, window)
+            valid = shown if valid is None else valid & shown
+            tile.pixels[:, ~valid] = 0
+        if tile is None or (valid is not None and not valid.any()):
+            yield None
+            continue
+        near = np.sort(tree.query(shapely.box(*window.box)))
+        pieces, dropped = _pieces([(int(i), polygons[i]) for i in near], window, valid, min_visible)
+        pixels = np.ascontiguousarray(np.rint(tile.pixels).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+        data = 1.0 if valid is None else float(valid.mean())
+        yield CutTile(window, pixels, shifted_georef(scene.georef, window), pieces, dropped, data)
+
+
+def shifted_georef(georef: Georef, window: Window) -> Georef:
+    """Where a window of a placed grid lies."""
+    a, b, c, d, e, f = georef.transform
+    x = a * window.left + b * window.top + c
+    y = d * window.left + e * window.top + f
+    return replace(georef, transform=(a, b, x, d, e, y))
+
+
+def _pieces(
+    footprints: list[tuple[int, Any]], window: Window, valid: np.ndarray | None, min_visible: float
+) -> tuple[list[Piece], int]:
+    """The kept pieces of one window and the number of dropped ones."""
+    kept, dropped = [], 0
+    for index, polygon in footprints:
+        mask = burn(polygon, window)
+        if valid is not None:
+            mask &= valid
+        pixels = int(np.count_nonzero(mask))
+        if keeps_piece(pixels, pixels / polygon.area, min_visible):
+            kept.append(Piece(index, _coco_fields(mask)))
+        elif pixels:
+            dropped += 1
+    return kept, dropped
+
+
+def burn(polygon: Any, window: Window) -> np.ndarray:
+    """The pixels of a window whose centre lies in a polygon, bool [H, W]; holes stay open."""
+    shape = (window.height, window.width)
+    if shapely.get_num_coordinates(polygon) > _MANY_VERTICES:
+        left, top, right, bottom = window.box
+        polygon = polygon_parts(shapely.intersection(polygon, shapely.box(left - 1, top - 1, right + 1, bottom + 1)))
+        if polygon is None:
+            return np.zeros(shape, dtype=bool)
+    # The affine moves pixels of the window to those of the scene, in which the polygon is.
+    place = (1.0, 0.0, float(window.left), 0.0, 1.0, float(window.top))
+    return rasterize([(polygon, 1)], out_shape=shape, transform=_affine(place), dtype=np.uint8).astype(bool)
+
+
+def _affine(coefficients: tuple[float, ...]) -> Any:
+    from affine import Affine
+
+    return Affine(*coefficients)
+
+
+def _coco_fields(mask: np.ndarray) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {
+        "bbox": coco_mask.toBbox(rle).tolist(),
+        "area": int(coco_mask.area(rle)),
+        "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+    }

@@ -1,0 +1,1 @@
+"""`rsp doctor`: whether this machine, its libraries and the bundled model work."""

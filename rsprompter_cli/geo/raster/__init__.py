@@ -1,0 +1,1 @@
+"""Raster files: opened safely, read window by window at a model's ground resolution."""

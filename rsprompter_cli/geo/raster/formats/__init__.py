@@ -1,0 +1,1 @@
+"""What the headers of raster files say, read before GDAL decodes anything."""

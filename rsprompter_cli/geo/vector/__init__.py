@@ -1,0 +1,1 @@
+"""Vector files: one module reads them, one writes them."""

@@ -1,0 +1,1 @@
+"""Downloads and the first request to a server."""

@@ -1,0 +1,1 @@
+"""The same mathematics, computed faster on CPUs (decisions 0010 and 0023)."""

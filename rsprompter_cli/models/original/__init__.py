@@ -1,0 +1,1 @@
+"""Checkpoints of the original RSPrompter code: import, export, key names, settings."""

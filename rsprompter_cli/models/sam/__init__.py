@@ -1,0 +1,1 @@
+"""Segment Anything: its modules, weights, automatic masks and caches of its outputs."""

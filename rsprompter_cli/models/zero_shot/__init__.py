@@ -1,0 +1,1 @@
+"""SAM without training: everything in an image, or one object for each prompt."""

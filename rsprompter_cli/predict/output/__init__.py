@@ -1,0 +1,1 @@
+"""From joined objects to files."""

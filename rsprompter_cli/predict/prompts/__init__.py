@@ -1,0 +1,1 @@
+"""`rsp predict --prompts`: SAM asked with points and boxes."""

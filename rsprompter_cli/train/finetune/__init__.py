@@ -1,0 +1,1 @@
+"""`rsp fit`: a checkpoint fine-tuned on a few polygons (decision 0012)."""

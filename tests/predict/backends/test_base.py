@@ -1,0 +1,269 @@
+"""A scene predicted by several workers; here they are one after the other in this process, see test_workers.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from rsprompter_cli.errors import InputError, OutputError
+from rsprompter_cli.models.load import LoadedModel
+from rsprompter_cli.predict.backends import base
+from rsprompter_cli.predict.backends.base import Job, RunShards, Tally, predict_apart
+from rsprompter_cli.predict.options import PredictOptions
+from rsprompter_cli.predict.scene import predict_scene
+from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shards import ShardDone, ShardRunner
+from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.store import journal as journals
+from rsprompter_cli.predict.store.journal import journal_path
+from rsprompter_cli.predict.store.resumable import kept_windows, shards_folder
+from tests.make.layers import house, write_layer
+from tests.make.stub_model import BlobModel, blob_model
+from tests.predict.test_resume import stopped_at, town
+
+WINDOWS = 36
+"""Of `town` at its own resolution."""
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_FLUSH_SECONDS", 0.0)
+
+
+def in_turn(job: Job, shards: Sequence[Shard], tally: Tally, *, stop: Callable[[int], None] | None = None) -> None:
+    """One worker; `stop` is called after each window with the number of them done, and may raise."""
+    windows = 0
+    with ShardRunner(job.source, job.options, job.model) as runner:
+        for shard in shards:
+            meter = Meter()
+
+            def progress(done: int, _total: int, shard: Shard = shard, meter: Meter = meter) -> None:
+                nonlocal windows
+                tally.note(shard, done, meter.counts())
+                windows += 1
+                if stop is not None:
+                    stop(windows)
+
+            tally.finish(runner.run(shard, job.part(shard), progress=progress, meter=meter))
+
+
+def after(count: int, error: BaseException) -> RunShards:
+    """Workers that end with an error after so many windows."""
+
+    def stop(windows: int) -> None:
+        if windows == count:
+            raise error
+
+    return partial(in_turn, stop=stop)
+
+
+def predicted(
+    scene: Path, out: Path, run: RunShards = in_turn, *, workers: int = 2, model: LoadedModel | None = None, **more: Any
+) -> Any:
+    options = PredictOptions().changed(native=True, **more)
+    return predict_apart(scene, out, options, run, workers=workers, model=model or blob_model())
+
+
+def seen(model: LoadedModel) -> int:
+    assert isinstance(model.model, BlobModel)
+    return model.model.seen
+
+
+@pytest.mark.parametrize(
+    ("name", "workers"), [("a.geojson", 1), ("a.fgb", 3), ("a.gpkg", 50), ("a.json", 2), ("a.png", 2)]
+)
+def test_any_number_of_workers_gives_the_bytes_of_one_run(tmp_path: Path, name: str, workers: int) -> None:
+    scene = town(tmp_path)
+    whole, out = tmp_path / "whole" / name, tmp_path / "apart" / name
+    alone = predict_scene(scene, whole, model=blob_model(), native=True)
+    steps: list[tuple[int, int]] = []
+    options = PredictOptions().changed(native=True)
+    result = predict_apart(
+        scene,
+        out,
+        options,
+        in_turn,
+        workers=workers,
+        model=blob_model(),
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert out.read_bytes() == whole.read_bytes()
+    assert (result.objects, result.plan) == (alone.objects, alone.plan)
+    assert steps[-1] == (WINDOWS, WINDOWS)
+    assert [path.name for path in out.parent.iterdir()] == [name]
+
+
+def test_map_report_area_and_classes_are_those_of_one_run(tmp_path: Path) -> None:
+    scene = town(tmp_path)
+    aoi = write_layer(tmp_path / "aoi.gpkg", [house(20, -120, 60, 50)], epsg=32633)
+    reports = []
+    for name in ("whole", "apart"):
+        folder = tmp_path / name
+        folder.mkdir()
+        beside = {"preview": str(folder / "map.html"), "report": str(folder / "report.json")}
+        options = PredictOptions().changed(native=True, aoi=str(aoi), aoi_cut=True, classes=("red",), **beside)
+        if name == "whole":
+            predict_scene(scene, folder / "a.geojson", options, model=blob_model())
+        else:
+            predict_apart(scene, folder / "a.geojson", options, in_turn, workers=3, model=blob_model())
+        reports.append(json.loads((folder / "report.json").read_text()))
+    for name in ("a.geojson", "map.html"):
+        assert (tmp_path / "apart" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert reports[1]["counts"] == reports[0]["counts"]
+    assert reports[1]["counts"]["windows_outside_area"] > 0
+    assert reports[1]["scene"] == reports[0]["scene"]
+    assert reports[1]["seconds"]["model"] > 0
+
+
+def test_a_dry_run_starts_nobody_and_leaves_nothing(tmp_path: Path) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    result = predicted(scene, out, after(0, AssertionError()), dry_run=True)
+    assert result.plan.windows == WINDOWS
+    assert [path.name for path in tmp_path.iterdir()] == ["town.tif"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError()])
+def test_stopped_it_goes_on_with_another_number_of_workers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    scene, out, whole = town(tmp_path), tmp_path / "out" / "a.geojson", tmp_path / "whole.geojson"
+    predict_scene(scene, whole, model=blob_model(), native=True)
+    with pytest.raises(type(error)), caplog.at_level("INFO"):
+        predicted(scene, out, after(14, error), workers=3)
+    # A hint, no warning.
+    assert {one.levelname for one in caplog.records if "keeps the" in one.getMessage()} == {"INFO"}
+    assert "keeps the 14 windows done so far: run the same command again to resume" in caplog.text
+    assert not out.exists()
+    loaded = blob_model()
+    with caplog.at_level("INFO"):
+        predicted(scene, out, workers=1, model=loaded, batch=3)
+    assert "resuming after 14 windows" in caplog.text
+    assert seen(loaded) == WINDOWS - 14
+    assert out.read_bytes() == whole.read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == ["a.geojson"]
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+
+    def broken(_job: Job, _shards: Sequence[Shard], _tally: Tally) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        predicted(scene, out, broken)
+    assert "keeps" not in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["town.tif"]
+
+
+def test_a_damaged_file_leaves_nothing(tmp_path: Path) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    with pytest.raises(InputError):
+        predicted(scene, out, after(5, InputError("town.tif: damaged")))
+    assert [path.name for path in tmp_path.iterdir()] == ["town.tif"]
+
+
+def test_a_fault_while_joining_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "join_and_write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predicted(scene, out)
+    loaded = blob_model()
+    assert predicted(scene, out, model=loaded).objects > 10
+    assert seen(loaded) == 0
+
+
+def test_another_run_is_refused_by_name_until_overwrite(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, out, after(9, KeyboardInterrupt()))
+    caplog.clear()
+    with pytest.raises(OutputError, match=r"score 0\.5 instead of 0\.7.*--overwrite"):
+        predicted(scene, out, score=0.7)
+    with pytest.raises(OutputError, match="a different model"):
+        predicted(scene, out, model=blob_model(gsd_range=(0.1, 0.9)))
+    os.utime(scene, ns=(1, 1))
+    with pytest.raises(OutputError, match="a different input"):
+        predicted(scene, out)
+    assert caplog.text == ""
+    assert kept_windows(shards_folder(out)) == 9
+    assert predicted(scene, out, overwrite=True).objects > 10
+    assert "starting over" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.geojson", "town.tif"]
+
+
+def test_one_process_and_several_do_not_go_on_with_each_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene, one, many = town(tmp_path), tmp_path / "one.geojson", tmp_path / "many.geojson"
+    stopped_at(7, scene, one)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, many, after(8, KeyboardInterrupt()))
+    with pytest.raises(OutputError, match=r"7 windows done by a run in one process \(resume with a single process"):
+        predicted(scene, one)
+    with pytest.raises(OutputError, match="8 windows done by a run with --procs, --gpus or --ray"):
+        predict_scene(scene, many, model=blob_model(), native=True)
+    assert journal_path(one).exists()
+    assert kept_windows(shards_folder(many)) == 8
+    caplog.clear()
+    predicted(scene, one, overwrite=True)
+    predict_scene(scene, many, model=blob_model(), native=True, overwrite=True)
+    assert caplog.text.count("starting over") == 2
+    assert one.read_bytes() == many.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.geojson", "one.geojson", "town.tif"]
+
+
+def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+
+    def again(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
+        with pytest.raises(OutputError, match="another run is using it"):
+            predicted(scene, out)
+        with pytest.raises(OutputError, match="another run is using it"):
+            predict_scene(scene, out, model=blob_model(), native=True)
+        in_turn(job, shards, tally)
+
+    assert predicted(scene, out, again).objects > 10
+
+
+def test_workers_of_a_killed_run_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    folder = shards_folder(out)
+    folder.mkdir()
+    lock = FileLock(folder / ".1-of-8.lock", thread_local=False)
+    lock.acquire()
+    monkeypatch.setattr(base, "PATIENCE", 0.1)
+    with pytest.raises(OutputError, match="workers of an earlier run are still writing it"):
+        predicted(scene, out)
+    assert Path(lock.lock_file).exists()  # they go on in their folder
+    monkeypatch.setattr(base, "PATIENCE", 30.0)
+    ended = threading.Timer(1.0, lock.release)
+    ended.start()
+    assert predicted(scene, out).objects > 10
+    assert not lock.is_locked
+    assert not folder.exists()
+
+
+def test_what_workers_report_is_added_up_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    meter, steps, said = Meter(), [], ["known"]
+    tally = Tally(10, meter, lambda done, total: steps.append((done, total)), said)
+    assert not tally.begun
+    tally.started(2.0)
+    tally.started(0.5)
+    assert (tally.begun, meter.seconds()["start_up"]) == (False, 2.5)
+    tally.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
+    tally.note(Shard(2, 2), 1, {"instances": 1})
+    tally.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
+    assert steps == [(0, 10), (3, 10), (4, 10), (6, 10)]
+    assert (meter.instances, meter.bytes_read) == (7, 30)
+    assert meter.seconds()["model"] == 1.5
+    assert tally.begun
+    tally.say(30, "known")
+    tally.say(30, "new")
+    assert caplog.messages == ["new"]
