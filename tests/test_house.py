@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import importlib.util
 import re
 import subprocess
@@ -24,8 +25,21 @@ ORDER = [
 ]  # fmt: skip
 """Each package imports itself and what stands to its right, never what stands to its left."""
 
+FOLDERS = {
+    "geo": ["stitch", "vector", "raster"],
+    "geo.raster": ["radiometry", "formats"],
+    "geo.vector": ["formats"],
+    "io": ["network", "model_files"],
+    "data": ["tiles", "convert", "coco"],
+    "models": ["zero_shot", "original", "onnx", "builders", "architectures", "sam", "cpu", "layers"],
+    "predict": ["prompts", "backends", "output", "store"],
+    "train": ["finetune", "distributed"],
+}
+"""The folders of a package, in the same order: each imports itself and those to its right."""
+
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MAX_FILE_LINES = 450
+MAX_FILES_PER_FOLDER = 15
+MAX_FILE_LINES = 600
 MAX_BODY_LINES = 60
 
 # Spelled apart, so that this file does not find itself.
@@ -101,6 +115,46 @@ def test_imports_go_right(path: Path) -> None:
         if (layer := layer_of(dotted)) is not None and ORDER.index(layer) < ORDER.index(own)
     ]
     assert wrong == []
+
+
+def test_every_folder_of_a_package_has_a_place_in_its_order() -> None:
+    found: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("__init__.py"):
+        *above, own = path.parent.relative_to(PACKAGE).parts or ("",)
+        if above:
+            found.setdefault(".".join(above), set()).add(own)
+    assert found == {package: set(folders) for package, folders in FOLDERS.items()}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_between_the_folders_of_a_package_go_right(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[:-1]
+    wrong = []
+    for line, dotted in imported_modules(path):
+        parts = dotted.split(".")[1:] if dotted.startswith("rsprompter_cli.") else []
+        shared = next((n for n, (a, b) in enumerate(zip(own, parts, strict=False)) if a != b), None)
+        order = FOLDERS.get(".".join(own[:shared])) if shared else None
+        if order and parts[shared] in order and order.index(parts[shared]) < order.index(own[shared]):
+            wrong.append(f"{name_of(path)}:{line} imports {dotted}")
+    assert wrong == []
+
+
+def test_no_module_imports_itself_over_others() -> None:
+    modules = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in SOURCES}
+    imports = {
+        name: {found for _, dotted in imported_modules(path) for found in (dotted, dotted.rpartition(".")[0])}
+        & modules.keys()
+        for name, path in modules.items()
+    }
+    with pytest.raises(graphlib.CycleError):  # the sorter itself
+        graphlib.TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+    graphlib.TopologicalSorter(imports).prepare()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=name_of)
+def test_folders_hold_few_files(folder: Path) -> None:
+    # Of the commands each has a file.
+    assert folder.name == "cli" or len(list(folder.glob("*.py"))) <= MAX_FILES_PER_FOLDER
 
 
 def test_the_layer_check_sees_a_wrong_import(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def download_sam_command(
         rsp download-sam base
         rsp download-sam sam_vit_b_01ec64.pth --out sam-base
     """
-    from rsprompter_cli.io.model_files.sam_name import sam_origin
+    from rsprompter_cli.io.network.sam_name import sam_origin
 
     sam_origin(name)  # a name that stands for nothing is refused at once
     with show_progress("loading PyTorch") as display:

@@ -184,8 +184,8 @@ def _check_inputs(options: PredictOptions, chosen: ChosenFiles) -> CheckpointMet
     """
     from rsprompter_cli.geo.vector.read import open_layer
     from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
-    from rsprompter_cli.io.model_files.sam_name import refuse_two_sams
     from rsprompter_cli.io.network.hub import find_sam
+    from rsprompter_cli.io.network.sam_name import refuse_two_sams
     from rsprompter_cli.predict.output.postprocess import chosen_labels
 
     meta = None

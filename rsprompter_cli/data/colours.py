@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.raster.scaling import parse_scale
+from rsprompter_cli.geo.raster.radiometry.scaling import parse_scale
 
 if TYPE_CHECKING:
     from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta

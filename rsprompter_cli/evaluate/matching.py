@@ -15,7 +15,7 @@ import shapely
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from rsprompter_cli.geo.intersections import shared_areas
+from rsprompter_cli.geo.vector.intersections import shared_areas
 
 COCO_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """0.5, 0.55 .. 0.95: AP is the mean over these."""

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.antimeridian import leaves_the_map, within_the_map
 from rsprompter_cli.geo.crs import (
     is_of_earth,
     move_edges,
@@ -19,7 +20,6 @@ from rsprompter_cli.geo.crs import (
     units_per_degree,
 )
 from rsprompter_cli.geo.polygonize import polygon_parts
-from rsprompter_cli.geo.vector.geojson import leaves_the_map, within_the_map
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.crossings import meeting_pairs, work_of_pairs
-from rsprompter_cli.geo.intersections import check_intersections, shared_areas
+from rsprompter_cli.geo.vector.intersections import check_intersections, shared_areas
 from tests.make.hostile_vectors import comb
 
 MANY = 10**9

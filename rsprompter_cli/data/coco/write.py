@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.data.coco.georef import place_entry
 from rsprompter_cli.data.output_folder import json_bytes
-from rsprompter_cli.data.tiles.tiles import SLIVER_RULE, CutTile
 from rsprompter_cli.documents import read_large_json
-from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.errors import plural
 from rsprompter_cli.io.atomic import write_bytes
 
 logger = logging.getLogger(__name__)
@@ -26,30 +24,6 @@ class SplitDocument:
 
     images: list[dict[str, Any]] = field(default_factory=list)
     annotations: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
-
-
-def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) -> dict[str, Any]:
-    return {
-        "id": image_id,
-        "file_name": name,
-        "width": tile.window.width,
-        "height": tile.window.height,
-        "scene": stem,
-        **place_entry(tile.georef, gsd),
-    }
-
-
-def write_annotations(folder: Path, documents: dict[str, SplitDocument], info: dict[str, Any]) -> list[str]:
-    """Write one JSON file per split, with the same categories in each; their names.
-
-    Raises:
-        InputError: there is no instance.
-    """
-    classes = sorted({name for document in documents.values() for _, name, _ in document.annotations})
-    if not classes:
-        raise InputError("no tile contains a footprint that is large enough to be kept", SLIVER_RULE)
-    write_documents(folder, documents, classes, info)
-    return classes
 
 
 def write_documents(
@@ -71,7 +45,7 @@ def write_documents(
 
 
 def thin_annotations(path: Path, images: int) -> int:
-    """Leave so many images of a file that `write_annotations` wrote, drawn at random but always the same.
+    """Leave so many images of a file that `write_documents` wrote, drawn at random but always the same.
 
     Half of them, or all that do, show an object: with few objects on much empty ground a plain draw may leave none.
 

@@ -16,12 +16,19 @@ import shapely
 from PIL import Image
 
 from rsprompter_cli.data.coco.georef import mean_gsd
-from rsprompter_cli.data.coco.write import SplitDocument, image_entry, write_annotations
+from rsprompter_cli.data.coco.write import SplitDocument
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.defaults import MIN_VISIBLE
 from rsprompter_cli.data.output_folder import fill_folder
 from rsprompter_cli.data.tiles.split import Split
-from rsprompter_cli.data.tiles.tiles import MIN_PIXELS, SLIVER_RULE, cut_tiles, tile_windows
+from rsprompter_cli.data.tiles.tiles import (
+    MIN_PIXELS,
+    SLIVER_RULE,
+    cut_tiles,
+    image_entry,
+    tile_windows,
+    write_annotations,
+)
 from rsprompter_cli.errors import InputError, some
 from rsprompter_cli.geo.crs import to_pixels
 from rsprompter_cli.geo.raster.scene import Scene, open_scene

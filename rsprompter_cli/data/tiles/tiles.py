@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,9 @@ import shapely
 from pycocotools import mask as coco_mask
 from rasterio.features import rasterize
 
+from rsprompter_cli.data.coco.georef import place_entry
+from rsprompter_cli.data.coco.write import SplitDocument, write_documents
+from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.polygonize import polygon_parts
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.windows import Box, Window, make_grid
@@ -164,3 +168,28 @@ def _coco_fields(mask: np.ndarray) -> dict[str, Any]:
         "area": int(coco_mask.area(rle)),
         "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
     }
+
+
+def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) -> dict[str, Any]:
+    """The entry of a tile in `images` of a COCO file."""
+    return {
+        "id": image_id,
+        "file_name": name,
+        "width": tile.window.width,
+        "height": tile.window.height,
+        "scene": stem,
+        **place_entry(tile.georef, gsd),
+    }
+
+
+def write_annotations(folder: Path, documents: dict[str, SplitDocument], info: dict[str, Any]) -> list[str]:
+    """Write one JSON file per split, with the same categories in each; their names.
+
+    Raises:
+        InputError: there is no instance.
+    """
+    classes = sorted({name for document in documents.values() for _, name, _ in document.annotations})
+    if not classes:
+        raise InputError("no tile contains a footprint that is large enough to be kept", SLIVER_RULE)
+    write_documents(folder, documents, classes, info)
+    return classes

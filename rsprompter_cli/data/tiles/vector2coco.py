@@ -21,7 +21,7 @@ from PIL import Image
 
 from rsprompter_cli.data.coco.entries import may_name_class
 from rsprompter_cli.data.coco.georef import mean_gsd
-from rsprompter_cli.data.coco.write import SplitDocument, image_entry, write_annotations
+from rsprompter_cli.data.coco.write import SplitDocument
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
 from rsprompter_cli.data.output_folder import Outcome, check_owned, fill_folder
@@ -42,7 +42,9 @@ from rsprompter_cli.data.tiles.split import (
 from rsprompter_cli.data.tiles.tiles import (
     SLIVER_RULE,
     cut_tiles,
+    image_entry,
     tile_windows,
+    write_annotations,
 )
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.crs import to_pixels

@@ -13,9 +13,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from rsprompter_cli.errors import InputError, RspError
-from rsprompter_cli.geo.raster.bands import black_of_negative, choose_bands, look_up_palette, turn_negative
-from rsprompter_cli.geo.raster.formats.tiff_pages import choose_page
+from rsprompter_cli.geo.raster.radiometry.bands import black_of_negative, choose_bands, look_up_palette, turn_negative
 from rsprompter_cli.geo.raster.source import Source, gdal_env, gdal_errors, gdal_reason, open_raster, resolve_source
+from rsprompter_cli.geo.raster.tiff_pages import choose_page
 
 MAX_PIXELS = 89_478_485
 """A picture that is read at once may not have more: Pillow's own mark of a decompression bomb

@@ -18,8 +18,8 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.raster.bands import BandPlan, look_up_palette, turn_negative
 from rsprompter_cli.geo.raster.formats.sample_layout import BAND, interleaving
+from rsprompter_cli.geo.raster.radiometry.bands import BandPlan, look_up_palette, turn_negative
 from rsprompter_cli.geo.raster.source import (
     CACHE_BYTES,
     Source,

@@ -14,18 +14,14 @@ import numpy as np
 import shapely
 
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
-from rsprompter_cli.geo.raster.bands import BandPlan, choose_bands
-from rsprompter_cli.geo.raster.fill_value import Fill, check_nodata, find_fill
-from rsprompter_cli.geo.raster.formats.exif_orientation import upright
+from rsprompter_cli.geo.raster.exif_orientation import upright
 from rsprompter_cli.geo.raster.formats.jpeg2000 import warn_of_one_tile
-from rsprompter_cli.geo.raster.formats.tiff_pages import choose_page, page_count
 from rsprompter_cli.geo.raster.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.raster.image import read_label, read_picture
-from rsprompter_cli.geo.raster.reader import PixelReader, pick_overview
-from rsprompter_cli.geo.raster.resample import AxisWeights, resample
-from rsprompter_cli.geo.raster.resolution import GroundPixel, WorkingGrid, ground_resolution, plan_grid
-from rsprompter_cli.geo.raster.sampling import SAMPLE_SIDE, Sample, take_sample
-from rsprompter_cli.geo.raster.scaling import (
+from rsprompter_cli.geo.raster.radiometry.bands import BandPlan, choose_bands
+from rsprompter_cli.geo.raster.radiometry.fill_value import Fill, check_nodata, find_fill
+from rsprompter_cli.geo.raster.radiometry.sampling import SAMPLE_SIDE, Sample, take_sample
+from rsprompter_cli.geo.raster.radiometry.scaling import (
     ScaleChoice,
     Scaling,
     by_percentiles,
@@ -33,7 +29,11 @@ from rsprompter_cli.geo.raster.scaling import (
     parse_scale,
     trained_choice,
 )
+from rsprompter_cli.geo.raster.reader import PixelReader, pick_overview
+from rsprompter_cli.geo.raster.resample import AxisWeights, resample
+from rsprompter_cli.geo.raster.resolution import GroundPixel, WorkingGrid, ground_resolution, plan_grid
 from rsprompter_cli.geo.raster.source import NOTHING_STATED, Source, Stated, gdal_errors, open_raster, resolve_source
+from rsprompter_cli.geo.raster.tiff_pages import choose_page, page_count
 from rsprompter_cli.geo.raster.valid_extent import LONGEST_SIDE, valid_extent, valid_footprint
 from rsprompter_cli.geo.windows import Box, Window
 from rsprompter_cli.structures import Georef, Tile
@@ -413,7 +413,7 @@ def open_scene(
         if (grid.height, grid.width) != (dataset.height, dataset.width) and resolution and grid.gsd:
             own, now = (" x ".join(f"{size:.4g}" for size in sizes) for sizes in (resolution.centre, grid.gsd))
             log.info("%s: pixels of %s m are resampled to %s m", source.name, own, now)
-        warn_of_one_tile(dataset, source)
+        warn_of_one_tile(dataset, source.path, source.name)
         scene = Scene(
             source,
             grid,

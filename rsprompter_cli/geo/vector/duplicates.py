@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.intersections import shared_areas
+from rsprompter_cli.geo.vector.intersections import shared_areas
 
 COPY_IOU = 0.95
 """From which on two outlines are one, written twice: a square of 10 px that is moved by a quarter of a pixel, as

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsprompter_cli.models.base import answer
 from rsprompter_cli.models.image_transform import ImageMeta, boxes_to_image
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.losses import full_frame_mask_loss
 from rsprompter_cli.models.layers.matcher import ROI_RULE
 from rsprompter_cli.models.layers.neck import Neck
@@ -23,7 +24,6 @@ from rsprompter_cli.models.layers.rpn import RegionProposals
 from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.modules import PromptedDecoder
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.training_context import draw, rank_mean

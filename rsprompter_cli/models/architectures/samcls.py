@@ -17,8 +17,8 @@ from rsprompter_cli.errors import InputError
 from rsprompter_cli.models.architectures.crops import mask_crops
 from rsprompter_cli.models.image_transform import normalise
 from rsprompter_cli.models.layers.boxes import box_overlaps
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.automatic_masks import AutomaskSettings, PictureMasks, SamSegmenter, automatic_masks
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.mask_cache import AutomaskCache
 from rsprompter_cli.models.sam.modules import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
 from rsprompter_cli.models.trainable import keep_frozen_in_eval

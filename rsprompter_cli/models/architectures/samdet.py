@@ -21,12 +21,12 @@ from rsprompter_cli.models.image_transform import (
     restore_pixels,
     rounded_colour,
 )
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.matcher import ROI_RULE_STRICT
 from rsprompter_cli.models.layers.resnet import FeaturePyramid, ResNet
 from rsprompter_cli.models.layers.roi import BoxDetections, BoxHead
 from rsprompter_cli.models.layers.rpn import RegionProposals
 from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.modules import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from rsprompter_cli.models.base import answer
 from rsprompter_cli.models.image_transform import ImageMeta
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.neck import Neck
 from rsprompter_cli.models.layers.pixel_decoder import PixelDecoder
 from rsprompter_cli.models.layers.query_decoder import QueryDecoder, QueryOutput, find_instances, mask_logits
 from rsprompter_cli.models.layers.query_losses import QueryCriterion, named_by_layer
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.training_context import Draw, uniform
 from rsprompter_cli.structures import Detections, Size, Target

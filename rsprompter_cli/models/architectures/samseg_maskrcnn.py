@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rsprompter_cli.models.base import answer
 from rsprompter_cli.models.image_transform import ImageMeta, boxes_to_image
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.mask_head import (
     REGION_SIZE,
     FcnMaskHead,
@@ -27,7 +28,6 @@ from rsprompter_cli.models.layers.roi import BoxDetections, BoxHead, RoiSamples,
 from rsprompter_cli.models.layers.rpn import RegionProposals
 from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
 

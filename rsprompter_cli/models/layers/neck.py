@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
 
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import masks_to_boxes, nms
 
 from rsprompter_cli.models.image_transform import ImageMeta, resize_batch
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.mask_patches import Sampler, clean_patch, tight_patch
 from rsprompter_cli.models.sam.modules import PromptedDecoder
 from rsprompter_cli.structures import MaskPatches, Size

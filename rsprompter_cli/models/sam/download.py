@@ -34,7 +34,6 @@ from rsprompter_cli.io.model_files.sam_folder import (
     read_sam_folder,
     write_sam_folder,
 )
-from rsprompter_cli.io.model_files.sam_name import is_local, names_file, names_folder, sam_origin
 from rsprompter_cli.io.model_files.sam_shards import PICKLE_FILE, SavedWeights, find_saved_weights
 from rsprompter_cli.io.model_files.unpickle import load_state_dict
 from rsprompter_cli.io.network.download import Progress, locked
@@ -45,6 +44,7 @@ from rsprompter_cli.io.network.hub import (
     require_cache,
     sam_folder_for,
 )
+from rsprompter_cli.io.network.sam_name import is_local, names_file, names_folder, sam_origin
 from rsprompter_cli.models.sam.convert import check_tensors, convert_lite_medsam, convert_meta
 
 logger = logging.getLogger(__name__)

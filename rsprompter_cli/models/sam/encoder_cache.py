@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.io.atomic import reason_of
 from rsprompter_cli.io.model_files.tensor_file import save_tensors
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
 from rsprompter_cli.models.precision import autocast
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
 from rsprompter_cli.models.trainable import is_frozen
 
 _HALF_LIMIT = 6e4

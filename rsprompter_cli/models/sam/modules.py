@@ -17,8 +17,8 @@ from transformers.models.sam.modeling_sam import (
 
 from rsprompter_cli.models.cpu.attention import vit_layer
 from rsprompter_cli.models.cpu.mask_decoder import SharedImage, decode
-from rsprompter_cli.models.layers.recompute import run_again
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
+from rsprompter_cli.models.sam.recompute import run_again
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """0.485, 0.456, 0.406 on the 0..255 scale, RGB."""

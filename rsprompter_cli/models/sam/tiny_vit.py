@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.cpu.tiny_vit import merge, run_block, run_stem
-from rsprompter_cli.models.layers.recompute import run_again
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
+from rsprompter_cli.models.sam.recompute import run_again
 
 EMBEDDING_STRIDE = 4
 """Two merges halve the map; the stem and the last merge do not."""

@@ -13,15 +13,15 @@ from rsprompter_cli.config import Config, ModelConfig, SamclsConfig, SamModelCon
 from rsprompter_cli.errors import CheckpointError, UsageError
 from rsprompter_cli.io.model_files.checkpoint import Checkpoint, CheckpointMeta, read_checkpoint
 from rsprompter_cli.io.model_files.sam_folder import SamFolder, read_sam_folder
-from rsprompter_cli.io.model_files.sam_name import refuse_two_sams
 from rsprompter_cli.io.network.hub import find_sam
+from rsprompter_cli.io.network.sam_name import refuse_two_sams
 from rsprompter_cli.models.builders.sam import build_encoder, sam_sizes
 from rsprompter_cli.models.builders.samcls import automask_settings, build_asked_decoder
 from rsprompter_cli.models.complete_config import complete_config
 from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel, load_model, outline_of
 from rsprompter_cli.models.sam.automatic_masks import AutomaskSettings, SamSegmenter, automatic_masks
-from rsprompter_cli.models.sam.image_encoder import pixel_statistics
 from rsprompter_cli.models.sam.modules import PromptedDecoder
 from rsprompter_cli.models.sam.weights import load_sam_weights
 from rsprompter_cli.structures import Detections, Target

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsprompter_cli.config import first_fault
 from rsprompter_cli.errors import UsageError
+from rsprompter_cli.geo.raster.radiometry.scaling import parse_scale
 from rsprompter_cli.geo.raster.resolution import MAX_GSD
-from rsprompter_cli.geo.raster.scaling import parse_scale
 from rsprompter_cli.geo.target_crs import check_crs
 from rsprompter_cli.geo.vector.class_values import class_name_of
 from rsprompter_cli.train.finetune.defaults import MOST_MINUTES

@@ -103,7 +103,7 @@ def test_every_byte_is_read_once_on_another_grid(tmp_path: Path, gsd: float) -> 
 def test_percentiles_do_not_begin_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Of a scene too large to be read whole, a few windows in rows."""
     path = write_layout(tmp_path / "scene", LAYOUTS[layout])
-    monkeypatch.setattr("rsprompter_cli.geo.raster.sampling.SAMPLE_SIDE", 100)
+    monkeypatch.setattr("rsprompter_cli.geo.raster.radiometry.sampling.SAMPLE_SIDE", 100)
     with open_scene(path, native=True, pixel_coords=True, scale="percentile") as scene:
         assert bytes_read(lambda: scene.scaling) < 1.1 * path.stat().st_size + 100_000
 

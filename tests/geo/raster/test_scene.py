@@ -10,7 +10,7 @@ from affine import Affine
 from pyproj import CRS, Transformer
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.raster.scaling import PERCENTILE_LEVELS
+from rsprompter_cli.geo.raster.radiometry.scaling import PERCENTILE_LEVELS
 from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.geo.windows import Window, make_grid
 from tests.make.rasters import NORTH_UP, UTM, pattern, write_raster, write_sparse

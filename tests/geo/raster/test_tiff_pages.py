@@ -13,9 +13,9 @@ from PIL import Image, TiffImagePlugin
 from scipy import ndimage
 
 from rsprompter_cli.errors import InputError, UsageError
-from rsprompter_cli.geo.raster.formats.tiff_pages import choose_page, page_count
 from rsprompter_cli.geo.raster.scene import open_scene, read_label, read_picture
 from rsprompter_cli.geo.raster.source import Stated, resolve_source
+from rsprompter_cli.geo.raster.tiff_pages import choose_page, page_count
 from rsprompter_cli.geo.windows import Window
 from tests.make.rasters import NORTH_UP, pattern, write_raster
 

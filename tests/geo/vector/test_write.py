@@ -20,9 +20,10 @@ from pyproj import CRS, Geod, Transformer
 from shapely import MultiPolygon, Point, Polygon, box
 
 from rsprompter_cli.errors import InputError, OutputError, UsageError
+from rsprompter_cli.geo.antimeridian import cut_antimeridian
 from rsprompter_cli.geo.crs import area_m2, areas_m2, geodesic_area, to_lonlat, to_map, to_pixels
 from rsprompter_cli.geo.vector import geojson
-from rsprompter_cli.geo.vector.geojson import cut_antimeridian, prepare
+from rsprompter_cli.geo.vector.geojson import prepare
 from rsprompter_cli.geo.vector.write import OBJECT_ATTRIBUTES, Feature, object_feature, read_footprints, write_features
 from rsprompter_cli.structures import Georef
 from tests.make.rfc7946 import problems

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
 from rsprompter_cli.models.layers.neck import LastAggregator, LayerNorm2d, LayersAggregator, Splitter
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-6])

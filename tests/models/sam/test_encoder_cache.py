@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rsprompter_cli.errors import OutputError
+from rsprompter_cli.models.layers.image_encoder import EncoderOutput
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache
-from rsprompter_cli.models.sam.image_encoder import EncoderOutput
 
 
 class _Encoder(nn.Module):

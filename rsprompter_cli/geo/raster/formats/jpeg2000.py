@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rsprompter_cli.errors import plural
-
-if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +40,9 @@ def tile_count(path: Path) -> int | None:
     return int(-(-(width - left) // tile_width) * -(-(height - top) // tile_height))
 
 
-def warn_of_one_tile(dataset: Any, source: Source) -> None:
+def warn_of_one_tile(dataset: Any, path: Path | None, name: str) -> None:
     """A JPEG 2000 file of one tile is read as a whole for each block that is decoded."""
-    if source.driver != "JP2OpenJPEG" or source.path is None or tile_count(source.path) != 1:
+    if dataset.driver != "JP2OpenJPEG" or path is None or tile_count(path) != 1:
         return
     (tall, wide), *_ = dataset.block_shapes
     blocks = -(-dataset.height // tall) * -(-dataset.width // wide)
@@ -54,4 +51,4 @@ def warn_of_one_tile(dataset: Any, source: Source) -> None:
             "%s: is JPEG 2000 in a single tile, which is decoded again for each of its %s; "
             "gdal_translate -of COG avoids this"
         )
-        log.warning(text, source.name, plural(blocks, "block"))
+        log.warning(text, name, plural(blocks, "block"))

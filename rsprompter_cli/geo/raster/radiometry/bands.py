@@ -10,8 +10,8 @@ import numpy as np
 from rasterio.enums import ColorInterp
 
 from rsprompter_cli.errors import InputError, UsageError, plural
-from rsprompter_cli.geo.raster.band_names import NamedBands, named_bands
 from rsprompter_cli.geo.raster.formats.sample_layout import image_structure
+from rsprompter_cli.geo.raster.radiometry.band_names import NamedBands, named_bands
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 # Colour models that are not red, green, blue: their bands shown as such would be plainly wrong.

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.raster.bands import BandPlan
+from rsprompter_cli.geo.raster.radiometry.bands import BandPlan
 from rsprompter_cli.geo.raster.reader import fits
 
 SMALLEST_SHARE = 0.02

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.raster import sampling
-from rsprompter_cli.geo.raster.fill_value import find_fill
+from rsprompter_cli.geo.raster.radiometry import sampling
+from rsprompter_cli.geo.raster.radiometry.fill_value import find_fill
 from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.geo.raster.source import Stated
 from rsprompter_cli.geo.windows import Window

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.raster.scaling import PERCENTILE_LEVELS, choose_scaling, parse_scale
+from rsprompter_cli.geo.raster.radiometry.scaling import PERCENTILE_LEVELS, choose_scaling, parse_scale
 
 
 def choose(choice, *, dtype="uint16", full_scale=None, samples=None):

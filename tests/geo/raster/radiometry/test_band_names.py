@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsprompter_cli.geo.raster import band_names
-from rsprompter_cli.geo.raster.bands import choose_bands
+from rsprompter_cli.geo.raster.radiometry import band_names
+from rsprompter_cli.geo.raster.radiometry.bands import choose_bands
 from rsprompter_cli.geo.raster.scene import open_scene, read_picture
 from rsprompter_cli.geo.windows import Window
 from tests.make.rasters import pattern, write_raster
