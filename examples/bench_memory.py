@@ -32,7 +32,7 @@ from rsprompter_cli.config import load_config
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from rsprompter_cli.structures import Detections, MaskPatches
 
 BLOCK, WINDOW = 512, 1024
@@ -97,11 +97,11 @@ def predict(scene: Path) -> None:
     meta = CheckpointMeta(class_names=("square",), category_ids=(1,), image_size=WINDOW)
     stub = LoadedModel(Squares(), load_config("rsprompter-anchor-cpu"), meta)
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    meter = Meter()
-    result = predict_scene(scene, scene.with_suffix(".fgb"), model=stub, native=True, meter=meter)
+    stats = RunStats()
+    result = predict_scene(scene, scene.with_suffix(".fgb"), model=stub, native=True, stats=stats)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = {"objects": result.objects, "windows": result.plan.windows, "seconds": time.perf_counter() - start}
-    facts |= {"empty": meter.without_data, "stages": meter.seconds()}
+    facts |= {"empty": stats.without_data, "stages": stats.seconds()}
     print(json.dumps({**facts, "libraries_gb": before / 1e6, "peak_gb": peak / 1e6}))
 
 

@@ -29,7 +29,7 @@ from transformers.models.sam.modeling_sam import SamVisionLayer
 from rsprompter_cli.config import KNOWN_SAM
 from rsprompter_cli.models import build
 from rsprompter_cli.models.builders.sam import build_decoder, build_encoder
-from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.cpu.linear import use_fast_linear
 from rsprompter_cli.models.sam import modules
 from rsprompter_cli.structures import Target
 
@@ -114,7 +114,7 @@ def bench_encoder(precision: str, repeats: int) -> dict[str, Any]:
     encoder: Any = build_encoder(KNOWN_SAM["base"], SIDE).eval()
     shaken(encoder)
     plain_encoder = copy.deepcopy(encoder)
-    quicken(encoder)
+    use_fast_linear(encoder)
     pixels = torch.randn(1, 3, SIDE, SIDE)
     return pair(
         "encoder",
@@ -131,7 +131,7 @@ def bench_decoder(name: str, precision: str, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     decoder = build_decoder(KNOWN_SAM["base"], default_chunk()).eval()
     plain_decoder = copy.deepcopy(decoder)
-    quicken(decoder)
+    use_fast_linear(decoder)
     cells, width = SIDE // 16, KNOWN_SAM["base"].output_channels
     embedding, prompts = torch.randn(1, width, cells, cells), torch.randn(OBJECTS, PROMPTS, width)
     dense = torch.randn(OBJECTS, width, cells, cells) if name == "decoder query" else None
@@ -260,7 +260,7 @@ def use_plain_modules() -> None:
 
     modules.vit_layer = layer_of_transformers  # type: ignore[attr-defined]
     modules.PromptedDecoder.with_quality = plain_with_quality  # type: ignore[method-assign]
-    build.quicken = lambda model: None  # type: ignore[attr-defined]
+    build.use_fast_linear = lambda model: None  # type: ignore[attr-defined]
 
 
 def plain_with_quality(

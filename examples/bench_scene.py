@@ -28,13 +28,13 @@ import torch
 
 from rsprompter_cli import load_model
 from rsprompter_cli.geo.raster.scene import open_scene
+from rsprompter_cli.models.base import with_score_floor
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.detect import run_model
 from rsprompter_cli.predict.options import Reading
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.structures import Tile
 
 GOAL = 1.10
@@ -117,25 +117,25 @@ class Measured:
             self.tiles[start : start + self.batch] for start in range(0, len(self.tiles), self.batch)
         ]
         began = time.perf_counter()
-        with only_scores_from(self.loaded.model, self.loaded.meta.score_threshold):
+        with with_score_floor(self.loaded.model, self.loaded.meta.score_threshold):
             for group in groups:
                 run_model(self.loaded.model, group, pad_to=self.size, dtype=dtype)
         return time.perf_counter() - began
 
     def scene_whole(self) -> tuple[float, dict[str, float]]:
         """Seconds from the open file to the finished output, and those of the stages."""
-        meter = Meter()
+        stats = RunStats()
         out = self.scene.with_suffix(".geojson")
         predict_scene(
             self.scene,
             out,
             model=self.loaded,
-            meter=meter,
+            stats=stats,
             precision=self.precision,
             batch=self.batch,
             overwrite=True,
         )
-        stages = meter.seconds()
+        stages = stats.seconds()
         return stages["total"] - stages[Stage.START_UP.value], stages
 
 

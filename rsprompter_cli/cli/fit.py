@@ -35,7 +35,7 @@ from rsprompter_cli.train.finetune.defaults import FIT_MINUTES
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.train.finetune.run import Watch
+    from rsprompter_cli.train.finetune.run import FitCallbacks
 
 
 def fit_command(
@@ -196,11 +196,13 @@ def _refuse_contradictions(
         raise UsageError(f"--resume and {other} are mutually exclusive", "omit one of them")
 
 
-def _shown_on(display: Display) -> Watch:
+def _shown_on(display: Display) -> FitCallbacks:
     """The counters of a fit."""
-    from rsprompter_cli.train.finetune.run import Watch
+    from rsprompter_cli.train.finetune.run import FitCallbacks
 
-    return Watch(tiles=display.bar("tiles"), step=count_steps(display), evaluation=display.bar("held-back tiles"))
+    return FitCallbacks(
+        tiles=display.bar("tiles"), step=count_steps(display), evaluation=display.bar("held-back tiles")
+    )
 
 
 def _print_plan(plan: dict[str, Any], *, as_json: bool) -> None:

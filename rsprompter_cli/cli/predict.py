@@ -57,10 +57,10 @@ from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES, MAX_WINDOWS, OVERLAP
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.predict.model_source import Chosen
+    from rsprompter_cli.predict.model_source import ModelSource
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.scenes import ManyPrediction
-    from rsprompter_cli.predict.stats import Meter
+    from rsprompter_cli.predict.stats import RunStats
 
 
 class Prediction(Protocol):
@@ -300,7 +300,7 @@ def _predict(
     prompts: Path | None,
     sam: str | None,
     parts: bool,
-    model: Chosen,
+    model: ModelSource,
     display: Display,
 ) -> Prediction:
     """Predict in the way that the options ask for: many scenes, a shard, prompts, or one scene."""
@@ -322,7 +322,7 @@ def _predict_many(
     options: PredictOptions,
     *,
     format: str | None,
-    model: Chosen,
+    model: ModelSource,
     display: Display,
 ) -> ManyPrediction:
     """Predict scene after scene; the display counts the windows of each."""
@@ -331,8 +331,8 @@ def _predict_many(
     at: list[Callable[[], str]] = []
     windows = display.bar("windows", details=lambda: at[-1]() if at else "")
 
-    def on_scene(place: int, count: int, meter: Meter) -> None:
-        at[:] = [lambda: f"scene {place} of {count}, {meter.describe()}"]
+    def on_scene(place: int, count: int, stats: RunStats) -> None:
+        at[:] = [lambda: f"scene {place} of {count}, {stats.describe()}"]
 
     return predict_scenes(sources, out, options, format=format, model=model, progress=windows, on_scene=on_scene)
 

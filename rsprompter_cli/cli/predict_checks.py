@@ -171,7 +171,7 @@ def _check_scene(
         if with_prompts:
             require_locatable(source, scene, pixel_coords=pixels)
         else:
-            check_georef(source, scene, kind, options.output)
+            check_georef(source, scene.georef, kind, options.output)
         if options.output.aoi is not None and not with_prompts and kind is not None:
             area_on_scene(options.output.aoi, scene, pixel_coords=pixels, layer=options.output.layer)
 

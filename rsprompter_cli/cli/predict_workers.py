@@ -15,7 +15,7 @@ from rsprompter_cli.predict.backends.ray_package import require_ray
 
 if TYPE_CHECKING:
     from rsprompter_cli.cli.progress import Display
-    from rsprompter_cli.predict.model_source import Chosen
+    from rsprompter_cli.predict.model_source import ModelSource
     from rsprompter_cli.predict.options import PredictOptions
     from rsprompter_cli.predict.scene import ScenePrediction
     from rsprompter_cli.predict.shard import Shard
@@ -62,13 +62,13 @@ class Workers:
         return device_kind(device, gpus=self.gpus, procs=self.procs)
 
     def predict(
-        self, source: str, out: Path | None, options: PredictOptions, *, model: Chosen, display: Display
+        self, source: str, out: Path | None, options: PredictOptions, *, model: ModelSource, display: Display
     ) -> ScenePrediction:
         """Predict a scene; the display counts its windows."""
-        from rsprompter_cli.predict.stats import Meter
+        from rsprompter_cli.predict.stats import RunStats
 
-        meter = Meter()
-        progress = display.bar("windows", details=meter.describe)
+        stats = RunStats()
+        progress = display.bar("windows", details=stats.describe)
         if self.ray is not None:
             from rsprompter_cli.predict.backends.ray import predict_on_ray
 
@@ -82,7 +82,7 @@ class Workers:
                 threads=self.threads,
                 model=model,
                 progress=progress,
-                meter=meter,
+                stats=stats,
             )
         if self.procs or self.gpus:
             from rsprompter_cli.predict.backends.processes import predict_in_processes
@@ -96,11 +96,11 @@ class Workers:
                 threads=self.threads,
                 model=model,
                 progress=progress,
-                meter=meter,
+                stats=stats,
             )
         from rsprompter_cli.predict.scene import predict_scene
 
-        return predict_scene(source, out, options, model=model, progress=progress, meter=meter)
+        return predict_scene(source, out, options, model=model, progress=progress, stats=stats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +130,14 @@ class PartPrediction:
 
 
 def predict_part(
-    source: str, out: Path, shard: str, options: PredictOptions, *, model: Chosen, display: Display
+    source: str, out: Path, shard: str, options: PredictOptions, *, model: ModelSource, display: Display
 ) -> PartPrediction:
     """Write the part of one shard."""
     from rsprompter_cli.predict.shard import parse_shard
     from rsprompter_cli.predict.shards import predict_shard
-    from rsprompter_cli.predict.stats import Meter
+    from rsprompter_cli.predict.stats import RunStats
 
-    meter = Meter()
-    progress = display.bar("windows", details=meter.describe)
-    done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, meter=meter)
-    return PartPrediction(out, done.shard, done.windows, meter.instances)
+    stats = RunStats()
+    progress = display.bar("windows", details=stats.describe)
+    done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, stats=stats)
+    return PartPrediction(out, done.shard, done.windows, stats.instances)

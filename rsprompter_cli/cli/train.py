@@ -363,11 +363,11 @@ def _train(
 
     folder = asked["out"]
     with show_progress("loading PyTorch"):
-        from rsprompter_cli.train.distributed.processes import own_talk
+        from rsprompter_cli.train.distributed.processes import redirect_output
 
         share_threads(threads, place)
     way_on = _naming_the_way_on(folder, asked["minutes"])
-    with way_on, own_talk(place, folder / RANKS), show_progress("loading PyTorch") as display:
+    with way_on, redirect_output(place, folder / RANKS), show_progress("loading PyTorch") as display:
         from rsprompter_cli.train.loop import train
 
         result = train(config, **asked, on_step=count_steps(display), on_evaluation=display.bar("validation images"))

@@ -150,7 +150,7 @@ def check_owned(out: Path) -> None:
         raise OutputError(f"{out} contains {foreign[0]}, which does not belong to a COCO set", "choose another --out")
 
 
-def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+def check_parts(out: Path, inputs: Iterable[Path]) -> None:
     """Raise OutputError when a set would be written into a folder that is read for it, or would hold one.
 
     The next run would read what this one wrote, or find its input replaced.

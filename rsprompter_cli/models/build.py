@@ -26,7 +26,7 @@ from rsprompter_cli.models.builders.sam import aggregator_kind
 from rsprompter_cli.models.builders.samcls import build_samcls
 from rsprompter_cli.models.builders.two_stage import build_rsprompter_anchor, build_samdet, build_samseg_maskrcnn
 from rsprompter_cli.models.complete_config import complete_config
-from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.cpu.linear import use_fast_linear
 from rsprompter_cli.models.layers.resnet import freeze_stages
 from rsprompter_cli.models.trainable import set_trainable
 
@@ -63,7 +63,7 @@ def build_model(model_config: ModelConfig, *, num_classes: int) -> nn.Module:
             raise  # no memory, for instance
         words = shorten(" ".join(str(error).split()), 200)
         raise UsageError(f"model: its sizes do not fit together: {type(error).__name__}: {words}") from error
-    quicken(model)
+    use_fast_linear(model)
     return model
 
 

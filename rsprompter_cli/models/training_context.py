@@ -70,7 +70,7 @@ def permutation(count: int, *, image: int) -> Tensor:
     return torch.randperm(count, generator=_generator(image, torch.device("cpu")))
 
 
-def any_number(*, image: int) -> int:
+def random_seed(*, image: int) -> int:
     """A random number 0 .. 2**62 - 1 for an image of the batch."""
     return int(torch.randint(2**62, (), generator=_generator(image, torch.device("cpu"))))
 

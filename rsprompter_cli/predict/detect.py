@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
 from rsprompter_cli.geo.stitch.joiner import Instance
-from rsprompter_cli.geo.stitch.mask_nms import without_twins
+from rsprompter_cli.geo.stitch.mask_nms import mask_nms
 from rsprompter_cli.geo.windows import Window
-from rsprompter_cli.models.base import PadsWithMean, RunsConcurrently
+from rsprompter_cli.models.base import PadsImages, RunsConcurrently
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, MaskPatches, Tile
 
@@ -136,8 +136,8 @@ def run_model(
     """
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
-    mean = model.pixel_mean if isinstance(model, PadsWithMean) else (0.0, 0.0, 0.0)
-    images = [_padded(torch.from_numpy(tile.pixels), pad_to or 0, mean).to(device) for tile in tiles]
+    padding = model.padding if isinstance(model, PadsImages) else (0.0, 0.0, 0.0)
+    images = [_padded(torch.from_numpy(tile.pixels), pad_to or 0, padding).to(device) for tile in tiles]
     with torch.inference_mode(), autocast(device, dtype):
         return list(model(images, None))
 
@@ -169,7 +169,7 @@ def outline(window: Window, tile: Tile, detections: Detections, *, score: float)
         if polygon is not None:
             place = (window.row, window.col, index)
             instances.append(Instance(*place, int(labels[index]), float(scores[index]), polygon, quality[index]))
-    return without_twins(instances)
+    return mask_nms(instances)
 
 
 def window_polygons(

@@ -19,7 +19,7 @@ from typing import Any
 import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, plural, some, why_unreadable
-from rsprompter_cli.geo.raster.frame import PlacedScene, StoredScene, stored_scene
+from rsprompter_cli.geo.raster.frame import SceneFrame, stored_frame
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.stitch.joiner import Joiner
 from rsprompter_cli.geo.vector.formats.wkb import nests_deeply
@@ -40,8 +40,8 @@ from rsprompter_cli.predict.output.write import (
 )
 from rsprompter_cli.predict.plan import format_elapsed
 from rsprompter_cli.predict.shard import Shard, parse_shard
-from rsprompter_cli.predict.stats import Meter, Stage
-from rsprompter_cli.predict.store.external_sort import Spool
+from rsprompter_cli.predict.stats import RunStats, Stage
+from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.fingerprint import file_facts, unchanging
 from rsprompter_cli.predict.store.journal import count_windows, identity_difference, journal_identity, read_windows
 from rsprompter_cli.predict.store.records import check_instances
@@ -75,7 +75,7 @@ class PartsFacts:
     settings: with which the scene was read.
     """
 
-    scene: StoredScene
+    frame: SceneFrame
     grid: WindowGrid
     meta: CheckpointMeta
     with_quality: bool
@@ -118,7 +118,7 @@ def merge_parts(
     preview: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
 ) -> MergeResult:
     """Join the parts of all shards of a scene and write the objects.
 
@@ -131,7 +131,7 @@ def merge_parts(
         preview: an .html file to write too.
         overwrite: replace existing outputs.
         progress: called with (windows joined, windows in all).
-        meter: told what is done.
+        stats: told what is done.
 
     Raises:
         InputError: a file that is no part, incomplete, damaged, of another run; shards that are missing or twice.
@@ -154,13 +154,13 @@ def merge_parts(
     facts = parts_facts(parts)
     options = PredictOptions(output=output, preview=None if preview is None else str(preview), overwrite=overwrite)
     with ExitStack() as stack:
-        placed: PlacedScene = facts.scene
+        opened = None
         if scene is not None:
-            placed = stack.enter_context(open_again(scene, parts[0], facts, reading or Reading()))
-        check_room(placed, kind, output)
-        meter = meter or Meter()
-        join_and_write(Path(out), kind, parts, facts, placed, options, progress=progress, meter=meter)
-    return MergeResult(Path(out), len(parts), meter.written, time.perf_counter() - start)
+            opened = stack.enter_context(open_again(scene, parts[0], facts, reading or Reading()))
+        check_room(facts.frame, kind, output)
+        stats = stats or RunStats()
+        join_and_write(Path(out), kind, parts, facts, opened, options, progress=progress, stats=stats)
+    return MergeResult(Path(out), len(parts), stats.written, time.perf_counter() - start)
 
 
 def join_and_write(
@@ -168,48 +168,49 @@ def join_and_write(
     kind: OutputKind,
     parts: Sequence[Part],
     facts: PartsFacts,
-    scene: PlacedScene,
+    scene: Scene | None,
     options: PredictOptions,
     *,
     progress: Progress | None = None,
-    meter: Meter,
+    stats: RunStats,
 ) -> None:
     """Join parts and write the objects, and the map if there is to be one.
 
     Args:
         parts: whole and of one run, in the order of their shards; `facts`: theirs.
-        scene: a `Scene` where a map or a picture is written.
+        scene: open where a map or a picture is written, which show its pixels.
         options: of them the output and the preview.
     """
-    area, output, meta = facts.area, options.output, facts.meta
+    area, output, meta, frame = facts.area, options.output, facts.meta, facts.frame if scene is None else scene.frame
     if area is not None:
         output = replace(output, aoi=output.aoi or "the area of interest", aoi_cut=facts.area_cut)
     labels = chosen_labels(output.classes, meta.class_names)
-    check_georef(scene.path, scene, kind, output)
-    with Spool(out.parent) as spool:
+    check_georef(frame.path, frame.georef, kind, output)
+    with ExternalSorter(out.parent) as sorter:
         classes, rated = len(meta.class_names), facts.with_quality
-        join_parts(parts, facts.grid, spool, classes=classes, rated=rated, progress=progress, meter=meter)
-        meter.joined = len(spool)
-        found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
+        join_parts(parts, facts.grid, sorter, classes=classes, rated=rated, progress=progress, stats=stats)
+        stats.joined = len(sorter)
+        found = finish_objects(sorter.read(), frame, output, labels=labels, area=area, dropped=stats.dropped)
         options = replace(options, output=output)
-        write_found(out, kind, found, scene, meta, options, meter, area=area, with_quality=facts.with_quality)
+        with_quality = facts.with_quality
+        write_found(out, kind, found, frame, meta, options, stats, scene=scene, area=area, with_quality=with_quality)
 
 
 def join_parts(
     parts: Sequence[Part],
     grid: WindowGrid,
-    spool: Spool,
+    sorter: ExternalSorter,
     *,
     classes: int,
     rated: bool,
     progress: Progress | None = None,
-    meter: Meter,
+    stats: RunStats,
 ) -> None:
-    """Join what the parts hold, window by window, into a spool.
+    """Join what the parts hold, window by window, into a sorter.
 
     Args:
         parts: whole and of one run, in the order of their shards.
-        spool: gets the objects.
+        sorter: gets the objects.
         classes: of the model.
         rated: the model rates its masks.
 
@@ -217,7 +218,7 @@ def join_parts(
         InputError: one is damaged.
     """
     joiner, total = Joiner(grid), len(grid)
-    meter.windows, meter.instances = total, 0
+    stats.windows, stats.instances = total, 0
     for part in parts:
         windows = part.shard.windows(total)
         place = windows.start
@@ -227,16 +228,16 @@ def join_parts(
                 if following > windows.stop:
                     raise ValueError("it has more windows than its shard")
                 check_instances(instances, range(place, following), grid, classes, rated=rated)
-                meter.instances += len(instances)
-                with meter.stage(Stage.JOINING):
-                    spool.add(joiner.feed(instances, windows_done=following))
+                stats.instances += len(instances)
+                with stats.stage(Stage.JOINING):
+                    sorter.add(joiner.feed(instances, windows_done=following))
             except ValueError as error:
                 raise InputError(f"{part.path}: damaged: {error}", _AGAIN) from error
             place = following
             if progress is not None:
                 progress(place, total)
-    with meter.stage(Stage.JOINING):
-        spool.add(joiner.feed([], windows_done=total))
+    with stats.stage(Stage.JOINING):
+        sorter.add(joiner.feed([], windows_done=total))
 
 
 def read_parts(paths: Sequence[str | Path]) -> list[Part]:
@@ -295,10 +296,10 @@ def parts_facts(parts: Sequence[Part]) -> PartsFacts:
             bands=None if facts["bands"] is None else tuple(facts["bands"]),
             scaling=facts["scaling"],
         )
-        scene = stored_scene(facts)
+        frame = stored_frame(facts)
         if not isinstance(facts["quality"], bool):
             raise TypeError("quality is neither true nor false")
-        return PartsFacts(scene, grid, meta, facts["quality"], area, cut, part.run["settings"])
+        return PartsFacts(frame, grid, meta, facts["quality"], area, cut, part.run["settings"])
     except (KeyError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{part.path}: damaged header: {error}", _AGAIN) from error
 

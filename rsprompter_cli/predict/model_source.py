@@ -19,11 +19,11 @@ from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.zero_shot.everything import SamChoice, everything_meta, load_everything
 
-Chosen = str | Path | LoadedModel | SamChoice | None
+ModelSource = str | Path | LoadedModel | SamChoice | None
 """A checkpoint folder, a loaded model, a SAM to find everything with, or `"bundled"` or None for the bundled model."""
 
 
-def meta_of(model: Chosen) -> CheckpointMeta:
+def meta_of(model: ModelSource) -> CheckpointMeta:
     """What a model says of itself, without its weights."""
     if isinstance(model, SamChoice):
         return everything_meta(model)
@@ -32,7 +32,7 @@ def meta_of(model: Chosen) -> CheckpointMeta:
     return read_checkpoint(model).meta
 
 
-def load_chosen(model: Chosen, device: str) -> LoadedModel:
+def load_chosen(model: ModelSource, device: str) -> LoadedModel:
     """The model with its weights; one that is loaded stays where it is."""
     if not isinstance(model, LoadedModel):
         announce("loading the model")
@@ -41,7 +41,7 @@ def load_chosen(model: Chosen, device: str) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else load_model(model, device=resolve_device(device))
 
 
-def files_of(model: Chosen) -> list[str | Path]:
+def files_of(model: ModelSource) -> list[str | Path]:
     """The folder that its weights are read from, as the user named it; none for the bundled and for loaded ones."""
     if isinstance(model, LoadedModel):
         return []
@@ -49,14 +49,14 @@ def files_of(model: Chosen) -> list[str | Path]:
     return [] if model_name(folder) == BUNDLED else [folder]
 
 
-def name_of(model: Chosen) -> str:
+def name_of(model: ModelSource) -> str:
     """What a report calls a model: the folder of its weights, or `bundled`; a loaded one has no name."""
     if isinstance(model, LoadedModel):
         return "loaded"
     return model_name(model.path if isinstance(model, SamChoice) else model)
 
 
-def facts_of(model: Chosen, *, score: float | None, device: str, precision: str) -> dict[str, Any]:
+def facts_of(model: ModelSource, *, score: float | None, device: str, precision: str) -> dict[str, Any]:
     """The model of a report, and what "auto" or no value came to: `score`, `device` and `precision`.
 
     Args:

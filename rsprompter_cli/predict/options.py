@@ -82,7 +82,7 @@ class Reading:
             UsageError: `overlap` out of range.
         """
         size = window_size(scene, meta, native=self.native)
-        found = None if goes_whole(scene, meta, native=self.native) else scene.data_box()
+        found = None if fits_in_one_window(scene, meta, native=self.native) else scene.data_box()
         x0, y0, x1, y1 = found or (0, 0, scene.width, scene.height)
         grid = make_grid(y1 - y0, x1 - x0, size=size, overlap=self.overlap, top=y0, left=x0)
         grid.check_count(self.max_windows)
@@ -147,11 +147,11 @@ def window_size(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> i
     model as in evaluation, because there is no scale to choose; unless it would shrink too much,
     or the model knows objects by their size on the ground.
     """
-    whole = goes_whole(scene, meta, native=native)
+    whole = fits_in_one_window(scene, meta, native=native)
     return max(scene.height, scene.width) if whole else _model_size(meta)
 
 
-def goes_whole(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
+def fits_in_one_window(scene: Scene, meta: CheckpointMeta | None, *, native: bool) -> bool:
     """Whether the model gets the scene in one piece and resizes it itself; see `window_size`."""
     if native or scene.gsd is not None or (meta is not None and meta.gsd_range is not None):
         return False

@@ -21,7 +21,7 @@ from rsprompter_cli.io.program import code_commit, package_versions
 
 if TYPE_CHECKING:
     from rsprompter_cli.predict.options import PredictOptions
-    from rsprompter_cli.predict.stats import Meter
+    from rsprompter_cli.predict.stats import RunStats
 
 FORMAT = 1
 """Of the report: it rises when a key changes its meaning or goes."""
@@ -84,31 +84,31 @@ class _Listener(logging.Handler):
 
 
 def report_document(
-    meter: Meter, options: PredictOptions, *, facts: Mapping[str, Any], warnings: Sequence[str]
+    stats: RunStats, options: PredictOptions, *, facts: Mapping[str, Any], warnings: Sequence[str]
 ) -> dict[str, Any]:
     """The report as JSON has it; docs/report.md explains each key.
 
     Args:
         facts: of what was predicted on: input, output, model, scene.
     """
-    seconds = {name: round(value, 3) for name, value in meter.seconds().items()}
-    read = meter.windows - meter.known - meter.outside_area - meter.without_data
-    dropped = {name: meter.dropped[name] for name in ("classes", "aoi", "min_area", "too_fine")}
+    seconds = {name: round(value, 3) for name, value in stats.seconds().items()}
+    read = stats.windows - stats.known - stats.outside_area - stats.without_data
+    dropped = {name: stats.dropped[name] for name in ("classes", "aoi", "min_area", "too_fine")}
     return {
         "format": FORMAT,
         **facts,
         "seconds": seconds,
         "counts": {
-            "windows": meter.windows,
-            "windows_from_journal": meter.known,
-            "windows_outside_area": meter.outside_area,
-            "windows_without_data": meter.without_data,
+            "windows": stats.windows,
+            "windows_from_journal": stats.known,
+            "windows_outside_area": stats.outside_area,
+            "windows_without_data": stats.without_data,
             "windows_predicted": read,
-            "instances": meter.instances,
-            "joined": meter.joined,
+            "instances": stats.instances,
+            "joined": stats.joined,
             "dropped": dropped,
-            "objects": meter.written,
-            "bytes_read": meter.bytes_read,
+            "objects": stats.written,
+            "bytes_read": stats.bytes_read,
         },
         "warnings": list(warnings),
         "settings": asdict(options),

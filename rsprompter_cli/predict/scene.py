@@ -25,24 +25,31 @@ from rsprompter_cli.geo.stitch.joiner import AT_ONCE, Instance, Joiner
 from rsprompter_cli.geo.windows import Window, WindowGrid
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
-from rsprompter_cli.models.base import RatesMasks
+from rsprompter_cli.models.base import RatesMasks, with_score_floor
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.models.score_floor import only_scores_from
 from rsprompter_cli.predict.aoi import AreaOfInterest, read_area
 from rsprompter_cli.predict.detect import concurrency_of, detect_in_order, outline, read_batches, run_model
-from rsprompter_cli.predict.model_source import Chosen, device_of, device_type, facts_of, files_of, load_chosen, meta_of
-from rsprompter_cli.predict.options import PredictOptions, Progress, goes_whole
+from rsprompter_cli.predict.model_source import (
+    ModelSource,
+    device_of,
+    device_type,
+    facts_of,
+    files_of,
+    load_chosen,
+    meta_of,
+)
+from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
 from rsprompter_cli.predict.output.claims import claim_one
 from rsprompter_cli.predict.output.postprocess import OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.output.write import OutputKind, check_georef, check_room, write_found
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
-from rsprompter_cli.predict.stats import Meter, Stage
-from rsprompter_cli.predict.store.external_sort import Spool
+from rsprompter_cli.predict.stats import RunStats, Stage
+from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.fingerprint import run_identity
 from rsprompter_cli.predict.store.journal import Journal
-from rsprompter_cli.predict.store.resumable import give_up_parts
+from rsprompter_cli.predict.store.resumable import discard_parts
 from rsprompter_cli.structures import Detections, Tile
 
 _log = logging.getLogger(__name__)
@@ -90,9 +97,9 @@ def predict_scene(
     out: str | Path | None,
     options: PredictOptions | None = None,
     *,
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
     **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene or picture and write them.
@@ -105,7 +112,7 @@ def predict_scene(
         model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or "bundled" or
             None for the bundled one.
         progress: called after each batch of windows with (windows done, windows in all).
-        meter: told what is done and how long it takes.
+        stats: told what is done and how long it takes.
         changes: of `options`, by the names of `PredictOptions`, `Reading` and `OutputOptions`, as in
             `predict_scene("scene.tif", "out.gpkg", score=0.4, gsd=0.3, min_area=10)`.
 
@@ -113,14 +120,14 @@ def predict_scene(
         RspError: any of its children, before something is written.
     """
     start = time.perf_counter()
-    meter = meter or Meter()
+    stats = stats or RunStats()
     options = (options or PredictOptions()).changed(**changes)
     options.check()
     output = options.output
     kind = claim_outputs(source, out, model, options)
     with ExitStack() as stack:
         warnings = stack.enter_context(heard_warnings())
-        with meter.stage(Stage.START_UP):
+        with stats.stage(Stage.START_UP):
             loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
             meta = meta_of(model) if loaded is None else loaded.meta
             labels = chosen_labels(output.classes, meta.class_names)
@@ -131,21 +138,23 @@ def predict_scene(
         score = meta.score_threshold if options.score is None else options.score
         identity = run_identity(source, scene, grid, loaded, options, score=score, area=area)
         journal = stack.enter_context(Journal(Path(out), identity, overwrite=options.overwrite))
-        give_up_parts(Path(out), overwrite=options.overwrite)
-        spool = stack.enter_context(Spool(Path(out).parent))
+        discard_parts(Path(out), overwrite=options.overwrite)
+        sorter = stack.enter_context(ExternalSorter(Path(out).parent))
         collect_objects(
-            loaded, scene, grid, options, journal, spool, score=score, progress=progress, area=area, meter=meter
+            loaded, scene, grid, options, journal, sorter, score=score, progress=progress, area=area, stats=stats
         )
-        meter.joined = len(spool)
+        stats.joined = len(sorter)
         scene.require_unchanged()
-        found = finish_objects(spool.read(), scene, output, labels=labels, area=area, dropped=meter.dropped)
+        found = finish_objects(sorter.read(), scene.frame, output, labels=labels, area=area, dropped=stats.dropped)
         with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
-        write_found(Path(out), kind, found, scene, meta, options, meter, area=area, with_quality=with_quality)
+        write_found(
+            Path(out), kind, found, scene.frame, meta, options, stats, scene=scene, area=area, with_quality=with_quality
+        )
         journal.remove()
-        if not meter.instances and score > 0:
+        if not stats.instances and score > 0:
             _log.warning("%s: no object has a score of %.3g or more; --score sets a lower threshold", source, score)
-        report_scene(source, out, model, plan, options, meter, warnings)
-    return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
+        report_scene(source, out, model, plan, options, stats, warnings)
+    return ScenePrediction(Path(out), plan, stats.written, time.perf_counter() - start)
 
 
 def open_planned(
@@ -169,15 +178,15 @@ def open_planned(
     output = options.output
     announce(f"opening {Path(source).name}")
     scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=output.pixel_coords))
-    check_georef(source, scene, kind, output)
-    check_room(scene, kind, output)
+    check_georef(source, scene.georef, kind, output)
+    check_room(scene.frame, kind, output)
     grid = options.reading.windows(scene, meta)
     area = area_of(scene, grid, output)
     return scene, grid, area, plan_scene(scene, grid, meta, batch=options.batch, device=device, area=area)
 
 
 def claim_outputs(
-    source: str | Path, out: str | Path | None, model: Chosen, options: PredictOptions
+    source: str | Path, out: str | Path | None, model: ModelSource, options: PredictOptions
 ) -> OutputKind | None:
     """The family of the output, after every file that is to be written was found to be free."""
     aoi = options.output.aoi
@@ -187,10 +196,10 @@ def claim_outputs(
 def report_scene(
     source: str | Path,
     out: str | Path,
-    model: Chosen,
+    model: ModelSource,
     plan: ScenePlan,
     options: PredictOptions,
-    meter: Meter,
+    stats: RunStats,
     warnings: Sequence[str],
 ) -> None:
     """Write the report, if there is to be one."""
@@ -202,7 +211,7 @@ def report_scene(
         **facts_of(model, score=options.score, device=options.device, precision=options.precision),
         "scene": plan.as_dict(),
     }
-    write_report(options.report, report_document(meter, options, facts=facts, warnings=warnings))
+    write_report(options.report, report_document(stats, options, facts=facts, warnings=warnings))
 
 
 def collect_objects(
@@ -211,12 +220,12 @@ def collect_objects(
     grid: WindowGrid,
     options: PredictOptions,
     journal: Journal,
-    spool: Spool,
+    sorter: ExternalSorter,
     *,
     score: float,
     progress: Progress | None = None,
     area: AreaOfInterest | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
 ) -> None:
     """Run the model over the windows that the journal lacks, and join over their borders what all of them hold.
 
@@ -224,22 +233,22 @@ def collect_objects(
 
     Args:
         journal: is read, then written.
-        spool: gets the objects.
+        sorter: gets the objects.
         score: lowest score kept.
         area: only windows that it wants are read.
     """
-    joiner, meter = Joiner(grid), meter or Meter()
-    meter.windows, meter.known = len(grid), journal.windows_done
+    joiner, stats = Joiner(grid), stats or RunStats()
+    stats.windows, stats.known = len(grid), journal.windows_done
 
     def join(found: list[Instance], windows_done: int) -> None:
-        meter.instances += len(found)
-        with meter.stage(Stage.JOINING):
-            spool.add(joiner.feed(found, windows_done=windows_done))
+        stats.instances += len(found)
+        with stats.stage(Stage.JOINING):
+            sorter.add(joiner.feed(found, windows_done=windows_done))
 
     def take(batch: DetectedBatch) -> None:
-        with meter.stage(Stage.OUTLINES):
+        with stats.stage(Stage.OUTLINES):
             found = [one for detected in batch.windows for one in outline(*detected, score=score)]
-        with meter.stage(Stage.JOURNAL):
+        with stats.stage(Stage.JOURNAL):
             journal.add(found, windows_done=batch.windows_done)
         join(found, batch.windows_done)
 
@@ -260,11 +269,11 @@ def collect_objects(
         grid,
         first=journal.windows_done,
         score=score,
-        pad=not goes_whole(scene, loaded.meta, native=options.reading.native),
+        pad=not fits_in_one_window(scene, loaded.meta, native=options.reading.native),
         batch=options.batch,
         dtype=dtype,
         area=area,
-        meter=meter,
+        stats=stats,
     )
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside, closing(batches):
@@ -276,7 +285,7 @@ def collect_objects(
                 progress(batch.windows_done, len(grid))
         while pending:
             pending.popleft().result()
-    announce(f"joining {plural(meter.instances, 'detection')} across window borders")
+    announce(f"joining {plural(stats.instances, 'detection')} across window borders")
     join([], len(grid))
 
 
@@ -304,7 +313,7 @@ def detect_windows(
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
     area: AreaOfInterest | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
 ) -> Generator[DetectedBatch, None, None]:
     """The detections of every window of a scene from position `first` on, in row-major order.
 
@@ -315,19 +324,19 @@ def detect_windows(
     """
     if batch < 1:
         raise UsageError(f"--batch {batch}: must be at least 1")
-    meter = meter or Meter()
+    stats = stats or RunStats()
     windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
-    wanted = _wanted(windows_left, scene, area, meter)
+    wanted = _wanted(windows_left, scene, area, stats)
 
     def detect(tiles: Sequence[Tile]) -> list[Detections]:
-        with meter.stage(Stage.MODEL):
+        with stats.stage(Stage.MODEL):
             return run_model(model, tiles, pad_to=grid.size if pad else None, dtype=dtype)
 
     with ExitStack() as stack:
         # However this ends, no thread computes a window or reads the scene afterwards.
-        stack.enter_context(only_scores_from(model, score))
-        read = stack.enter_context(closing(read_batches(meter.reader(scene), wanted, batch)))
-        waited = meter.timed(Stage.WAITING, read)
+        stack.enter_context(with_score_floor(model, score))
+        read = stack.enter_context(closing(read_batches(stats.reader(scene), wanted, batch)))
+        waited = stats.timed(Stage.WAITING, read)
         detected = stack.enter_context(closing(detect_in_order(waited, detect, concurrency_of(model))))
         for (last, tiles), detections in detected:
             scene.require_unchanged()
@@ -335,13 +344,13 @@ def detect_windows(
             yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
 
 
-def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, meter: Meter) -> Iterator[Window]:
+def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, stats: RunStats) -> Iterator[Window]:
     """Those in the area of interest under which the file stores something."""
     for window in windows:
         if area is not None and not area.wants(window):
-            meter.skip(outside=True)
+            stats.skip(outside=True)
         elif not scene.may_have_data(window):
-            meter.skip(outside=False)
+            stats.skip(outside=False)
         else:
             yield window
 

@@ -24,7 +24,7 @@ from rsprompter_cli.geo.vector.write import GEOJSON_SUFFIXES, read_footprints
 from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.aoi import OffTheSceneError
-from rsprompter_cli.predict.model_source import Chosen, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.model_source import ModelSource, facts_of, files_of, load_chosen, meta_of
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.output.claims import claim_many, refuse_preview_of_many
 from rsprompter_cli.predict.output.combine import Part, write_merged_coco, write_merged_layer
@@ -35,12 +35,12 @@ from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, format_second
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.scene_list import common_names, is_address, list_scenes
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import file_facts, model_digest
-from rsprompter_cli.predict.store.manifest import WHOLE, Ledger
+from rsprompter_cli.predict.store.manifest import WHOLE, Manifest
 
-OnScene = Callable[[int, int, Meter], None]
-"""Called before each scene with its place from 1, how many there are, and its meter."""
+OnScene = Callable[[int, int, RunStats], None]
+"""Called before each scene with its place from 1, how many there are, and its stats."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,9 +143,9 @@ def predict_scenes(
     options: PredictOptions | None = None,
     *,
     format: str | None = None,
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    on_scene: OnScene = lambda _place, _count, _meter: None,
+    on_scene: OnScene = lambda _place, _count, _stats: None,
     **changes: Any,
 ) -> ManyPrediction:
     """Find the objects of several scenes or pictures and write them.
@@ -185,7 +185,7 @@ def predict_scenes(
     return _Run(outputs, options, model, progress, on_scene, start).go(read)
 
 
-def _plan(scenes: Sequence[str], options: PredictOptions, model: Chosen, start: float) -> ManyPrediction:
+def _plan(scenes: Sequence[str], options: PredictOptions, model: ModelSource, start: float) -> ManyPrediction:
     found = []
     options = replace(options, report=None, dry_run=True)
     for scene in scenes:
@@ -206,14 +206,14 @@ class _Run:
         self,
         outputs: ManyOutputs,
         options: PredictOptions,
-        model: Chosen,
+        model: ModelSource,
         progress: Progress | None,
         on_scene: OnScene,
         start: float,
     ) -> None:
         self.outputs, self.options, self.model = outputs, options, model
         self.progress, self.on_scene, self.start = progress, on_scene, start
-        self.meter = Meter()
+        self.stats = RunStats()
 
     def go(self, read: Sequence[str | Path]) -> ManyPrediction:
         """Do the scenes, then what is made of all of them.
@@ -224,44 +224,46 @@ class _Run:
         outputs, options = self.outputs, self.options
         with ExitStack() as stack:
             warnings = stack.enter_context(heard_warnings())
-            with self.meter.stage(Stage.START_UP):
+            with self.stats.stage(Stage.START_UP):
                 loaded = load_chosen(self.model, options.device)
             identity = _identity(loaded, outputs, options)
             shown = outputs.out
-            ledger = stack.enter_context(Ledger(outputs.ledger, identity, overwrite=options.overwrite, shown=shown))
-            kept = self._kept(ledger)
-            outputs.claim(read, overwrite=options.overwrite, only=self._not_mine(kept, ledger))
+            manifest = stack.enter_context(
+                Manifest(outputs.manifest, identity, overwrite=options.overwrite, shown=shown)
+            )
+            kept = self._kept(manifest)
+            outputs.claim(read, overwrite=options.overwrite, only=self._not_mine(kept, manifest))
             found = [
-                kept[scene] if scene in kept else self._scene(place, loaded, ledger)
+                kept[scene] if scene in kept else self._scene(place, loaded, manifest)
                 for place, scene in enumerate(outputs.scenes)
             ]
             objects = sum(one.objects for one in found)
             self._refuse_all_outside(found)
             if outputs.layout is Layout.MERGED:
-                with self.meter.stage(Stage.WRITING):
-                    objects = self._merge(found, loaded, ledger)
+                with self.stats.stage(Stage.WRITING):
+                    objects = self._merge(found, loaded, manifest)
             result = ManyPrediction(outputs.out, tuple(found), objects, time.perf_counter() - self.start)
             if not result.failed:
-                ledger.end()
+                manifest.end()
             if options.report is not None:
                 self._report(result, warnings)
         if outputs.parts is not None and not result.failed:
-            _tidy(outputs.parts, outputs.ledger)
+            _tidy(outputs.parts, outputs.manifest)
         return result
 
-    def _not_mine(self, kept: Mapping[str, SceneOutcome], ledger: Ledger) -> list[Path]:
+    def _not_mine(self, kept: Mapping[str, SceneOutcome], manifest: Manifest) -> list[Path]:
         """Outputs that are to be written in a place that holds nothing of this run."""
         outputs = self.outputs
         if outputs.layout is Layout.MERGED:
-            return [] if ledger.owns(WHOLE, outputs.out) else [outputs.out]
+            return [] if manifest.owns(WHOLE, outputs.out) else [outputs.out]
         each = zip(outputs.scenes, outputs.files, strict=True)
-        return [out for scene, out in each if scene not in kept and not ledger.owns(scene, out)]
+        return [out for scene, out in each if scene not in kept and not manifest.owns(scene, out)]
 
-    def _kept(self, ledger: Ledger) -> dict[str, SceneOutcome]:
+    def _kept(self, manifest: Manifest) -> dict[str, SceneOutcome]:
         """The scenes that an earlier run has done."""
         outputs, found = self.outputs, {}
         for scene, out in zip(outputs.scenes, outputs.files, strict=True):
-            result = ledger.kept(scene, out, partial(_facts_now, scene))
+            result = manifest.kept(scene, out, partial(_facts_now, scene))
             if result is not None:
                 own = out if outputs.layout is Layout.FOLDER else None
                 found[scene] = SceneOutcome(scene, State.KEPT, own, result["objects"], result["windows"])
@@ -269,24 +271,24 @@ class _Run:
             _log.info("%s: %d of %s already done", outputs.out, len(found), plural(len(outputs.scenes), "scene"))
         return found
 
-    def _scene(self, place: int, loaded: LoadedModel, ledger: Ledger) -> SceneOutcome:
+    def _scene(self, place: int, loaded: LoadedModel, manifest: Manifest) -> SceneOutcome:
         outputs, scene, out = self.outputs, self.outputs.scenes[place], self.outputs.files[place]
-        meter = Meter()
-        self.on_scene(place + 1, len(outputs.scenes), meter)
+        stats = RunStats()
+        self.on_scene(place + 1, len(outputs.scenes), stats)
         # What lies there was made by this run, or may be replaced.
-        mine = self.options.overwrite or outputs.layout is Layout.MERGED or ledger.owns(scene, out)
+        mine = self.options.overwrite or outputs.layout is Layout.MERGED or manifest.owns(scene, out)
         try:
             facts = _facts(scene)  # before it is read: what changes meanwhile is seen the next time
-            ledger.begin(scene, out)
+            manifest.begin(scene, out)
             options = replace(self.options, overwrite=mine, report=None, output=self._output())
-            done = predict_scene(scene, out, options, model=loaded, progress=self.progress, meter=meter)
+            done = predict_scene(scene, out, options, model=loaded, progress=self.progress, stats=stats)
         except OffTheSceneError:
             return SceneOutcome(scene, State.OUTSIDE)
         except (InputError, ResourceError, UsageError) as error:
             return _failure(scene, error)
         finally:
-            self.meter.add(meter)
-        ledger.finish(scene, out, facts or {}, {"objects": done.objects, "windows": done.plan.windows})
+            self.stats.add(stats)
+        manifest.finish(scene, out, facts or {}, {"objects": done.objects, "windows": done.plan.windows})
         own = out if outputs.layout is Layout.FOLDER else None
         return SceneOutcome(scene, State.DONE, own, done.objects, done.plan.windows, done.seconds)
 
@@ -302,7 +304,7 @@ class _Run:
                 "check its coordinate reference system",
             )
 
-    def _merge(self, found: Sequence[SceneOutcome], loaded: LoadedModel, ledger: Ledger) -> int:
+    def _merge(self, found: Sequence[SceneOutcome], loaded: LoadedModel, manifest: Manifest) -> int:
         outputs, there = self.outputs, (State.DONE, State.KEPT)
         coco = outputs.kind is OutputKind.COCO
         names = common_names(outputs.scenes) if coco else outputs.scenes
@@ -311,7 +313,7 @@ class _Run:
         ]
         if not parts:
             return 0
-        ledger.begin(WHOLE, outputs.out)
+        manifest.begin(WHOLE, outputs.out)
         remove_leftovers(outputs.out)
         if coco:
             named = zip(loaded.meta.category_ids, loaded.meta.class_names, strict=True)
@@ -319,12 +321,12 @@ class _Run:
             objects = write_merged_coco(outputs.out, parts, categories)
         else:
             objects = write_merged_layer(outputs.out, parts)
-        ledger.finish(WHOLE, outputs.out, {}, {})
+        manifest.finish(WHOLE, outputs.out, {}, {})
         return objects
 
     def _report(self, result: ManyPrediction, warnings: Sequence[str]) -> None:
         assert self.options.report is not None
-        self.meter.written = result.objects
+        self.stats.written = result.objects
         facts = {
             "inputs": len(result.scenes),
             "output": str(result.out),
@@ -333,14 +335,14 @@ class _Run:
             ),
             "scenes": [one.as_dict() for one in result.scenes],
         }
-        write_report(self.options.report, report_document(self.meter, self.options, facts=facts, warnings=warnings))
+        write_report(self.options.report, report_document(self.stats, self.options, facts=facts, warnings=warnings))
 
 
-def _tidy(parts: Path, ledger: Path) -> None:
-    """Remove a folder of parts. The ledger goes last, so that a run which is killed here is taken up all the same."""
+def _tidy(parts: Path, manifest: Path) -> None:
+    """Remove a folder of parts. The manifest goes last, so that a run which is killed here is taken up all the same."""
     with suppress(OSError):
         for path in parts.iterdir():
-            if path != ledger:
+            if path != manifest:
                 path.unlink()
     shutil.rmtree(parts, ignore_errors=True)
 

@@ -20,17 +20,17 @@ from typing import Any
 import shapely
 
 from rsprompter_cli.errors import OutputError, UsageError
-from rsprompter_cli.geo.raster.frame import place_facts
+from rsprompter_cli.geo.raster.frame import frame_facts
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.models.base import RatesMasks
 from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.predict.detect import outline
-from rsprompter_cli.predict.model_source import Chosen, device_of, files_of, load_chosen
-from rsprompter_cli.predict.options import PredictOptions, Progress, goes_whole
+from rsprompter_cli.predict.model_source import ModelSource, device_of, files_of, load_chosen
+from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
 from rsprompter_cli.predict.output.write import KNOWN_SUFFIXES
 from rsprompter_cli.predict.scene import DetectedBatch, area_of, detect_windows
 from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import run_identity
 from rsprompter_cli.predict.store.journal import Journal, count_windows, identity_difference, journal_identity
 
@@ -44,7 +44,7 @@ _BESIDE = 2
 class ShardDone:
     """What became of a shard.
 
-    windows: in it. counts, seconds: of its meter.
+    windows: in it. counts, seconds: of its stats.
     """
 
     shard: Shard
@@ -56,7 +56,7 @@ class ShardDone:
 class ShardRunner:
     """A loaded model and an open scene, for one shard after the other; use it as a context manager."""
 
-    def __init__(self, source: str | Path, options: PredictOptions, model: Chosen = None) -> None:
+    def __init__(self, source: str | Path, options: PredictOptions, model: ModelSource = None) -> None:
         """Load the model and open the scene.
 
         Raises:
@@ -92,44 +92,44 @@ class ShardRunner:
         return len(self._grid)
 
     def run(
-        self, shard: Shard, out: Path, *, progress: Progress | None = None, meter: Meter | None = None
+        self, shard: Shard, out: Path, *, progress: Progress | None = None, stats: RunStats | None = None
     ) -> ShardDone:
         """Write the part of a shard, or the rest of it where an earlier run was stopped; a whole one stays.
 
         Args:
             out: of the part, a file.
             progress: called after each batch with (windows done, windows of the shard); what it raises ends the run.
-            meter: told what is done.
+            stats: told what is done.
 
         Raises:
             OutputError: `out` is something else and may not be replaced.
             RspError: see `predict_scene`.
         """
-        meter = meter or Meter()
+        stats = stats or RunStats()
         windows = shard.windows(len(self._grid))
-        meter.windows = len(windows)
+        stats.windows = len(windows)
         identity = self.identity_of(shard)
         inputs = [self._source, *files_of(self._model)]
         if is_whole(out, identity, len(windows), inputs, overwrite=self._options.overwrite):
-            meter.known = len(windows)
-            return ShardDone(shard, len(windows), meter.counts(), meter.seconds())
+            stats.known = len(windows)
+            return ShardDone(shard, len(windows), stats.counts(), stats.seconds())
         with Journal(out, identity, overwrite=self._options.overwrite) as journal:
-            meter.known = journal.windows_done
-            self._detect(windows, journal, meter, progress)
+            stats.known = journal.windows_done
+            self._detect(windows, journal, stats, progress)
             # Those at the end that hold nothing are in no batch.
             if journal.windows_done < len(windows):
                 journal.add([], windows_done=len(windows))
             journal.complete()
-        return ShardDone(shard, len(windows), meter.counts(), meter.seconds())
+        return ShardDone(shard, len(windows), stats.counts(), stats.seconds())
 
-    def _detect(self, windows: range, journal: Journal, meter: Meter, progress: Progress | None) -> None:
+    def _detect(self, windows: range, journal: Journal, stats: RunStats, progress: Progress | None) -> None:
         """Run the model over the windows that the journal lacks; outlining has a thread of its own beside it."""
 
         def take(batch: DetectedBatch) -> None:
-            with meter.stage(Stage.OUTLINES):
+            with stats.stage(Stage.OUTLINES):
                 found = [one for detected in batch.windows for one in outline(*detected, score=self._score)]
-            meter.instances += len(found)
-            with meter.stage(Stage.JOURNAL):
+            stats.instances += len(found)
+            with stats.stage(Stage.JOURNAL):
                 journal.add(found, windows_done=batch.windows_done - windows.start)
 
         options = self._options
@@ -140,11 +140,11 @@ class ShardRunner:
             first=windows.start + journal.windows_done,
             stop=windows.stop,
             score=self._score,
-            pad=not goes_whole(self._scene, self._loaded.meta, native=options.reading.native),
+            pad=not fits_in_one_window(self._scene, self._loaded.meta, native=options.reading.native),
             batch=options.batch,
             dtype=resolve_precision(options.precision, device_of(self._loaded)),
             area=self._area,
-            meter=meter,
+            stats=stats,
         )
         pending: deque[Future[None]] = deque()
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-outline") as beside, closing(batches):
@@ -164,7 +164,7 @@ class ShardRunner:
             **self._identity,
             "settings": {**self._identity["settings"], "shard": str(shard)},
             "scene": {
-                **place_facts(self._scene),
+                **frame_facts(self._scene.frame),
                 "grid": asdict(self._grid),
                 "class_names": meta.class_names,
                 "category_ids": meta.category_ids,
@@ -190,9 +190,9 @@ def predict_shard(
     shard: Shard,
     options: PredictOptions | None = None,
     *,
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
     **changes: Any,
 ) -> ShardDone:
     """Find the objects in one shard of a scene and write them as a part, for `merge_parts`.
@@ -201,7 +201,7 @@ def predict_shard(
         source: a raster or picture file, the same for all shards.
         out: the part.
         shard: which.
-        options, model, progress, meter, changes: see `predict_scene`; of the output only the area of interest counts.
+        options, model, progress, stats, changes: see `predict_scene`; of the output only the area of interest counts.
 
     Raises:
         RspError: any of its children.
@@ -210,7 +210,7 @@ def predict_shard(
     check_part_name(out)
     refuse_existing(out, overwrite=True)  # before the model is loaded
     with ShardRunner(source, options, model) as runner:
-        return runner.run(shard, Path(out), progress=progress, meter=meter)
+        return runner.run(shard, Path(out), progress=progress, stats=stats)
 
 
 def check_part_name(out: str | Path) -> None:

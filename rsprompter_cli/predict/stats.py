@@ -43,7 +43,7 @@ _BEFORE_JOINING = ("known", "outside_area", "without_data", "instances", "bytes_
 
 
 @dataclass
-class Meter:
+class RunStats:
     """Counts and seconds.
 
     windows: of the scene. known: of these, those that an earlier run left in the journal.
@@ -118,7 +118,7 @@ class Meter:
             return {name: getattr(self, name) for name in _BEFORE_JOINING}
 
     def take(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Add what another meter, of another process, has counted and timed; what is not named is nought."""
+        """Add what another, of another process, has counted and timed; what is not named is nought."""
         with self._lock:
             for name in _BEFORE_JOINING:
                 setattr(self, name, getattr(self, name) + counts.get(name, 0))
@@ -131,7 +131,7 @@ class Meter:
             found = {name.value: self._seconds.get(name, 0.0) for name in Stage}
         return {**found, "total": time.perf_counter() - self.started}
 
-    def add(self, other: Meter) -> None:
+    def add(self, other: RunStats) -> None:
         """Count what another prediction has done too."""
         with self._lock:
             for name in ("windows", "known", "outside_area", "without_data", "instances", "joined", "written"):
@@ -152,15 +152,15 @@ class Meter:
 class MeteredReader:
     """What detection needs of a scene."""
 
-    def __init__(self, scene: Scene, meter: Meter) -> None:
-        self._scene, self._meter = scene, meter
+    def __init__(self, scene: Scene, stats: RunStats) -> None:
+        self._scene, self._stats = scene, stats
         native = (scene.native_height / scene.height) * (scene.native_width / scene.width)
         self._bytes_per_pixel = native * len(scene.bands) * np.dtype(scene.dtype).itemsize
 
     def read(self, window: Window) -> Tile:
         """The pixels of a window."""
-        with self._meter.stage(Stage.READING):
+        with self._stats.stage(Stage.READING):
             tile = self._scene.read(window)
         valid = tile.valid is None or bool(tile.valid.any())
-        self._meter.count_read(round(window.height * window.width * self._bytes_per_pixel), valid=valid)
+        self._stats.count_read(round(window.height * window.width * self._bytes_per_pixel), valid=valid)
         return tile

@@ -30,7 +30,7 @@ def require_pictures(ranks: Ranks, setup: Setup) -> None:
         )
 
 
-def keep_maps(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
+def enable_feature_cache(setup: Setup, out: Path, *, device: Any, dtype: Any) -> None:
     """Let the model keep what SAM answers on disk, in `out` unless train.cache_folder names another place.
 
     Raises:

@@ -107,7 +107,7 @@ class EpochLoader:
         self._views = views
         self._batches = EpochBatches(len(dataset), batch_size, seed=seed, rank=rank, ranks=ranks)
         self._loader: DataLoader[Any] = DataLoader(
-            _Told(dataset),
+            _ErrorsAsItems(dataset),
             batch_sampler=self._batches,
             num_workers=workers,
             collate_fn=_pack,
@@ -152,7 +152,7 @@ def picture_seeds(seed: int, epoch: int, image_ids: Sequence[int]) -> list[int]:
     return [int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1 for text in texts]
 
 
-class _Told(Dataset[Item | RspError]):
+class _ErrorsAsItems(Dataset[Item | RspError]):
     """A data set whose errors are values: a worker would wrap them in its own traceback."""
 
     def __init__(self, dataset: CocoDataset) -> None:

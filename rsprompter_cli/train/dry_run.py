@@ -23,7 +23,7 @@ from rsprompter_cli.models.architectures.samcls import SamCls
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.trainable import BlockParameters, trainable_table
 from rsprompter_cli.structures import Batch
-from rsprompter_cli.train.assemble import build_engine, build_loader, keep_maps, require_pictures
+from rsprompter_cli.train.assemble import build_engine, build_loader, enable_feature_cache, require_pictures
 from rsprompter_cli.train.distributed.processes import clean_stdout, joined
 from rsprompter_cli.train.distributed.rank import find_place
 from rsprompter_cli.train.feature_caches import cache_of
@@ -145,7 +145,7 @@ def dry_run(
         setup.model.to(where)
         on_model(setup.model)
         rows = trainable_table(setup.model)  # of what ZeRO-3 shares out a process sees nothing later
-        keep_maps(setup, Path(out), device=where, dtype=dtype)
+        enable_feature_cache(setup, Path(out), device=where, dtype=dtype)
         nowhere = Path(until_the_end.enter_context(tempfile.TemporaryDirectory(prefix="rsp-dry-run-")))
         if (cache := cache_of(setup.model)) is not None:
             cache.folder = nowhere

@@ -25,7 +25,7 @@ from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
-from rsprompter_cli.train.assemble import build_engine, build_loader, keep_maps, require_pictures
+from rsprompter_cli.train.assemble import build_engine, build_loader, enable_feature_cache, require_pictures
 from rsprompter_cli.train.dataloader import picture_seeds
 from rsprompter_cli.train.distributed.ddp import loss_values
 from rsprompter_cli.train.distributed.processes import Ranks, clean_stdout, joined
@@ -135,7 +135,7 @@ def train(
         on_model(setup.model)
         cursor = state.cursor if state is not None else Cursor()
         if cursor.epoch < config.train.epochs:
-            keep_maps(setup, out, device=where, dtype=dtype)
+            enable_feature_cache(setup, out, device=where, dtype=dtype)
         announce("preparing training")
         engine = build_engine(setup, state, ranks, device=where, dtype=dtype)
         options = setup.config.train

@@ -56,7 +56,7 @@ class Trial:
         assert "Traceback" not in ran.stderr, ran.stderr
         return ran
 
-    def run_again(self) -> Ran:
+    def recompute(self) -> Ran:
         """As a person would after reading what the command says."""
         ran = self.run()
         if "--resume" in ran.stderr:
@@ -94,7 +94,7 @@ def check_failure(trial: Trial, clean: dict[str, bytes | None], fails: tuple[int
     else:
         assert after == clean, where
         return
-    again = trial.run_again()
+    again = trial.recompute()
     assert again.exit_code == 0, f"{where}\nafter a rerun:\n{again.stderr}"
     assert content(trial.folder) == clean, where
 

@@ -21,7 +21,7 @@ from rsprompter_cli.predict.merge import merge_parts
 from rsprompter_cli.predict.store import journal as module
 from rsprompter_cli.predict.store import records as records_module
 from rsprompter_cli.predict.store.journal import Journal, journal_path
-from rsprompter_cli.predict.store.manifest import Ledger
+from rsprompter_cli.predict.store.manifest import Manifest
 from tests.doors import mutate, pool
 from tests.predict.test_shards import town, write_parts
 
@@ -108,11 +108,11 @@ def told(rng: random.Random, folder: Path) -> None:
     lines = mutate.damaged(lines, rng)
     text = b"".join(json.dumps(line).encode() + b"\n" for line in (lines if isinstance(lines, list) else [lines]))
     path.write_bytes(mutate.damaged_bytes(text, rng) if rng.random() < 0.3 else text)
-    with Ledger(path, IDENTITY, overwrite=rng.random() < 0.3, shown="out") as ledger:
-        ledger.kept("a.tif", folder / "a.geojson", lambda: {"bytes": 1})
-        ledger.owns("a.tif", folder / "a.geojson")
-        ledger.begin("b.tif", folder / "b.geojson")
-        ledger.end()
+    with Manifest(path, IDENTITY, overwrite=rng.random() < 0.3, shown="out") as manifest:
+        manifest.kept("a.tif", folder / "a.geojson", lambda: {"bytes": 1})
+        manifest.owns("a.tif", folder / "a.geojson")
+        manifest.begin("b.tif", folder / "b.geojson")
+        manifest.end()
 
 
 def attempt(seed: int) -> None:

@@ -24,7 +24,7 @@ class BlobModel(nn.Module):
 
     def __init__(self, *, keep: bool = False) -> None:
         super().__init__()
-        self.pixel_mean = (0.0, 0.0, 0.0)
+        self.padding = (0.0, 0.0, 0.0)
         self.seen = 0
         self.keep = keep
         self.images: list[Tensor] = []

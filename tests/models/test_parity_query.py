@@ -58,10 +58,10 @@ def _run(case: Case) -> Recorded:
     images = case.pack.inputs["images"]
     if isinstance(model, SamsegMask2Former):
         levels = model.features(images)
-        outputs, features = model.ask(levels)
+        outputs, features = model.decode(levels)
     else:
         levels, embedding = model.features(images)
-        outputs, features, _ = model.ask(levels, embedding)
+        outputs, features = model.decode(levels)
     ends = (outputs[0], outputs[-1])
     first, last = (mask_logits(output.mask_embed, features) for output in ends)
     if isinstance(model, SamsegMask2Former):

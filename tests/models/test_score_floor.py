@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsprompter_cli.models.score_floor import only_scores_from
+from rsprompter_cli.models.base import with_score_floor
 from rsprompter_cli.structures import LowResMasks
 from tests.make.tiny_models import tiny_model
 
@@ -22,7 +22,7 @@ def test_detections_above_the_floor_are_the_same_to_the_bit(monkeypatch: pytest.
     decoded: list[int] = []
     decoder = model.get_submodule("mask_decoder")
     handle = decoder.register_forward_pre_hook(lambda _, inputs: decoded.append(inputs[1].shape[0]))
-    with torch.no_grad(), only_scores_from(model, floor):
+    with torch.no_grad(), with_score_floor(model, floor):
         (strong,) = model(pictures)
     handle.remove()
     kept = scores >= floor
@@ -40,7 +40,7 @@ def test_floor_ends_with_the_block_even_after_an_error() -> None:
     model = tiny_model()
     floors = [block for block in model.modules() if hasattr(block, "score_floor")]
     assert floors
-    with only_scores_from(model, 0.5):
+    with with_score_floor(model, 0.5):
         assert all(block.score_floor == 0.5 for block in floors)
     assert all(block.score_floor == 0.0 for block in floors)
     with pytest.raises(KeyError):
@@ -49,12 +49,12 @@ def test_floor_ends_with_the_block_even_after_an_error() -> None:
 
 
 def _fail_within(model: nn.Module) -> None:
-    with only_scores_from(model, 0.5):
+    with with_score_floor(model, 0.5):
         raise KeyError
 
 
 def test_model_without_such_a_block_is_left_alone() -> None:
     model = nn.Linear(2, 2)
     before = set(vars(model))
-    with only_scores_from(model, 0.5):
+    with with_score_floor(model, 0.5):
         assert set(vars(model)) == before

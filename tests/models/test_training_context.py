@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.models.training_context import any_number, draw, permutation, rank_mean, training_step, uniform
+from rsprompter_cli.models.training_context import draw, permutation, random_seed, rank_mean, training_step, uniform
 from rsprompter_cli.structures import Target
 from tests.make.boxed import boxed_target, noise_images
 from tests.make.narrow_maskrcnn import narrow_maskrcnn
@@ -26,7 +26,7 @@ def _draws(seeds: list[int]) -> list[list[object]]:
             [
                 draw(100, 5, CPU, image=image).tolist(),
                 permutation(7, image=image).tolist(),
-                any_number(image=image),
+                random_seed(image=image),
                 rows[: 2 if image == 0 else 3][2 * image :].tolist(),
             ]
             for image in range(len(seeds))

@@ -15,7 +15,7 @@ from tests.make.scenes import write_houses
 PROGRAM = """
 import json, resource, sys
 from pathlib import Path
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from rsprompter_cli.predict.scene import predict_scene
 from tests.make.stub_model import blob_model
 
@@ -24,9 +24,9 @@ def peak():
 
 model, found = blob_model(image_size=512), []
 for name in sys.argv[1:]:
-    before, meter = peak(), Meter()
-    result = predict_scene(name, Path(name).with_suffix(".geojsonl"), model=model, native=True, meter=meter)
-    found.append([result.plan.windows, meter.without_data, result.objects, peak() - before])
+    before, stats = peak(), RunStats()
+    result = predict_scene(name, Path(name).with_suffix(".geojsonl"), model=model, native=True, stats=stats)
+    found.append([result.plan.windows, stats.without_data, result.objects, peak() - before])
 print(json.dumps(found))
 """
 

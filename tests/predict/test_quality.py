@@ -30,7 +30,7 @@ class PatchModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pixel_mean = (0.0, 0.0, 0.0)
+        self.padding = (0.0, 0.0, 0.0)
         self.blobs = BlobModel()
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> list[Detections]:

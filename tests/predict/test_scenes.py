@@ -17,7 +17,7 @@ from rsprompter_cli.errors import InputError, OutputError, PartlyDoneError, Usag
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.scenes import ManyPrediction, State, predict_scenes
 from rsprompter_cli.predict.store import journal as journals
-from rsprompter_cli.predict.store.manifest import WHOLE, Ledger
+from rsprompter_cli.predict.store.manifest import WHOLE, Manifest
 from rsprompter_cli.structures import Detections, Target
 from tests.make.rfc7946 import problems
 from tests.make.scenes import paint, write_scene
@@ -42,7 +42,7 @@ class Stopping(BlobModel):
 def stopped_at(calls: int, sources: list[Any], out: Path, **options: Any) -> None:
     loaded = blob_model()
     stopping = type(loaded)(Stopping(calls), loaded.config, loaded.meta)
-    stopping.model.__class__.__qualname__ = BlobModel.__qualname__  # to the ledger it is the same model
+    stopping.model.__class__.__qualname__ = BlobModel.__qualname__  # to the manifest it is the same model
     with pytest.raises(KeyboardInterrupt):
         predict_scenes(sources, out, model=stopping, native=True, **options)
 
@@ -211,21 +211,21 @@ def test_a_kill_between_two_steps_leaves_a_state_to_go_on_from(
 ) -> None:
     scenes, whole, out = [f"{town}/**/*.tif"], tmp_path / "whole" / name, tmp_path / "out" / name
     run(scenes, whole)
-    finish = Ledger.finish
+    finish = Manifest.finish
 
-    def stop_after(ledger: Ledger, scene: str, *others: Any) -> None:
+    def stop_after(manifest: Manifest, scene: str, *others: Any) -> None:
         if (scene == WHOLE) == (moment == "after the merged file"):
             raise KeyboardInterrupt
-        finish(ledger, scene, *others)
+        finish(manifest, scene, *others)
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         if moment.startswith("after"):
-            patch.setattr(Ledger, "finish", stop_after)
+            patch.setattr(Manifest, "finish", stop_after)
         elif moment == "before the end":
-            patch.setattr(Ledger, "end", stop)
+            patch.setattr(Manifest, "end", stop)
         else:
             patch.setattr(shutil, "rmtree", stop)
         if name == "folder" and moment in ("after the merged file", "in the tidying"):

@@ -121,7 +121,7 @@ class Bright(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pixel_mean = (0.0, 0.0, 0.0)
+        self.padding = (0.0, 0.0, 0.0)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> list[Detections]:
         return [self._one(image.numpy().mean(0)) for image in images]

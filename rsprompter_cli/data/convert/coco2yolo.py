@@ -26,7 +26,7 @@ from rsprompter_cli.data.convert.rings import clip, count_rings, lies_inside, ri
 from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
 from rsprompter_cli.data.images import SPLITS, annotation_files, root_of, split_of, split_word, unsafe_reason
-from rsprompter_cli.data.output_folder import DERIVED, Outcome, check_apart, fill_folder
+from rsprompter_cli.data.output_folder import DERIVED, Outcome, check_parts, fill_folder
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.raster.image import picture_size
@@ -92,7 +92,7 @@ def convert_to_yolo(
         read_coco(file, crowds_are_objects=crowds_are_objects, root=root, image_folder=image_folder) for file in files
     ]
     finders = [PictureFinder(root, coco.path, image_folder=image_folder) for coco in cocos]
-    check_apart(out, [root / folder for finder in finders for folder in ("annotations", *finder.folders)])
+    check_parts(out, [root / folder for finder in finders for folder in ("annotations", *finder.folders)])
     _check_owned(out)
     classes = list(dict.fromkeys(name for coco in cocos for name in coco.class_names))
     findings = Findings()

@@ -34,7 +34,7 @@ from rsprompter_cli.data.convert.picture_set import (
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
 from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.images import unsafe_reason
-from rsprompter_cli.data.output_folder import check_apart, check_owned
+from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.raster.image import read_picture
@@ -84,7 +84,7 @@ def convert_labelme(
         raise UsageError(f"--classes {','.join(classes)}: duplicate name")
     shares = parse_split(split)
     folder = labels if images is None else Path(images)
-    check_apart(out, {labels, folder})
+    check_parts(out, {labels, folder})
     check_owned(out)
     findings = Findings()
     files, skipped = _list_labels(labels)

@@ -22,7 +22,7 @@ from rsprompter_cli.data.convert.files import PICTURES, list_files, place_pictur
 from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
 from rsprompter_cli.data.defaults import CLASS_NAME
-from rsprompter_cli.data.output_folder import check_apart, check_owned
+from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.raster.image import read_label, read_picture
 
@@ -89,7 +89,7 @@ def convert_masks(
     images, masks, out = Path(images), Path(masks), Path(out)
     rule = _make_rule(kind, classes, ignore, connectivity, min_area)
     shares = parse_split(split)
-    check_apart(out, (images, masks))
+    check_parts(out, (images, masks))
     check_owned(out)
     findings = Findings()
     pairs, skipped = _pair(images, masks, image_suffix, mask_suffix, findings)

@@ -27,7 +27,7 @@ from rsprompter_cli.data.convert.picture_set import (
 from rsprompter_cli.data.convert.rings import WITHOUT_AREA, clip_ring, coco_fields
 from rsprompter_cli.data.convert.yolo_labels import Label, read_labels
 from rsprompter_cli.data.convert.yolo_yaml import YoloSet, name_in_set, read_yolo
-from rsprompter_cli.data.output_folder import check_apart, check_owned
+from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.raster.image import read_picture
@@ -77,7 +77,7 @@ def convert_from_yolo(
     """
     out = Path(out)
     yolo = read_yolo(Path(source), None if root is None else Path(root))
-    check_apart(out, [place for places in yolo.splits.values() for place in places])
+    check_parts(out, [place for places in yolo.splits.values() for place in places])
     check_owned(out)
     findings = Findings()
     sources, skipped = _list_sources(yolo, findings)

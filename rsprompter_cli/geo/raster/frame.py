@@ -1,10 +1,10 @@
-"""What polygons of a scene need to find their place: all of it but the pixels, so that it can be kept in a file."""
+"""The frame of a scene: all that polygons need to find their place on the earth, and its form in a file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Protocol, get_args
+from typing import Any, get_args
 
 from rsprompter_cli.geo.raster.resolution import GroundPixel
 from rsprompter_cli.structures import Georef, GeorefKind
@@ -13,34 +13,15 @@ _FARTHEST = 1e8
 """Map units from the origin: the circumference of the earth is 4e7 m."""
 
 
-class PlacedScene(Protocol):
-    """A scene as those see it who read no pixel of it; see `Scene` for what each says."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def width(self) -> int: ...
-    @property
-    def georef(self) -> Georef: ...
-    @property
-    def working_gsd(self) -> GroundPixel | None: ...
-    @property
-    def native_height(self) -> int: ...
-    @property
-    def native_width(self) -> int: ...
-    @property
-    def native_georef(self) -> Georef: ...
-    @property
-    def gsd(self) -> GroundPixel | None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class StoredScene:
-    """A scene whose pixels are elsewhere."""
+class SceneFrame:
+    """What is left of a scene when its file is closed: its name, size, reference system and resolution.
+
+    path: as the user wrote it; name: the file name alone.
+    height, width, georef, working_gsd: of the working grid; working_gsd is (metres per row, metres
+        per column), None without a place on the earth.
+    native_height, native_width, native_georef, gsd: of the file.
+    """
 
     path: str
     name: str
@@ -54,19 +35,18 @@ class StoredScene:
     gsd: GroundPixel | None
 
 
-def place_facts(scene: PlacedScene) -> dict[str, Any]:
-    """JSON values that `stored_scene` makes a scene of again; where its file lies is not among them."""
-    stored = StoredScene(**{one.name: getattr(scene, one.name) for one in fields(StoredScene)})
-    return {name: value for name, value in asdict(stored).items() if name != "path"}
+def frame_facts(frame: SceneFrame) -> dict[str, Any]:
+    """JSON values that `stored_frame` makes a frame of again; where its file lies is not among them."""
+    return {name: value for name, value in asdict(frame).items() if name != "path"}
 
 
-def stored_scene(facts: Mapping[str, Any]) -> StoredScene:
-    """A scene from its facts.
+def stored_frame(facts: Mapping[str, Any]) -> SceneFrame:
+    """The frame that `frame_facts` wrote.
 
     Raises:
         KeyError, TypeError, ValueError: they are not those of a scene.
     """
-    values = {one.name: facts[one.name] for one in fields(StoredScene) if one.name != "path"}
+    values = {one.name: facts[one.name] for one in fields(SceneFrame) if one.name != "path"}
     if not isinstance(values["name"], str):
         raise TypeError("the name of the scene is no text")
     for name in ("georef", "native_georef"):
@@ -82,4 +62,4 @@ def stored_scene(facts: Mapping[str, Any]) -> StoredScene:
         values[name] = Georef((a, b, c, d, e, f), crs, values[name]["kind"])
     for name in ("working_gsd", "gsd"):
         values[name] = None if values[name] is None else tuple(float(value) for value in values[name])
-    return StoredScene(path=values["name"], **values)
+    return SceneFrame(path=values["name"], **values)

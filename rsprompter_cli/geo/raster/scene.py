@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ import shapely
 from rsprompter_cli.geo.defaults import MAX_BLOCK_BYTES
 from rsprompter_cli.geo.raster.exif_orientation import upright
 from rsprompter_cli.geo.raster.formats.jpeg2000 import warn_of_one_tile
+from rsprompter_cli.geo.raster.frame import SceneFrame
 from rsprompter_cli.geo.raster.georef import read_georef, why_off_the_map
 from rsprompter_cli.geo.raster.image import read_label, read_picture
 from rsprompter_cli.geo.raster.radiometry.bands import BandPlan, choose_bands
@@ -66,6 +68,7 @@ class Scene:
     height, width, georef, working_gsd: of the working grid; working_gsd is (metres per row, metres
         per column), None without a place on the earth.
     native_height, native_width, native_georef, gsd: of the file.
+    frame: all of these, which stay when the scene is closed.
     bands: the 1-based bands read as red, green, blue, or the one read as grey; bands_why: what decided on them;
         band_names: what the file calls each of its bands, empty where it does not.
     white_is_zero: whether the file stores a negative, whose samples are turned round.
@@ -96,6 +99,7 @@ class Scene:
         self.height, self.width, self.georef, self.working_gsd = grid.height, grid.width, grid.georef, grid.gsd
         self.native_height, self.native_width = int(dataset.height), int(dataset.width)
         self.native_georef, self.gsd = native_georef, gsd
+        self.frame = SceneFrame(**{one.name: getattr(self, one.name) for one in fields(SceneFrame)})
         self.bands, self.dtype = plan.colours, str(dataset.dtypes[plan.colours[0] - 1])
         self.bands_why, self.band_names = plan.why, plan.names or ("",) * int(dataset.count)
         self.band_count, self.driver = int(dataset.count), source.driver

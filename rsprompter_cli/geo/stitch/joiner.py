@@ -5,7 +5,7 @@ the order in which windows were computed or on how many rows are joined at once.
 
 1. `link`: which instances of two overlapping windows are the same object.
 2. `compose`: the polygon of a linked set; each point is decided by the window whose core holds it.
-3. `settle`: where objects of different windows still overlap, the better placed one keeps the ground.
+3. `resolve_overlaps`: where objects of different windows still overlap, the better placed one keeps the ground.
 
 A set is composed when no window row to come can add to it, and settled when all it touches are
 composed and the better ones among these settled. What is settled leaves; so memory holds the rows
@@ -25,7 +25,7 @@ from rsprompter_cli.geo.stitch.columns import take, together
 from rsprompter_cli.geo.stitch.compose import CUT_MARGIN, Candidates, Parts, compose
 from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key, Views, as_views, no_views
 from rsprompter_cli.geo.stitch.link import MIN_LINK_IOU, link, near_pairs
-from rsprompter_cli.geo.stitch.resolve import MIN_REMAINING, settle
+from rsprompter_cli.geo.stitch.resolve import MIN_REMAINING, resolve_overlaps
 from rsprompter_cli.geo.windows import WindowGrid
 
 __all__ = [
@@ -191,7 +191,9 @@ class Joiner:
         pairs = ends[(ends >= 0).all(1) & (ends[:, 0] != ends[:, 1])]
         pairs = np.unique(np.sort(pairs, axis=1), axis=0)
         first, second = np.searchsorted(self._candidates.number, pairs).T
-        self._candidates, self._parts, remaining = settle(self._candidates, self._parts, first, second, blocked)
+        self._candidates, self._parts, remaining = resolve_overlaps(
+            self._candidates, self._parts, first, second, blocked
+        )
         return _joined(take(self._candidates, remaining))
 
     def _let_go(self) -> None:

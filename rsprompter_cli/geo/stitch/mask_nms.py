@@ -14,7 +14,7 @@ TWIN_IOU = 0.5
 """From which on two outlines of a class are one object: the IoU at which the field calls a detection right."""
 
 
-def without_twins(instances: Sequence[Instance]) -> list[Instance]:
+def mask_nms(instances: Sequence[Instance]) -> list[Instance]:
     """The instances of one window, in their order, without those that repeat a better one of their class.
 
     Ranked by score, then index; each goes whose IoU with one that stays is `TWIN_IOU` or more. What lies

@@ -15,7 +15,7 @@ MIN_REMAINING = 0.5
 """An object that loses more than this share of its area to better placed ones was a copy of them."""
 
 
-def settle(
+def resolve_overlaps(
     candidates: Candidates, parts: Parts, first: np.ndarray, second: np.ndarray, blocked: np.ndarray
 ) -> tuple[Candidates, Parts, np.ndarray]:
     """Share out the ground, in the order of rank: uncut first, then the share of area in own cores, score, key.

@@ -28,7 +28,7 @@ _NOT_DELETED = 0x20
 """First byte of each row of a .dbf."""
 
 
-class Tally:
+class FeatureCount:
     """Counts features and sums up their vertices, whatever their order and that of their rings.
 
     features: how many. vertices: a sum of hashes of all x and y.
@@ -48,12 +48,12 @@ class Tally:
         self.vertices = (self.vertices + int((mixed ^ (mixed >> np.uint64(32))).sum(dtype=np.uint64))) % 2**64
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tally) and (self.features, self.vertices) == (other.features, other.vertices)
+        return isinstance(other, FeatureCount) and (self.features, self.vertices) == (other.features, other.vertices)
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def is_whole(path: Path, written: Tally, *, placed: bool) -> bool:
+def is_whole(path: Path, written: FeatureCount, *, placed: bool) -> bool:
     """Read a FlatGeobuf or Shapefile that was just written.
 
     Args:
@@ -62,7 +62,7 @@ def is_whole(path: Path, written: Tally, *, placed: bool) -> bool:
     """
     if path.suffix.lower() == ".shp" and not _has_whole_companions(path, placed=placed):
         return False
-    found = Tally()
+    found = FeatureCount()
     try:
         with (
             warnings.catch_warnings(action="ignore"),
@@ -76,7 +76,7 @@ def is_whole(path: Path, written: Tally, *, placed: bool) -> bool:
     return found == written
 
 
-def is_whole_geopackage(path: Path, written: Tally, empty: bytes) -> bool:
+def is_whole_geopackage(path: Path, written: FeatureCount, empty: bytes) -> bool:
     """Compare a GeoPackage that was just written with one that describes the same layer without features.
 
     Args:

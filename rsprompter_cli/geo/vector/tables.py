@@ -27,7 +27,7 @@ from pyproj import CRS
 
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.geo.crs_grids import check_grids
-from rsprompter_cli.geo.vector.read_back import Tally, is_whole, is_whole_geopackage
+from rsprompter_cli.geo.vector.read_back import FeatureCount, is_whole, is_whole_geopackage
 from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
 
@@ -49,7 +49,7 @@ _FIXED_DATE = "2000-01-01T00:00:00.000Z"
 class Batches:
     """Features as Arrow record batches: WKB geometry and attributes.
 
-    tally, bounds, types: of what went through.
+    count, bounds, types: of what went through.
     """
 
     def __init__(self, features: Iterable[tuple[Any, Mapping[str, Any]]], attributes: Mapping[str, type]) -> None:
@@ -59,7 +59,7 @@ class Batches:
         self.schema = pa.schema(
             [*((name, _ARROW[kind]) for name, kind in self._attributes.items()), (GEOMETRY, pa.binary())]
         )
-        self.tally = Tally()
+        self.count = FeatureCount()
         self.bounds: np.ndarray | None = None
         self.types: set[str] = set()
         self.failure: BaseException | None = None
@@ -90,7 +90,7 @@ class Batches:
         bounds = shapely.total_bounds(geometries)
         old = self.bounds if self.bounds is not None else bounds
         self.bounds = np.concatenate([np.minimum(old[:2], bounds[:2]), np.maximum(old[2:], bounds[2:])])
-        self.tally.add(geometries)
+        self.count.add(geometries)
         columns = [
             pa.array([properties[name] for _, properties in chunk], _ARROW[kind])
             for name, kind in self._attributes.items()
@@ -131,9 +131,9 @@ def write_ogr(path: Path, batches: Batches, crs_wkt: str | None, *, target: Path
             if suffix == ".gpkg":
                 described = BytesIO()
                 pyogrio.write_arrow(pa.RecordBatchReader.from_batches(batches.schema, []), described, **options)
-                whole = is_whole_geopackage(path, batches.tally, described.getvalue())
+                whole = is_whole_geopackage(path, batches.count, described.getvalue())
             else:
-                whole = is_whole(path, batches.tally, placed=crs_wkt is not None)
+                whole = is_whole(path, batches.count, placed=crs_wkt is not None)
         except RuntimeError as error:  # the parent of all of pyogrio's errors
             if batches.failure is not None:
                 raise batches.failure from error

@@ -247,13 +247,13 @@ def _write_table(path: Path, batches: Batches, crs_wkt: str | None, *, quiet: bo
     suffix = path.suffix.lower()
     if suffix == ".shp":
         write_shapefile(path, batches, crs_wkt, quiet=quiet)
-        return batches.tally.features
+        return batches.count.features
     with atomic_path(path) as temporary:
         if suffix == ".parquet":
             write_parquet(temporary, batches, crs_wkt)
         else:
             write_ogr(temporary, batches, crs_wkt, target=path, quiet=quiet)
-    return batches.tally.features
+    return batches.count.features
 
 
 def try_vector_output(path: str | Path, attributes: Mapping[str, type] = FOUND_WITH_QUALITY) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta
 from rsprompter_cli.models.layers.query_decoder import find_instances
 from rsprompter_cli.models.layers.resnet import keep_norms_in_eval
@@ -21,7 +21,7 @@ from rsprompter_cli.structures import Detections, Size, Target
 _LOSS = re.compile(r"(loss_[a-z_]*[a-z])(?:_(\d+))?")
 
 
-class Answers(NamedTuple):
+class QueryLogits(NamedTuple):
     """Predictions of the queries for a batch, before the first layer of their decoder and after each.
 
     classes: float32 [B, Q, K + 1] each, the last class for "no object".
@@ -32,8 +32,8 @@ class Answers(NamedTuple):
     masks: tuple[Tensor, ...]
 
 
-class Mask2Former(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class Mask2Former(ImageModel):
+    """The whole model.
 
     Args:
         network: transformers' Mask2FormerForUniversalSegmentation on a ResNet; its parts and its losses serve.
@@ -42,13 +42,9 @@ class Mask2Former(nn.Module):
         frozen_norms: the ResNet's BatchNorm keeps its running statistics in training.
     """
 
-    pixel_mean = IMAGENET_MEAN
-    """What a padded pixel is, on the 0..255 scale."""
-
     def __init__(self, *, network: nn.Module, image_size: int, max_detections: int, frozen_norms: bool) -> None:
-        super().__init__()
+        super().__init__(image_size=image_size, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
         self.network = network
-        self.image_size = image_size
         self.max_detections = max_detections
         self.frozen_norms = frozen_norms
 
@@ -65,19 +61,12 @@ class Mask2Former(nn.Module):
             keep_norms_in_eval(self.resnet)
         return self
 
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode; see `answer`."""
-        device = self.network.get_parameter("class_predictor.weight").device
-        return answer(self, images, targets, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=device)
-
     def features(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The ResNet's maps of a normalised, padded batch [B, 3, S, S], of strides 4, 8, 16 and 32."""
         maps: tuple[Tensor, ...] = tuple(self.resnet(batch).feature_maps)
         return maps
 
-    def ask(self, maps: Sequence[Tensor]) -> Answers:
+    def decode(self, maps: Sequence[Tensor]) -> QueryLogits:
         """Predictions of the queries from the ResNet's maps."""
         pixel_decoder = self.network.get_submodule("model.pixel_level_module.decoder")
         with torch.autocast(maps[0].device.type, enabled=False):
@@ -87,7 +76,7 @@ class Mask2Former(nn.Module):
         asked = query_decoder(multi_scale_features=decoded.multi_scale_features, mask_features=decoded.mask_features)
         class_head = self.network.get_submodule("class_predictor")
         classes = tuple(class_head(states.transpose(0, 1)).float() for states in asked.intermediate_hidden_states)
-        return Answers(classes, tuple(part.float() for part in asked.masks_queries_logits))
+        return QueryLogits(classes, tuple(part.float() for part in asked.masks_queries_logits))
 
     def losses(self, batch: Tensor, sizes: Sequence[Size], targets: Sequence[Target]) -> dict[str, Tensor]:
         """The library's own losses of a normalised, padded batch, weighted.
@@ -100,7 +89,7 @@ class Mask2Former(nn.Module):
         Returns:
             float32 scalars loss_cls, loss_mask, loss_dice of the last output, and of every earlier one.
         """
-        classes, masks = self.ask(self.features(batch))
+        classes, masks = self.decode(self.features(batch))
         with torch.autocast(batch.device.type, enabled=False):
             losses = self.network.get_loss_dict(  # type: ignore[operator]  # of the library's model
                 masks_queries_logits=masks[-1],
@@ -122,10 +111,10 @@ class Mask2Former(nn.Module):
             batch: float32 [B, 3, S, S].
             metas: how each image lies in its square.
         """
-        answers = self.ask(self.features(batch))
+        logits = self.decode(self.features(batch))
         return [
             find_instances(classes, masks, meta, self.max_detections)
-            for classes, masks, meta in zip(answers.classes[-1], answers.masks[-1], metas, strict=True)
+            for classes, masks, meta in zip(logits.classes[-1], logits.masks[-1], metas, strict=True)
         ]
 
 

@@ -11,7 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 from torchvision.ops.poolers import initLevelMapper
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta, boxes_to_image
 from rsprompter_cli.models.layers.mask_head import paste_masks
 from rsprompter_cli.models.layers.matcher import sample
@@ -34,8 +34,8 @@ _LOSS_NAMES = {
 """torchvision's names, and those of the other two-stage models."""
 
 
-class MaskRcnn(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class MaskRcnn(ImageModel):
+    """The whole model.
 
     Of torchvision's model all parts serve but its transform: normalising, padding and resizing are those of
     the other models, so that baselines see the same pictures. The names of the weights are torchvision's.
@@ -46,15 +46,11 @@ class MaskRcnn(nn.Module):
         frozen_norms: the ResNet's BatchNorm keeps its running statistics in training.
     """
 
-    pixel_mean = IMAGENET_MEAN
-    """What a padded pixel is, on the 0..255 scale."""
-
     def __init__(self, *, detector: MaskRCNN, image_size: int, frozen_norms: bool) -> None:
-        super().__init__()
+        super().__init__(image_size=image_size, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
         self.backbone = detector.backbone
         self.rpn = detector.rpn
         self.roi_heads = detector.roi_heads
-        self.image_size = image_size
         self.frozen_norms = frozen_norms
         for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
             # torchvision guesses the strides from the first images it sees, and guesses wrong where they are padded.
@@ -79,13 +75,6 @@ class MaskRcnn(nn.Module):
         if self.frozen_norms:
             keep_norms_in_eval(self.resnet)
         return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode; see `answer`."""
-        device = self.roi_heads.box_predictor.cls_score.weight.device
-        return answer(self, images, targets, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=device)
 
     def features(self, batch: Tensor) -> dict[str, Tensor]:
         """The pyramid of a normalised, padded batch [B, 3, S, S]: [B, 256, S/4, S/4] .. [B, 256, S/64, S/64]."""

@@ -6,13 +6,13 @@ Source: RSPrompter (arXiv 2306.16269), the anchor-based prompter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta, boxes_to_image
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.losses import full_frame_mask_loss
@@ -25,7 +25,6 @@ from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
 from rsprompter_cli.models.sam.modules import PromptedDecoder
-from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.training_context import draw, rank_mean
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
 
@@ -79,8 +78,8 @@ class PromptHead(nn.Module):
         return torch.sin(pairs[..., 0]) + pairs[..., 1]
 
 
-class RSPrompterAnchor(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class RSPrompterAnchor(ImageModel):
+    """The whole model.
 
     Args:
         encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
@@ -105,44 +104,18 @@ class RSPrompterAnchor(nn.Module):
         roi_samples: int,
         mask_samples: int | None = None,
     ) -> None:
-        super().__init__()
+        mean, std = pixel_statistics(encoder)
+        super().__init__(image_size=image_size, pixel_mean=mean, pixel_std=std)
         self.encoder = encoder
         self.neck = neck
         self.rpn = rpn
         self.box_head = box_head
         self.prompt_head = prompt_head
         self.mask_decoder = mask_decoder
-        self.image_size = image_size
         self.roi_samples = roi_samples
         self.mask_samples = mask_samples
-        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    @property
-    def concurrency(self) -> int:
-        """Forward passes that gain from running at the same time on a CPU; what the encoder says of itself."""
-        return getattr(self.encoder, "concurrency", 1)
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode.
-
-        Args:
-            images: B tensors [3, H, W] RGB, uint8 or float on the 0..255 scale, not clipped.
-            targets: B ground truths in the pixels of their image; needed in training only.
-
-        Raises:
-            InputError: a tensor that is no picture, or a training image larger than the model's input.
-        """
-        device = self.mask_decoder.no_mask_embed.weight.device
-        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
+        self.concurrency = getattr(encoder, "concurrency", 1)
 
     def features(self, batch: Tensor) -> Features:
         """Encode a normalised, padded batch [B, 3, S, S]."""

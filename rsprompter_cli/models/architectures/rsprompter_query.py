@@ -7,38 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.neck import Neck
 from rsprompter_cli.models.layers.pixel_decoder import PixelDecoder
-from rsprompter_cli.models.layers.query_decoder import QueryDecoder, QueryOutput, find_instances, mask_logits
+from rsprompter_cli.models.layers.query_decoder import QueryDecoder, QueryOutputs, find_instances, mask_logits
 from rsprompter_cli.models.layers.query_losses import Match, QueryCriterion, named_by_layer
 from rsprompter_cli.models.masks import stretch
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
 from rsprompter_cli.models.sam.modules import PromptedDecoder
-from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.training_context import Draw, uniform
 from rsprompter_cli.structures import Detections, Size, Target
-
-
-class Answers(NamedTuple):
-    """Predictions of the queries for a batch.
-
-    outputs: before the first layer and after each.
-    mask_features: [B, D, S/4, S/4].
-    embedding: SAM's [B, C, h, w].
-    """
-
-    outputs: tuple[QueryOutput, ...]
-    mask_features: Tensor
-    embedding: Tensor
 
 
 class QueryPromptHead(nn.Module):
@@ -68,8 +53,8 @@ class QueryPromptHead(nn.Module):
         return torch.sin(pairs[..., 0]) + pairs[..., 1]
 
 
-class RSPrompterQuery(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class RSPrompterQuery(ImageModel):
+    """The whole model.
 
     Args:
         encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
@@ -95,7 +80,8 @@ class RSPrompterQuery(nn.Module):
         image_size: int,
         max_detections: int,
     ) -> None:
-        super().__init__()
+        mean, std = pixel_statistics(encoder)
+        super().__init__(image_size=image_size, pixel_mean=mean, pixel_std=std)
         self.encoder = encoder
         self.neck = neck
         self.pixel_decoder = pixel_decoder
@@ -103,33 +89,18 @@ class RSPrompterQuery(nn.Module):
         self.prompt_head = prompt_head
         self.mask_decoder = mask_decoder
         self.criterion = criterion
-        self.image_size = image_size
         self.max_detections = max_detections
-        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode; see `answer`."""
-        device = self.query_decoder.queries.weight.device
-        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
 
     def features(self, batch: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """The pyramid and SAM's embedding of a normalised, padded batch [B, 3, S, S]."""
         encoded = encode(self.encoder, batch, self.encoder_cache)
         return self.neck(encoded), encoded.embedding
 
-    def ask(self, levels: Sequence[Tensor], embedding: Tensor) -> Answers:
+    def decode(self, levels: Sequence[Tensor]) -> QueryOutputs:
         """Predictions of the queries from a pyramid."""
         maps = self.pixel_decoder(levels)
-        return Answers(self.query_decoder(maps), maps.mask_features, embedding)
+        return QueryOutputs(self.query_decoder(maps), maps.mask_features)
 
     def losses(
         self, batch: Tensor, sizes: Sequence[Size], targets: Sequence[Target], draw: Draw = uniform
@@ -149,17 +120,18 @@ class RSPrompterQuery(nn.Module):
             float32 scalars of the last output, and of every earlier one: loss_cls; loss_mask and loss_dice of
             SAM's masks; loss_mask_plus and loss_dice_plus of the coarse ones.
         """
-        answers = self.ask(*self.features(batch))
+        levels, embedding = self.features(batch)
+        outputs, mask_features = self.decode(levels)
         return named_by_layer(
             [
                 self.criterion.losses(
                     output,
-                    answers.mask_features,
+                    mask_features,
                     targets,
-                    partial(self._refine_matched, answers.embedding, output.states),
+                    partial(self._refine_matched, embedding, output.states),
                     draw,
                 )
-                for output in answers.outputs
+                for output in outputs
             ]
         )
 
@@ -171,12 +143,13 @@ class RSPrompterQuery(nn.Module):
             batch: float32 [B, 3, S, S].
             metas: how each image lies in its square.
         """
-        answers = self.ask(*self.features(batch))
-        last = answers.outputs[-1]
-        coarse = mask_logits(last.mask_embed, answers.mask_features)
+        levels, embedding = self.features(batch)
+        outputs, mask_features = self.decode(levels)
+        last = outputs[-1]
+        coarse = mask_logits(last.mask_embed, mask_features)
         results = []
         for index, meta in enumerate(metas):
-            fine = self.refine(answers.embedding[index : index + 1], last.states[index], coarse[index])
+            fine = self.refine(embedding[index : index + 1], last.states[index], coarse[index])
             results.append(find_instances(last.class_logits[index], fine, meta, self.max_detections))
         return results
 

@@ -22,7 +22,7 @@ from rsprompter_cli.models.sam.automatic_masks import AutomaskSettings, PictureM
 from rsprompter_cli.models.sam.mask_cache import AutomaskCache
 from rsprompter_cli.models.sam.modules import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
 from rsprompter_cli.models.trainable import keep_frozen_in_eval
-from rsprompter_cli.models.training_context import any_number, permutation, rank_mean
+from rsprompter_cli.models.training_context import permutation, random_seed, rank_mean
 from rsprompter_cli.structures import Detections, MaskPatches, Target
 
 _CROPS_AT_ONCE = 64
@@ -87,7 +87,7 @@ class SamCls(nn.Module):
         self.max_detections = max_detections
         self.mask_cache: AutomaskCache | None = None
         self.crop_transform: CropTransform | None = None
-        self.pixel_mean, _ = pixel_statistics(encoder)
+        self.padding, _ = pixel_statistics(encoder)
 
     @property
     def segmenter(self) -> SamSegmenter:
@@ -212,6 +212,6 @@ class SamCls(nn.Module):
     def _augmented(self, crop: Tensor, image: int) -> Tensor:
         if self.crop_transform is None:
             return crop
-        chance = np.random.default_rng(any_number(image=image))
+        chance = np.random.default_rng(random_seed(image=image))
         pixels, _ = self.crop_transform(crop.round().clamp(0, 255).to("cpu", torch.uint8), [], chance)
         return pixels.to(crop)

@@ -6,12 +6,11 @@ Source: RSPrompter (arXiv 2306.16269), its baseline of a detector that prompts S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import (
     ImageMeta,
     boxes_to_image,
@@ -19,7 +18,6 @@ from rsprompter_cli.models.image_transform import (
     normalise,
     resize_batch,
     restore_pixels,
-    rounded_colour,
 )
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.matcher import ROI_RULE_STRICT
@@ -28,14 +26,13 @@ from rsprompter_cli.models.layers.roi import BoxDetections, BoxHead
 from rsprompter_cli.models.layers.rpn import RegionProposals
 from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
 from rsprompter_cli.models.sam.modules import IMAGENET_MEAN, IMAGENET_STD, PromptedDecoder
-from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, LowResMasks, Size, Target
 
 MASK_THRESHOLD = 0.0
 
 
-class SamDet(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class SamDet(ImageModel):
+    """The whole model.
 
     SAM is never run in training: it does not train, and the losses are those of the boxes.
 
@@ -49,9 +46,6 @@ class SamDet(nn.Module):
         roi_samples: boxes per image that the region losses see.
     """
 
-    pixel_mean = rounded_colour(IMAGENET_MEAN)
-    """What a padded pixel is: the original pads pictures of 8 bits."""
-
     def __init__(
         self,
         *,
@@ -64,35 +58,14 @@ class SamDet(nn.Module):
         image_size: int,
         roi_samples: int,
     ) -> None:
-        super().__init__()
+        super().__init__(image_size=image_size, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD, eight_bit=True)
         self.resnet = resnet
         self.neck = neck
         self.rpn = rpn
         self.box_head = box_head
         self.encoder = encoder
         self.mask_decoder = mask_decoder
-        self.image_size = image_size
         self.roi_samples = roi_samples
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode.
-
-        Args:
-            images: B tensors [3, H, W] RGB, uint8 or float on the 0..255 scale, not clipped.
-            targets: B ground truths in the pixels of their image; needed in training only.
-
-        Raises:
-            InputError: a tensor that is no picture, or a training image larger than the model's input.
-        """
-        return answer(self, images, targets, mean=IMAGENET_MEAN, std=IMAGENET_STD, device=self._device, eight_bit=True)
 
     def features(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The detector's pyramid of a normalised, padded batch [B, 3, S, S]."""
@@ -145,7 +118,8 @@ class SamDet(nn.Module):
         Raises:
             InputError: a tensor that is no picture.
         """
-        batch, metas = resize_batch(images, self.image_size, IMAGENET_MEAN, IMAGENET_STD, self._device, eight_bit=True)
+        device = next(self.parameters()).device
+        batch, metas = resize_batch(images, self.image_size, self.pixel_mean, self.pixel_std, device, eight_bit=True)
         found = []
         for true, named, meta in zip(boxes, labels, metas, strict=True):
             placed = boxes_to_square(true.float().to(batch.device), meta)
@@ -202,7 +176,3 @@ class SamDet(nn.Module):
         if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
             return batch
         return normalise(restore_pixels(batch, IMAGENET_MEAN, IMAGENET_STD), mean, std)
-
-    @property
-    def _device(self) -> torch.device:
-        return self.mask_decoder.no_mask_embed.weight.device

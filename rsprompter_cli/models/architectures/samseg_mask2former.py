@@ -6,37 +6,24 @@ Source: RSPrompter (arXiv 2306.16269), its baseline that uses SAM's encoder only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.neck import Neck
 from rsprompter_cli.models.layers.pixel_decoder import PixelDecoder
-from rsprompter_cli.models.layers.query_decoder import QueryDecoder, QueryOutput, find_instances, mask_logits
+from rsprompter_cli.models.layers.query_decoder import QueryDecoder, QueryOutputs, find_instances, mask_logits
 from rsprompter_cli.models.layers.query_losses import QueryCriterion, named_by_layer
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
-from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.models.training_context import Draw, uniform
 from rsprompter_cli.structures import Detections, Size, Target
 
 
-class Answers(NamedTuple):
-    """Predictions of the queries for a batch.
-
-    outputs: before the first layer and after each.
-    mask_features: [B, D, S/4, S/4].
-    """
-
-    outputs: tuple[QueryOutput, ...]
-    mask_features: Tensor
-
-
-class SamsegMask2Former(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class SamsegMask2Former(ImageModel):
+    """The whole model.
 
     Args:
         encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
@@ -58,29 +45,15 @@ class SamsegMask2Former(nn.Module):
         image_size: int,
         max_detections: int,
     ) -> None:
-        super().__init__()
+        mean, std = pixel_statistics(encoder)
+        super().__init__(image_size=image_size, pixel_mean=mean, pixel_std=std)
         self.encoder = encoder
         self.neck = neck
         self.pixel_decoder = pixel_decoder
         self.query_decoder = query_decoder
         self.criterion = criterion
-        self.image_size = image_size
         self.max_detections = max_detections
-        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode; see `answer`."""
-        device = self.query_decoder.queries.weight.device
-        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
 
     def features(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of a normalised, padded batch [B, 3, S, S]: [B, C, S/4, S/4] .. [B, C, S/64, S/64]."""
@@ -88,10 +61,10 @@ class SamsegMask2Former(nn.Module):
         levels: tuple[Tensor, ...] = self.neck(encoded)
         return levels
 
-    def ask(self, levels: Sequence[Tensor]) -> Answers:
+    def decode(self, levels: Sequence[Tensor]) -> QueryOutputs:
         """Predictions of the queries from a pyramid."""
         maps = self.pixel_decoder(levels)
-        return Answers(self.query_decoder(maps), maps.mask_features)
+        return QueryOutputs(self.query_decoder(maps), maps.mask_features)
 
     def losses(
         self, batch: Tensor, sizes: Sequence[Size], targets: Sequence[Target], draw: Draw = uniform
@@ -107,7 +80,7 @@ class SamsegMask2Former(nn.Module):
         Returns:
             float32 scalars loss_cls, loss_mask, loss_dice of the last output, and of every earlier one.
         """
-        outputs, features = self.ask(self.features(batch))
+        outputs, features = self.decode(self.features(batch))
         return named_by_layer([self.criterion.losses(output, features, targets, draw=draw) for output in outputs])
 
     @torch.no_grad()
@@ -118,7 +91,7 @@ class SamsegMask2Former(nn.Module):
             batch: float32 [B, 3, S, S].
             metas: how each image lies in its square.
         """
-        outputs, features = self.ask(self.features(batch))
+        outputs, features = self.decode(self.features(batch))
         masks = mask_logits(outputs[-1].mask_embed, features)
         return [
             find_instances(classes, logits, meta, self.max_detections)

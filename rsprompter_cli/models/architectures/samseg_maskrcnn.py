@@ -6,12 +6,11 @@ Source: RSPrompter (arXiv 2306.16269), its baseline that uses SAM's encoder only
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from rsprompter_cli.models.base import answer
+from rsprompter_cli.models.base import ImageModel
 from rsprompter_cli.models.image_transform import ImageMeta, boxes_to_image
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.layers.mask_head import (
@@ -28,12 +27,11 @@ from rsprompter_cli.models.layers.roi import BoxDetections, BoxHead, RoiSamples,
 from rsprompter_cli.models.layers.rpn import RegionProposals
 from rsprompter_cli.models.layers.two_stage import box_losses, find_boxes
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, encode
-from rsprompter_cli.models.trainable import keep_frozen_in_eval
 from rsprompter_cli.structures import Detections, Size, Target
 
 
-class SamsegMaskRcnn(nn.Module):
-    """The whole model: pictures in, losses or detections out.
+class SamsegMaskRcnn(ImageModel):
+    """The whole model.
 
     Args:
         encoder: image encoder obeying `EncoderOutput`, with pixel_mean and pixel_std.
@@ -54,29 +52,15 @@ class SamsegMaskRcnn(nn.Module):
         image_size: int,
         roi_samples: int,
     ) -> None:
-        super().__init__()
+        mean, std = pixel_statistics(encoder)
+        super().__init__(image_size=image_size, pixel_mean=mean, pixel_std=std)
         self.encoder = encoder
         self.neck = neck
         self.rpn = rpn
         self.box_head = box_head
         self.mask_head = mask_head
-        self.image_size = image_size
         self.roi_samples = roi_samples
-        self.pixel_mean, self.pixel_std = pixel_statistics(encoder)
         self.encoder_cache: EncoderCache | None = None
-
-    def train(self, mode: bool = True) -> Self:
-        """As nn.Module's, but frozen parts stay in evaluation mode."""
-        super().train(mode)
-        keep_frozen_in_eval(self)
-        return self
-
-    def forward(
-        self, images: list[Tensor], targets: list[Target] | None = None
-    ) -> dict[str, Tensor] | list[Detections]:
-        """Losses in training mode, detections in evaluation mode; see `answer`."""
-        device = self.rpn.conv.weight.device
-        return answer(self, images, targets, mean=self.pixel_mean, std=self.pixel_std, device=device)
 
     def features(self, batch: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of a normalised, padded batch [B, 3, S, S]: [B, C, S/4, S/4] .. [B, C, S/64, S/64]."""

@@ -48,7 +48,7 @@ class Linear(nn.Linear):
         return linear(values, self.weight, self.bias)
 
 
-def quicken(model: nn.Module) -> None:
+def use_fast_linear(model: nn.Module) -> None:
     """Let every plain nn.Linear of a model compute by `linear`, in place, whichever library built it."""
     for module in model.modules():
         if type(module) is nn.Linear:

@@ -33,6 +33,17 @@ class QueryOutput(NamedTuple):
     mask_embed: Tensor
 
 
+class QueryOutputs(NamedTuple):
+    """Predictions of the queries for a batch.
+
+    layers: before the first layer and after each.
+    mask_features: [B, D, S/4, S/4].
+    """
+
+    layers: tuple[QueryOutput, ...]
+    mask_features: Tensor
+
+
 class QueryLayer(nn.Module):
     """Masked attention to the picture, attention among the queries, feed-forward; a norm after each.
 

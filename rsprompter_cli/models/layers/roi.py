@@ -126,7 +126,7 @@ class BoxHead(nn.Module):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
-        self.score_floor = 0.0  # see score_floor.py
+        self.score_floor = 0.0  # see `SkipsWeak`
         self.fc1 = nn.Linear(channels * BOX_SIZE**2, fc_channels)
         self.fc2 = nn.Linear(fc_channels, fc_channels)
         self.classes = nn.Linear(fc_channels, num_classes + 1)

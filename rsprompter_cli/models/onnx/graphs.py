@@ -131,7 +131,7 @@ def samdet_graphs(model: SamDet) -> OnnxModel:
         return Found(*found, logits)
 
     graphs = {DETECTOR: detector, ENCODER: encoder, DECODER: decoder}
-    return OnnxModel(graphs, find, LOGIT, model.pixel_mean, rounds_pixels=True)
+    return OnnxModel(graphs, find, LOGIT, tuple(model.padding), rounds_pixels=True)
 
 
 def query_graphs(model: RSPrompterQuery) -> OnnxModel:
@@ -145,10 +145,11 @@ def query_graphs(model: RSPrompterQuery) -> OnnxModel:
     decoder = Graph(_QueryMasks(model.mask_decoder), inputs, (MASKS,), (PROMPTS, COARSE))
 
     def find(image: Tensor) -> Found:
-        answers = model.ask(*model.features(normalise(image, model.pixel_mean, model.pixel_std)))
-        last = answers.outputs[-1]
-        coarse = mask_logits(last.mask_embed, answers.mask_features)
-        masks = model.refine(answers.embedding, last.states[0], coarse[0])
+        levels, sam_embedding = model.features(normalise(image, model.pixel_mean, model.pixel_std))
+        outputs, mask_features = model.decode(levels)
+        last = outputs[-1]
+        coarse = mask_logits(last.mask_embed, mask_features)
+        masks = model.refine(sam_embedding, last.states[0], coarse[0])
         queries, labels, scores = best_pairs(last.class_logits[0], model.max_detections)
         return Found(None, labels, scores, masks[queries])
 
@@ -160,7 +161,7 @@ def mask2former_graphs(model: SamsegMask2Former) -> OnnxModel:
     graph = Graph(_MaskedQueries(model), _picture(model.image_size), (LABELS, SCORES, MASKS))
 
     def find(image: Tensor) -> Found:
-        outputs, features = model.ask(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        outputs, features = model.decode(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
         masks = mask_logits(outputs[-1].mask_embed, features)[0]
         queries, labels, scores = best_pairs(outputs[-1].class_logits[0], model.max_detections)
         return Found(None, labels, scores, masks[queries])
@@ -175,17 +176,18 @@ class _QueryDetector(nn.Module):
 
     def forward(self, image: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
         model = self.model
-        answers = model.ask(*model.features(normalise(image, model.pixel_mean, model.pixel_std)))
-        last = answers.outputs[-1]
-        coarse = mask_logits(last.mask_embed, answers.mask_features)[0]
+        levels, sam_embedding = model.features(normalise(image, model.pixel_mean, model.pixel_std))
+        outputs, mask_features = model.decode(levels)
+        last = outputs[-1]
+        coarse = mask_logits(last.mask_embed, mask_features)[0]
         queries, labels, scores = _above(score_threshold, *best_pairs(last.class_logits[0], model.max_detections))
-        rows = 4 * answers.embedding.shape[-1]
+        rows = 4 * sam_embedding.shape[-1]
         return (
             labels,
             scores,
             model.prompt_head(last.states[0])[queries],
             stretch(coarse[:, None], (rows, rows))[queries, 0],
-            answers.embedding,
+            sam_embedding,
         )
 
 
@@ -206,7 +208,7 @@ class _MaskedQueries(nn.Module):
 
     def forward(self, image: Tensor, score_threshold: Tensor) -> tuple[Tensor, ...]:
         model = self.model
-        outputs, features = model.ask(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
+        outputs, features = model.decode(model.features(normalise(image, model.pixel_mean, model.pixel_std)))
         queries, labels, scores = _above(
             score_threshold, *best_pairs(outputs[-1].class_logits[0], model.max_detections)
         )

@@ -18,7 +18,7 @@ from transformers.models.sam.modeling_sam import (
 from rsprompter_cli.models.cpu.attention import vit_layer
 from rsprompter_cli.models.cpu.mask_decoder import SharedImage, decode
 from rsprompter_cli.models.layers.image_encoder import EncoderOutput
-from rsprompter_cli.models.sam.recompute import run_again
+from rsprompter_cli.models.sam.recompute import recompute
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """0.485, 0.456, 0.406 on the 0..255 scale, RGB."""
@@ -100,7 +100,7 @@ class SamVitEncoder(nn.Module):
     def _layer(self, layer: nn.Module, cells: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
             return vit_layer(layer, cells) if cells.device.type == "cpu" else layer(cells)
-        return run_again(layer, cells) if self.checkpoint_layers and self.training else layer(cells)
+        return recompute(layer, cells) if self.checkpoint_layers and self.training else layer(cells)
 
 
 class PromptedDecoder(nn.Module):

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run_again(block: nn.Module, maps: Tensor) -> Tensor:
+def recompute(block: nn.Module, maps: Tensor) -> Tensor:
     """The output of `block`, of which only `maps` is kept for the backward pass; same value and gradients.
 
     Chance (dropout) falls the same way in both runs, and the running statistics of batch norms move once.

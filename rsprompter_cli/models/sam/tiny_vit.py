@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rsprompter_cli.errors import UsageError
 from rsprompter_cli.models.cpu.tiny_vit import merge, run_block, run_stem
 from rsprompter_cli.models.layers.image_encoder import EncoderOutput
-from rsprompter_cli.models.sam.recompute import run_again
+from rsprompter_cli.models.sam.recompute import recompute
 
 EMBEDDING_STRIDE = 4
 """Two merges halve the map; the stem and the last merge do not."""
@@ -142,7 +142,7 @@ class TinyVitEncoder(nn.Module):
 
     def _run(self, block: nn.Module, maps: Tensor) -> Tensor:
         if self.checkpoint_layers and self.training and torch.is_grad_enabled():
-            return run_again(block, maps)
+            return recompute(block, maps)
         result: Tensor = block(maps)
         return result
 

@@ -18,7 +18,7 @@ from rsprompter_cli.io.network.sam_name import refuse_two_sams
 from rsprompter_cli.models.builders.sam import build_encoder, sam_sizes
 from rsprompter_cli.models.builders.samcls import automask_settings, build_asked_decoder
 from rsprompter_cli.models.complete_config import complete_config
-from rsprompter_cli.models.cpu.linear import quicken
+from rsprompter_cli.models.cpu.linear import use_fast_linear
 from rsprompter_cli.models.layers.image_encoder import pixel_statistics
 from rsprompter_cli.models.load import LoadedModel, load_model, outline_of
 from rsprompter_cli.models.sam.automatic_masks import AutomaskSettings, SamSegmenter, automatic_masks
@@ -52,7 +52,7 @@ class Everything(nn.Module):
         self.mask_decoder = mask_decoder
         self.image_size = image_size
         self.automask = automask
-        self.pixel_mean, _ = pixel_statistics(encoder)
+        self.padding, _ = pixel_statistics(encoder)
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> list[Detections]:
         """Detections of images [3, H, W] RGB, uint8 or float on the 0..255 scale; there is nothing to train."""
@@ -185,7 +185,7 @@ def _of_folder(folder: SamFolder) -> tuple[Everything, ModelConfig]:
         automask=settings,
     )
     load_sam_weights(model, folder.path)
-    quicken(model)
+    use_fast_linear(model)
     return model, config
 
 

@@ -23,17 +23,17 @@ from rsprompter_cli.io.atomic import not_written
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.io.model_files.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.predict.merge import join_and_write, parts_facts, read_parts
-from rsprompter_cli.predict.model_source import Chosen, device_type, meta_of
+from rsprompter_cli.predict.model_source import ModelSource, device_type, meta_of
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.output.postprocess import chosen_labels
 from rsprompter_cli.predict.report import heard_warnings
 from rsprompter_cli.predict.scene import ScenePrediction, claim_outputs, open_planned, report_scene
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import scene_identity
 from rsprompter_cli.predict.store.journal import identity_difference, journal_identity
-from rsprompter_cli.predict.store.resumable import give_up_journal, kept_parts, kept_windows, shards_folder
+from rsprompter_cli.predict.store.resumable import discard_journal, resumable_parts, resumable_windows, shards_folder
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Job:
 
     source: str
     options: PredictOptions
-    model: Chosen
+    model: ModelSource
     folder: Path
 
     def part(self, shard: Shard) -> Path:
@@ -61,12 +61,12 @@ class Job:
         return self.folder / f"{shard.number}-of-{shard.count}"
 
 
-class Tally:
+class ProgressAggregator:
     """Adds up what the workers report, and says what they have to say."""
 
-    def __init__(self, windows: int, meter: Meter, progress: Progress | None, said: Sequence[str]) -> None:
+    def __init__(self, windows: int, stats: RunStats, progress: Progress | None, said: Sequence[str]) -> None:
         """Nothing is done of `windows`; `said` holds what was said already, and grows."""
-        self._windows, self._meter, self._progress, self._said = windows, meter, progress, said
+        self._windows, self._stats, self._progress, self._said = windows, stats, progress, said
         self._done: dict[Shard, int] = {}
         if progress is not None:
             progress(0, windows)
@@ -79,12 +79,12 @@ class Tally:
 
     def started(self, seconds: float) -> None:
         """A worker has loaded the model and opened the scene."""
-        self._meter.take({}, {Stage.START_UP.value: seconds})
+        self._stats.take({}, {Stage.START_UP.value: seconds})
 
     def note(self, shard: Shard, windows_done: int, counts: Mapping[str, int]) -> None:
         """A worker is so far with a shard."""
         before = self._counts.get(shard, {})
-        self._meter.take({name: count - before.get(name, 0) for name, count in counts.items()}, {})
+        self._stats.take({name: count - before.get(name, 0) for name, count in counts.items()}, {})
         self._counts[shard], self._done[shard] = counts, windows_done
         if self._progress is not None:
             self._progress(sum(self._done.values()), self._windows)
@@ -92,7 +92,7 @@ class Tally:
     def finish(self, done: ShardDone) -> None:
         """A shard is done."""
         self.note(done.shard, done.windows, done.counts)
-        self._meter.take({}, done.seconds)
+        self._stats.take({}, done.seconds)
 
     def say(self, level: int, text: str) -> None:
         """Pass on what a worker logs, once for all of them."""
@@ -100,20 +100,20 @@ class Tally:
             _log.log(level, "%s", text)
 
 
-RunShards = Callable[[Job, Sequence[Shard], Tally], None]
+RunShards = Callable[[Job, Sequence[Shard], ProgressAggregator], None]
 """Makes the parts of all shards, or raises: an RspError of the worker that failed, KeyboardInterrupt."""
 
 
-def predict_apart(
+def predict_in_parts(
     source: str | Path,
     out: str | Path | None,
     options: PredictOptions,
     run: RunShards,
     *,
     workers: int | Callable[[], int],
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
 ) -> ScenePrediction:
     """Find the objects of a scene by several workers and write them; to the byte what `predict_scene` writes.
 
@@ -121,7 +121,7 @@ def predict_apart(
     of workers.
 
     Args:
-        source, out, options, model, progress, meter: see `predict_scene`.
+        source, out, options, model, progress, stats: see `predict_scene`.
         run: makes the parts.
         workers: how many there are; a function is asked when all else is found to be in order.
 
@@ -129,12 +129,12 @@ def predict_apart(
         RspError: see `predict_scene`.
     """
     start = time.perf_counter()
-    meter = meter or Meter()
+    stats = stats or RunStats()
     options.check()
     kind = claim_outputs(source, out, model, options)
     with ExitStack() as stack:
         warnings = stack.enter_context(heard_warnings())
-        with meter.stage(Stage.START_UP):
+        with stats.stage(Stage.START_UP):
             meta = meta_of(model)
             chosen_labels(options.output.classes, meta.class_names)
             device = device_type(options.device, None)
@@ -144,30 +144,30 @@ def predict_apart(
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
         score = meta.score_threshold if options.score is None else options.score
         identity = scene_identity(source, scene, grid, options, score=score, area=area)
-        tally = Tally(len(grid), meter, progress, warnings)
-        folder = stack.enter_context(_parts_folder(Path(out), identity, tally, overwrite=options.overwrite))
-        count = max((count for _, count in kept_parts(folder).values()), default=0)
+        aggregator = ProgressAggregator(len(grid), stats, progress, warnings)
+        folder = stack.enter_context(_parts_folder(Path(out), identity, aggregator, overwrite=options.overwrite))
+        count = max((count for _, count in resumable_parts(folder).values()), default=0)
         hands = workers if isinstance(workers, int) else workers()
         count = count or min(len(grid), SHARDS_PER_WORKER * hands)
         job = _job(source, options, model, folder)
         announce("starting the workers")
-        _make_parts(run, job, [Shard(number, count) for number in range(1, count + 1)], tally)
+        _make_parts(run, job, [Shard(number, count) for number in range(1, count + 1)], aggregator)
         announce("joining the parts")
         parts = read_parts([job.part(Shard(number, count)) for number in range(1, count + 1)])
-        join_and_write(Path(out), kind, parts, parts_facts(parts), scene, options, meter=meter)
+        join_and_write(Path(out), kind, parts, parts_facts(parts), scene, options, stats=stats)
         shutil.rmtree(folder, ignore_errors=True)
-        report_scene(source, out, model, plan, options, meter, warnings)
-    return ScenePrediction(Path(out), plan, meter.written, time.perf_counter() - start)
+        report_scene(source, out, model, plan, options, stats, warnings)
+    return ScenePrediction(Path(out), plan, stats.written, time.perf_counter() - start)
 
 
-def _job(source: str | Path, options: PredictOptions, model: Chosen, folder: Path) -> Job:
+def _job(source: str | Path, options: PredictOptions, model: ModelSource, folder: Path) -> Job:
     output = options.output
     if output.aoi is not None:
         options = replace(options, output=replace(output, aoi=_absolute(output.aoi)))
     return Job(_absolute(source), options, _for_workers(model), folder)
 
 
-def _for_workers(model: Chosen) -> Chosen:
+def _for_workers(model: ModelSource) -> ModelSource:
     """The model as a worker in another folder, or on another machine, finds it; the bundled one is its own."""
     if not isinstance(model, str | Path):
         return model
@@ -179,12 +179,12 @@ def _absolute(path: str | Path) -> str:
     return str(Path(path).absolute()) if Path(path).exists() else str(path)
 
 
-def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], tally: Tally) -> None:
+def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
     """Have the parts made; those of a damaged file go, because it would fail again at the same place."""
     # What is left of an earlier run comes first: if it is of another model, that shows before any work is done.
-    first = {Shard(*place) for place in kept_parts(job.folder).values()}
+    first = {Shard(*place) for place in resumable_parts(job.folder).values()}
     try:
-        run(job, sorted(shards, key=lambda shard: (shard not in first, shard)), tally)
+        run(job, sorted(shards, key=lambda shard: (shard not in first, shard)), aggregator)
     except ChangedInputError:
         raise
     except InputError:
@@ -194,7 +194,9 @@ def _make_parts(run: RunShards, job: Job, shards: Sequence[Shard], tally: Tally)
 
 
 @contextmanager
-def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overwrite: bool) -> Iterator[Path]:
+def _parts_folder(
+    out: Path, identity: Mapping[str, Any], aggregator: ProgressAggregator, *, overwrite: bool
+) -> Iterator[Path]:
     """The folder of the parts of an output, which no other run works on meanwhile.
 
     After a fault or an interruption it stays if it contains windows, and a message tells how to resume.
@@ -208,7 +210,7 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
     """
     lock, folder = OutputLock(out, shown=out), shards_folder(out.absolute())
     try:
-        give_up_journal(out, overwrite=overwrite)
+        discard_journal(out, overwrite=overwrite)
         _wait_for_workers(folder, out)
         _see_to_kept(folder, identity, overwrite=overwrite)
         try:
@@ -218,10 +220,10 @@ def _parts_folder(out: Path, identity: Mapping[str, Any], tally: Tally, *, overw
         try:
             yield folder
         except BaseException as error:
-            kept = kept_windows(folder)
+            kept = resumable_windows(folder)
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
-            elif tally.begun or not isinstance(error, OutputError):
+            elif aggregator.begun or not isinstance(error, OutputError):
                 _log.info(
                     "%s keeps the %s done so far: run the same command again to resume", folder, plural(kept, "window")
                 )
@@ -247,7 +249,7 @@ def _wait_for_workers(folder: Path, out: Path) -> None:
 def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
     """Look what an earlier run has left: go on with it, refuse it or give it up."""
     wanted = json.loads(json.dumps(identity))
-    for path in kept_parts(folder):
+    for path in resumable_parts(folder):
         found = journal_identity(path)
         if found is None:
             continue  # it was being begun when the power went
@@ -255,7 +257,7 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         known = {**{name: found.get(name) for name in wanted}, "settings": settings}
         if known == wanted:
             continue
-        if kept_windows(folder):
+        if resumable_windows(folder):
             reason = f"belongs to a run with {identity_difference(known, wanted)}"
             if not overwrite:
                 way_out = "resume with the command that started it, or pass --overwrite to start over"
@@ -263,5 +265,5 @@ def _see_to_kept(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
             _log.warning("%s %s: starting over", folder, reason)
         shutil.rmtree(folder, ignore_errors=True)
         return
-    if (windows := kept_windows(folder)) and not overwrite:
+    if (windows := resumable_windows(folder)) and not overwrite:
         _log.info("%s: resuming after %s", folder, plural(windows, "window"))

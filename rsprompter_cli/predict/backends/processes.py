@@ -25,13 +25,13 @@ from rsprompter_cli.errors import ResourceError, RspError, UsageError
 from rsprompter_cli.io.allocator import keep_freed_memory
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import require_gpus
-from rsprompter_cli.predict.backends.base import PATIENCE, Job, Tally, predict_apart
-from rsprompter_cli.predict.model_source import Chosen
+from rsprompter_cli.predict.backends.base import PATIENCE, Job, ProgressAggregator, predict_in_parts
+from rsprompter_cli.predict.model_source import ModelSource
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.scene import ScenePrediction
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone, ShardRunner
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 
 _AGAIN = "run the same command again to resume"
 
@@ -44,9 +44,9 @@ def predict_in_processes(
     procs: int | None = None,
     gpus: int | None = None,
     threads: int | None = None,
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
     **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene with several processes of this machine; to the byte what `predict_scene` writes.
@@ -54,7 +54,7 @@ def predict_in_processes(
     Python starts the processes anew: a script that calls this does so below `if __name__ == "__main__":`.
 
     Args:
-        source, out, options, model, progress, meter, changes: see `predict_scene`.
+        source, out, options, model, progress, stats, changes: see `predict_scene`.
         procs: processes, at least 1, where `gpus` is None.
         gpus: one process for each of so many GPUs.
         threads: CPU threads of all processes together; None: as many as the machine has.
@@ -73,14 +73,14 @@ def predict_in_processes(
         require_gpus(gpus)
         options = replace(options, device="cuda")
 
-    def run(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
+    def run(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
         # They work in our directory, so what they say may name files as the user did.
         job = replace(job, source=str(source), options=options, model=model)
         count = min(workers, len(shards))
         devices = [f"cuda:{number}" if gpus is not None else options.device for number in range(count)]
-        _run_shards(job, shards, tally, devices, threads_each(threads, count))
+        _run_shards(job, shards, aggregator, devices, threads_each(threads, count))
 
-    return predict_apart(source, out, options, run, workers=workers, model=model, progress=progress, meter=meter)
+    return predict_in_parts(source, out, options, run, workers=workers, model=model, progress=progress, stats=stats)
 
 
 def threads_each(threads: int | None, workers: int) -> int:
@@ -117,7 +117,9 @@ class _Said:
     text: str
 
 
-def _run_shards(job: Job, shards: Sequence[Shard], tally: Tally, devices: Sequence[str], threads: int) -> None:
+def _run_shards(
+    job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, devices: Sequence[str], threads: int
+) -> None:
     """Start a process for each device, and give each a shard whenever it has none."""
     left, running = deque(shards), len(shards)
     workers: list[_Worker] = []
@@ -132,15 +134,15 @@ def _run_shards(job: Job, shards: Sequence[Shard], tally: Tally, devices: Sequen
                 if isinstance(message, BaseException):
                     raise message
                 if isinstance(message, _Said):
-                    tally.say(message.level, message.text)
+                    aggregator.say(message.level, message.text)
                 elif isinstance(message, _Step):
-                    tally.note(message.shard, message.windows_done, message.counts)
+                    aggregator.note(message.shard, message.windows_done, message.counts)
                 else:  # it is ready, or done with a shard
                     if isinstance(message, ShardDone):
-                        tally.finish(message)
+                        aggregator.finish(message)
                         running -= 1
                     elif isinstance(message, _Ready):
-                        tally.started(message.seconds)
+                        aggregator.started(message.seconds)
                     _give(lines[line], left)
     finally:
         _end(workers)
@@ -229,13 +231,13 @@ def _work(job: Job, device: str, threads: int, line: Connection) -> None:
             talk.send(_Ready(time.perf_counter() - start))
             while True:
                 shard = line.recv()
-                meter = Meter()
+                stats = RunStats()
 
-                def progress(done: int, _total: int, shard: Shard = shard, meter: Meter = meter) -> None:
+                def progress(done: int, _total: int, shard: Shard = shard, stats: RunStats = stats) -> None:
                     talk.check()
-                    talk.send(_Step(shard, done, meter.counts()))
+                    talk.send(_Step(shard, done, stats.counts()))
 
-                talk.send(runner.run(shard, job.part(shard), progress=progress, meter=meter))
+                talk.send(runner.run(shard, job.part(shard), progress=progress, stats=stats))
     except (KeyboardInterrupt, EOFError, ConnectionError):
         return  # the run is over
     except Exception as error:  # of any kind: it is raised where the run was started

@@ -17,15 +17,15 @@ from typing import Any
 
 from rsprompter_cli.errors import DependencyError, ResourceError, RspError, UsageError, plural
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.backends.base import PATIENCE, Job, Tally, predict_apart
+from rsprompter_cli.predict.backends.base import PATIENCE, Job, ProgressAggregator, predict_in_parts
 from rsprompter_cli.predict.backends.ray_package import import_ray
 from rsprompter_cli.predict.backends.ray_schedule import WorkerLostError, hand_out
-from rsprompter_cli.predict.backends.ray_worker import FarWorker
-from rsprompter_cli.predict.model_source import Chosen
+from rsprompter_cli.predict.backends.ray_worker import RayWorker
+from rsprompter_cli.predict.model_source import ModelSource
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.scene import ScenePrediction
 from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 
 _FINER = 4
 """So many times more shards than for processes of one machine: what is lost with a machine is done anew."""
@@ -55,9 +55,9 @@ def predict_on_ray(
     workers: int | None = None,
     gpus: int | None = None,
     threads: int | None = None,
-    model: Chosen = None,
+    model: ModelSource = None,
     progress: Progress | None = None,
-    meter: Meter | None = None,
+    stats: RunStats | None = None,
     **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene with the machines of a Ray cluster; to the byte what `predict_scene` writes.
@@ -66,7 +66,7 @@ def predict_on_ray(
     written here, and nobody else needs to see its folder. What a lost worker or machine was at is done by another.
 
     Args:
-        source, out, options, model, progress, meter, changes: see `predict_scene`.
+        source, out, options, model, progress, stats, changes: see `predict_scene`.
         address: of a cluster, HOST:PORT as `ray start --head` says it, ray://HOST:PORT, or "auto" for the one that
             this machine is in; None or "local" for this machine alone. A cluster that the process has joined is taken.
         workers: how many, where `gpus` is None; None: one for each GPU of the cluster or, where it has none, each CPU.
@@ -93,10 +93,10 @@ def predict_on_ray(
             stack.enter_context(_joined(ray, address, workers))
             return make_team(_nodes(ray), workers=gpus or workers, threads=threads, on_gpu=on_gpu)
 
-        def run(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
-            hand_out(job, shards, tally, _RayCrew(ray, team(), job))
+        def run(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
+            hand_out(job, shards, aggregator, _RayCrew(ray, team(), job))
 
-        return predict_apart(
+        return predict_in_parts(
             source,
             out,
             options,
@@ -104,7 +104,7 @@ def predict_on_ray(
             workers=lambda: _FINER * team().count,
             model=model,
             progress=progress,
-            meter=meter,
+            stats=stats,
         )
 
 
@@ -260,7 +260,7 @@ class _RayCrew:
         self._device = "cuda" if team.on_gpu else "cpu" if job.options.device == "auto" else job.options.device
         # A worker that dies is not restarted by Ray but replaced by us, who know what it was at.
         wants = {"num_cpus": team.cpus, "num_gpus": int(team.on_gpu), "max_restarts": 0, "max_task_retries": 0}
-        self._actor = ray.remote(FarWorker).options(**wants, scheduling_strategy="SPREAD")
+        self._actor = ray.remote(RayWorker).options(**wants, scheduling_strategy="SPREAD")
         self._job = ray.put(job)
 
     @property

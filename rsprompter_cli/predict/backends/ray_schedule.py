@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from rsprompter_cli import __version__
 from rsprompter_cli.errors import ResourceError, UsageError
 from rsprompter_cli.io.atomic import atomic_path, hidden_beside, not_written
-from rsprompter_cli.predict.backends.base import Job, Tally
+from rsprompter_cli.predict.backends.base import Job, ProgressAggregator
 from rsprompter_cli.predict.backends.ray_worker import News, Started
 from rsprompter_cli.predict.model_source import files_of
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone, is_whole
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import file_facts, unchanging
 from rsprompter_cli.predict.store.journal import identity_difference
 
@@ -50,7 +50,7 @@ class Crew(Protocol):
         """A new worker, which may wait for room on a machine."""
 
     def ask(self, worker: Any, method: str, *arguments: Any) -> Hashable:
-        """Call a method of `FarWorker`; the question goes to `answer` once it is answered."""
+        """Call a method of `RayWorker`; the question goes to `answer` once it is answered."""
 
     def answered(self, questions: Sequence[Any], seconds: float) -> Sequence[Any]:
         """Those that are answered, after so many seconds at the latest."""
@@ -80,7 +80,7 @@ class _Worker:
         return self.ready and self.shard is None
 
 
-def hand_out(job: Job, shards: Sequence[Shard], tally: Tally, crew: Crew) -> None:
+def hand_out(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, crew: Crew) -> None:
     """Make the parts of all shards.
 
     Raises:
@@ -88,7 +88,7 @@ def hand_out(job: Job, shards: Sequence[Shard], tally: Tally, crew: Crew) -> Non
         UsageError: workers read other files than each other or than this machine.
         RspError: what a worker raised.
     """
-    desk = _Desk(job, shards, tally, crew)
+    desk = _Desk(job, shards, aggregator, crew)
     try:
         desk.run()
     finally:
@@ -105,8 +105,8 @@ def files_needed(job: Job) -> list[str]:
 class _Desk:
     """Where shards are handed out and parts come in."""
 
-    def __init__(self, job: Job, shards: Sequence[Shard], tally: Tally, crew: Crew) -> None:
-        self._job, self._tally, self._crew = job, tally, crew
+    def __init__(self, job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, crew: Crew) -> None:
+        self._job, self._aggregator, self._crew = job, aggregator, crew
         self._left, self._unfinished = deque(shards), len(shards)
         self._workers: list[_Worker] = []
         self._asked: dict[Any, _Worker] = {}
@@ -154,14 +154,14 @@ class _Desk:
         if isinstance(answer, Started):
             worker.ready = True
             self._lost[None] = 0
-            self._tally.started(answer.seconds)
+            self._aggregator.started(answer.seconds)
             self._check(answer)
             return
         for level, text in answer.said:
-            self._tally.say(level, text)
+            self._aggregator.say(level, text)
         shard = worker.shard
         assert shard is not None
-        self._tally.note(shard, answer.windows_done, answer.counts)
+        self._aggregator.note(shard, answer.windows_done, answer.counts)
         self._add(shard, answer.piece)
         if answer.done is None:
             self._ask(worker, "hear")
@@ -172,7 +172,7 @@ class _Desk:
         self._finish(answer.done)
 
     def _finish(self, done: ShardDone) -> None:
-        self._tally.finish(done)
+        self._aggregator.finish(done)
         self._unfinished -= 1
 
     def _lose(self, worker: _Worker, reason: str) -> None:
@@ -187,7 +187,7 @@ class _Desk:
                 f"{self._lost[shard]} workers were lost {at}: {reason}",
                 "usually memory ran out: use fewer workers; the same command resumes the run",
             )
-        self._tally.say(logging.WARNING, f"a worker was lost {at} and is replaced: {reason}")
+        self._aggregator.say(logging.WARNING, f"a worker was lost {at} and is replaced: {reason}")
         if shard is not None:
             self._left.appendleft(shard)
 
@@ -211,7 +211,7 @@ class _Desk:
             windows = len(shard.windows(started.windows))
             if is_whole(self._job.part(shard), identity, windows, [], overwrite=self._job.options.overwrite):
                 self._left.remove(shard)
-                counts = Meter(known=windows).counts()
+                counts = RunStats(known=windows).counts()
                 self._finish(ShardDone(shard, windows, counts, dict.fromkeys((one.value for one in Stage), 0.0)))
 
     def _coming(self, shard: Shard) -> Path:
@@ -232,7 +232,7 @@ class _Desk:
         if any(worker.ready for worker in self._workers):
             self._at_work = now
         elif now - self._at_work > _LONG:
-            self._tally.say(
+            self._aggregator.say(
                 logging.WARNING,
                 "no worker is ready yet: they load the model or wait for resources (see ray status)",
             )

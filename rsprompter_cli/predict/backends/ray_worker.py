@@ -24,7 +24,7 @@ from rsprompter_cli.errors import DependencyError, UsageError
 from rsprompter_cli.predict.backends.base import Job
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone, ShardRunner
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 
 PIECE = 8 << 20
 """Bytes of a part that are handed over at once."""
@@ -65,7 +65,7 @@ class News:
     done: ShardDone | None = None
 
 
-class FarWorker:
+class RayWorker:
     """Call `start`, then for each shard `begin` and `hear` until it is done, then `close`."""
 
     def __init__(self, job: Job, device: str, threads: int) -> None:
@@ -117,7 +117,7 @@ class FarWorker:
 
     def begin(self, shard: Shard) -> News:
         """Begin a shard; what is answered is what `hear` says."""
-        self._meter, self._windows_done, self._handed = Meter(), 0, 0
+        self._stats, self._windows_done, self._handed = RunStats(), 0, 0
         self._doing = self._thread.submit(self._do, shard)
         return self.hear()
 
@@ -130,7 +130,7 @@ class FarWorker:
         assert self._doing is not None, "no shard was begun"
         wait([self._doing], timeout=_BREATH)
         if not self._doing.done():
-            return News(self._windows_done, self._meter.counts(), self._listener.heard())
+            return News(self._windows_done, self._stats.counts(), self._listener.heard())
         done = self._doing.result()
         with self._part.open("rb") as file:
             file.seek(self._handed)
@@ -154,7 +154,7 @@ class FarWorker:
         return self._opened.enter_context(runner)
 
     def _do(self, shard: Shard) -> ShardDone:
-        return self._runner.run(shard, self._part, progress=self._note, meter=self._meter)
+        return self._runner.run(shard, self._part, progress=self._note, stats=self._stats)
 
     def _note(self, windows_done: int, _total: int) -> None:
         if self._over:

@@ -50,7 +50,7 @@ def claim_many(outputs: ManyOutputs, inputs: Sequence[str | Path], options: Pred
     """
     first = outputs.out if outputs.layout is Layout.MERGED else outputs.files[0]
     check_output_crs(first, outputs.kind, options.output)
-    outputs.claim(inputs, overwrite=options.overwrite, only=() if outputs.ledger.exists() else None)
+    outputs.claim(inputs, overwrite=options.overwrite, only=() if outputs.manifest.exists() else None)
     outputs.try_names()
     named = [*inputs, *outputs.scenes, *outputs.files, outputs.out]
     claim_report(options.report, named, out=outputs.out, overwrite=options.overwrite)

@@ -17,13 +17,13 @@ from rsprompter_cli.io.atomic import atomic_path
 from rsprompter_cli.predict.output.postprocess import FoundObject, OutputOptions, in_file_pixels
 
 if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster.frame import PlacedScene
+    from rsprompter_cli.geo.raster.frame import SceneFrame
 
 
 def write_coco(
     out: Path,
     objects: Iterable[FoundObject],
-    scene: PlacedScene,
+    frame: SceneFrame,
     options: OutputOptions,
     *,
     class_names: Sequence[str],
@@ -37,29 +37,29 @@ def write_coco(
         Annotations written.
     """
     number = 0
-    head = coco_head(scene, class_names=class_names, category_ids=category_ids)
+    head = coco_head(frame, class_names=class_names, category_ids=category_ids)
     with atomic_path(out) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(head, allow_nan=False)[:-1] + ', "annotations": [')
         for number, found in enumerate(objects, start=1):
-            annotation = coco_annotation(number, found, scene, category_id=int(category_ids[found.label]))
-            annotation["attributes"] = _attributes(found, on_earth=options.on_earth(scene))
+            annotation = coco_annotation(number, found, frame, category_id=int(category_ids[found.label]))
+            annotation["attributes"] = _attributes(found, on_earth=options.on_earth(frame))
             file.write(("\n" if number == 1 else ",\n") + json.dumps(annotation, allow_nan=False))
         file.write("]}\n")
     return number
 
 
-def coco_head(scene: PlacedScene, *, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
+def coco_head(frame: SceneFrame, *, class_names: Sequence[str], category_ids: Sequence[int]) -> dict[str, Any]:
     """`images` and `categories` of a scene."""
-    image = {"id": 1, "file_name": scene.name, "width": scene.native_width, "height": scene.native_height}
-    if scene.native_georef.on_earth and scene.gsd is not None:
-        image |= place_entry(scene.native_georef, mean_gsd(scene.gsd))
+    image = {"id": 1, "file_name": frame.name, "width": frame.native_width, "height": frame.native_height}
+    if frame.native_georef.on_earth and frame.gsd is not None:
+        image |= place_entry(frame.native_georef, mean_gsd(frame.gsd))
     names = [{"id": int(i), "name": name} for i, name in zip(category_ids, class_names, strict=True)]
     return {"images": [image], "categories": names}
 
 
-def coco_annotation(number: int, found: FoundObject, scene: PlacedScene, *, category_id: int) -> dict[str, Any]:
+def coco_annotation(number: int, found: FoundObject, frame: SceneFrame, *, category_id: int) -> dict[str, Any]:
     """One object in pixels of the scene's file; it carries a `score` (and `quality`)."""
-    (polygon,) = in_file_pixels([found.polygon], scene)
+    (polygon,) = in_file_pixels([found.polygon], frame)
     return {
         "id": number,
         "image_id": 1,
@@ -67,7 +67,7 @@ def coco_annotation(number: int, found: FoundObject, scene: PlacedScene, *, cate
         "score": round(found.score, 4),
         **({} if found.quality is None else {"quality": round(found.quality, 4)}),
         "iscrowd": 0,
-        **_coco_shape(polygon, scene.native_height, scene.native_width),
+        **_coco_shape(polygon, frame.native_height, frame.native_width),
     }
 
 

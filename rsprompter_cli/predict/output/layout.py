@@ -40,7 +40,7 @@ class ManyOutputs:
     out: the folder, or the merged file.
     kind: the family of every file.
     scenes: the scenes; files: where the objects of each go, the file that is asked for or a part of the merged one.
-    ledger: says which are done.
+    manifest: says which are done.
     """
 
     layout: Layout
@@ -48,12 +48,12 @@ class ManyOutputs:
     kind: OutputKind
     scenes: tuple[str, ...]
     files: tuple[Path, ...]
-    ledger: Path
+    manifest: Path
 
     @property
     def parts(self) -> Path | None:
         """The hidden folder of parts beside a merged file."""
-        return self.ledger.parent if self.layout is Layout.MERGED else None
+        return self.manifest.parent if self.layout is Layout.MERGED else None
 
     def claim(self, inputs: Sequence[str | Path], *, overwrite: bool, only: Sequence[Path] | None = None) -> None:
         """Refuse outputs that exist or would replace something that is read.

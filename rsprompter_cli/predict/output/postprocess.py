@@ -21,7 +21,7 @@ from rsprompter_cli.geo.regularize import regularize
 from rsprompter_cli.geo.vector.class_values import class_name_of
 
 if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster.frame import PlacedScene
+    from rsprompter_cli.geo.raster.frame import SceneFrame
     from rsprompter_cli.geo.stitch.joiner import JoinedInstance
     from rsprompter_cli.predict.aoi import AreaOfInterest
 
@@ -60,9 +60,9 @@ class OutputOptions:
     min_area: float = 0.0
     layer: str | None = None
 
-    def on_earth(self, scene: PlacedScene) -> bool:
+    def on_earth(self, frame: SceneFrame) -> bool:
         """Whether objects of a scene get a place on the earth and areas in square metres."""
-        return scene.georef.on_earth and not self.pixel_coords
+        return frame.georef.on_earth and not self.pixel_coords
 
     def check(self) -> None:
         """Raise UsageError for a value that is out of range, or that means nothing without another."""
@@ -117,7 +117,7 @@ def chosen_labels(classes: Sequence[str] | None, class_names: Sequence[str]) -> 
 
 def finish_objects(
     objects: Iterable[JoinedInstance],
-    scene: PlacedScene,
+    frame: SceneFrame,
     options: OutputOptions,
     *,
     labels: frozenset[int] | None = None,
@@ -138,12 +138,12 @@ def finish_objects(
     unknown = 0
     while batch := list(islice(stream, AT_ONCE)):
         chosen = _choose(batch, labels, area, counts)
-        shapes = _shaped([one.polygon for one in chosen], scene, options)
+        shapes = _shaped([one.polygon for one in chosen], frame, options)
         if area is not None and options.aoi_cut:
             shapes = area.cut(shapes)
             counts["aoi"] += sum(shape is None for shape in shapes)
         kept = [(shape, one) for shape, one in zip(shapes, chosen, strict=True) if shape is not None]
-        sizes = _measure([shape for shape, _ in kept], scene, options)
+        sizes = _measure([shape for shape, _ in kept], frame, options)
         unknown += sum(math.isnan(size) for size, _ in sizes)
         for (shape, one), (size, around) in zip(kept, sizes, strict=True):
             if size < options.min_area:
@@ -152,11 +152,11 @@ def finish_objects(
             windows = len({(key.row, key.col) for key in one.members})
             yield FoundObject(shape, one.label, one.score, size, one.quality, around, windows)
     if unknown:
-        _log.warning("%s: the area of %s cannot be measured and is left empty", scene.name, plural(unknown, "object"))
+        _log.warning("%s: the area of %s cannot be measured and is left empty", frame.name, plural(unknown, "object"))
     if area is not None and area.unfinished:
         _log.warning(
             "%s: the windows around %s cut off %s on its border",
-            scene.name,
+            frame.name,
             options.aoi,
             plural(area.unfinished, "object"),
         )
@@ -177,28 +177,28 @@ def _choose(
     return [one for one, touches in zip(chosen, touching, strict=True) if touches]
 
 
-def _shaped(polygons: list[Geometry], scene: PlacedScene, options: OutputOptions) -> list[Geometry | None]:
+def _shaped(polygons: list[Geometry], frame: SceneFrame, options: OutputOptions) -> list[Geometry | None]:
     if options.regularize:
-        polygons = _squared(polygons, scene)
+        polygons = _squared(polygons, frame)
     if options.simplify:
-        metres = sum(scene.working_gsd) / 2 if options.on_earth(scene) and scene.working_gsd else 1.0
+        metres = sum(frame.working_gsd) / 2 if options.on_earth(frame) and frame.working_gsd else 1.0
         polygons = [simplify(polygon, options.simplify / metres) for polygon in polygons]
     return list(polygons)
 
 
-def _measure(polygons: Sequence[Geometry], scene: PlacedScene, options: OutputOptions) -> list[tuple[float, float]]:
+def _measure(polygons: Sequence[Geometry], frame: SceneFrame, options: OutputOptions) -> list[tuple[float, float]]:
     """Area and perimeter of each polygon, see `FoundObject`."""
     if not polygons:
         return []
-    if options.on_earth(scene):
-        return measures_m(polygons, scene.georef)
-    grown = in_file_pixels(polygons, scene)
+    if options.on_earth(frame):
+        return measures_m(polygons, frame.georef)
+    grown = in_file_pixels(polygons, frame)
     return [(polygon.area, polygon.length) for polygon in grown]
 
 
-def in_file_pixels(geometries: Sequence[Geometry], scene: PlacedScene) -> list[Geometry]:
+def in_file_pixels(geometries: Sequence[Geometry], frame: SceneFrame) -> list[Geometry]:
     """Geometries of the working grid in pixels of the scene's file."""
-    factors = np.array([scene.native_width / scene.width, scene.native_height / scene.height])
+    factors = np.array([frame.native_width / frame.width, frame.native_height / frame.height])
     if (factors == 1).all():
         return list(geometries)
     array = np.empty(len(geometries), dtype=object)
@@ -206,7 +206,7 @@ def in_file_pixels(geometries: Sequence[Geometry], scene: PlacedScene) -> list[G
     return list(transform(array, lambda xy: xy * factors))
 
 
-def _squared(polygons: Sequence[Geometry], scene: PlacedScene) -> list[Geometry]:
+def _squared(polygons: Sequence[Geometry], frame: SceneFrame) -> list[Geometry]:
     """Polygons in working-grid pixels with corners that are square on the ground, inside the scene.
 
     Off the earth corners are square in the picture.
@@ -214,9 +214,9 @@ def _squared(polygons: Sequence[Geometry], scene: PlacedScene) -> list[Geometry]
     if not polygons:
         return []
     steps = np.broadcast_to(np.eye(2), (len(polygons), 2, 2))
-    if scene.georef.on_earth:
-        steps = ground_steps(scene.georef, get_coordinates(centroid(polygons)))
-    whole = box(0, 0, scene.width, scene.height)
+    if frame.georef.on_earth:
+        steps = ground_steps(frame.georef, get_coordinates(centroid(polygons)))
+    whole = box(0, 0, frame.width, frame.height)
     return [_square(polygon, to_ground, whole) for polygon, to_ground in zip(polygons, steps, strict=True)]
 
 

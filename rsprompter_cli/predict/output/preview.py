@@ -51,7 +51,7 @@ class MapPreview:
 
     def __init__(self, scene: Scene, options: OutputOptions, class_names: Sequence[str]) -> None:
         """Nothing has passed yet."""
-        self._scene, self._on_earth, self._class_names = scene, options.on_earth(scene), class_names
+        self._scene, self._on_earth, self._class_names = scene, options.on_earth(scene.frame), class_names
         self._kept: list[FoundObject] = []
         self._places: list[int] = []
         self._dropped: list[int] = []

@@ -36,12 +36,13 @@ from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.output.coco import write_coco
 from rsprompter_cli.predict.output.postprocess import AT_ONCE, FoundObject, OutputOptions, in_file_pixels
 from rsprompter_cli.predict.output.preview import MapPreview
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 
 if TYPE_CHECKING:
-    from rsprompter_cli.geo.raster.frame import PlacedScene
+    from rsprompter_cli.geo.raster.frame import SceneFrame
     from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
     from rsprompter_cli.predict.aoi import AreaOfInterest
+    from rsprompter_cli.structures import Georef
 
 
 _log = logging.getLogger(__name__)
@@ -123,24 +124,24 @@ def check_output_crs(out: str | Path | None, kind: OutputKind | None, options: O
         )
 
 
-def check_georef(source: str | Path, scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
+def check_georef(source: str | Path, georef: Georef, kind: OutputKind | None, options: OutputOptions) -> None:
     """Raise InputError for a scene that has no place on the earth where the output needs one."""
-    if kind is not OutputKind.VECTOR or options.pixel_coords or scene.georef.on_earth:
+    if kind is not OutputKind.VECTOR or options.pixel_coords or georef.on_earth:
         return
-    reason, way_out = why_off_the_map(scene.georef), way_onto_the_map(scene.georef)
+    reason, way_out = why_off_the_map(georef), way_onto_the_map(georef)
     raise InputError(
         f"{source}: {reason}, so its polygons cannot be georeferenced",
         f"pass --pixel-coords, write COCO (.json) or an overlay (.png), or {way_out}",
     )
 
 
-def check_room(scene: PlacedScene, kind: OutputKind | None, options: OutputOptions) -> None:
+def check_room(frame: SceneFrame, kind: OutputKind | None, options: OutputOptions) -> None:
     """Look, before anything is found, whether the CRS of a vector file is one for the scene; warn of a far one.
 
     Raises:
         UsageError: it has no room for the scene.
     """
-    crs = output_crs(scene, options) if kind is OutputKind.VECTOR else None
+    crs = output_crs(frame, options) if kind is OutputKind.VECTOR else None
     if crs is not None and crs.elsewhere:
         _log.warning("%s", crs.elsewhere)
 
@@ -149,34 +150,40 @@ def write_found(
     out: Path,
     kind: OutputKind,
     found: Iterator[FoundObject],
-    scene: PlacedScene,
+    frame: SceneFrame,
     meta: CheckpointMeta,
     options: PredictOptions,
-    meter: Meter,
+    stats: RunStats,
     *,
+    scene: Scene | None,
     area: AreaOfInterest | None,
     with_quality: bool,
 ) -> None:
-    """Write the objects, and the map if there is to be one; that needs a scene with pixels."""
+    """Write the objects, and the map if there is to be one.
+
+    Args:
+        scene: open, where its pixels are drawn: on a map or a picture.
+    """
     preview = None
     if options.preview is not None:
-        assert isinstance(scene, Scene), "a map needs the pixels"
+        assert scene is not None, "a map needs the pixels"
         preview = MapPreview(scene, options.output, meta.class_names)
 
     def on_dropped(place: int) -> None:
-        meter.dropped["too_fine"] += 1
+        stats.dropped["too_fine"] += 1
         if preview is not None:
             preview.on_dropped(place)
 
     announce(f"writing {out.name}")
-    found = meter.timed(Stage.FINISHING, found)
-    with meter.stage(Stage.WRITING):
-        meter.written = write_output(
+    found = stats.timed(Stage.FINISHING, found)
+    with stats.stage(Stage.WRITING):
+        stats.written = write_output(
             out,
             kind,
             found if preview is None else preview.watch(found),
-            scene,
+            frame,
             options.output,
+            scene=scene,
             class_names=meta.class_names,
             category_ids=meta.category_ids,
             with_quality=with_quality,
@@ -184,7 +191,7 @@ def write_found(
         )
     if preview is not None and options.preview is not None:
         announce(f"drawing the map {Path(options.preview).name}")
-        with meter.stage(Stage.PREVIEW):
+        with stats.stage(Stage.PREVIEW):
             preview.write(options.preview, area=area, out_name=out.name)
 
 
@@ -192,9 +199,10 @@ def write_output(
     out: Path,
     kind: OutputKind,
     objects: Iterable[FoundObject],
-    scene: PlacedScene,
+    frame: SceneFrame,
     options: OutputOptions,
     *,
+    scene: Scene | None = None,
     class_names: Sequence[str],
     category_ids: Sequence[int],
     with_quality: bool = False,
@@ -206,6 +214,7 @@ def write_output(
 
     Args:
         objects: in output order; ids count from 1.
+        scene: open, for a picture, which shows its pixels.
         class_names, category_ids: by label.
         with_quality: vector files have a column for the quality of each mask, which every object then has.
         on_dropped: told the place, from 0, of each object that the format has no numbers for, being so small.
@@ -214,29 +223,29 @@ def write_output(
         Objects written.
     """
     if kind is OutputKind.COCO:
-        return write_coco(out, objects, scene, options, class_names=class_names, category_ids=category_ids)
+        return write_coco(out, objects, frame, options, class_names=class_names, category_ids=category_ids)
     if kind is OutputKind.OVERLAY:
-        assert isinstance(scene, Scene), "a picture needs the pixels"
+        assert scene is not None, "a picture needs the pixels"
         return _write_overlay(out, list(objects), scene, class_names)
-    crs = output_crs(scene, options)
+    crs = output_crs(frame, options)
     attributes = FOUND_WITH_QUALITY if with_quality else FOUND_ATTRIBUTES
-    features = _features(objects, scene, options, crs, class_names, with_quality=with_quality)
+    features = _features(objects, frame, options, crs, class_names, with_quality=with_quality)
     return write_features(out, features, crs.wkt if crs else None, attributes=attributes, on_dropped=on_dropped)
 
 
 def _features(
     objects: Iterable[FoundObject],
-    scene: PlacedScene,
+    frame: SceneFrame,
     options: OutputOptions,
     crs: TargetCrs | None,
     class_names: Sequence[str],
     *,
     with_quality: bool,
 ) -> Iterator[Feature]:
-    on_earth = options.on_earth(scene)
+    on_earth = options.on_earth(frame)
     stream = iter(objects)
     while batch := list(islice(stream, AT_ONCE)):
-        for geometry, found in zip(place_polygons(batch, scene, crs), batch, strict=True):
+        for geometry, found in zip(place_polygons(batch, frame, crs), batch, strict=True):
             yield found_feature(
                 geometry,
                 class_name=class_names[found.label],
@@ -248,25 +257,25 @@ def _features(
             )
 
 
-def output_crs(scene: PlacedScene, options: OutputOptions) -> TargetCrs | None:
+def output_crs(frame: SceneFrame, options: OutputOptions) -> TargetCrs | None:
     """Where the polygons of vector files go; None for pixels of the scene's file.
 
     Raises:
         UsageError: the CRS that was asked for has no room for the scene.
     """
-    georef = scene.georef
-    if not options.on_earth(scene) or georef.crs_wkt is None:
+    georef = frame.georef
+    if not options.on_earth(frame) or georef.crs_wkt is None:
         return None
     wkt = georef.crs_wkt if options.crs is None else check_crs(options.crs)
-    return TargetCrs(georef, scene.height, scene.width, wkt, name=scene.name, called=options.crs)
+    return TargetCrs(georef, frame.height, frame.width, wkt, name=frame.name, called=options.crs)
 
 
-def place_polygons(objects: Sequence[FoundObject], scene: PlacedScene, crs: TargetCrs | None) -> list[Geometry]:
+def place_polygons(objects: Sequence[FoundObject], frame: SceneFrame, crs: TargetCrs | None) -> list[Geometry]:
     """The polygons of objects as vector files have them: in map coordinates, or in pixels of the scene's file."""
     geometries = [found.polygon for found in objects]
     if crs is None:
-        return in_file_pixels(geometries, scene)
-    return list(crs.move(to_map(geometries, scene.georef)))
+        return in_file_pixels(geometries, frame)
+    return list(crs.move(to_map(geometries, frame.georef)))
 
 
 def _write_overlay(out: Path, objects: Sequence[FoundObject], scene: Scene, class_names: Sequence[str]) -> int:

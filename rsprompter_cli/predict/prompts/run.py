@@ -140,7 +140,7 @@ def predict_prompts(
     pixel_coords = options.output.pixel_coords
     with options.reading.open(source, meta, pixel_coords=pixel_coords) as scene:
         require_locatable(source, scene, pixel_coords=pixel_coords)
-        check_room(scene, kind, options.output)
+        check_room(scene.frame, kind, options.output)
         asked = read_prompts(prompts, scene, pixel_coords=pixel_coords, layer=options.output.layer)
         _refuse_points(asked, folder)
         if out is None or kind is None or options.dry_run:
@@ -173,7 +173,7 @@ def _write(
         JoinedInstance(answers.found[row].polygon, 0, answers.found[row].score, Key(0, 0, row), ()) for row in rows
     ]
     # Measured first and dropped here, so that it is known whose they are.
-    found = list(finish_objects(joined, scene, replace(options.output, min_area=0.0)))
+    found = list(finish_objects(joined, scene.frame, replace(options.output, min_area=0.0)))
     measured = [AnsweredPrompt(row, one) for row, one in zip(rows, found, strict=True)]
     kept = [answer for answer in measured if not answer.found.area < min_area]
     misses |= {answer.row: Miss.TOO_SMALL for answer in measured if answer.found.area < min_area}

@@ -64,7 +64,7 @@ def write_answers(
     """
     objects = [answer.found for answer in answers]
     if kind is OutputKind.OVERLAY:
-        write_output(out, kind, objects, scene, options, class_names=[CLASS_NAME], category_ids=[1])
+        write_output(out, kind, objects, scene.frame, options, scene=scene, class_names=[CLASS_NAME], category_ids=[1])
         return
     names = output_names(asked, out.suffix.lower())
     cut = [name for name in names.values() if out.suffix.lower() == ".shp" and len(name.encode()) > SHAPEFILE_NAME]
@@ -73,17 +73,17 @@ def write_answers(
     kept = [{new: asked.columns[old][answer.row] for old, new in names.items()} for answer in answers]
     if kind is OutputKind.COCO:
         annotations = [
-            {**coco_annotation(number, found, scene, category_id=1), "attributes": values}
+            {**coco_annotation(number, found, scene.frame, category_id=1), "attributes": values}
             for number, (found, values) in enumerate(zip(objects, kept, strict=True), start=1)
         ]
-        head = coco_head(scene, class_names=[CLASS_NAME], category_ids=[1])
+        head = coco_head(scene.frame, class_names=[CLASS_NAME], category_ids=[1])
         write_text(out, json.dumps({**head, "annotations": annotations}) + "\n")
         return
     own_id = id_column(asked.columns)
-    on_earth = options.on_earth(scene)
-    target = output_crs(scene, options)
+    on_earth = options.on_earth(scene.frame)
+    target = output_crs(scene.frame, options)
     crs = None if target is None else target.wkt
-    placed: Sequence[Geometry | None] = place_polygons(objects, scene, target)
+    placed: Sequence[Geometry | None] = place_polygons(objects, scene.frame, target)
     if out.suffix.lower() in GEOJSON_SUFFIXES:
         placed, crs = _unsplit(placed, crs), None if crs is None else WGS84
     places = [place for place, geometry in enumerate(placed) if geometry is not None]

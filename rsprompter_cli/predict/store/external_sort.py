@@ -29,7 +29,7 @@ _HEAD = struct.Struct("<qddqq")
 _PLACE = np.dtype([("row", "i8"), ("col", "i8"), ("number", "i8"), ("at", "i8")])
 
 
-class Spool:
+class ExternalSorter:
     """Objects by key; use it as a context manager: what it wrote is gone afterwards, even after a kill."""
 
     def __init__(self, folder: Path, *, run: int = _RUN, in_memory: int = _IN_MEMORY) -> None:
@@ -49,7 +49,7 @@ class Spool:
     def __len__(self) -> int:
         return sum(self._runs) + len(self._places) // 4
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> ExternalSorter:
         return self
 
     def __exit__(

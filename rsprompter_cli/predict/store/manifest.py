@@ -28,14 +28,14 @@ WHOLE = ""
 """Stands for the merged file of all scenes; no scene is called so."""
 
 
-class Ledger:
+class Manifest:
     """The scenes of one run; use it as a context manager.
 
     ended: the earlier run that it is of came to its end, and no scene failed.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], *, overwrite: bool, shown: str | Path) -> None:
-        """Find the ledger of an earlier run, if there is one, and lock it.
+        """Find the manifest of an earlier run, if there is one, and lock it.
 
         Args:
             path: where it lies.
@@ -58,7 +58,7 @@ class Ledger:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> Manifest:
         return self
 
     def __exit__(
@@ -178,7 +178,7 @@ def _state(path: Path) -> list[int] | None:
 
 
 def _is_torn(file: IO[bytes]) -> bool:
-    """Whether a file may be a ledger whose first line was being written when the process was killed."""
+    """Whether a file may be a manifest whose first line was being written when the process was killed."""
     file.seek(0)
     head = json.dumps({"kind": _KIND})[:-1].encode()
     start = file.read(len(head))
@@ -193,7 +193,7 @@ def _line(file: IO[bytes]) -> dict[str, Any] | None:
 
 
 def _is_line(value: Mapping[str, Any]) -> bool:
-    """Whether a table has what a ledger's lines have; it is cut off after the last that has."""
+    """Whether a table has what a manifest's lines have; it is cut off after the last that has."""
     if "begin" in value:
         return isinstance(value["begin"], str) and isinstance(value.get("out", ""), str)
     if "done" in value:

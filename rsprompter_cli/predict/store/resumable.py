@@ -25,7 +25,7 @@ def shards_folder(out: Path) -> Path:
     return hidden_beside(out, ".shards")
 
 
-def kept_parts(folder: Path) -> dict[Path, tuple[int, int]]:
+def resumable_parts(folder: Path) -> dict[Path, tuple[int, int]]:
     """The parts in such a folder, whole or begun, each with its number and how many there are to be."""
     if not folder.is_dir():
         return {}
@@ -33,12 +33,12 @@ def kept_parts(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (int(name[1]), int(name[2])) for path, name in names.items() if name is not None}
 
 
-def kept_windows(folder: Path) -> int:
+def resumable_windows(folder: Path) -> int:
     """How many windows are done in such a folder."""
-    return sum(count_windows(path) for path in kept_parts(folder))
+    return sum(count_windows(path) for path in resumable_parts(folder))
 
 
-def give_up_parts(out: Path, *, overwrite: bool) -> None:
+def discard_parts(out: Path, *, overwrite: bool) -> None:
     """See to the parts that several workers have left, before one process begins.
 
     Raises:
@@ -47,11 +47,13 @@ def give_up_parts(out: Path, *, overwrite: bool) -> None:
     folder = shards_folder(out)
     if not folder.is_dir():
         return
-    _give_up(folder, kept_windows(folder), "with --procs, --gpus or --ray", "one of these options", overwrite=overwrite)
+    _give_up(
+        folder, resumable_windows(folder), "with --procs, --gpus or --ray", "one of these options", overwrite=overwrite
+    )
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def give_up_journal(out: Path, *, overwrite: bool) -> None:
+def discard_journal(out: Path, *, overwrite: bool) -> None:
     """See to the journal that one process has left, before several begin.
 
     Raises:

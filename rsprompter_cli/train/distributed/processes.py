@@ -204,7 +204,7 @@ def _is_lost(error: Exception) -> bool:
 
 
 @contextmanager
-def own_talk(place: Place | None, folder: Path) -> Iterator[None]:
+def redirect_output(place: Place | None, folder: Path) -> Iterator[None]:
     """Send the output of a rank other than 0 to `folder`/rank-N.log; nothing changes for rank 0 or a process alone.
 
     Raises:

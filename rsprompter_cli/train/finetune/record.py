@@ -42,7 +42,7 @@ def run_folder(out: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FitOptions:
     """The arguments of a fit; a resumed run takes them from its record.
 
     pairs: absolute paths of scenes and their labels. model: absolute path of the checkpoint to start from, or
@@ -81,7 +81,7 @@ class Wishes:
         """Minutes for everything."""
         return FIT_MINUTES if self.minutes is None else self.minutes
 
-    def require_fitting(self, began: Wishes) -> None:
+    def require_fitting(self, began: FitOptions) -> None:
         """Refuse to continue a run with other arguments; omitted ones are those of the run, and minutes may differ.
 
         Raises:
@@ -100,18 +100,18 @@ class Wishes:
 
 def wishes_of(
     pairs: Sequence[tuple[str | Path, str | Path]], *, model: str | Path | None = None, **others: Any
-) -> Wishes:
+) -> FitOptions:
     """The arguments of a fit, with whole paths.
 
     Args:
         model: "bundled" or None takes the bundled model.
-        others: fields of `Wishes`; `layer` may be one name, too.
+        others: fields of `FitOptions`; `layer` may be one name, too.
 
     Raises:
         UsageError: a number out of range.
     """
     layer = others.pop("layer", ())
-    wishes = Wishes(
+    wishes = FitOptions(
         tuple((str(Path(scene).absolute()), str(Path(labels).absolute())) for scene, labels in pairs),
         None if model is None else model_name(_whole(model)),
         layer=(layer,) if isinstance(layer, str) else tuple(layer or ()),
@@ -138,7 +138,7 @@ class Record:
     speed: entries of a checkpoint's provenance about seconds per window.
     """
 
-    wishes: Wishes
+    wishes: FitOptions
     overwrite: bool = False
     plan: dict[str, Any] | None = None
     tiles: dict[str, list[int]] = field(default_factory=dict)
@@ -178,7 +178,7 @@ def read_record(run: Path) -> Record:
     wishes["pairs"] = tuple(tuple(pair) for pair in wishes["pairs"])
     wishes["layer"] = tuple(wishes.get("layer", ()))
     wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
-    content["wishes"] = Wishes(**wishes)
+    content["wishes"] = FitOptions(**wishes)
     content["start"] = None if content["start"] is None else Figures(**content["start"])
     content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
     return Record(**content)

@@ -62,9 +62,9 @@ from rsprompter_cli.train.finetune.schedule import (
     scheduled,
 )
 from rsprompter_cli.train.finetune.timing import (
+    enable_feature_cache,
     evaluate_start,
     figures_of,
-    keep_maps,
     limit_held_back,
     measure,
 )
@@ -88,7 +88,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Watch:
+class FitCallbacks:
     """Progress callbacks of a fit: (windows done, in all), a training step, (images evaluated, in all)."""
 
     tiles: Progress = lambda _done, _all: None
@@ -96,7 +96,7 @@ class Watch:
     evaluation: Progress = lambda _done, _all: None
 
 
-_SILENT = Watch()
+_SILENT = FitCallbacks()
 
 
 class _Clock:
@@ -121,7 +121,7 @@ def fit(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
-    watch: Watch = _SILENT,
+    watch: FitCallbacks = _SILENT,
     plan: FitPlan | None = None,
     **asked: Any,
 ) -> FitResult:
@@ -134,7 +134,7 @@ def fit(
         resume: continue the run in `OUT-run`.
         plan: what `check_fit` returned for the same arguments; None reads scenes and labels here.
         asked: `minutes`, `class_column`, `class_name`, `complete`, `gsd`, `bands`, `scale`, `page`, `scene_crs`,
-            `nodata`, `layer`, see `Wishes`.
+            `nodata`, `layer`, see `FitOptions`.
 
     Raises:
         KeyboardInterrupt: a signal ended the training; its state is saved.
@@ -181,7 +181,7 @@ def _run(
     plan: FitPlan | None,
     fresh: bool,
     device: str,
-    watch: Watch,
+    watch: FitCallbacks,
 ) -> FitResult:
     """Run the stages in order, skipping those that already have their result."""
     run = run_folder(out)
@@ -206,7 +206,9 @@ def _run(
     return result
 
 
-def _tile(record: Record, start: Checkpoint, run: Path, plan: FitPlan | None, *, fresh: bool, watch: Watch) -> None:
+def _tile(
+    record: Record, start: Checkpoint, run: Path, plan: FitPlan | None, *, fresh: bool, watch: FitCallbacks
+) -> None:
     """Plan, where that is not done, and tile; the record then describes the tiles."""
     fit_config(start.config, new_classes=False)
     if plan is None:
@@ -254,7 +256,7 @@ def _log_plan(plan: FitPlan) -> None:
         )
 
 
-def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> None:
+def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: FitCallbacks) -> None:
     """Evaluate the model that the run starts from, time a few steps, and choose the schedule."""
     where = resolve_device(device)
     dtype = resolve_precision(config.train.precision, where)
@@ -263,7 +265,7 @@ def _measure(record: Record, config: Config, run: Path, clock: _Clock, *, device
     setup.model.to(where)
     # Maps that a stopped run left would make the encoder look fast.
     remove_maps(run / MAPS)
-    cache = keep_maps(setup, run / MAPS, where, dtype)
+    cache = enable_feature_cache(setup, run / MAPS, where, dtype)
     same_classes = setup.meta.class_names == read_checkpoint(record.wishes.start).meta.class_names
     if same_classes and record.start is None:
         setup = evaluate_start(record, setup, cache, run, device=where, dtype=dtype, on_evaluation=watch.evaluation)
@@ -312,7 +314,9 @@ def _warn_of_short_limit(record: Record, minutes: float) -> None:
         )
 
 
-def _train(record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: Watch) -> TrainResult:
+def _train(
+    record: Record, config: Config, run: Path, clock: _Clock, *, device: str, watch: FitCallbacks
+) -> TrainResult:
     schedule = record.schedule
     assert schedule is not None
     left = clock.left()

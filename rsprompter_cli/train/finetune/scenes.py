@@ -32,7 +32,7 @@ from rsprompter_cli.geo.vector.duplicates import first_of_each
 from rsprompter_cli.geo.vector.read import Layer, open_layer, require_layers
 from rsprompter_cli.geo.vector.write import Footprints, read_footprints
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
-from rsprompter_cli.train.finetune.record import Wishes
+from rsprompter_cli.train.finetune.record import FitOptions
 from rsprompter_cli.train.finetune.schedule import (
     FEWEST_LABELS,
     HELD_BACK,
@@ -119,7 +119,7 @@ class FitPlan:
         }
 
 
-def plan_scenes(wishes: Wishes, meta: CheckpointMeta) -> FitPlan:
+def plan_scenes(wishes: FitOptions, meta: CheckpointMeta) -> FitPlan:
     """Read scenes and labels, decide what trains and what is held back; logs warnings.
 
     Args:
@@ -179,7 +179,7 @@ def _counted(things: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {what}" for what, count in things.items() if count)
 
 
-def _class_column(wishes: Wishes) -> str | None:
+def _class_column(wishes: FitOptions) -> str | None:
     """The column with class names; None when all labels are of one class."""
     if wishes.class_column is not None or wishes.class_name is not None:
         return wishes.class_column
@@ -196,14 +196,14 @@ def _class_column(wishes: Wishes) -> str | None:
     return AUTO_COLUMN
 
 
-def _opened(path: str, wishes: Wishes) -> Layer:
+def _opened(path: str, wishes: FitOptions) -> Layer:
     return open_layer(path, in_pixels=False, layer=wishes.layer or None)
 
 
 def _read_scene(
     pair: tuple[Path, Path],
     stem: str,
-    wishes: Wishes,
+    wishes: FitOptions,
     meta: CheckpointMeta,
     column: str | None,
     class_name: str,

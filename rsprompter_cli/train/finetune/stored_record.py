@@ -34,7 +34,7 @@ class _Stored(BaseModel):
 
 
 class _StoredWishes(_Stored):
-    """The fields of `Wishes`."""
+    """The fields of `FitOptions`."""
 
     pairs: Annotated[list[Annotated[list[_Text], Field(min_length=2, max_length=2)]], Field(min_length=1)]
     model: _Text | None

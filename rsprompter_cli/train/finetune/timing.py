@@ -66,7 +66,7 @@ def figures_of(metrics: CocoMetrics) -> Figures:
     return Figures(metrics.f1, mask["AP50"] or 0.0, mask["AP"] or 0.0, metrics.score_threshold)
 
 
-def keep_maps(setup: Setup, folder: Path, device: torch.device, dtype: torch.dtype) -> EncoderCache | None:
+def enable_feature_cache(setup: Setup, folder: Path, device: torch.device, dtype: torch.dtype) -> EncoderCache | None:
     """Let a model with a frozen encoder keep its maps; None for another, which has none to keep."""
     if getattr(setup.config.model, "encoder", None) != "frozen":
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsprompter_cli.data.convert.files import PICTURES, list_files, place_picture
-from rsprompter_cli.data.output_folder import check_apart, check_owned, fill_folder
+from rsprompter_cli.data.output_folder import check_owned, check_parts, fill_folder
 from rsprompter_cli.errors import InputError, OutputError
 
 
@@ -83,14 +83,14 @@ def test_a_link_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_output_and_input_lie_apart(tmp_path: Path) -> None:
     inputs = [tmp_path / "in"]
-    check_apart(tmp_path / "out", inputs)
+    check_parts(tmp_path / "out", inputs)
     for out, words in (
         (tmp_path / "in", "is inside"),
         (tmp_path / "in/x/y", "is inside"),
         (tmp_path, "contains the input"),
     ):
         with pytest.raises(OutputError, match=words):
-            check_apart(out, inputs)
+            check_parts(out, inputs)
 
 
 def test_a_set_with_folders_is_ours_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shapely import box
 
 from rsprompter_cli.geo.stitch.joiner import Instance
-from rsprompter_cli.geo.stitch.mask_nms import TWIN_IOU, without_twins
+from rsprompter_cli.geo.stitch.mask_nms import TWIN_IOU, mask_nms
 
 
 def _instance(index: int, score: float, polygon: Any, label: int = 0) -> Instance:
@@ -18,7 +18,7 @@ def _instance(index: int, score: float, polygon: Any, label: int = 0) -> Instanc
 
 
 def _kept(*instances: Instance) -> list[int]:
-    return [instance.index for instance in without_twins(instances)]
+    return [instance.index for instance in mask_nms(instances)]
 
 
 def test_the_better_of_two_outlines_stays() -> None:
@@ -44,7 +44,7 @@ def test_what_goes_takes_nothing_with_it() -> None:
 
 
 def test_nothing_of_nothing() -> None:
-    assert without_twins([]) == []
+    assert mask_nms([]) == []
 
 
 boxes = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 8)] * 2).map(
@@ -56,13 +56,13 @@ boxes = st.tuples(*[st.integers(0, 12)] * 2, *[st.integers(1, 8)] * 2).map(
 @given(st.lists(st.tuples(boxes, st.sampled_from([0.3, 0.5, 0.7]), st.integers(0, 1)), max_size=12), st.randoms())
 def test_no_twins_are_left_whatever_the_order(drawn: list[tuple[Any, float, int]], chance: Any) -> None:
     instances = [_instance(index, score, one, label) for index, (one, score, label) in enumerate(drawn)]
-    kept = without_twins(instances)
+    kept = mask_nms(instances)
     for first in kept:
         for second in kept:
             if first.index < second.index and first.label == second.label:
                 shared = first.polygon.intersection(second.polygon).area
                 assert shared < TWIN_IOU * first.polygon.union(second.polygon).area + 1e-9
-    assert without_twins(kept) == kept
+    assert mask_nms(kept) == kept
     shuffled = list(instances)
     chance.shuffle(shuffled)
-    assert {one.index for one in without_twins(shuffled)} == {one.index for one in kept}
+    assert {one.index for one in mask_nms(shuffled)} == {one.index for one in kept}

@@ -12,7 +12,7 @@ import shapely
 
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.vector import tables
-from rsprompter_cli.geo.vector.read_back import Tally, is_whole, is_whole_geopackage
+from rsprompter_cli.geo.vector.read_back import FeatureCount, is_whole, is_whole_geopackage
 from rsprompter_cli.geo.vector.write import Feature, write_features
 
 HOUSES = [
@@ -23,20 +23,20 @@ HOUSES = [
 ATTRIBUTES = {"class": str, "note": str, "score": float}
 
 
-def written(path: Path, crs: str | None = "EPSG:32633") -> Tally:
+def written(path: Path, crs: str | None = "EPSG:32633") -> FeatureCount:
     """A file of houses, and what it should hold."""
     write_features(path, HOUSES, crs, attributes=ATTRIBUTES)
-    tally = Tally()
-    tally.add(shapely.normalize(np.array([house.geometry for house in HOUSES], dtype=object)))
-    return tally
+    count = FeatureCount()
+    count.add(shapely.normalize(np.array([house.geometry for house in HOUSES], dtype=object)))
+    return count
 
 
 @pytest.mark.parametrize("suffix", [".fgb", ".shp", ".gpkg"])
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "+proj=laea +lat_0=5 +lon_0=5 +units=m", None])
 def test_whole_files_are_whole(tmp_path: Path, suffix: str, crs: str | None) -> None:
-    tally = written(tmp_path / f"a b'{suffix}", crs)  # refused if it were not
+    count = written(tmp_path / f"a b'{suffix}", crs)  # refused if it were not
     if suffix != ".gpkg":
-        assert is_whole(tmp_path / f"a b'{suffix}", tally, placed=crs is not None)
+        assert is_whole(tmp_path / f"a b'{suffix}", count, placed=crs is not None)
     write_features(tmp_path / f"none{suffix}", [], crs, attributes=ATTRIBUTES)
 
 
@@ -62,19 +62,19 @@ def without(start: int, count: int) -> Callable[[bytes], bytes]:
 )
 def test_files_with_a_hole_or_an_early_end_are_not(tmp_path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
     path = tmp_path / name.replace(".shx", ".shp").replace(".dbf", ".shp").replace(".prj", ".shp")
-    tally = written(path)
+    count = written(path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(change(content))
     assert (tmp_path / name).read_bytes() != content
-    assert not is_whole(path, tally, placed=True)
+    assert not is_whole(path, count, placed=True)
 
 
 def test_a_row_of_a_table_that_was_lost(tmp_path: Path) -> None:
-    tally = written(tmp_path / "a.shp")
+    count = written(tmp_path / "a.shp")
     content = (tmp_path / "a.dbf").read_bytes()
     start, width = int.from_bytes(content[8:10], "little"), int.from_bytes(content[10:12], "little")
     (tmp_path / "a.dbf").write_bytes(without(start + 3 * width, width)(content))
-    assert not is_whole(tmp_path / "a.shp", tally, placed=True)
+    assert not is_whole(tmp_path / "a.shp", count, placed=True)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_a_row_of_a_table_that_was_lost(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_a_geopackage_that_were_lost(tmp_path: Path, statement: str) -> None:
-    tally = written(tmp_path / "a.gpkg")
+    count = written(tmp_path / "a.gpkg")
     write_features(tmp_path / "none/a.gpkg", [], "EPSG:32633", attributes=ATTRIBUTES)
     empty = (tmp_path / "none/a.gpkg").read_bytes()
-    assert is_whole_geopackage(tmp_path / "a.gpkg", tally, empty)
+    assert is_whole_geopackage(tmp_path / "a.gpkg", count, empty)
     base = sqlite3.connect(tmp_path / "a.gpkg")
     if "FROM a" in statement:
         for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -104,12 +104,12 @@ def test_parts_of_a_geopackage_that_were_lost(tmp_path: Path, statement: str) ->
     base.execute(statement)
     base.commit()
     base.close()
-    assert not is_whole_geopackage(tmp_path / "a.gpkg", tally, empty)
+    assert not is_whole_geopackage(tmp_path / "a.gpkg", count, empty)
 
 
 def test_vertices_count_in_any_order_but_with_their_values() -> None:
     ring = shapely.box(0, 0, 2, 3)
-    one, other, moved = Tally(), Tally(), Tally()
+    one, other, moved = FeatureCount(), FeatureCount(), FeatureCount()
     one.add(np.array([ring, ring.buffer(1)], dtype=object))
     other.add(np.array([shapely.reverse(ring.buffer(1)), ring], dtype=object))
     moved.add(np.array([ring.buffer(1), shapely.box(0, 0, 3, 2)], dtype=object))

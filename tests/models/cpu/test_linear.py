@@ -102,7 +102,7 @@ def test_a_quickened_model_has_the_same_names_and_answers(library: str) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 3, bias=False))).eval()
     quick = copy.deepcopy(plain)
-    linear.quicken(quick)
+    linear.use_fast_linear(quick)
     assert list(quick.state_dict()) == list(plain.state_dict())
     assert [type(module) for module in quick.modules()].count(linear.Linear) == 2
     values = torch.randn(5, 6)

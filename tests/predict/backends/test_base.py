@@ -16,15 +16,15 @@ from filelock import FileLock
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.backends import base
-from rsprompter_cli.predict.backends.base import Job, RunShards, Tally, predict_apart
+from rsprompter_cli.predict.backends.base import Job, ProgressAggregator, RunShards, predict_in_parts
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.shard import Shard
 from rsprompter_cli.predict.shards import ShardDone, ShardRunner
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from rsprompter_cli.predict.store import journal as journals
 from rsprompter_cli.predict.store.journal import journal_path
-from rsprompter_cli.predict.store.resumable import kept_windows, shards_folder
+from rsprompter_cli.predict.store.resumable import resumable_windows, shards_folder
 from tests.make.layers import house, write_layer
 from tests.make.stub_model import BlobModel, blob_model
 from tests.predict.test_resume import stopped_at, town
@@ -38,21 +38,23 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_FLUSH_SECONDS", 0.0)
 
 
-def in_turn(job: Job, shards: Sequence[Shard], tally: Tally, *, stop: Callable[[int], None] | None = None) -> None:
+def in_turn(
+    job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, *, stop: Callable[[int], None] | None = None
+) -> None:
     """One worker; `stop` is called after each window with the number of them done, and may raise."""
     windows = 0
     with ShardRunner(job.source, job.options, job.model) as runner:
         for shard in shards:
-            meter = Meter()
+            stats = RunStats()
 
-            def progress(done: int, _total: int, shard: Shard = shard, meter: Meter = meter) -> None:
+            def progress(done: int, _total: int, shard: Shard = shard, stats: RunStats = stats) -> None:
                 nonlocal windows
-                tally.note(shard, done, meter.counts())
+                aggregator.note(shard, done, stats.counts())
                 windows += 1
                 if stop is not None:
                     stop(windows)
 
-            tally.finish(runner.run(shard, job.part(shard), progress=progress, meter=meter))
+            aggregator.finish(runner.run(shard, job.part(shard), progress=progress, stats=stats))
 
 
 def after(count: int, error: BaseException) -> RunShards:
@@ -69,7 +71,7 @@ def predicted(
     scene: Path, out: Path, run: RunShards = in_turn, *, workers: int = 2, model: LoadedModel | None = None, **more: Any
 ) -> Any:
     options = PredictOptions().changed(native=True, **more)
-    return predict_apart(scene, out, options, run, workers=workers, model=model or blob_model())
+    return predict_in_parts(scene, out, options, run, workers=workers, model=model or blob_model())
 
 
 def seen(model: LoadedModel) -> int:
@@ -86,7 +88,7 @@ def test_any_number_of_workers_gives_the_bytes_of_one_run(tmp_path: Path, name: 
     alone = predict_scene(scene, whole, model=blob_model(), native=True)
     steps: list[tuple[int, int]] = []
     options = PredictOptions().changed(native=True)
-    result = predict_apart(
+    result = predict_in_parts(
         scene,
         out,
         options,
@@ -113,7 +115,7 @@ def test_map_report_area_and_classes_are_those_of_one_run(tmp_path: Path) -> Non
         if name == "whole":
             predict_scene(scene, folder / "a.geojson", options, model=blob_model())
         else:
-            predict_apart(scene, folder / "a.geojson", options, in_turn, workers=3, model=blob_model())
+            predict_in_parts(scene, folder / "a.geojson", options, in_turn, workers=3, model=blob_model())
         reports.append(json.loads((folder / "report.json").read_text()))
     for name in ("a.geojson", "map.html"):
         assert (tmp_path / "apart" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -154,7 +156,7 @@ def test_stopped_it_goes_on_with_another_number_of_workers(
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
 
-    def broken(_job: Job, _shards: Sequence[Shard], _tally: Tally) -> None:
+    def broken(_job: Job, _shards: Sequence[Shard], _aggregator: ProgressAggregator) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -194,7 +196,7 @@ def test_another_run_is_refused_by_name_until_overwrite(tmp_path: Path, caplog: 
     with pytest.raises(OutputError, match="a different input"):
         predicted(scene, out)
     assert caplog.text == ""
-    assert kept_windows(shards_folder(out)) == 9
+    assert resumable_windows(shards_folder(out)) == 9
     assert predicted(scene, out, overwrite=True).objects > 10
     assert "starting over" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.geojson", "town.tif"]
@@ -210,7 +212,7 @@ def test_one_process_and_several_do_not_go_on_with_each_other(tmp_path: Path, ca
     with pytest.raises(OutputError, match="8 windows done by a run with --procs, --gpus or --ray"):
         predict_scene(scene, many, model=blob_model(), native=True)
     assert journal_path(one).exists()
-    assert kept_windows(shards_folder(many)) == 8
+    assert resumable_windows(shards_folder(many)) == 8
     caplog.clear()
     predicted(scene, one, overwrite=True)
     predict_scene(scene, many, model=blob_model(), native=True, overwrite=True)
@@ -222,12 +224,12 @@ def test_one_process_and_several_do_not_go_on_with_each_other(tmp_path: Path, ca
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
 
-    def again(job: Job, shards: Sequence[Shard], tally: Tally) -> None:
+    def again(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
         with pytest.raises(OutputError, match="another run is using it"):
             predicted(scene, out)
         with pytest.raises(OutputError, match="another run is using it"):
             predict_scene(scene, out, model=blob_model(), native=True)
-        in_turn(job, shards, tally)
+        in_turn(job, shards, aggregator)
 
     assert predicted(scene, out, again).objects > 10
 
@@ -251,19 +253,19 @@ def test_workers_of_a_killed_run_are_waited_for(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_workers_report_is_added_up_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    meter, steps, said = Meter(), [], ["known"]
-    tally = Tally(10, meter, lambda done, total: steps.append((done, total)), said)
-    assert not tally.begun
-    tally.started(2.0)
-    tally.started(0.5)
-    assert (tally.begun, meter.seconds()["start_up"]) == (False, 2.5)
-    tally.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
-    tally.note(Shard(2, 2), 1, {"instances": 1})
-    tally.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
+    stats, steps, said = RunStats(), [], ["known"]
+    aggregator = ProgressAggregator(10, stats, lambda done, total: steps.append((done, total)), said)
+    assert not aggregator.begun
+    aggregator.started(2.0)
+    aggregator.started(0.5)
+    assert (aggregator.begun, stats.seconds()["start_up"]) == (False, 2.5)
+    aggregator.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
+    aggregator.note(Shard(2, 2), 1, {"instances": 1})
+    aggregator.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
     assert steps == [(0, 10), (3, 10), (4, 10), (6, 10)]
-    assert (meter.instances, meter.bytes_read) == (7, 30)
-    assert meter.seconds()["model"] == 1.5
-    assert tally.begun
-    tally.say(30, "known")
-    tally.say(30, "new")
+    assert (stats.instances, stats.bytes_read) == (7, 30)
+    assert stats.seconds()["model"] == 1.5
+    assert aggregator.begun
+    aggregator.say(30, "known")
+    aggregator.say(30, "new")
     assert caplog.messages == ["new"]

@@ -16,7 +16,7 @@ from rsprompter_cli.errors import DependencyError, InputError, ResourceError, Us
 from rsprompter_cli.predict.backends import processes
 from rsprompter_cli.predict.backends.processes import predict_in_processes, threads_each
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.store.resumable import kept_windows, shards_folder
+from rsprompter_cli.predict.store.resumable import resumable_windows, shards_folder
 from tests.conftest import ROOT
 from tests.make.mishaps import mishap_model
 from tests.make.stub_model import blob_model
@@ -43,7 +43,7 @@ def test_a_killed_worker_is_one_line_and_two_go_on(
         # The first shard has 9 windows.
         predict_in_processes(scene, out, procs=1, native=True, model=mishap_model(marker, at=13))
     assert not out.exists()
-    assert kept_windows(shards_folder(out)) >= 9
+    assert resumable_windows(shards_folder(out)) >= 9
     steps: list[tuple[int, int]] = []
     predict_in_processes(
         scene,

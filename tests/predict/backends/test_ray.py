@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rsprompter_cli.errors import DependencyError, InputError, ResourceError, UsageError
 from rsprompter_cli.predict.backends.ray import Node, check_address, make_team, predict_on_ray
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from tests.make.fatal_model import fatal_model
 from tests.make.ranks import free_port
 from tests.make.stub_model import blob_model
@@ -175,19 +175,19 @@ def whole(scene: Path, tmp_path: Path) -> bytes:
 def test_on_this_machine(scene: Path, whole: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import ray
 
-    out, meter = tmp_path / "here" / "a.geojson", Meter()
+    out, stats = tmp_path / "here" / "a.geojson", RunStats()
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def progress(done: int, total: int) -> None:
         seen.append((done, total))
 
     result = predict_on_ray(
-        scene, out, model=blob_model(), native=True, workers=2, meter=meter, progress=progress, address="local"
+        scene, out, model=blob_model(), native=True, workers=2, stats=stats, progress=progress, address="local"
     )
     assert out.read_bytes() == whole
     assert list(out.parent.iterdir()) == [out]
     assert seen[-1] == (result.plan.windows, result.plan.windows)
-    assert meter.instances > 10
+    assert stats.instances > 10
     assert not ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) == before
     said = capfd.readouterr()
@@ -232,7 +232,7 @@ def test_a_shard_that_kills_every_worker(cluster: Any, scene: Path, whole: bytes
 @needs_ray
 @pytest.mark.slow
 def test_an_error_in_an_actor_and_a_rerun(cluster: Any, scene: Path, whole: bytes, tmp_path: Path) -> None:
-    out, address, meter = tmp_path / "out" / "a.geojson", cluster.address, Meter()
+    out, address, stats = tmp_path / "out" / "a.geojson", cluster.address, RunStats()
     with pytest.raises(ResourceError) as failed:
         predict_on_ray(scene, out, model=fatal_model(tmp_path, fails_after=10), native=True, address=address)
     assert type(failed.value) is ResourceError
@@ -245,9 +245,9 @@ def test_an_error_in_an_actor_and_a_rerun(cluster: Any, scene: Path, whole: byte
 
     with pytest.raises(KeyboardInterrupt):
         predict_on_ray(scene, out, model=fatal_model(tmp_path), native=True, address=address, progress=interrupt)
-    predict_on_ray(scene, out, model=fatal_model(tmp_path), native=True, address=address, meter=meter)
+    predict_on_ray(scene, out, model=fatal_model(tmp_path), native=True, address=address, stats=stats)
     assert out.read_bytes() == whole
-    assert meter.known > 0.3 * meter.windows
+    assert stats.known > 0.3 * stats.windows
 
 
 @needs_ray

@@ -15,12 +15,12 @@ import pytest
 from rsprompter_cli.errors import DependencyError, OutputError, ResourceError, RspError, UsageError
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.backends import ray_schedule, ray_worker
-from rsprompter_cli.predict.backends.base import Job, predict_apart
+from rsprompter_cli.predict.backends.base import Job, predict_in_parts
 from rsprompter_cli.predict.backends.ray_schedule import WorkerLostError
-from rsprompter_cli.predict.backends.ray_worker import FarWorker
+from rsprompter_cli.predict.backends.ray_worker import RayWorker
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from tests.make.fatal_model import fatal_model
 from tests.make.stub_model import blob_model
 from tests.predict.test_shards import town
@@ -42,11 +42,11 @@ class HereCrew:
     closed: int = 0
     _asked: dict[int, Any] = field(default_factory=dict)
 
-    def start(self) -> FarWorker | None:
+    def start(self) -> RayWorker | None:
         self.starts += 1
-        return FarWorker(self.job, "cpu", 1) if self.starts <= self.without_room else None
+        return RayWorker(self.job, "cpu", 1) if self.starts <= self.without_room else None
 
-    def ask(self, worker: FarWorker | None, method: str, *arguments: Any) -> int:
+    def ask(self, worker: RayWorker | None, method: str, *arguments: Any) -> int:
         self.calls[method] += 1
         number = sum(self.calls.values())
         lost = self.loses(method, self.calls[method])
@@ -62,7 +62,7 @@ class HereCrew:
             raise WorkerLostError("its machine burnt down")
         return getattr(worker, method)(*arguments)
 
-    def end(self, workers: Sequence[tuple[FarWorker | None, bool]]) -> None:
+    def end(self, workers: Sequence[tuple[RayWorker | None, bool]]) -> None:
         for worker, _ in workers:
             if worker is not None:
                 worker.close()
@@ -81,11 +81,13 @@ class Run:
     def __call__(self, model: LoadedModel | None = None, options: Any = None, **crew: Any) -> ScenePrediction:
         chosen = PredictOptions().changed(native=True, **(options or {}))
 
-        def run(job: Job, shards: Any, tally: Any) -> None:
+        def run(job: Job, shards: Any, aggregator: Any) -> None:
             self.crew = HereCrew(self.changed(job), **crew)
-            ray_schedule.hand_out(job, shards, tally, self.crew)
+            ray_schedule.hand_out(job, shards, aggregator, self.crew)
 
-        return predict_apart(self.scene, self.out, chosen, run, workers=2, model=model or blob_model(), meter=Meter())
+        return predict_in_parts(
+            self.scene, self.out, chosen, run, workers=2, model=model or blob_model(), stats=RunStats()
+        )
 
 
 @pytest.fixture
@@ -234,9 +236,9 @@ def test_machines_with_different_models(run: Run, monkeypatch: pytest.MonkeyPatc
         assert isinstance(job.model, LoadedModel)
         return replace(job, model=replace(job.model, meta=replace(job.model.meta, class_names=("red", "green"))))
 
-    def start(self: HereCrew) -> FarWorker:
+    def start(self: HereCrew) -> RayWorker:
         self.starts += 1
-        return FarWorker(self.job if self.starts == 1 else changed(self.job), "cpu", 1)
+        return RayWorker(self.job if self.starts == 1 else changed(self.job), "cpu", 1)
 
     monkeypatch.setattr(HereCrew, "start", start)
     refused = _refused(run, lambda job: job)

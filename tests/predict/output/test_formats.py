@@ -17,7 +17,7 @@ from rsprompter_cli.geo.vector.qgis_style import write_qgis_style
 from rsprompter_cli.geo.vector.read import open_layer
 from rsprompter_cli.geo.vector.write import GEOJSON_SUFFIXES, VECTOR_SUFFIXES, read_footprints
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.stats import Meter
+from rsprompter_cli.predict.stats import RunStats
 from tests.make.rfc7946 import problems, sequence_problems
 from tests.make.scenes import UTM, paint, write_scene
 from tests.make.stub_model import BlobModel, blob_model
@@ -206,7 +206,7 @@ def test_a_stopped_run_goes_on_in_its_own_area_alone(tmp_path: Path) -> None:
         predict(scene, tmp_path / "a.geojson", aoi=here, progress=stop)
     with pytest.raises(OutputError):
         predict(scene, tmp_path / "a.geojson", aoi=there)
-    meter = Meter()
-    predict(scene, tmp_path / "a.geojson", aoi=here, meter=meter)
-    assert meter.known > 0
+    stats = RunStats()
+    predict(scene, tmp_path / "a.geojson", aoi=here, stats=stats)
+    assert stats.known > 0
     assert (tmp_path / "a.geojson").read_bytes() == (tmp_path / "whole.geojson").read_bytes()

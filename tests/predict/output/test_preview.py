@@ -13,7 +13,7 @@ from rsprompter_cli.errors import OutputError, UsageError
 from rsprompter_cli.predict.output import preview as preview_module
 from rsprompter_cli.predict.output.postprocess import FoundObject
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.stats import Meter, Stage
+from rsprompter_cli.predict.stats import RunStats, Stage
 from tests.make.browser import browser
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import blob_model
@@ -149,19 +149,19 @@ def test_files_beside_the_output_are_claimed_first(
 def test_stages_within_stages_are_not_counted_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("rsprompter_cli.predict.stats.time.perf_counter", lambda: now[0])
-    meter = Meter(started=0.0)
+    stats = RunStats(started=0.0)
 
     def numbers() -> Any:
         for number in range(3):
-            with meter.stage(Stage.MODEL):
+            with stats.stage(Stage.MODEL):
                 now[0] += 10
             now[0] += 1
             yield number
 
-    with meter.stage(Stage.WRITING):
-        for _ in meter.timed(Stage.JOINING, numbers()):
+    with stats.stage(Stage.WRITING):
+        for _ in stats.timed(Stage.JOINING, numbers()):
             now[0] += 2
-    seconds = meter.seconds()
+    seconds = stats.seconds()
     assert (seconds["model"], seconds["joining"], seconds["writing"], seconds["total"]) == (30, 3, 6, 39)
-    meter.instances, meter.bytes_read = 3, 78_000_000
-    assert meter.describe() == "3 detections before joining, 2.0 MB/s read"
+    stats.instances, stats.bytes_read = 3, 78_000_000
+    assert stats.describe() == "3 detections before joining, 2.0 MB/s read"

@@ -18,7 +18,7 @@ from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict.store import journal as module
-from rsprompter_cli.predict.store.external_sort import Spool
+from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.journal import Journal, journal_path
 
 IDENTITY = {
@@ -209,11 +209,11 @@ def test_a_spool_gives_objects_by_key(tmp_path: Path, in_memory: int) -> None:
         )
         for key in keys
     ]
-    with Spool(tmp_path, run=16, in_memory=in_memory) as spool:
-        spool.add(objects[:50])
-        spool.add(objects[50:])
-        assert len(spool) == len(objects)
-        back = list(spool.read())
+    with ExternalSorter(tmp_path, run=16, in_memory=in_memory) as sorter:
+        sorter.add(objects[:50])
+        sorter.add(objects[50:])
+        assert len(sorter) == len(objects)
+        back = list(sorter.read())
     expected = sorted(objects, key=lambda one: one.key)
     fields = ("key", "label", "score", "members", "quality")
     assert [[getattr(one, f) for f in fields] for one in back] == [

@@ -17,7 +17,7 @@ from rsprompter_cli.io import exchange
 from rsprompter_cli.train import assemble
 from rsprompter_cli.train.distributed.ddp import share_norms
 from rsprompter_cli.train.distributed.launch import _cause, _failure
-from rsprompter_cli.train.distributed.processes import OTHER_ENDED, Ranks, clean_stdout, joined, own_talk
+from rsprompter_cli.train.distributed.processes import OTHER_ENDED, Ranks, clean_stdout, joined, redirect_output
 from rsprompter_cli.train.distributed.rank import Place, find_place
 from rsprompter_cli.train.interrupts import StopRequest
 from rsprompter_cli.train.setup import prepare
@@ -153,18 +153,18 @@ def test_what_libraries_print_goes_to_stderr(capfd: pytest.CaptureFixture[str]) 
 
 def test_another_rank_talks_to_its_file_and_leaves_none_that_is_empty(tmp_path: Path) -> None:
     place = Place(1, 2, 1, 2, "a", 1)
-    with own_talk(place, tmp_path / "run" / "ranks"):
+    with redirect_output(place, tmp_path / "run" / "ranks"):
         pass
     assert list(tmp_path.iterdir()) == []
     for _ in range(2):
-        with own_talk(place, tmp_path / "run" / "ranks"):
+        with redirect_output(place, tmp_path / "run" / "ranks"):
             os.write(2, b"said\n")
     assert (tmp_path / "run" / "ranks" / "rank-1.log").read_text() == "said\nsaid\n"
-    with own_talk(Place(0, 2, 0, 2, "a", 1), tmp_path / "other"):
+    with redirect_output(Place(0, 2, 0, 2, "a", 1), tmp_path / "other"):
         pass
     assert not (tmp_path / "other").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"rank-1\.log"), own_talk(place, tmp_path / "file"):
+    with pytest.raises(OutputError, match=r"rank-1\.log"), redirect_output(place, tmp_path / "file"):
         pass
 
 

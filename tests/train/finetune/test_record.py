@@ -13,7 +13,7 @@ import pytest
 
 from rsprompter_cli.cli.app import run as rsp
 from rsprompter_cli.errors import TrainingError, UsageError
-from rsprompter_cli.train.finetune.record import FitResult, Record, Wishes, read_record, result_of, wishes_of
+from rsprompter_cli.train.finetune.record import FitOptions, FitResult, Record, read_record, result_of, wishes_of
 from rsprompter_cli.train.finetune.resume import check_resume
 from rsprompter_cli.train.finetune.schedule import Figures, Schedule
 from rsprompter_cli.train.finetune.verdict import judge
@@ -39,7 +39,7 @@ PLAN = {
     "train": {"tiles": 21, "labels": 30},
     "val": {"tiles": 3, "labels": 10},
 }
-NEW = Record(Wishes((("/a/town.tif", "/a/town.gpkg"),), "/a/start", minutes=5.0))
+NEW = Record(FitOptions((("/a/town.tif", "/a/town.gpkg"),), "/a/start", minutes=5.0))
 TILED = replace(NEW, plan=PLAN, tiles={"train": [21, 130], "val": [3, 12]})
 MEASURED = replace(
     TILED,
@@ -53,7 +53,7 @@ RESULT = FitResult(
     FIGURES, 0.5, 6, 24, True, 0.3, "/a/town.tif", judge(FIGURES, FIGURES, labels=LABELS),
 )  # fmt: skip
 FINISHED = replace(TRAINED, result=RESULT.as_dict())
-ASKED = Wishes(
+ASKED = FitOptions(
     NEW.wishes.pairs,
     class_column="kind",
     class_name="roof",

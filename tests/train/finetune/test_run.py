@@ -18,7 +18,7 @@ from rsprompter_cli.train.finetune import dry_run
 from rsprompter_cli.train.finetune import run as fit_module
 from rsprompter_cli.train.finetune.dry_run import plan_fit
 from rsprompter_cli.train.finetune.record import FitResult, read_record, result_of
-from rsprompter_cli.train.finetune.run import Watch
+from rsprompter_cli.train.finetune.run import FitCallbacks
 from rsprompter_cli.train.finetune.schedule import Figures
 from rsprompter_cli.train.run import StepReport
 from tests.make.fits import make_start, make_town, squares
@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(
     caplog.set_level("INFO", logger="rsprompter_cli")
     out = tmp_path / "mine"
     with pytest.raises(KeyboardInterrupt):
-        _fit([town], out, start, watch=Watch(step=_interrupt))
+        _fit([town], out, start, watch=FitCallbacks(step=_interrupt))
     assert not out.exists()
     record = read_record(tmp_path / "mine-run")
     with pytest.raises(OutputError, match="already contains a run"):
@@ -117,7 +117,9 @@ def test_a_stopped_run_goes_on_and_knows_what_it_was(
     with pytest.raises(UsageError, match="SCENE LABELS differs from that of the run"):
         _fit([(town[0], town[0])], out, start, resume=True)
     steps: list[int] = []
-    result = fit([], out, minutes=SHORT, device="cpu", resume=True, watch=Watch(step=lambda r: steps.append(r.step)))
+    result = fit(
+        [], out, minutes=SHORT, device="cpu", resume=True, watch=FitCallbacks(step=lambda r: steps.append(r.step))
+    )
     assert (result.steps, steps) == (4, [3, 4])
     assert "time limit: 0 s from now" in caplog.text
     assert ("at the score that is best there" in result.summary()) == (result.fitted.f1 > 0)

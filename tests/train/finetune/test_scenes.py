@@ -13,7 +13,7 @@ from rsprompter_cli.errors import InputError, ResourceError
 from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.train.finetune import run as fit_module
 from rsprompter_cli.train.finetune.dry_run import plan_fit
-from rsprompter_cli.train.finetune.record import FitResult, Record, Wishes, read_record, wishes_of
+from rsprompter_cli.train.finetune.record import FitOptions, FitResult, Record, read_record, wishes_of
 from rsprompter_cli.train.finetune.scenes import plan_scenes
 from rsprompter_cli.train.finetune.schedule import Figures
 from rsprompter_cli.train.finetune.verdict import judge
@@ -113,13 +113,13 @@ def test_the_default_said_aloud_is_no_silence(
         raise _ToldError(told)
 
     (tmp_path / "mine-run").mkdir()
-    Record(Wishes((("a.tif", "b.gpkg"),), str(start), minutes=60.0)).save(tmp_path / "mine-run")
+    Record(FitOptions((("a.tif", "b.gpkg"),), str(start), minutes=60.0)).save(tmp_path / "mine-run")
     monkeypatch.setattr(fit_module, "_Clock", clock)
     with pytest.raises(_ToldError) as told:
         fit([], tmp_path / "mine", resume=True, minutes=said)
     assert told.value.args == (minutes,)
     assert read_record(tmp_path / "mine-run").wishes.budget == 60.0
-    assert Wishes(()).budget == 15.0
+    assert FitOptions(()).budget == 15.0
 
 
 def test_the_last_word_doubts_figures_on_few_labels(tmp_path: Path) -> None:
