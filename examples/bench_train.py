@@ -34,7 +34,8 @@ from torch import nn
 from rsprompter_cli.config import Config, load_config
 from rsprompter_cli.data.coco.read import read_coco, read_document
 from rsprompter_cli.data.dataset import CocoDataset
-from rsprompter_cli.data.images import find_annotations, find_image, image_folders
+from rsprompter_cli.data.images import find_annotations
+from rsprompter_cli.data.pictures import PictureFinder, picture_names
 from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.models.precision import autocast, resolve_precision
 from rsprompter_cli.structures import Batch
@@ -227,7 +228,7 @@ def cut_set(data: Path, out: Path, *, train: int, val: int = 2) -> Path:
         return out
     for split, count in (("train", train), ("val", val)):
         path = find_annotations(data, split)
-        document = read_document(path)
+        document, finder = read_document(path), PictureFinder(data, path, split=split)
         images = random.Random(0).sample(document["images"], len(document["images"]))
         by_image: dict[int, list[dict[str, Any]]] = {}
         for annotation in document["annotations"]:
@@ -238,7 +239,7 @@ def cut_set(data: Path, out: Path, *, train: int, val: int = 2) -> Path:
         for number in range(count):
             image = images[number % len(images)]
             name = f"{split}_{number}{Path(image['file_name']).suffix}"
-            source = find_image(data, image["file_name"], image_folders(split, None))
+            source = finder.find(picture_names(image))
             shutil.copyfile(source, out / "images" / name)
             kept["images"].append({**image, "id": number, "file_name": name})
             for annotation in by_image.get(image["id"], []):

@@ -227,6 +227,39 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
 
 
+def imports_in_text(text: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of what a page or a program in a string imports from the package, and dotted names in text."""
+    for module, names in re.findall(r"from (rsprompter_cli[.\w]*) import ([\w, ]+)", text):
+        yield from ((module, part.split(" as ")[0].strip()) for part in names.split(",") if part.strip())
+    for dotted in re.findall(r"rsprompter_cli(?:\.[a-z][a-z_0-9]*)+", text):
+        yield dotted.rsplit(".", 1)[0], dotted.rsplit(".", 1)[1]
+
+
+def has_name(module: str, name: str) -> bool:
+    """Whether a module, or one that it is part of, is there and knows a name."""
+    base = ROOT / module.replace(".", "/")
+    if base.is_dir() and ((base / name).is_dir() or (base / f"{name}.py").is_file()):
+        return True
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    if path.is_file():
+        return re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")) is not None
+    parent, _, last = module.rpartition(".")
+    return bool(parent) and has_name(parent, last)
+
+
+def test_examples_pages_and_programs_in_tests_import_what_there_is() -> None:
+    pages = [*documents(), *(ROOT / "examples").rglob("*.py"), *(ROOT / "examples").rglob("*.ipynb")]
+    pages += [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    unknown = [
+        f"{name_of(path)}: {module}.{name}"
+        for path in pages
+        if path.name != "CHANGELOG.md"
+        for module, name in imports_in_text(path.read_text(encoding="utf-8"))
+        if not has_name(module, name)
+    ]
+    assert set(unknown) <= {"tests/cli/test_output.py: rsprompter_cli.somewhere"}
+
+
 def test_no_junk_drawer() -> None:
     drawers = {"utils.py", "util.py", "helpers.py", "helper.py", "misc.py", "common.py"}
     assert [name_of(path) for path in SOURCES if path.name in drawers] == []

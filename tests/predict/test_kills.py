@@ -26,7 +26,8 @@ PROGRAM = """
 import sys, time
 from rsprompter_cli.cli import app
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict import journal, many, scene, shards
+from rsprompter_cli.predict import scene, scenes, shards
+from rsprompter_cli.predict.store import journal
 from tests.make.stub_model import BlobModel, blob_model
 
 class Slow(BlobModel):
@@ -41,8 +42,8 @@ def load(model, device):
     return model if isinstance(model, LoadedModel) else type(loaded)(Slow(), loaded.config, loaded.meta)
 
 journal._FLUSH_SECONDS = 0.0
-many.load_chosen = scene.load_chosen = shards.load_chosen = load
-many.meta_of = scene.meta_of = lambda model: blob_model().meta
+scenes.load_chosen = scene.load_chosen = shards.load_chosen = load
+scenes.meta_of = scene.meta_of = lambda model: blob_model().meta
 sys.exit(app.run(sys.argv[1:]))
 """
 

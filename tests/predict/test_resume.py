@@ -119,7 +119,8 @@ def test_what_a_killed_run_left_of_its_output_goes(tmp_path: Path) -> None:
 PROGRAM = """
 import os, sys, time
 from rsprompter_cli.cli import app
-from rsprompter_cli.predict import journal, scene
+from rsprompter_cli.predict import scene
+from rsprompter_cli.predict.store import journal
 from tests.make.stub_model import BlobModel, blob_model
 
 class Slow(BlobModel):

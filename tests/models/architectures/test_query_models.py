@@ -188,8 +188,7 @@ def test_masks_of_the_matched_are_those_of_all_and_so_are_the_gradients() -> Non
     model = _query_model(mask_chunk=3)
     batch = torch.randn(1, 3, 64, 64)
     levels, embedding = model.features(batch)
-    answers = model.ask(levels, embedding)
-    states = answers.outputs[-1].states[0].detach().requires_grad_()
+    states = model.decode(levels).layers[-1].states[0].detach().requires_grad_()
     coarse = torch.randn(8, 16, 16)
     picked = torch.tensor([1, 4, 6, 7])
     with torch.no_grad():

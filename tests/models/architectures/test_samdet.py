@@ -223,7 +223,7 @@ def test_pictures_are_resized_and_padded_in_eight_bits() -> None:
     assert float((inside - pixels(image, eight_bit=False)[:, :, :40]).abs().max()) <= 0.51
     # Floats never were 8 bits, and stay what they are.
     assert torch.allclose(pixels(image.float())[:, :, :40], pixels(image, eight_bit=False)[:, :, :40], atol=1e-4)
-    assert _samdet().pixel_mean == (124.0, 116.0, 104.0)
+    assert _samdet().padding == (124.0, 116.0, 104.0)
 
 
 def test_an_encoder_of_another_normalisation_gets_its_own() -> None:
