@@ -139,5 +139,6 @@ def predict_part(
 
     stats = RunStats()
     progress = display.bar("windows", details=stats.describe)
-    done = predict_shard(source, out, parse_shard(shard), options, model=model, progress=progress, stats=stats)
-    return PartPrediction(out, done.shard, done.windows, stats.instances)
+    which = parse_shard(shard)
+    done = predict_shard(source, out, which, options, model=model, progress=progress, stats=stats)
+    return PartPrediction(out, which, done.windows, stats.instances)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,13 +16,19 @@ from shapely import Geometry, difference, is_empty
 from shapely.affinity import translate
 from torch import Tensor
 
+from rsprompter_cli.errors import UsageError
 from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
 from rsprompter_cli.geo.stitch.joiner import Instance
 from rsprompter_cli.geo.stitch.mask_nms import mask_nms
-from rsprompter_cli.geo.windows import Window
-from rsprompter_cli.models.base import PadsImages, RunsConcurrently
+from rsprompter_cli.geo.windows import Window, WindowGrid
+from rsprompter_cli.models.base import PadsImages, RunsConcurrently, with_score_floor
 from rsprompter_cli.models.precision import autocast
+from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.structures import Detections, LowResMasks, MaskFrame, MaskPatches, Tile
+
+if TYPE_CHECKING:
+    from rsprompter_cli.geo.raster.scene import Scene
+    from rsprompter_cli.predict.aoi import AreaOfInterest
 
 _READ_AHEAD = 2
 """Batches being read while one is computed: reading is an order of magnitude faster than any model."""
@@ -220,3 +228,69 @@ def _clip(polygon: Geometry | None, hidden: Geometry | None, window: Window) -> 
     if polygon is None or is_empty(polygon):
         return None
     return translate(polygon, window.left, window.top)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DetectedBatch:
+    """What the model found in a batch of windows.
+
+    windows: each with its pixels and the detections in them.
+    windows_done: windows of the row-major order that are done with this batch.
+    """
+
+    windows: list[tuple[Window, Tile, Detections]]
+    windows_done: int
+
+
+def detect_windows(
+    model: torch.nn.Module,
+    scene: Scene,
+    grid: WindowGrid,
+    *,
+    first: int = 0,
+    stop: int | None = None,
+    score: float,
+    pad: bool = True,
+    batch: int = 1,
+    dtype: torch.dtype = torch.float32,
+    area: AreaOfInterest | None = None,
+    stats: RunStats | None = None,
+) -> Generator[DetectedBatch, None, None]:
+    """The detections of every window of a scene from position `first` on, in row-major order.
+
+    Args:
+        stop: the position before which it ends, None for the end of the scene.
+        pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
+        area: only windows that it wants are read.
+    """
+    if batch < 1:
+        raise UsageError(f"--batch {batch}: must be at least 1")
+    stats = stats or RunStats()
+    windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
+    wanted = _wanted(windows_left, scene, area, stats)
+
+    def detect(tiles: Sequence[Tile]) -> list[Detections]:
+        with stats.stage(Stage.MODEL):
+            return run_model(model, tiles, pad_to=grid.size if pad else None, dtype=dtype)
+
+    with ExitStack() as stack:
+        # However this ends, no thread computes a window or reads the scene afterwards.
+        stack.enter_context(with_score_floor(model, score))
+        read = stack.enter_context(closing(read_batches(stats.reader(scene), wanted, batch)))
+        waited = stats.timed(Stage.WAITING, read)
+        detected = stack.enter_context(closing(detect_in_order(waited, detect, concurrency_of(model))))
+        for (last, tiles), detections in detected:
+            scene.require_unchanged()
+            windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
+            yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
+
+
+def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, stats: RunStats) -> Iterator[Window]:
+    """Those in the area of interest under which the file stores something."""
+    for window in windows:
+        if area is not None and not area.wants(window):
+            stats.skip(outside=True)
+        elif not scene.may_have_data(window):
+            stats.skip(outside=False)
+        else:
+            yield window

@@ -8,54 +8,37 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rsprompter_cli.errors import UsageError, plural
+from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.raster.scene import Scene
-from rsprompter_cli.geo.stitch.joiner import AT_ONCE, Instance, Joiner
-from rsprompter_cli.geo.windows import Window, WindowGrid
+from rsprompter_cli.geo.stitch.instances import Instance
+from rsprompter_cli.geo.stitch.joiner import Joiner
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
-from rsprompter_cli.models.base import RatesMasks, with_score_floor
-from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.predict.aoi import AreaOfInterest, read_area
-from rsprompter_cli.predict.detect import concurrency_of, detect_in_order, outline, read_batches, run_model
-from rsprompter_cli.predict.model_source import (
-    ModelSource,
-    device_of,
-    device_type,
-    facts_of,
-    files_of,
-    load_chosen,
-    meta_of,
-)
-from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
+from rsprompter_cli.predict.aoi import AreaOfInterest, area_of
+from rsprompter_cli.predict.backends.base import RANGES_PER_WORKER, Backend, Job, ProgressAggregator, job_for_workers
+from rsprompter_cli.predict.model_source import ModelSource, device_type, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.output.claims import claim_one
-from rsprompter_cli.predict.output.postprocess import OutputOptions, chosen_labels, finish_objects
+from rsprompter_cli.predict.output.postprocess import chosen_labels, finish_objects
 from rsprompter_cli.predict.output.write import OutputKind, check_georef, check_room, write_found
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
+from rsprompter_cli.predict.shard import WindowRange
+from rsprompter_cli.predict.shards import SceneRun
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.external_sort import ExternalSorter
-from rsprompter_cli.predict.store.fingerprint import run_identity
+from rsprompter_cli.predict.store.fingerprint import model_identity, scene_identity
 from rsprompter_cli.predict.store.journal import Journal
-from rsprompter_cli.predict.store.resumable import discard_parts
-from rsprompter_cli.structures import Detections, Tile
+from rsprompter_cli.predict.store.parts import Parts, model_of, open_parts, parts_of, rates_masks, split_ranges
 
 _log = logging.getLogger(__name__)
-
-_BESIDE = 2
-"""Batches that may wait to be outlined and joined while the model goes on."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +81,15 @@ def predict_scene(
     options: PredictOptions | None = None,
     *,
     model: ModelSource = None,
+    backend: Backend | None = None,
     progress: Progress | None = None,
     stats: RunStats | None = None,
     **changes: Any,
 ) -> ScenePrediction:
     """Find the objects of a scene or picture and write them.
+
+    What is done of a run that was stopped lies in a hidden folder beside the output, and the same call goes on with
+    it, with any backend.
 
     Args:
         source: a raster or picture file.
@@ -111,6 +98,7 @@ def predict_scene(
         options: how; None takes the defaults.
         model: a checkpoint folder, a loaded model, a SAM to find everything with (`find_everything`), or "bundled" or
             None for the bundled one.
+        backend: workers that run the model, None for this process. The bytes of the output are the same.
         progress: called after each batch of windows with (windows done, windows in all).
         stats: told what is done and how long it takes.
         changes: of `options`, by the names of `PredictOptions`, `Reading` and `OutputOptions`, as in
@@ -123,38 +111,141 @@ def predict_scene(
     stats = stats or RunStats()
     options = (options or PredictOptions()).changed(**changes)
     options.check()
-    output = options.output
     kind = claim_outputs(source, out, model, options)
     with ExitStack() as stack:
         warnings = stack.enter_context(heard_warnings())
         with stats.stage(Stage.START_UP):
-            loaded = None if options.dry_run or out is None else load_chosen(model, options.device)
+            loaded = load_chosen(model, options.device) if backend is None and not options.dry_run and out else None
             meta = meta_of(model) if loaded is None else loaded.meta
-            labels = chosen_labels(output.classes, meta.class_names)
+            labels = chosen_labels(options.output.classes, meta.class_names)
             device = device_type(options.device, loaded)
             scene, grid, area, plan = open_planned(source, kind, meta, options, device=device, stack=stack)
-        if loaded is None or out is None or kind is None:
+        if options.dry_run or out is None or kind is None:
+            if backend is not None:
+                _log.info("the time is estimated for one process; several workers take less")
             return ScenePrediction(None, plan, 0, time.perf_counter() - start)
-        score = meta.score_threshold if options.score is None else options.score
-        identity = run_identity(source, scene, grid, loaded, options, score=score, area=area)
-        journal = stack.enter_context(Journal(Path(out), identity, overwrite=options.overwrite))
-        discard_parts(Path(out), overwrite=options.overwrite)
-        sorter = stack.enter_context(ExternalSorter(Path(out).parent))
-        collect_objects(
-            loaded, scene, grid, options, journal, sorter, score=score, progress=progress, area=area, stats=stats
-        )
-        stats.joined = len(sorter)
+        out, score = Path(out), meta.score_threshold if options.score is None else options.score
+        identity = scene_identity(source, scene, grid, options, score=score, area=area)
+        if loaded is not None or parts_of(out).stored():
+            identity |= model_identity(loaded or load_chosen(model, "cpu"))
+        address = "address" in identity["input"]
+        parts = stack.enter_context(open_parts(out, identity, overwrite=options.overwrite, address=address))
+        sorter = stack.enter_context(ExternalSorter(out.parent))
+        stitcher = Stitcher(parts, grid, sorter, stats, classes=len(meta.class_names))
+        if loaded is not None:
+            run = SceneRun(source, options, model, loaded, scene, grid, area, score)
+            with_quality = run.with_quality
+            run_inline(run, parts, stitcher, stats, progress)
+        else:
+            assert backend is not None
+            job = job_for_workers(source, options, model, parts)
+            with_quality = run_backend(backend, job, stitcher, stats, progress, warnings)
+        stitcher.finish()
         scene.require_unchanged()
-        found = finish_objects(sorter.read(), scene.frame, output, labels=labels, area=area, dropped=stats.dropped)
-        with_quality = isinstance(loaded.model, RatesMasks) and loaded.model.gives_quality
-        write_found(
-            Path(out), kind, found, scene.frame, meta, options, stats, scene=scene, area=area, with_quality=with_quality
+        found = finish_objects(
+            sorter.read(), scene.frame, options.output, labels=labels, area=area, dropped=stats.dropped
         )
-        journal.remove()
+        write_found(
+            out, kind, found, scene.frame, meta, options, stats, scene=scene, area=area, with_quality=with_quality
+        )
         if not stats.instances and score > 0:
             _log.warning("%s: no object has a score of %.3g or more; --score sets a lower threshold", source, score)
         report_scene(source, out, model, plan, options, stats, warnings)
-    return ScenePrediction(Path(out), plan, stats.written, time.perf_counter() - start)
+    return ScenePrediction(out, plan, stats.written, time.perf_counter() - start)
+
+
+class Stitcher:
+    """Joins the instances of windows to objects, in the order of the windows."""
+
+    def __init__(
+        self, parts: Parts, grid: WindowGrid, sorter: ExternalSorter, stats: RunStats, *, classes: int
+    ) -> None:
+        """Nothing is joined yet.
+
+        Args:
+            parts: hold what is done.
+            sorter: gets the objects.
+            classes: of the model.
+        """
+        self.parts, self.grid, self.stats = parts, grid, stats
+        self._joiner, self._sorter, self._classes, self._place = Joiner(grid), sorter, classes, 0
+
+    def feed(self, found: Sequence[Instance], windows_done: int) -> None:
+        """Take the instances of the next windows, up to a position."""
+        with self.stats.stage(Stage.JOINING):
+            self._sorter.add(self._joiner.feed(found, windows_done=windows_done))
+        self._place = windows_done
+
+    def feed_stored(self, stop: int) -> None:
+        """Take what the parts hold of the windows before a position.
+
+        Raises:
+            OutputError: a part is damaged.
+        """
+        if self._place >= stop:
+            return
+        for found, windows_done in self.parts.read(range(self._place, stop), self.grid, classes=self._classes):
+            self.stats.instances += len(found)
+            self.feed(found, windows_done)
+
+    def finish(self) -> None:
+        """All windows are done: take what the parts hold of those that are left, and the last objects."""
+        self.feed_stored(len(self.grid))
+        announce(f"joining {plural(self.stats.instances, 'detection')} across window borders")
+        self.feed([], len(self.grid))
+        self.stats.joined = len(self._sorter)
+
+
+def run_inline(
+    run: SceneRun, parts: Parts, stitcher: Stitcher, stats: RunStats, progress: Progress | None = None
+) -> None:
+    """Run the model in this process over the windows that no part holds; their instances are joined beside it."""
+    total = len(run.grid)
+    missing = parts.missing(total)
+    done = total - sum(map(len, missing))
+    stats.windows, stats.known = total, done
+    if progress is not None:
+        progress(done, total)
+    for windows in missing:
+        stitcher.feed_stored(windows.start)
+        name = WindowRange(windows.start, windows.stop)
+
+        def count(of_these: int, _all: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before + of_these, total)
+
+        with Journal(parts.path(name), run.part_head(name), overwrite=True) as journal:
+            run.detect(windows, journal, stats, progress=count, on_found=stitcher.feed)
+        done += len(windows)
+
+
+def run_backend(
+    backend: Backend,
+    job: Job,
+    stitcher: Stitcher,
+    stats: RunStats,
+    progress: Progress | None,
+    warnings: Sequence[str],
+) -> bool:
+    """Have workers make the parts of the windows that no part holds.
+
+    Returns:
+        Whether the model rates its masks.
+    """
+    parts, total = stitcher.parts, len(stitcher.grid)
+    missing = parts.missing(total)
+    known = total - sum(map(len, missing))
+    stats.windows, stats.known = total, known
+    if missing:
+        ranges = split_ranges(missing, RANGES_PER_WORKER * backend.count())
+        announce("starting the workers")
+        backend.run(job, ranges, ProgressAggregator(total, stats, progress, warnings, known=known))
+    announce("joining the parts")
+    made_by = model_of(parts)
+    assert made_by is not None, "a scene has at least one window"
+    # All detections are counted again as they are read.
+    stats.instances = 0
+    return rates_masks(parts)
 
 
 def open_planned(
@@ -212,153 +303,3 @@ def report_scene(
         "scene": plan.as_dict(),
     }
     write_report(options.report, report_document(stats, options, facts=facts, warnings=warnings))
-
-
-def collect_objects(
-    loaded: LoadedModel,
-    scene: Scene,
-    grid: WindowGrid,
-    options: PredictOptions,
-    journal: Journal,
-    sorter: ExternalSorter,
-    *,
-    score: float,
-    progress: Progress | None = None,
-    area: AreaOfInterest | None = None,
-    stats: RunStats | None = None,
-) -> None:
-    """Run the model over the windows that the journal lacks, and join over their borders what all of them hold.
-
-    Outlining, the journal and joining have a thread of their own, beside the model.
-
-    Args:
-        journal: is read, then written.
-        sorter: gets the objects.
-        score: lowest score kept.
-        area: only windows that it wants are read.
-    """
-    joiner, stats = Joiner(grid), stats or RunStats()
-    stats.windows, stats.known = len(grid), journal.windows_done
-
-    def join(found: list[Instance], windows_done: int) -> None:
-        stats.instances += len(found)
-        with stats.stage(Stage.JOINING):
-            sorter.add(joiner.feed(found, windows_done=windows_done))
-
-    def take(batch: DetectedBatch) -> None:
-        with stats.stage(Stage.OUTLINES):
-            found = [one for detected in batch.windows for one in outline(*detected, score=score)]
-        with stats.stage(Stage.JOURNAL):
-            journal.add(found, windows_done=batch.windows_done)
-        join(found, batch.windows_done)
-
-    known = journal.instances(grid, classes=len(loaded.meta.class_names))
-    while block := list(islice(known, AT_ONCE)):
-        window = block[-1].window_row * grid.cols + block[-1].window_col
-        join(block, window)
-    join([], journal.windows_done)
-    dtype = resolve_precision(options.precision, device_of(loaded))
-    _log.debug(
-        "model: %s, device: %s, precision: %s", loaded.config.model.kind, device_of(loaded), str(dtype).split(".")[-1]
-    )
-    if progress is not None:
-        progress(journal.windows_done, len(grid))
-    batches = detect_windows(
-        loaded.model,
-        scene,
-        grid,
-        first=journal.windows_done,
-        score=score,
-        pad=not fits_in_one_window(scene, loaded.meta, native=options.reading.native),
-        batch=options.batch,
-        dtype=dtype,
-        area=area,
-        stats=stats,
-    )
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rsp-join") as beside, closing(batches):
-        for batch in batches:
-            pending.append(beside.submit(take, batch))
-            while len(pending) > _BESIDE or (pending and pending[0].done()):
-                pending.popleft().result()
-            if progress is not None:
-                progress(batch.windows_done, len(grid))
-        while pending:
-            pending.popleft().result()
-    announce(f"joining {plural(stats.instances, 'detection')} across window borders")
-    join([], len(grid))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class DetectedBatch:
-    """What the model found in a batch of windows.
-
-    windows: each with its pixels and the detections in them.
-    windows_done: windows of the row-major order that are done with this batch.
-    """
-
-    windows: list[tuple[Window, Tile, Detections]]
-    windows_done: int
-
-
-def detect_windows(
-    model: torch.nn.Module,
-    scene: Scene,
-    grid: WindowGrid,
-    *,
-    first: int = 0,
-    stop: int | None = None,
-    score: float,
-    pad: bool = True,
-    batch: int = 1,
-    dtype: torch.dtype = torch.float32,
-    area: AreaOfInterest | None = None,
-    stats: RunStats | None = None,
-) -> Generator[DetectedBatch, None, None]:
-    """The detections of every window of a scene from position `first` on, in row-major order.
-
-    Args:
-        stop: the position before which it ends, None for the end of the scene.
-        pad: bring windows of a scene smaller than the grid's size to that size, see `run_model`.
-        area: only windows that it wants are read.
-    """
-    if batch < 1:
-        raise UsageError(f"--batch {batch}: must be at least 1")
-    stats = stats or RunStats()
-    windows_left = (grid.window_at(position) for position in range(first, len(grid) if stop is None else stop))
-    wanted = _wanted(windows_left, scene, area, stats)
-
-    def detect(tiles: Sequence[Tile]) -> list[Detections]:
-        with stats.stage(Stage.MODEL):
-            return run_model(model, tiles, pad_to=grid.size if pad else None, dtype=dtype)
-
-    with ExitStack() as stack:
-        # However this ends, no thread computes a window or reads the scene afterwards.
-        stack.enter_context(with_score_floor(model, score))
-        read = stack.enter_context(closing(read_batches(stats.reader(scene), wanted, batch)))
-        waited = stats.timed(Stage.WAITING, read)
-        detected = stack.enter_context(closing(detect_in_order(waited, detect, concurrency_of(model))))
-        for (last, tiles), detections in detected:
-            scene.require_unchanged()
-            windows = [(window, tile, found) for (window, tile), found in zip(tiles, detections, strict=True)]
-            yield DetectedBatch(windows, last.row * grid.cols + last.col + 1)
-
-
-def _wanted(windows: Iterable[Window], scene: Scene, area: AreaOfInterest | None, stats: RunStats) -> Iterator[Window]:
-    """Those in the area of interest under which the file stores something."""
-    for window in windows:
-        if area is not None and not area.wants(window):
-            stats.skip(outside=True)
-        elif not scene.may_have_data(window):
-            stats.skip(outside=False)
-        else:
-            yield window
-
-
-def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
-    """The area of interest that the user named."""
-    if options.aoi is None:
-        return None
-    return read_area(
-        options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords, layer=options.layer
-    )

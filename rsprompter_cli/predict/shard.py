@@ -1,4 +1,4 @@
-"""Which part of a scene's windows a process works on; knows no torch."""
+"""Ranges of a scene's windows, and the shards that a user names; knows no torch."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ class Shard:
     def windows(self, total: int) -> range:
         """Its positions in the row-major order of `total` windows; shards differ by one window at most."""
         return range((self.number - 1) * total // self.count, self.number * total // self.count)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class WindowRange:
+    """Positions in the row-major order of the windows, from `first` on and before `stop`."""
+
+    first: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.stop}"
+
+    def windows(self, _total: int) -> range:
+        """The positions; see `Shard.windows`."""
+        return range(self.first, self.stop)
 
 
 def parse_shard(text: str) -> Shard:

@@ -9,27 +9,30 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import shapely
 
 from rsprompter_cli.errors import OutputError, UsageError
 from rsprompter_cli.geo.raster.frame import frame_facts
+from rsprompter_cli.geo.raster.scene import Scene
+from rsprompter_cli.geo.stitch.instances import Instance
+from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.models.base import RatesMasks
+from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.predict.detect import outline
+from rsprompter_cli.predict.aoi import AreaOfInterest, area_of
+from rsprompter_cli.predict.detect import DetectedBatch, detect_windows, outline
 from rsprompter_cli.predict.model_source import ModelSource, device_of, files_of, load_chosen
 from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
 from rsprompter_cli.predict.output.write import KNOWN_SUFFIXES
-from rsprompter_cli.predict.scene import DetectedBatch, area_of, detect_windows
-from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.shard import Shard, WindowRange
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import run_identity
 from rsprompter_cli.predict.store.journal import Journal, count_windows, identity_difference, journal_identity
@@ -37,113 +40,119 @@ from rsprompter_cli.predict.store.journal import Journal, count_windows, identit
 _log = logging.getLogger(__name__)
 
 _BESIDE = 2
-"""Batches that may wait to be outlined while the model goes on."""
+"""Batches that may wait to be outlined and joined while the model goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardDone:
-    """What became of a shard.
+    """What became of a shard, or of a range of windows.
 
     windows: in it. counts, seconds: of its stats.
     """
 
-    shard: Shard
+    shard: Shard | WindowRange
     windows: int
     counts: Mapping[str, int]
     seconds: Mapping[str, float]
 
 
-class ShardRunner:
-    """A loaded model and an open scene, for one shard after the other; use it as a context manager."""
+@dataclass(frozen=True, eq=False, slots=True)
+class SceneRun:
+    """An open scene, its windows and a loaded model, to be run over one range of windows after the other.
 
-    def __init__(self, source: str | Path, options: PredictOptions, model: ModelSource = None) -> None:
-        """Load the model and open the scene.
+    source, options, model: as the user named them. area: of interest. score: lowest score kept.
+    """
 
-        Raises:
-            RspError: see `predict_scene`.
-        """
-        self._source, self._options, self._model = source, options, model
-        options.check()
-        with ExitStack() as stack:
-            self._loaded = load_chosen(model, options.device)
-            meta = self._loaded.meta
-            pixels = options.output.pixel_coords
-            self._scene = stack.enter_context(options.reading.open(source, meta, pixel_coords=pixels))
-            self._grid = options.reading.windows(self._scene, meta)
-            self._area = area_of(self._scene, self._grid, options.output)
-            self._score = meta.score_threshold if options.score is None else options.score
-            self._identity = run_identity(
-                source, self._scene, self._grid, self._loaded, options, score=self._score, area=self._area
-            )
-            self._opened = stack.pop_all()
-
-    def __enter__(self) -> ShardRunner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the scene."""
-        self._opened.close()
+    source: str | Path
+    options: PredictOptions
+    model: ModelSource
+    loaded: LoadedModel
+    scene: Scene
+    grid: WindowGrid
+    area: AreaOfInterest | None
+    score: float
 
     @property
-    def windows(self) -> int:
-        """Of the whole scene."""
-        return len(self._grid)
+    def with_quality(self) -> bool:
+        """Whether the model rates its masks."""
+        return isinstance(self.loaded.model, RatesMasks) and self.loaded.model.gives_quality
 
-    def run(
-        self, shard: Shard, out: Path, *, progress: Progress | None = None, stats: RunStats | None = None
+    def write_part(
+        self,
+        shard: Shard | WindowRange,
+        out: Path,
+        *,
+        progress: Progress | None = None,
+        stats: RunStats | None = None,
+        alone: bool = False,
     ) -> ShardDone:
-        """Write the part of a shard, or the rest of it where an earlier run was stopped; a whole one stays.
+        """Write the part of some windows, or the rest of it where an earlier run was stopped; a whole one stays.
 
         Args:
             out: of the part, a file.
-            progress: called after each batch with (windows done, windows of the shard); what it raises ends the run.
+            progress: called after each batch with (windows done, windows of the part); what it raises ends the run.
             stats: told what is done.
+            alone: see `Journal`.
 
         Raises:
             OutputError: `out` is something else and may not be replaced.
             RspError: see `predict_scene`.
         """
         stats = stats or RunStats()
-        windows = shard.windows(len(self._grid))
+        windows = shard.windows(len(self.grid))
         stats.windows = len(windows)
-        identity = self.identity_of(shard)
-        inputs = [self._source, *files_of(self._model)]
-        if is_whole(out, identity, len(windows), inputs, overwrite=self._options.overwrite):
+        head = self.part_head(shard)
+        inputs = [self.source, *files_of(self.model)]
+        if is_whole(out, head, len(windows), inputs, overwrite=self.options.overwrite):
             stats.known = len(windows)
             return ShardDone(shard, len(windows), stats.counts(), stats.seconds())
-        with Journal(out, identity, overwrite=self._options.overwrite) as journal:
+        with Journal(out, head, overwrite=self.options.overwrite, alone=alone) as journal:
             stats.known = journal.windows_done
-            self._detect(windows, journal, stats, progress)
-            # Those at the end that hold nothing are in no batch.
-            if journal.windows_done < len(windows):
-                journal.add([], windows_done=len(windows))
+            self.detect(windows, journal, stats, progress=progress)
             journal.complete()
         return ShardDone(shard, len(windows), stats.counts(), stats.seconds())
 
-    def _detect(self, windows: range, journal: Journal, stats: RunStats, progress: Progress | None) -> None:
-        """Run the model over the windows that the journal lacks; outlining has a thread of its own beside it."""
+    def detect(
+        self,
+        windows: range,
+        journal: Journal,
+        stats: RunStats,
+        *,
+        progress: Progress | None = None,
+        on_found: Callable[[Sequence[Instance], int], None] = lambda _found, _stop: None,
+    ) -> None:
+        """Run the model over those of some windows that the journal lacks.
+
+        Outlining, the journal and what becomes of instances have a thread of their own, beside the model.
+
+        Args:
+            windows: positions in the row-major order.
+            journal: of these windows.
+            stats: told what is done.
+            progress: called after each batch with (windows done, windows in all); what it raises ends the run.
+            on_found: called with the instances of the next windows, and the position after the last of these.
+        """
 
         def take(batch: DetectedBatch) -> None:
             with stats.stage(Stage.OUTLINES):
-                found = [one for detected in batch.windows for one in outline(*detected, score=self._score)]
+                found = [one for detected in batch.windows for one in outline(*detected, score=self.score)]
             stats.instances += len(found)
             with stats.stage(Stage.JOURNAL):
                 journal.add(found, windows_done=batch.windows_done - windows.start)
+            on_found(found, batch.windows_done)
 
-        options = self._options
+        options, model = self.options, self.loaded.model
         batches = detect_windows(
-            self._loaded.model,
-            self._scene,
-            self._grid,
+            model,
+            self.scene,
+            self.grid,
             first=windows.start + journal.windows_done,
             stop=windows.stop,
-            score=self._score,
-            pad=not fits_in_one_window(self._scene, self._loaded.meta, native=options.reading.native),
+            score=self.score,
+            pad=not fits_in_one_window(self.scene, self.loaded.meta, native=options.reading.native),
             batch=options.batch,
-            dtype=resolve_precision(options.precision, device_of(self._loaded)),
-            area=self._area,
+            dtype=resolve_precision(options.precision, device_of(self.loaded)),
+            area=self.area,
             stats=stats,
         )
         pending: deque[Future[None]] = deque()
@@ -156,32 +165,54 @@ class ShardRunner:
                     progress(batch.windows_done - windows.start, len(windows))
             while pending:
                 pending.popleft().result()
+        # Those at the end that hold nothing are in no batch.
+        if journal.windows_done < len(windows):
+            journal.add([], windows_done=len(windows))
 
-    def identity_of(self, shard: Shard) -> dict[str, Any]:
-        """What a part says at its head: the run, the shard, and what joining and writing need to know."""
-        meta, area = self._loaded.meta, self._area
-        identity = {
-            **self._identity,
-            "settings": {**self._identity["settings"], "shard": str(shard)},
+    def part_head(self, shard: Shard | WindowRange) -> dict[str, Any]:
+        """What a part says at its head: the run, its windows, and what joining and writing need to know."""
+        meta, area = self.loaded.meta, self.area
+        identity = run_identity(
+            self.source, self.scene, self.grid, self.loaded, self.options, score=self.score, area=area
+        )
+        head = {
+            **identity,
+            "settings": {**identity["settings"], "shard": str(shard)},
             "scene": {
-                **frame_facts(self._scene.frame),
-                "grid": asdict(self._grid),
+                **frame_facts(self.scene.frame),
+                "grid": asdict(self.grid),
                 "class_names": meta.class_names,
                 "category_ids": meta.category_ids,
                 "gsd_range": meta.gsd_range,
                 "bands": meta.bands,
                 "scaling": meta.scaling,
                 "image_size": meta.image_size,
-                "quality": isinstance(self._loaded.model, RatesMasks) and self._loaded.model.gives_quality,
+                "quality": self.with_quality,
                 "area": None
                 if area is None
                 else {
                     "polygon": shapely.to_wkb(area.polygon, hex=True, byte_order=1),
-                    "cut": self._options.output.aoi_cut,
+                    "cut": self.options.output.aoi_cut,
                 },
             },
         }
-        return dict(json.loads(json.dumps(identity)))  # as it is read back: lists for tuples
+        return dict(json.loads(json.dumps(head)))  # as it is read back: lists for tuples
+
+
+@contextmanager
+def open_run(source: str | Path, options: PredictOptions, model: ModelSource = None) -> Iterator[SceneRun]:
+    """Load the model and open the scene.
+
+    Raises:
+        RspError: see `predict_scene`.
+    """
+    options.check()
+    loaded = load_chosen(model, options.device)
+    meta, output = loaded.meta, options.output
+    with options.reading.open(source, meta, pixel_coords=output.pixel_coords) as scene:
+        grid = options.reading.windows(scene, meta)
+        score = meta.score_threshold if options.score is None else options.score
+        yield SceneRun(source, options, model, loaded, scene, grid, area_of(scene, grid, output), score)
 
 
 def predict_shard(
@@ -209,8 +240,8 @@ def predict_shard(
     options = (options or PredictOptions()).changed(**changes)
     check_part_name(out)
     refuse_existing(out, overwrite=True)  # before the model is loaded
-    with ShardRunner(source, options, model) as runner:
-        return runner.run(shard, Path(out), progress=progress, stats=stats)
+    with open_run(source, options, model) as run:
+        return run.write_part(shard, Path(out), progress=progress, stats=stats, alone=True)
 
 
 def check_part_name(out: str | Path) -> None:

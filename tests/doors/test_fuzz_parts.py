@@ -18,10 +18,12 @@ import pytest
 from rsprompter_cli.errors import RspError
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict.merge import merge_parts
+from rsprompter_cli.predict.shard import WindowRange
 from rsprompter_cli.predict.store import journal as module
 from rsprompter_cli.predict.store import records as records_module
-from rsprompter_cli.predict.store.journal import Journal, journal_path
+from rsprompter_cli.predict.store.journal import Journal
 from rsprompter_cli.predict.store.manifest import Manifest
+from rsprompter_cli.predict.store.parts import model_of, open_parts, parts_of
 from tests.doors import mutate, pool
 from tests.predict.test_shards import town, write_parts
 
@@ -90,11 +92,17 @@ def resumed(rng: random.Random, folder: Path) -> None:
     out = folder / "out.geojson"
     head, records = take_apart(base()[0])
     content = put_together({**IDENTITY} if rng.random() < 0.7 else mutate.damaged(head, rng), records)
-    journal_path(out).write_bytes(damaged_part(content, rng))
-    with Journal(out, IDENTITY, overwrite=rng.random() < 0.2) as journal:
-        list(journal.instances(GRID, classes=2))
-        journal.add([], windows_done=journal.windows_done + 1)
-        journal.complete()
+    name = rng.choice(("0-9", ".0-64.journal", ".3-7.journal", "9-2", "0-999999999999999"))
+    parts_of(out).folder.mkdir()
+    (parts_of(out).folder / name).write_bytes(damaged_part(content, rng))
+    with open_parts(out, IDENTITY, overwrite=rng.random() < 0.2, address=False) as parts:
+        for windows in parts.missing(len(GRID)):
+            one = WindowRange(windows.start, windows.stop)
+            with Journal(parts.path(one), IDENTITY, overwrite=True) as journal:
+                journal.add([], windows_done=len(windows))
+                journal.complete()
+        list(parts.read(range(len(GRID)), GRID, classes=2))
+        model_of(parts)
 
 
 def told(rng: random.Random, folder: Path) -> None:

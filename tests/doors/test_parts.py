@@ -20,7 +20,8 @@ from rsprompter_cli.geo.stitch.joiner import Joiner
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict.merge import merge_parts
 from rsprompter_cli.predict.store import journal as module
-from rsprompter_cli.predict.store.journal import Journal, count_windows, journal_path
+from rsprompter_cli.predict.store.journal import count_windows
+from rsprompter_cli.predict.store.parts import parts_of
 from rsprompter_cli.predict.store.records import pack_instances
 from tests.predict.test_shards import town, write_parts
 
@@ -214,7 +215,8 @@ def test_zeros_after_the_last_record_are_not_counted(tmp_path: Path, whole: byte
 
 def test_a_journal_passes_the_same_checks(tmp_path: Path) -> None:
     grid = WindowGrid(height=64, width=96, size=64, overlap_px=32)
-    out = tmp_path / "a.geojson"
+    parts = parts_of(tmp_path / "a.geojson")
+    parts.folder.mkdir()
     for content, match in (
         (with_outline(nested(300_000)), "an outline is nested too deeply"),
         (pack_instances([instance(), instance()]), "an object is there twice"),
@@ -222,8 +224,7 @@ def test_a_journal_passes_the_same_checks(tmp_path: Path) -> None:
         (pack_instances([instance(label=5)]), "of a class that the model does not have"),
     ):
         head = module._MAGIC + json.dumps(IDENTITY, sort_keys=True).encode() + b"\n"
-        journal_path(out).write_bytes(head + module._record(content, 1) + content)
-        with Journal(out, IDENTITY, overwrite=False) as journal:
-            assert journal.windows_done == 1
-            with pytest.raises(OutputError, match=match):
-                list(journal.instances(grid, classes=2))
+        (parts.folder / ".0-2.journal").write_bytes(head + module._record(content, 1) + content)
+        assert parts.windows_done() == 1
+        with pytest.raises(OutputError, match=match):
+            list(parts.read(range(2), grid, classes=2))

@@ -13,6 +13,7 @@ from rsprompter_cli.errors import ChangedInputError, InputError, OutputError
 from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.io.lock import OutputLock
 from rsprompter_cli.predict.store.journal import Journal, journal_path
+from rsprompter_cli.predict.store.parts import open_parts, parts_of
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import blob_model
 
@@ -38,7 +39,7 @@ def test_the_run_ends_in_one_line_and_keeps_what_was_right(how: str, tmp_path: P
     with pytest.raises(ChangedInputError, match=r"a\.tif: was changed while it was read"):
         predict_scene(scene, out, model=blob_model(), native=True, progress=change)
     assert not out.exists()
-    assert journal_path(out).is_file()
+    assert parts_of(out).windows_done() > 0
     # The next run is of another scene, and says so; --overwrite starts over.
     with pytest.raises(OutputError, match="belongs to a run with"):
         predict_scene(scene, out, model=blob_model(), native=True)
@@ -70,6 +71,16 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a symbolic link"):
         Journal(out, {"input": {}}, overwrite=True)
     journal_path(out).unlink()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "0-9").write_text("mine too")
+    parts_of(out).folder.symlink_to(tmp_path / "folder")
+    for overwrite in (False, True):
+        with (
+            pytest.raises(OutputError, match="is a symbolic link"),
+            open_parts(out, {"input": {}, "settings": {}}, overwrite=overwrite, address=False),
+        ):
+            pass
+    assert (tmp_path / "folder" / "0-9").read_text() == "mine too"
     (tmp_path / ".out.geojson.lock").symlink_to(precious)
     with pytest.raises(OutputError, match="is a symbolic link"):
         OutputLock(out, shown=out)

@@ -16,7 +16,7 @@ import torch
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.store import journal as journals
-from rsprompter_cli.predict.store.journal import journal_path
+from rsprompter_cli.predict.store.parts import parts_of
 from rsprompter_cli.structures import Detections, Target
 from tests.make.scenes import paint, write_scene
 from tests.make.stub_model import BlobModel, blob_model
@@ -76,7 +76,7 @@ def test_stopped_at_any_window_the_file_is_the_same(tmp_path: Path, name: str) -
 def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
     stopped_at(5, scene, out)
-    kept = journal_path(out).read_bytes()
+    kept = kept_beside(out)
     with pytest.raises(OutputError, match=r"score 0\.5 instead of 0\.7"):
         predict_scene(scene, out, model=blob_model(), native=True, score=0.7)
     with pytest.raises(OutputError, match="a different model"):
@@ -89,10 +89,10 @@ def test_another_score_is_refused_and_another_batch_is_not(tmp_path: Path) -> No
     os.utime(scene, ns=(1, 1))
     with pytest.raises(OutputError, match="a different input"):
         predict_scene(scene, out, model=blob_model(), native=True)
-    assert journal_path(out).read_bytes() == kept
+    assert kept_beside(out) == kept
     result = predict_scene(scene, out, model=blob_model(), native=True, overwrite=True, batch=4)
     assert result.objects > 10
-    assert not journal_path(out).exists()
+    assert not parts_of(out).folder.exists()
 
 
 def test_a_fault_while_writing_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,9 +154,22 @@ def start(arguments: list[str], stop_at: int = -1) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], size: int) -> None:
+def kept_beside(out: Path) -> dict[str, bytes]:
+    """The parts of an output."""
+    folder = parts_of(out).folder
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+def size_beside(out: Path) -> int:
+    """Bytes of the parts of an output."""
+    folder = parts_of(out).folder
+    return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+
+
+def wait_for(out: Path, process: subprocess.Popen[str], size: int) -> None:
+    """Until more than so many bytes lie in the parts of an output."""
     for _ in range(15000):
-        if process.poll() is not None or (path.exists() and path.stat().st_size > size):
+        if process.poll() is not None or size_beside(out) > size:
             return
         time.sleep(0.02)
     raise AssertionError("the program does not get on")
@@ -168,7 +181,7 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     predict_scene(scene, tmp_path / "whole.geojson", model=blob_model(), native=True)
     arguments = ["predict", str(scene), "--out", str(out), "--native"]
     with start(arguments, stop_at=6) as rsp:
-        wait_for(journal_path(out), rsp, 0)
+        wait_for(out, rsp, 0)
         rsp.send_signal(signal.SIGINT)
         _, talk = rsp.communicate(timeout=120)
     assert rsp.returncode == 130, talk
@@ -191,8 +204,7 @@ def test_thirty_kills_at_random_moments(tmp_path: Path) -> None:
     kills = 0
     while not out.exists():
         with start(arguments) as rsp:
-            path = journal_path(out)
-            wait_for(path, rsp, path.stat().st_size if path.exists() else 0)
+            wait_for(out, rsp, size_beside(out))
             time.sleep(rng.uniform(0, 0.4))
             rsp.kill()
             kills += rsp.wait() == -signal.SIGKILL

@@ -17,7 +17,7 @@ from rsprompter_cli.predict.merge import merge_parts
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import predict_scene
 from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.shards import ShardRunner, predict_shard
+from rsprompter_cli.predict.shards import open_run, predict_shard
 from rsprompter_cli.predict.store.journal import Journal
 from tests.make.layers import UTM, write_layer
 from tests.make.scenes import ORIGIN, paint, write_scene
@@ -171,9 +171,9 @@ def whole_and_merged(
             )
         numbers = list(range(1, count + 1))
         order.shuffle(numbers)
-        with ShardRunner(scene, options.changed(batch=batches[1]), blob_model()) as runner:
+        with open_run(scene, options.changed(batch=batches[1]), blob_model()) as run:
             for number in numbers:
-                runner.run(Shard(number, count), folder / "parts" / f"{number}.part")
+                run.write_part(Shard(number, count), folder / "parts" / f"{number}.part")
         written = []
         for suffix in ("geojson", "json"):
             merge_parts([folder / "parts"], folder / "merged" / f"a.{suffix}")

@@ -1,4 +1,4 @@
-"""Shards done by processes on this machine, each with a model of its own, and each on a GPU of its own if wanted."""
+"""Windows done by processes on this machine, each with a model of its own, and each on a GPU of its own if wanted."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rsprompter_cli.errors import ResourceError, RspError, UsageError
 from rsprompter_cli.io.allocator import keep_freed_memory
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import require_gpus
-from rsprompter_cli.predict.backends.base import PATIENCE, Job, ProgressAggregator, predict_in_parts
+from rsprompter_cli.predict.backends.base import PATIENCE, Backend, Job, ProgressAggregator
 from rsprompter_cli.predict.model_source import ModelSource
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.scene import ScenePrediction
-from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.shards import ShardDone, ShardRunner
+from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
+from rsprompter_cli.predict.shard import WindowRange
+from rsprompter_cli.predict.shards import ShardDone, open_run
 from rsprompter_cli.predict.stats import RunStats
 
 _AGAIN = "run the same command again to resume"
@@ -73,14 +73,15 @@ def predict_in_processes(
         require_gpus(gpus)
         options = replace(options, device="cuda")
 
-    def run(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
+    def run(job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator) -> None:
         # They work in our directory, so what they say may name files as the user did.
         job = replace(job, source=str(source), options=options, model=model)
-        count = min(workers, len(shards))
+        count = min(workers, len(ranges))
         devices = [f"cuda:{number}" if gpus is not None else options.device for number in range(count)]
-        _run_shards(job, shards, aggregator, devices, threads_each(threads, count))
+        _run_ranges(job, ranges, aggregator, devices, threads_each(threads, count))
 
-    return predict_in_parts(source, out, options, run, workers=workers, model=model, progress=progress, stats=stats)
+    backend = Backend(run, workers)
+    return predict_scene(source, out, options, model=model, backend=backend, progress=progress, stats=stats)
 
 
 def threads_each(threads: int | None, workers: int) -> int:
@@ -96,7 +97,7 @@ class _Worker:
 
     process: BaseProcess
     line: Connection
-    shard: Shard | None = None
+    windows: WindowRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class _Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    shard: Shard
+    windows: WindowRange
     windows_done: int
     counts: Mapping[str, int]
 
@@ -117,11 +118,11 @@ class _Said:
     text: str
 
 
-def _run_shards(
-    job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, devices: Sequence[str], threads: int
+def _run_ranges(
+    job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator, devices: Sequence[str], threads: int
 ) -> None:
-    """Start a process for each device, and give each a shard whenever it has none."""
-    left, running = deque(shards), len(shards)
+    """Start a process for each device, and give each a range of windows whenever it has none."""
+    left, running = deque(ranges), len(ranges)
     workers: list[_Worker] = []
     try:
         for device in devices:
@@ -136,8 +137,8 @@ def _run_shards(
                 if isinstance(message, _Said):
                     aggregator.say(message.level, message.text)
                 elif isinstance(message, _Step):
-                    aggregator.note(message.shard, message.windows_done, message.counts)
-                else:  # it is ready, or done with a shard
+                    aggregator.note(message.windows, message.windows_done, message.counts)
+                else:  # it is ready, or done with a range
                     if isinstance(message, ShardDone):
                         aggregator.finish(message)
                         running -= 1
@@ -148,11 +149,11 @@ def _run_shards(
         _end(workers)
 
 
-def _give(worker: _Worker, left: deque[Shard]) -> None:
-    worker.shard = left.popleft() if left else None
-    if worker.shard is not None:
+def _give(worker: _Worker, left: deque[WindowRange]) -> None:
+    worker.windows = left.popleft() if left else None
+    if worker.windows is not None:
         with suppress(OSError):  # it is gone, which the next look at its line shows
-            worker.line.send(worker.shard)
+            worker.line.send(worker.windows)
 
 
 def _receive(worker: _Worker) -> object:
@@ -162,7 +163,7 @@ def _receive(worker: _Worker) -> object:
     except (EOFError, OSError):
         worker.process.join(PATIENCE)
         code = worker.process.exitcode
-        at = f"at shard {worker.shard}" if worker.shard is not None else "without a shard"
+        at = f"at windows {worker.windows}" if worker.windows is not None else "without work"
         if code is not None and code < 0:
             hint = f"usually memory ran out: start fewer processes; {_AGAIN}"
             return ResourceError(f"a worker process was ended by signal {-code} {at}", hint)
@@ -215,7 +216,7 @@ def _end(workers: Sequence[_Worker]) -> None:
 
 
 def _work(job: Job, device: str, threads: int, line: Connection) -> None:
-    """What a worker process does: shards, as long as it is given some."""
+    """What a worker process does: ranges of windows, as long as it is given some."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     torch.set_num_threads(threads)
@@ -227,17 +228,17 @@ def _work(job: Job, device: str, threads: int, line: Connection) -> None:
         if device.startswith("cuda:"):
             torch.cuda.set_device(device)
         start = time.perf_counter()
-        with ShardRunner(job.source, replace(job.options, device=device), job.model) as runner:
+        with open_run(job.source, replace(job.options, device=device), job.model) as run:
             talk.send(_Ready(time.perf_counter() - start))
             while True:
-                shard = line.recv()
+                windows = line.recv()
                 stats = RunStats()
 
-                def progress(done: int, _total: int, shard: Shard = shard, stats: RunStats = stats) -> None:
+                def progress(done: int, _total: int, windows: WindowRange = windows, stats: RunStats = stats) -> None:
                     talk.check()
-                    talk.send(_Step(shard, done, stats.counts()))
+                    talk.send(_Step(windows, done, stats.counts()))
 
-                talk.send(runner.run(shard, job.part(shard), progress=progress, stats=stats))
+                talk.send(run.write_part(windows, job.part(windows), progress=progress, stats=stats))
     except (KeyboardInterrupt, EOFError, ConnectionError):
         return  # the run is over
     except Exception as error:  # of any kind: it is raised where the run was started
@@ -283,10 +284,9 @@ class _Talk(logging.Handler):
             self.send(error)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a warning on; what a journal says of going on, the run says for all of them."""
-        if record.name != "rsprompter_cli.predict.store.journal":
-            with suppress(KeyboardInterrupt):
-                self.send(_Said(record.levelno, record.getMessage()))
+        """Pass a warning on."""
+        with suppress(KeyboardInterrupt):
+            self.send(_Said(record.levelno, record.getMessage()))
 
 
 def _travels(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Shards done by Ray actors, on this machine or on all machines of a cluster: the extra `ray`."""
+"""Windows done by Ray actors, on this machine or on all machines of a cluster: the extra `ray`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from typing import Any
 
 from rsprompter_cli.errors import DependencyError, ResourceError, RspError, UsageError, plural
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.backends.base import PATIENCE, Job, ProgressAggregator, predict_in_parts
+from rsprompter_cli.predict.backends.base import PATIENCE, Backend, Job, ProgressAggregator
 from rsprompter_cli.predict.backends.ray_package import import_ray
 from rsprompter_cli.predict.backends.ray_schedule import WorkerLostError, hand_out
 from rsprompter_cli.predict.backends.ray_worker import RayWorker
 from rsprompter_cli.predict.model_source import ModelSource
 from rsprompter_cli.predict.options import PredictOptions, Progress
-from rsprompter_cli.predict.scene import ScenePrediction
-from rsprompter_cli.predict.shard import Shard
+from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
+from rsprompter_cli.predict.shard import WindowRange
 from rsprompter_cli.predict.stats import RunStats
 
 _FINER = 4
-"""So many times more shards than for processes of one machine: what is lost with a machine is done anew."""
+"""So many times more ranges than for processes of one machine: what is lost with a machine is done anew."""
 
 _KNOCK = 5.0
 """Seconds that the machine of an address has to answer."""
@@ -76,7 +76,7 @@ def predict_on_ray(
     Raises:
         DependencyError: Ray is not installed, or machines have different versions of this package.
         UsageError: there is no cluster at `address`, or a machine does not find a file.
-        ResourceError: the cluster is too small, or lost three workers at the same shard.
+        ResourceError: the cluster is too small, or lost three workers at the same windows.
         RspError: what `predict_scene` raises, here or in a worker.
     """
     ray = import_ray()
@@ -93,19 +93,11 @@ def predict_on_ray(
             stack.enter_context(_joined(ray, address, workers))
             return make_team(_nodes(ray), workers=gpus or workers, threads=threads, on_gpu=on_gpu)
 
-        def run(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
-            hand_out(job, shards, aggregator, _RayCrew(ray, team(), job))
+        def run(job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator) -> None:
+            hand_out(job, ranges, aggregator, _RayCrew(ray, team(), job))
 
-        return predict_in_parts(
-            source,
-            out,
-            options,
-            run,
-            workers=lambda: _FINER * team().count,
-            model=model,
-            progress=progress,
-            stats=stats,
-        )
+        backend = Backend(run, lambda: _FINER * team().count)
+        return predict_scene(source, out, options, model=model, backend=backend, progress=progress, stats=stats)
 
 
 @dataclass(frozen=True, slots=True)

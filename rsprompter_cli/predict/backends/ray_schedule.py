@@ -1,4 +1,4 @@
-"""Shards handed out to workers on many machines; those of a worker that was lost are done by another one."""
+"""Ranges of windows handed out to workers on many machines; those of a worker that was lost are done by another one."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from rsprompter_cli.io.atomic import atomic_path, hidden_beside, not_written
 from rsprompter_cli.predict.backends.base import Job, ProgressAggregator
 from rsprompter_cli.predict.backends.ray_worker import News, Started
 from rsprompter_cli.predict.model_source import files_of
-from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.shards import ShardDone, is_whole
-from rsprompter_cli.predict.stats import RunStats, Stage
+from rsprompter_cli.predict.shard import WindowRange
+from rsprompter_cli.predict.shards import ShardDone
 from rsprompter_cli.predict.store.fingerprint import file_facts, unchanging
 from rsprompter_cli.predict.store.journal import identity_difference
 
 _log = logging.getLogger(__name__)
 
 TRIES = 3
-"""A shard at which so many workers were lost is what loses them."""
+"""Windows at which so many workers were lost are what loses them."""
 
 _LOOK = 1.0
 """Seconds between looks at whether anybody is at work."""
@@ -69,26 +68,26 @@ class Crew(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """hand: what the crew calls it. ready: it has started. shard: what it is at."""
+    """hand: what the crew calls it. ready: it has started. windows: what it is at."""
 
     hand: Any
     ready: bool = False
-    shard: Shard | None = None
+    windows: WindowRange | None = None
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.shard is None
+        return self.ready and self.windows is None
 
 
-def hand_out(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, crew: Crew) -> None:
-    """Make the parts of all shards.
+def hand_out(job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator, crew: Crew) -> None:
+    """Make the parts of all ranges.
 
     Raises:
-        ResourceError: a shard loses every worker that takes it, or none can be started.
+        ResourceError: a range loses every worker that takes it, or none can be started.
         UsageError: workers read other files than each other or than this machine.
         RspError: what a worker raised.
     """
-    desk = _Desk(job, shards, aggregator, crew)
+    desk = _Desk(job, ranges, aggregator, crew)
     try:
         desk.run()
     finally:
@@ -103,15 +102,15 @@ def files_needed(job: Job) -> list[str]:
 
 
 class _Desk:
-    """Where shards are handed out and parts come in."""
+    """Where ranges are handed out and parts come in."""
 
-    def __init__(self, job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, crew: Crew) -> None:
+    def __init__(self, job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator, crew: Crew) -> None:
         self._job, self._aggregator, self._crew = job, aggregator, crew
-        self._left, self._unfinished = deque(shards), len(shards)
+        self._left, self._unfinished = deque(ranges), len(ranges)
         self._workers: list[_Worker] = []
         self._asked: dict[Any, _Worker] = {}
         self._first: Started | None = None
-        self._lost: Counter[Shard | None] = Counter()
+        self._lost: Counter[WindowRange | None] = Counter()
         self._at_work = time.monotonic()
 
     def run(self) -> None:
@@ -132,17 +131,17 @@ class _Desk:
     def close(self) -> None:
         """End the workers and forget parts that came in half."""
         for worker in self._workers:
-            if worker.shard is not None:
-                self._coming(worker.shard).unlink(missing_ok=True)
+            if worker.windows is not None:
+                self._coming(worker.windows).unlink(missing_ok=True)
         self._crew.end([(worker.hand, worker.ready) for worker in self._workers])
 
     def _staff(self) -> None:
-        """Give each idle worker a shard, and see that there are as many workers as there is work for."""
+        """Give each idle worker a range, and see that there are as many workers as there is work for."""
         for worker in self._workers:
             if worker.idle and self._left:
-                worker.shard = self._left.popleft()
-                self._coming(worker.shard).unlink(missing_ok=True)
-                self._ask(worker, "begin", worker.shard)
+                worker.windows = self._left.popleft()
+                self._coming(worker.windows).unlink(missing_ok=True)
+                self._ask(worker, "begin", worker.windows)
         while len(self._workers) < min(self._crew.count, self._unfinished):
             self._workers.append(_Worker(self._crew.start()))
             self._ask(self._workers[-1], "start", __version__, files_needed(self._job))
@@ -159,16 +158,16 @@ class _Desk:
             return
         for level, text in answer.said:
             self._aggregator.say(level, text)
-        shard = worker.shard
-        assert shard is not None
-        self._aggregator.note(shard, answer.windows_done, answer.counts)
-        self._add(shard, answer.piece)
+        windows = worker.windows
+        assert windows is not None
+        self._aggregator.note(windows, answer.windows_done, answer.counts)
+        self._add(windows, answer.piece)
         if answer.done is None:
             self._ask(worker, "hear")
             return
-        with atomic_path(self._job.part(shard)) as temporary:
-            os.replace(self._coming(shard), temporary)
-        worker.shard = None
+        with atomic_path(self._job.part(windows)) as temporary:
+            os.replace(self._coming(windows), temporary)
+        worker.windows = None
         self._finish(answer.done)
 
     def _finish(self, done: ShardDone) -> None:
@@ -177,22 +176,22 @@ class _Desk:
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         """A worker is gone: what it was at is next."""
-        shard = worker.shard
+        windows = worker.windows
         self._workers.remove(worker)
         self._crew.end([(worker.hand, False)])
-        self._lost[shard] += 1
-        at = "at startup" if shard is None else f"at shard {shard}"
-        if self._lost[shard] >= (TRIES if shard is not None else TRIES * self._crew.count):
+        self._lost[windows] += 1
+        at = "at startup" if windows is None else f"at windows {windows}"
+        if self._lost[windows] >= (TRIES if windows is not None else TRIES * self._crew.count):
             raise ResourceError(
-                f"{self._lost[shard]} workers were lost {at}: {reason}",
+                f"{self._lost[windows]} workers were lost {at}: {reason}",
                 "usually memory ran out: use fewer workers; the same command resumes the run",
             )
         self._aggregator.say(logging.WARNING, f"a worker was lost {at} and is replaced: {reason}")
-        if shard is not None:
-            self._left.appendleft(shard)
+        if windows is not None:
+            self._left.appendleft(windows)
 
     def _check(self, started: Started) -> None:
-        """What a worker predicts on and with is what the others do; the first one says what is there already."""
+        """What a worker predicts on and with is what the others do."""
         if self._first is not None:
             words = identity_difference(_of_any_copy(started.identity), _of_any_copy(self._first.identity))
             if words:
@@ -205,21 +204,13 @@ class _Desk:
         facts = unchanging(file_facts(self._job.source))
         if started.identity["input"] != {**started.identity["input"], **facts}:
             raise UsageError(f"{self._job.source}: differs from the file on {started.node}", "copy it there again")
-        for shard in list(self._left):
-            identity = dict(started.identity)
-            identity["settings"] = {**identity["settings"], "shard": str(shard)}
-            windows = len(shard.windows(started.windows))
-            if is_whole(self._job.part(shard), identity, windows, [], overwrite=self._job.options.overwrite):
-                self._left.remove(shard)
-                counts = RunStats(known=windows).counts()
-                self._finish(ShardDone(shard, windows, counts, dict.fromkeys((one.value for one in Stage), 0.0)))
 
-    def _coming(self, shard: Shard) -> Path:
+    def _coming(self, windows: WindowRange) -> Path:
         """Where the pieces of a part are put together."""
-        return hidden_beside(self._job.part(shard), ".coming")
+        return hidden_beside(self._job.part(windows), ".coming")
 
-    def _add(self, shard: Shard, piece: bytes) -> None:
-        path = self._coming(shard)
+    def _add(self, windows: WindowRange, piece: bytes) -> None:
+        path = self._coming(windows)
         try:
             with path.open("ab") as file:
                 file.write(piece)

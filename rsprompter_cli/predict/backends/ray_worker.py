@@ -1,4 +1,4 @@
-"""A worker in another process or on another machine: it does shards beside, and says what there is when it is asked.
+"""A worker in another process or on another machine: it works on ranges of windows and reports when it is asked.
 
 It knows nothing of what carries its words: `ray.py` makes a Ray actor of it. Its parts are made in a folder of its
 own and handed over in pieces, so it needs no folder that others see.
@@ -22,8 +22,8 @@ import torch
 from rsprompter_cli import __version__
 from rsprompter_cli.errors import DependencyError, UsageError
 from rsprompter_cli.predict.backends.base import Job
-from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.shards import ShardDone, ShardRunner
+from rsprompter_cli.predict.shard import WindowRange
+from rsprompter_cli.predict.shards import SceneRun, ShardDone, open_run
 from rsprompter_cli.predict.stats import RunStats
 
 PIECE = 8 << 20
@@ -40,22 +40,20 @@ _PATIENCE = 5.0
 class Started:
     """A worker is ready.
 
-    node: the machine it is on. windows: of the whole scene.
-    identity: what the part of shard 1/1 would say at its head. seconds: that starting took.
+    node: the machine it is on. identity: what a part of all windows would say at its head. seconds: that starting took.
     """
 
     node: str
-    windows: int
     identity: Mapping[str, Any]
     seconds: float
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class News:
-    """How far a worker is with its shard.
+    """How far a worker is with its windows.
 
     windows_done, counts: so far. said: its warnings since it was last asked, with their levels.
-    piece: the next bytes of the part. done: the shard is, and `piece` was the last one.
+    piece: the next bytes of the part. done: the part is whole, and `piece` was the last one.
     """
 
     windows_done: int
@@ -66,7 +64,7 @@ class News:
 
 
 class RayWorker:
-    """Call `start`, then for each shard `begin` and `hear` until it is done, then `close`."""
+    """Call `start`, then for each range `begin` and `hear` until it is done, then `close`."""
 
     def __init__(self, job: Job, device: str, threads: int) -> None:
         """Nothing is read yet, so that what goes wrong has a message.
@@ -111,23 +109,23 @@ class RayWorker:
         logger.addHandler(self._listener)
         self._opened.callback(logger.removeHandler, self._listener)
         start = time.perf_counter()
-        self._runner = self._thread.submit(self._open).result()
+        self._run = self._thread.submit(self._open).result()
         seconds = time.perf_counter() - start
-        return Started(node, self._runner.windows, self._runner.identity_of(Shard(1, 1)), seconds)
+        return Started(node, self._run.part_head(WindowRange(0, len(self._run.grid))), seconds)
 
-    def begin(self, shard: Shard) -> News:
-        """Begin a shard; what is answered is what `hear` says."""
+    def begin(self, windows: WindowRange) -> News:
+        """Begin a range of windows; what is answered is what `hear` says."""
         self._stats, self._windows_done, self._handed = RunStats(), 0, 0
-        self._doing = self._thread.submit(self._do, shard)
+        self._doing = self._thread.submit(self._do, windows)
         return self.hear()
 
     def hear(self) -> News:
-        """How far it is, soon; of a shard that is done, the next piece of its part.
+        """How far it is, soon; of a part that is whole, the next piece of its part.
 
         Raises:
             RspError: see `predict_scene`.
         """
-        assert self._doing is not None, "no shard was begun"
+        assert self._doing is not None, "nothing was begun"
         wait([self._doing], timeout=_BREATH)
         if not self._doing.done():
             return News(self._windows_done, self._stats.counts(), self._listener.heard())
@@ -149,12 +147,11 @@ class RayWorker:
         self._thread.shutdown(wait=False)
         self._folder.cleanup()
 
-    def _open(self) -> ShardRunner:
-        runner = ShardRunner(self._job.source, self._job.options, self._job.model)
-        return self._opened.enter_context(runner)
+    def _open(self) -> SceneRun:
+        return self._opened.enter_context(open_run(self._job.source, self._job.options, self._job.model))
 
-    def _do(self, shard: Shard) -> ShardDone:
-        return self._runner.run(shard, self._part, progress=self._note, stats=self._stats)
+    def _do(self, windows: WindowRange) -> ShardDone:
+        return self._run.write_part(windows, self._part, progress=self._note, stats=self._stats)
 
     def _note(self, windows_done: int, _total: int) -> None:
         if self._over:
@@ -163,15 +160,14 @@ class RayWorker:
 
 
 class _Listener(logging.Handler):
-    """Keeps the warnings of the package; what a journal says of going on is no matter of one worker."""
+    """Keeps the warnings of the package."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._said: list[tuple[int, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != "rsprompter_cli.predict.store.journal":
-            self._said.append((record.levelno, record.getMessage()))
+        self._said.append((record.levelno, record.getMessage()))
 
     def heard(self) -> list[tuple[int, str]]:
         """What was said since this was last asked."""

@@ -41,8 +41,7 @@ def run_identity(
     """
     return {
         **scene_identity(source, scene, grid, options, score=score, area=area),
-        "model": model_digest(loaded),
-        "kind of model": loaded.config.model.kind,
+        **model_identity(loaded),
     }
 
 
@@ -109,6 +108,11 @@ def file_facts(source: str | Path) -> dict[str, Any]:
 def unchanging(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The facts of a file but for the time it was changed: each machine may have a copy of it."""
     return {name: value for name, value in facts.items() if name != "changed"}
+
+
+def model_identity(loaded: LoadedModel) -> dict[str, Any]:
+    """What tells a model from another one."""
+    return {"model": model_digest(loaded), "kind of model": loaded.config.model.kind}
 
 
 def model_digest(loaded: LoadedModel) -> str:

@@ -24,10 +24,9 @@ from typing import IO, Any
 from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import ChangedInputError, InputError, OutputError, plural, shorten
 from rsprompter_cli.geo.stitch.instances import Instance
-from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.atomic import flush_folder, hidden_beside, not_written, open_hidden
 from rsprompter_cli.io.lock import OutputLock
-from rsprompter_cli.predict.store.records import check_instances, pack_instances, unpack_instances
+from rsprompter_cli.predict.store.records import pack_instances, unpack_instances
 
 _log = logging.getLogger(__name__)
 
@@ -48,20 +47,21 @@ class Journal:
     windows_done: of the row-major order, those that need no model any more.
     """
 
-    def __init__(self, out: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    def __init__(self, out: Path, identity: Mapping[str, Any], *, overwrite: bool, alone: bool = False) -> None:
         """Find the journal of an earlier run, if there is one.
 
         Args:
             out: the output it is kept beside.
             identity: JSON values that tell the run from any other one, by what they are of: "input", "model", ...
             overwrite: a journal of another run may be given up.
+            alone: it is all that the run keeps: messages tell how to resume, and it goes if the input is damaged.
 
         Raises:
             OutputError: another run is at work on this output, or left a journal and `overwrite` is not set.
         """
         self.path = journal_path(out)
         self.windows_done = 0
-        self._out = out
+        self._out, self._alone = out, alone
         self._identity = json.loads(json.dumps(identity))
         self._waiting: list[bytes] = []
         self._flushed = time.monotonic()
@@ -87,11 +87,11 @@ class Journal:
         """
         try:
             refused = isinstance(error, InputError) and not isinstance(error, ChangedInputError)
-            if refused and "address" not in self._identity["input"]:
+            if self._alone and refused and "address" not in self._identity["input"]:
                 self.remove()
             if error is not None and (self._file is not None or kind in (KeyboardInterrupt, ChangedInputError)):
                 self.flush()
-            if error is not None and self.windows_done and self.path.exists():
+            if self._alone and error is not None and self.windows_done and self.path.exists():
                 text = "%s keeps the %s done so far: run the same command again to resume"
                 _log.info(text, self.path, plural(self.windows_done, "window"))
         finally:
@@ -99,33 +99,6 @@ class Journal:
                 with suppress(OSError):  # of a full disk: what it could not hold is done again
                     self._file.close()
             self._lock.release()
-
-    def instances(self, grid: WindowGrid, *, classes: int) -> Iterator[Instance]:
-        """The instances of the windows that an earlier run has done, in the order of the windows.
-
-        Args:
-            grid: of the scene.
-            classes: of the model.
-
-        Raises:
-            OutputError: it is damaged.
-        """
-        if self._end == 0:
-            return
-        done = 0
-        with self.path.open("rb") as file:
-            _read_identity(file)
-            while file.tell() < self._end:
-                record = _read_record(file)
-                if record is None:
-                    raise OutputError(f"{self.path}: damaged since it was opened", "delete it to start over")
-                try:
-                    instances = unpack_instances(record[1])
-                    check_instances(instances, range(done, record[0]), grid, classes)
-                except ValueError as error:
-                    raise OutputError(f"{self.path}: damaged: {error}", "delete it to start over") from error
-                done = record[0]
-                yield from instances
 
     def add(self, instances: Sequence[Instance], *, windows_done: int) -> None:
         """Note what the next windows hold.
@@ -218,7 +191,7 @@ class Journal:
             while (record := _read_record(file)) is not None:
                 self.windows_done, _ = record
                 end = file.tell()
-        if self.windows_done:
+        if self._alone and self.windows_done:
             _log.info("%s: resuming after %s", self._out, plural(self.windows_done, "window"))
         return end
 
@@ -288,16 +261,30 @@ def count_windows(path: Path) -> int:
     return done
 
 
-def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
-    """The instances of a finished journal as they were added, each time with the windows done with them.
+def intact_windows(path: Path) -> int:
+    """How many windows a journal holds that may end in a torn or damaged record; all records are read."""
+    done = 0
+    with _open_regular(path) as file:
+        if _read_identity(file) is None:
+            return 0
+        while (record := _read_record(file)) is not None:
+            done, _ = record
+    return done
+
+
+def read_windows(path: Path, *, stop: int | None = None) -> Iterator[tuple[int, list[Instance]]]:
+    """The instances of a journal as they were added, each time with the windows done with them.
+
+    Args:
+        stop: windows of it to read; None: all, of a finished one.
 
     Raises:
         InputError: it is damaged.
     """
     with _open_regular(path) as file:
         _read_identity(file)
-        end = os.fstat(file.fileno()).st_size
-        while file.tell() < end:
+        end, done = os.fstat(file.fileno()).st_size, 0
+        while file.tell() < end if stop is None else done < stop:
             record = _read_record(file)
             if record is None:
                 raise InputError(f"{path}: damaged at byte {file.tell()}", "delete it and predict its shard again")
@@ -305,7 +292,8 @@ def read_windows(path: Path) -> Iterator[tuple[int, list[Instance]]]:
                 instances = unpack_instances(record[1])
             except ValueError as error:
                 raise InputError(f"{path}: damaged: {error}", "delete it and predict its shard again") from error
-            yield record[0], instances
+            done = record[0]
+            yield done, instances
 
 
 def _read_identity(file: IO[bytes]) -> dict[str, Any] | None:

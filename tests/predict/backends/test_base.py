@@ -15,16 +15,15 @@ from filelock import FileLock
 
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.models.load import LoadedModel
-from rsprompter_cli.predict.backends import base
-from rsprompter_cli.predict.backends.base import Job, ProgressAggregator, RunShards, predict_in_parts
+from rsprompter_cli.predict.backends.base import Backend, Job, ProgressAggregator, RunRanges
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.shard import Shard
-from rsprompter_cli.predict.shards import ShardDone, ShardRunner
+from rsprompter_cli.predict.shard import WindowRange
+from rsprompter_cli.predict.shards import ShardDone, open_run
 from rsprompter_cli.predict.stats import RunStats
 from rsprompter_cli.predict.store import journal as journals
-from rsprompter_cli.predict.store.journal import journal_path
-from rsprompter_cli.predict.store.resumable import resumable_windows, shards_folder
+from rsprompter_cli.predict.store import parts as parts_module
+from rsprompter_cli.predict.store.parts import parts_of, split_ranges
 from tests.make.layers import house, write_layer
 from tests.make.stub_model import BlobModel, blob_model
 from tests.predict.test_resume import stopped_at, town
@@ -39,25 +38,29 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_turn(
-    job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator, *, stop: Callable[[int], None] | None = None
+    job: Job,
+    ranges: Sequence[WindowRange],
+    aggregator: ProgressAggregator,
+    *,
+    stop: Callable[[int], None] | None = None,
 ) -> None:
     """One worker; `stop` is called after each window with the number of them done, and may raise."""
     windows = 0
-    with ShardRunner(job.source, job.options, job.model) as runner:
-        for shard in shards:
+    with open_run(job.source, job.options, job.model) as run:
+        for windows_of in ranges:
             stats = RunStats()
 
-            def progress(done: int, _total: int, shard: Shard = shard, stats: RunStats = stats) -> None:
+            def progress(done: int, _total: int, one: WindowRange = windows_of, stats: RunStats = stats) -> None:
                 nonlocal windows
-                aggregator.note(shard, done, stats.counts())
+                aggregator.note(one, done, stats.counts())
                 windows += 1
                 if stop is not None:
                     stop(windows)
 
-            aggregator.finish(runner.run(shard, job.part(shard), progress=progress, stats=stats))
+            aggregator.finish(run.write_part(windows_of, job.part(windows_of), progress=progress, stats=stats))
 
 
-def after(count: int, error: BaseException) -> RunShards:
+def after(count: int, error: BaseException) -> RunRanges:
     """Workers that end with an error after so many windows."""
 
     def stop(windows: int) -> None:
@@ -68,10 +71,10 @@ def after(count: int, error: BaseException) -> RunShards:
 
 
 def predicted(
-    scene: Path, out: Path, run: RunShards = in_turn, *, workers: int = 2, model: LoadedModel | None = None, **more: Any
+    scene: Path, out: Path, run: RunRanges = in_turn, *, workers: int = 2, model: LoadedModel | None = None, **more: Any
 ) -> Any:
     options = PredictOptions().changed(native=True, **more)
-    return predict_in_parts(scene, out, options, run, workers=workers, model=model or blob_model())
+    return predict_scene(scene, out, options, model=model or blob_model(), backend=Backend(run, workers))
 
 
 def seen(model: LoadedModel) -> int:
@@ -88,13 +91,12 @@ def test_any_number_of_workers_gives_the_bytes_of_one_run(tmp_path: Path, name: 
     alone = predict_scene(scene, whole, model=blob_model(), native=True)
     steps: list[tuple[int, int]] = []
     options = PredictOptions().changed(native=True)
-    result = predict_in_parts(
+    result = predict_scene(
         scene,
         out,
         options,
-        in_turn,
-        workers=workers,
         model=blob_model(),
+        backend=Backend(in_turn, workers),
         progress=lambda done, total: steps.append((done, total)),
     )
     assert out.read_bytes() == whole.read_bytes()
@@ -115,7 +117,7 @@ def test_map_report_area_and_classes_are_those_of_one_run(tmp_path: Path) -> Non
         if name == "whole":
             predict_scene(scene, folder / "a.geojson", options, model=blob_model())
         else:
-            predict_in_parts(scene, folder / "a.geojson", options, in_turn, workers=3, model=blob_model())
+            predict_scene(scene, folder / "a.geojson", options, model=blob_model(), backend=Backend(in_turn, 3))
         reports.append(json.loads((folder / "report.json").read_text()))
     for name in ("a.geojson", "map.html"):
         assert (tmp_path / "apart" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -156,7 +158,7 @@ def test_stopped_it_goes_on_with_another_number_of_workers(
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
 
-    def broken(_job: Job, _shards: Sequence[Shard], _aggregator: ProgressAggregator) -> None:
+    def broken(_job: Job, _ranges: Sequence[WindowRange], _aggregator: ProgressAggregator) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -175,7 +177,7 @@ def test_a_damaged_file_leaves_nothing(tmp_path: Path) -> None:
 def test_a_fault_while_joining_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
     with monkeypatch.context() as patch:
-        patch.setattr(base, "join_and_write", lambda *_, **__: 1 / 0)
+        patch.setattr("rsprompter_cli.predict.scene.write_found", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predicted(scene, out)
     loaded = blob_model()
@@ -196,55 +198,86 @@ def test_another_run_is_refused_by_name_until_overwrite(tmp_path: Path, caplog: 
     with pytest.raises(OutputError, match="a different input"):
         predicted(scene, out)
     assert caplog.text == ""
-    assert resumable_windows(shards_folder(out)) == 9
+    assert parts_of(out).windows_done() == 9
     assert predicted(scene, out, overwrite=True).objects > 10
     assert "starting over" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.geojson", "town.tif"]
 
 
-def test_one_process_and_several_do_not_go_on_with_each_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    scene, one, many = town(tmp_path), tmp_path / "one.geojson", tmp_path / "many.geojson"
+def test_one_process_and_several_go_on_with_each_other(tmp_path: Path) -> None:
+    scene, whole = town(tmp_path), tmp_path / "whole.geojson"
+    predict_scene(scene, whole, model=blob_model(), native=True)
+    one, many, all_in_turn = (tmp_path / "out" / name for name in ("one.geojson", "many.geojson", "all.geojson"))
     stopped_at(7, scene, one)
+    loaded = blob_model()
+    predicted(scene, one, model=loaded)
+    assert seen(loaded) == WINDOWS - 7
     with pytest.raises(KeyboardInterrupt):
-        predicted(scene, many, after(8, KeyboardInterrupt()))
-    with pytest.raises(OutputError, match=r"7 windows done by a run in one process \(resume with a single process"):
-        predicted(scene, one)
-    with pytest.raises(OutputError, match="8 windows done by a run with --procs, --gpus or --ray"):
-        predict_scene(scene, many, model=blob_model(), native=True)
-    assert journal_path(one).exists()
-    assert resumable_windows(shards_folder(many)) == 8
-    caplog.clear()
-    predicted(scene, one, overwrite=True)
-    predict_scene(scene, many, model=blob_model(), native=True, overwrite=True)
-    assert caplog.text.count("starting over") == 2
-    assert one.read_bytes() == many.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.geojson", "one.geojson", "town.tif"]
+        predicted(scene, many, after(8, KeyboardInterrupt()), workers=3)
+    loaded = blob_model()
+    predict_scene(scene, many, model=loaded, native=True)
+    assert seen(loaded) == WINDOWS - 8
+    stopped_at(5, scene, all_in_turn)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, all_in_turn, after(6, KeyboardInterrupt()), workers=2)
+    stopped_at(4, scene, all_in_turn)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, all_in_turn, after(9, KeyboardInterrupt()), workers=1)
+    loaded = blob_model()
+    predict_scene(scene, all_in_turn, model=loaded, native=True)
+    assert seen(loaded) == WINDOWS - 24
+    assert one.read_bytes() == many.read_bytes() == all_in_turn.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in one.parent.iterdir()) == ["all.geojson", "many.geojson", "one.geojson"]
+
+
+@pytest.mark.parametrize("name", [".a.geojson.journal", ".a.geojson.shards/3-of-8"])
+def test_what_an_earlier_version_left_is_refused_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    scene, out = town(tmp_path), tmp_path / "a.geojson"
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b'rsp journal 1\n{"input": {}, "settings": {}}\n')
+    with pytest.raises(OutputError, match=r"was left by an earlier version of rsp.*--overwrite"):
+        predict_scene(scene, out, model=blob_model(), native=True)
+    assert (tmp_path / name).exists()
+    predict_scene(scene, out, model=blob_model(), native=True, overwrite=True)
+    assert "starting over" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.geojson", "town.tif"]
+
+
+def test_ranges_cover_what_is_missing_and_are_of_nearly_one_length() -> None:
+    missing = [range(0, 7), range(9, 10), range(12, 36)]
+    ranges = split_ranges(missing, 8)
+    covered = [position for one in ranges for position in one.windows(36)]
+    assert covered == [position for stretch in missing for position in stretch]
+    assert max(len(one.windows(36)) for one in ranges) <= 5
+    assert split_ranges([range(3)], 50) == [WindowRange(0, 1), WindowRange(1, 2), WindowRange(2, 3)]
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
 
-    def again(job: Job, shards: Sequence[Shard], aggregator: ProgressAggregator) -> None:
+    def again(job: Job, ranges: Sequence[WindowRange], aggregator: ProgressAggregator) -> None:
         with pytest.raises(OutputError, match="another run is using it"):
             predicted(scene, out)
         with pytest.raises(OutputError, match="another run is using it"):
             predict_scene(scene, out, model=blob_model(), native=True)
-        in_turn(job, shards, aggregator)
+        in_turn(job, ranges, aggregator)
 
     assert predicted(scene, out, again).objects > 10
 
 
 def test_workers_of_a_killed_run_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scene, out = town(tmp_path), tmp_path / "a.geojson"
-    folder = shards_folder(out)
+    folder = parts_of(out).folder
     folder.mkdir()
-    lock = FileLock(folder / ".1-of-8.lock", thread_local=False)
+    lock = FileLock(folder / ".0-8.lock", thread_local=False)
     lock.acquire()
-    monkeypatch.setattr(base, "PATIENCE", 0.1)
+    monkeypatch.setattr(parts_module, "PATIENCE", 0.1)
     with pytest.raises(OutputError, match="workers of an earlier run are still writing it"):
         predicted(scene, out)
     assert Path(lock.lock_file).exists()  # they go on in their folder
-    monkeypatch.setattr(base, "PATIENCE", 30.0)
+    monkeypatch.setattr(parts_module, "PATIENCE", 30.0)
     ended = threading.Timer(1.0, lock.release)
     ended.start()
     assert predicted(scene, out).objects > 10
@@ -255,17 +288,15 @@ def test_workers_of_a_killed_run_are_waited_for(tmp_path: Path, monkeypatch: pyt
 def test_what_workers_report_is_added_up_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     stats, steps, said = RunStats(), [], ["known"]
     aggregator = ProgressAggregator(10, stats, lambda done, total: steps.append((done, total)), said)
-    assert not aggregator.begun
     aggregator.started(2.0)
     aggregator.started(0.5)
-    assert (aggregator.begun, stats.seconds()["start_up"]) == (False, 2.5)
-    aggregator.note(Shard(1, 2), 3, {"instances": 4, "bytes_read": 10})
-    aggregator.note(Shard(2, 2), 1, {"instances": 1})
-    aggregator.finish(ShardDone(Shard(1, 2), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
+    assert stats.seconds()["start_up"] == 2.5
+    aggregator.note(WindowRange(0, 5), 3, {"instances": 4, "bytes_read": 10})
+    aggregator.note(WindowRange(5, 10), 1, {"instances": 1})
+    aggregator.finish(ShardDone(WindowRange(0, 5), 5, {"instances": 6, "bytes_read": 30}, {"model": 1.5, "total": 9.0}))
     assert steps == [(0, 10), (3, 10), (4, 10), (6, 10)]
     assert (stats.instances, stats.bytes_read) == (7, 30)
     assert stats.seconds()["model"] == 1.5
-    assert aggregator.begun
     aggregator.say(30, "known")
     aggregator.say(30, "new")
     assert caplog.messages == ["new"]

@@ -16,7 +16,7 @@ from rsprompter_cli.errors import DependencyError, InputError, ResourceError, Us
 from rsprompter_cli.predict.backends import processes
 from rsprompter_cli.predict.backends.processes import predict_in_processes, threads_each
 from rsprompter_cli.predict.scene import predict_scene
-from rsprompter_cli.predict.store.resumable import resumable_windows, shards_folder
+from rsprompter_cli.predict.store.parts import parts_of
 from tests.conftest import ROOT
 from tests.make.mishaps import mishap_model
 from tests.make.stub_model import blob_model
@@ -39,11 +39,13 @@ def test_a_killed_worker_is_one_line_and_two_go_on(
     scene: Path, whole: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, marker = tmp_path / "out" / "a.fgb", tmp_path / "killed"
-    with pytest.raises(ResourceError, match=r"ended by signal 9 at shard 2/4 .*run the same command again to resume"):
-        # The first shard has 9 windows.
+    with pytest.raises(
+        ResourceError, match=r"ended by signal 9 at windows 9-18 .*run the same command again to resume"
+    ):
+        # The first range has 9 windows.
         predict_in_processes(scene, out, procs=1, native=True, model=mishap_model(marker, at=13))
     assert not out.exists()
-    assert resumable_windows(shards_folder(out)) >= 9
+    assert parts_of(out).windows_done() >= 9
     steps: list[tuple[int, int]] = []
     predict_in_processes(
         scene,

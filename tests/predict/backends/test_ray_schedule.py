@@ -15,14 +15,15 @@ import pytest
 from rsprompter_cli.errors import DependencyError, OutputError, ResourceError, RspError, UsageError
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.backends import ray_schedule, ray_worker
-from rsprompter_cli.predict.backends.base import Job, predict_in_parts
+from rsprompter_cli.predict.backends.base import Backend, Job
 from rsprompter_cli.predict.backends.ray_schedule import WorkerLostError
 from rsprompter_cli.predict.backends.ray_worker import RayWorker
 from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
 from rsprompter_cli.predict.stats import RunStats
+from rsprompter_cli.predict.store.parts import parts_of
 from tests.make.fatal_model import fatal_model
-from tests.make.stub_model import blob_model
+from tests.make.stub_model import BlobModel, blob_model
 from tests.predict.test_shards import town
 
 
@@ -85,8 +86,9 @@ class Run:
             self.crew = HereCrew(self.changed(job), **crew)
             ray_schedule.hand_out(job, shards, aggregator, self.crew)
 
-        return predict_in_parts(
-            self.scene, self.out, chosen, run, workers=2, model=model or blob_model(), stats=RunStats()
+        backend = Backend(run, 2)
+        return predict_scene(
+            self.scene, self.out, chosen, model=model or blob_model(), backend=backend, stats=RunStats()
         )
 
 
@@ -132,14 +134,20 @@ def test_what_a_lost_worker_was_at_is_done_by_another(
     assert run.crew.starts <= 3
 
 
-def test_a_shard_that_loses_every_worker_ends_the_run_and_the_rest_is_kept(run: Run, whole: bytes) -> None:
-    with pytest.raises(ResourceError, match=r"^3 workers were lost at shard \d/8: its machine burnt down") as lost:
+def does_only_what_is_missing(run: Run, whole: bytes, **crew: Any) -> None:
+    known, loaded = parts_of(run.out).windows_done(), blob_model()
+    assert known > 0
+    done = run(loaded, **crew)
+    assert run.out.read_bytes() == whole
+    assert isinstance(loaded.model, BlobModel)
+    assert loaded.model.seen == done.plan.windows - known
+
+
+def test_windows_that_lose_every_worker_end_the_run_and_the_rest_is_kept(run: Run, whole: bytes) -> None:
+    with pytest.raises(ResourceError, match=r"^3 workers were lost at windows \d+-\d+: its machine burnt down") as lost:
         run(loses=lambda method, number: method == "begin" and number > 5, count=1)
     assert "the same command resumes the run" in lost.value.hint
-    run()
-    assert run.out.read_bytes() == whole
-    assert run.crew is not None
-    assert run.crew.calls["begin"] == 3  # five were there
+    does_only_what_is_missing(run, whole)
 
 
 def test_workers_that_never_start_end_the_run(run: Run) -> None:
@@ -188,10 +196,7 @@ def test_an_interrupted_run_goes_on(run: Run, whole: bytes, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         run(loses=interrupt)
     assert not run.out.exists()
-    run(count=3)
-    assert run.out.read_bytes() == whole
-    assert run.crew is not None
-    assert run.crew.calls["begin"] < 8
+    does_only_what_is_missing(run, whole, count=3)
 
 
 def test_what_is_left_of_another_run_is_refused_or_given_up(run: Run, whole: bytes) -> None:

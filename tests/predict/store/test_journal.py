@@ -19,7 +19,7 @@ from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.predict.store import journal as module
 from rsprompter_cli.predict.store.external_sort import ExternalSorter
-from rsprompter_cli.predict.store.journal import Journal, journal_path
+from rsprompter_cli.predict.store.journal import Journal, journal_path, read_windows
 
 IDENTITY = {
     "input": {"bytes": 7},
@@ -68,6 +68,13 @@ def facts(instances: list[Instance]) -> list[tuple[object, ...]]:
     return [(*one.key, one.label, one.score, one.quality, one.polygon.wkb) for one in instances]
 
 
+def noted(journal: Journal) -> list[Instance]:
+    """What a journal holds, on the disk."""
+    if not journal.windows_done:
+        return []
+    return [one for _, instances in read_windows(journal.path, stop=journal.windows_done) for one in instances]
+
+
 def write(out: Path, found: list[list[Instance]], first: int = 0) -> None:
     with Journal(out, IDENTITY, overwrite=False) as journal:
         for done, instances in enumerate(found[first:], start=first + 1):
@@ -75,7 +82,7 @@ def write(out: Path, found: list[list[Instance]], first: int = 0) -> None:
 
 
 def fail(out: Path, error: BaseException) -> None:
-    with Journal(out, IDENTITY, overwrite=False) as journal:
+    with Journal(out, IDENTITY, overwrite=False, alone=True) as journal:
         journal.add(windows(4)[3], windows_done=4)
         raise error
 
@@ -85,11 +92,11 @@ def test_what_was_noted_comes_back(tmp_path: Path) -> None:
     write(out, found[:5])
     with Journal(out, IDENTITY, overwrite=False) as journal:
         assert journal.windows_done == 5
-        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found[:5]))
+        assert facts(noted(journal)) == facts(chained(found[:5]))
     write(out, found, first=5)
     with Journal(out, IDENTITY, overwrite=False) as journal:
         assert journal.windows_done == 9
-        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found))
+        assert facts(noted(journal)) == facts(chained(found))
         journal.remove()
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +116,7 @@ def test_a_torn_or_damaged_end_is_cut_off(tmp_path_factory: pytest.TempPathFacto
     with Journal(out, IDENTITY, overwrite=False) as journal:
         done = journal.windows_done
         assert done < 6
-        assert facts(list(journal.instances(GRID, classes=3))) == facts(chained(found[:done]))
+        assert facts(noted(journal)) == facts(chained(found[:done]))
     write(out, found, first=done)
     assert path.read_bytes() == whole
 
@@ -134,7 +141,7 @@ def test_another_run_is_refused_and_told_the_way_out(tmp_path: Path, change: dic
     assert journal_path(out).read_bytes() == kept
     with Journal(out, {**IDENTITY, **change}, overwrite=True) as journal:
         assert journal.windows_done == 0
-        assert list(journal.instances(GRID, classes=3)) == []
+        assert noted(journal) == []
         journal.add([], windows_done=1)
     with Journal(out, {**IDENTITY, **change}, overwrite=False) as journal:
         assert journal.windows_done == 1
@@ -182,7 +189,7 @@ def test_an_interruption_says_how_to_go_on(
     with pytest.raises(KeyboardInterrupt):
         fail(out, KeyboardInterrupt())
     assert "keeps the 4 windows done so far: run the same command again" in talk.text
-    with Journal(out, IDENTITY, overwrite=False) as journal:
+    with Journal(out, IDENTITY, overwrite=False, alone=True) as journal:
         assert journal.windows_done == 4
     assert "resuming after 4 windows" in talk.text
 
