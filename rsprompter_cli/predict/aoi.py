@@ -23,7 +23,6 @@ from rsprompter_cli.predict.scene_coords import from_file_pixels, lay_over
 if TYPE_CHECKING:
     from rsprompter_cli.geo.raster.scene import Scene
     from rsprompter_cli.geo.windows import Window, WindowGrid
-    from rsprompter_cli.predict.output.postprocess import OutputOptions
 
 _EDGE_PARTS = 256
 """An edge is divided into steps of the scene's extent by this, so that it stays in its place in another CRS."""
@@ -208,12 +207,3 @@ def off_the_scene(
         return OffTheSceneError(message, "check the coordinate reference system of the file")
     where, hint = extents_apart(scene, list(to_map(places, scene.georef)), what)
     return OffTheSceneError(f"{message}: {where}", hint)
-
-
-def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
-    """The area of interest that the user named."""
-    if options.aoi is None:
-        return None
-    return read_area(
-        options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords, layer=options.layer
-    )

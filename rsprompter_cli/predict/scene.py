@@ -21,9 +21,18 @@ from rsprompter_cli.geo.stitch.joiner import Joiner
 from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
-from rsprompter_cli.predict.aoi import AreaOfInterest, area_of
+from rsprompter_cli.models.precision import resolve_precision
+from rsprompter_cli.predict.aoi import AreaOfInterest
 from rsprompter_cli.predict.backends.base import RANGES_PER_WORKER, Backend, Job, ProgressAggregator, job_for_workers
-from rsprompter_cli.predict.model_source import ModelSource, device_type, facts_of, files_of, load_chosen, meta_of
+from rsprompter_cli.predict.model_source import (
+    ModelSource,
+    device_of,
+    device_type,
+    facts_of,
+    files_of,
+    load_chosen,
+    meta_of,
+)
 from rsprompter_cli.predict.options import PredictOptions, Progress
 from rsprompter_cli.predict.output.claims import claim_one
 from rsprompter_cli.predict.output.postprocess import chosen_labels, finish_objects
@@ -31,7 +40,7 @@ from rsprompter_cli.predict.output.write import OutputKind, check_georef, check_
 from rsprompter_cli.predict.plan import ScenePlan, format_elapsed, plan_scene
 from rsprompter_cli.predict.report import heard_warnings, report_document, write_report
 from rsprompter_cli.predict.shard import WindowRange
-from rsprompter_cli.predict.shards import SceneRun
+from rsprompter_cli.predict.shards import SceneRun, area_of
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.fingerprint import model_identity, scene_identity
@@ -200,7 +209,9 @@ def run_inline(
     run: SceneRun, parts: Parts, stitcher: Stitcher, stats: RunStats, progress: Progress | None = None
 ) -> None:
     """Run the model in this process over the windows that no part holds; their instances are joined beside it."""
-    total = len(run.grid)
+    total, device = len(run.grid), device_of(run.loaded)
+    words = (run.loaded.config.model.kind, device, str(resolve_precision(run.options.precision, device)).split(".")[-1])
+    _log.debug("model: %s, device: %s, precision: %s", *words)
     missing = parts.missing(total)
     done = total - sum(map(len, missing))
     stats.windows, stats.known = total, done

@@ -27,10 +27,11 @@ from rsprompter_cli.io.atomic import refuse_existing
 from rsprompter_cli.models.base import RatesMasks
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import resolve_precision
-from rsprompter_cli.predict.aoi import AreaOfInterest, area_of
+from rsprompter_cli.predict.aoi import AreaOfInterest, read_area
 from rsprompter_cli.predict.detect import DetectedBatch, detect_windows, outline
 from rsprompter_cli.predict.model_source import ModelSource, device_of, files_of, load_chosen
 from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
+from rsprompter_cli.predict.output.postprocess import OutputOptions
 from rsprompter_cli.predict.output.write import KNOWN_SUFFIXES
 from rsprompter_cli.predict.shard import Shard, WindowRange
 from rsprompter_cli.predict.stats import RunStats, Stage
@@ -213,6 +214,15 @@ def open_run(source: str | Path, options: PredictOptions, model: ModelSource = N
         grid = options.reading.windows(scene, meta)
         score = meta.score_threshold if options.score is None else options.score
         yield SceneRun(source, options, model, loaded, scene, grid, area_of(scene, grid, output), score)
+
+
+def area_of(scene: Scene, grid: WindowGrid, options: OutputOptions) -> AreaOfInterest | None:
+    """The area of interest that the user named."""
+    if options.aoi is None:
+        return None
+    return read_area(
+        options.aoi, scene, grid, cut=options.aoi_cut, pixel_coords=options.pixel_coords, layer=options.layer
+    )
 
 
 def predict_shard(
