@@ -103,7 +103,7 @@ def job_for_workers(source: str | Path, options: PredictOptions, model: ModelSou
     output = options.output
     if output.aoi is not None:
         options = replace(options, output=replace(output, aoi=_absolute(output.aoi)))
-    return Job(_absolute(source), options, _for_workers(model), parts.folder)
+    return Job(_absolute(source), options, _for_workers(model), parts.folder.absolute())
 
 
 def _for_workers(model: ModelSource) -> ModelSource:

@@ -154,7 +154,7 @@ def _stored_part(path: Path) -> StoredPart | None:
 
 def parts_of(out: Path) -> Parts:
     """The parts that an output has, or will have."""
-    return Parts(hidden_beside(out.absolute(), ".shards"))
+    return Parts(hidden_beside(out, ".shards"))
 
 
 def split_ranges(missing: Sequence[range], pieces: int) -> list[WindowRange]:
