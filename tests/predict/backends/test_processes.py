@@ -126,8 +126,12 @@ from tests.make.mishaps import mishap_model
 if __name__ == "__main__":
     source, out, marker, count = sys.argv[1:]
     model = mishap_model(Path(marker), at=4, what="pause")
-    logging.basicConfig()  # as the command line does, which is not asked here
-    app.app = lambda *_, **__: print(predict_in_processes(source, out, procs=int(count), native=True, model=model))
+    logging.basicConfig(level=logging.INFO)  # as the command line does, which is not asked here
+
+    def command(*_, **__):
+        print(predict_in_processes(source, out, procs=int(count), native=True, model=model))
+
+    app.get_command = lambda _: command
     sys.exit(app.run([]))
 """
 
