@@ -25,7 +25,7 @@ from shapely import box
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rsprompter_cli.geo.crs import to_pixels
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.stitch.joiner import Instance, join
 from rsprompter_cli.geo.vector.write import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid

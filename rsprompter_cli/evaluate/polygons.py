@@ -18,7 +18,7 @@ from rsprompter_cli.evaluate.defaults import CLASS_COLUMN, MATCH_IOU, SCORE_COLU
 from rsprompter_cli.evaluate.outlines import Outlines, compare_outlines
 from rsprompter_cli.evaluate.polygon_scores import Counts, Group, PolygonScores, PolygonSet, score_polygons
 from rsprompter_cli.geo.crs import local_equal_area, reproject
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.raster.source import NOTHING_STATED, Stated
 from rsprompter_cli.geo.vector.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.vector.read import WGS84, open_layer, require_layers

@@ -1,7 +1,6 @@
-"""Many polygons in one call: unions of groups, what has area, rings without needless vertices.
+"""Polygons: what has area, vertices on the grid, unions of groups, rings without needless vertices.
 
-What `polygons` does with one geometry, here for arrays of them, without a loop in Python over those
-that need nothing done.
+Arrays of them are treated without a loop in Python over those that need nothing done.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.polygonize import GRID, drop_collinear, polygon_parts
+GRID = 1 / 256
+"""Pixels: vertices lie on multiples of this, which floats hold exactly up to 2^45 pixels."""
 
 POLYGON, MULTIPOLYGON = 3, 6
 """Numbers of geometry types, as `shapely.get_type_id` gives them."""
@@ -31,8 +31,10 @@ def object_array(geometries: Sequence[Any]) -> np.ndarray:
 def snapped(polygons: np.ndarray) -> np.ndarray:
     """Polygons [N] on the grid of 1/256 pixel, valid there; None when nothing with area is left.
 
-    Valid ones whose vertices lie on the grid already are taken as they are. The results do not carry the grid with
-    them, so that predicates and areas are computed without it, which is several times faster.
+    They are mended first where they are not valid, as scaling leaves a hole that touches its outline: GEOS raises an
+    exception at some such geometries. Valid ones whose vertices lie on the grid already are taken as they are. The
+    results do not carry the grid with them, so that predicates and areas are computed without it, which is several
+    times faster.
     """
     loose = ~_on_grid(polygons)
     result = _without_grid(polygons)
@@ -101,10 +103,11 @@ def union_groups(polygons: np.ndarray, groups: np.ndarray, count: int) -> np.nda
 
 def tidy(polygons: np.ndarray) -> np.ndarray:
     """Polygons [N] in normal form, without vertices in the middle of a straight edge."""
-    return shapely.normalize(_without_collinear(polygons))
+    return shapely.normalize(without_collinear(polygons))
 
 
-def _without_collinear(polygons: np.ndarray) -> np.ndarray:
+def without_collinear(polygons: np.ndarray) -> np.ndarray:
+    """Polygons [N] without the vertices that lie exactly on the line of their neighbours."""
     parts, part_of = shapely.get_parts(polygons, return_index=True)
     rings, owners = shapely.get_rings(parts, return_index=True)
     xy, ring_of = shapely.get_coordinates(rings, return_index=True)
@@ -117,12 +120,15 @@ def _without_collinear(polygons: np.ndarray) -> np.ndarray:
     before[first] = xy[first] - xy[last - 1]
     after = np.roll(xy, -1, axis=0) - xy
     turn = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
-    turn[last] = True
+    turn[last] = True  # not asked
     straight = np.unique(part_of[owners[ring_of[~turn]]])
     if len(straight) == 0:
         return polygons
     result = polygons.copy()
-    result[straight] = [drop_collinear(polygon) for polygon in polygons[straight]]
+    turn[last] = False
+    slim = shapely.polygons(shapely.linearrings(xy[turn], indices=ring_of[turn]), indices=owners)
+    starts, ends = (np.searchsorted(part_of, straight, side) for side in ("left", "right"))
+    result[straight] = [gather(slim[start:end].tolist()) for start, end in zip(starts, ends, strict=True)]
     return result
 
 
@@ -166,3 +172,62 @@ def common(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def boxes_of(bounds: np.ndarray) -> np.ndarray:
     """object [N]: rectangles as polygons."""
     return np.asarray(shapely.box(*bounds.astype(np.float64).T), dtype=object).reshape(len(bounds))
+
+
+def polygon_parts(geometry: Any) -> Any:
+    """What of a geometry has area, as one valid polygon or multipolygon; None when nothing has."""
+    if geometry is None or geometry.is_empty:
+        return None
+    if not geometry.is_valid:
+        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+    if geometry.geom_type == "Polygon":
+        return None if geometry.is_empty else geometry
+    parts = _pieces(geometry)
+    return gather(parts) if geometry.geom_type == "MultiPolygon" or len(parts) < 2 else shapely.union_all(parts)
+
+
+def gather(parts: Sequence[Any]) -> Any:
+    """Polygons as one geometry: a multipolygon where they are several, None where there is none."""
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def drop_specks(geometry: Any, min_piece: float) -> Any:
+    """Without pieces smaller than `min_piece` (the largest stays) and without such holes."""
+    if geometry is None or min_piece <= 0:
+        return geometry
+    parts = _pieces(geometry)
+    if len(parts) > 1:
+        largest = max(parts, key=lambda part: part.area)
+        parts = [part for part in parts if part is largest or part.area >= min_piece]
+    return gather([_fill_specks(part, min_piece) for part in parts])
+
+
+def simplify(geometry: Any, tolerance: float) -> Any:
+    """Fewer vertices, none moved, none of the outline farther than `tolerance` from where it was.
+
+    The result is valid, keeps its holes, and is the geometry itself when the tolerance would leave
+    nothing of it.
+    """
+    if tolerance <= 0:
+        return geometry
+    fewer = polygon_parts(shapely.simplify(geometry, tolerance, preserve_topology=True))
+    return geometry if fewer is None else fewer
+
+
+def iou_of(one: Any, other: Any) -> float:
+    """Intersection over union of two valid polygons; 0 where neither has area."""
+    shared = shapely.intersection(one, other).area
+    return float(shared / max(one.area + other.area - shared, np.finfo(float).tiny))
+
+
+def _pieces(geometry: Any) -> list[Any]:
+    """The polygons with area in a geometry of any type."""
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    return [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
+
+
+def _fill_specks(polygon: Any, min_piece: float) -> Any:
+    holes = [hole for hole in polygon.interiors if shapely.area(shapely.polygons(hole)) >= min_piece]
+    return polygon if len(holes) == len(polygon.interiors) else shapely.Polygon(polygon.exterior, holes)

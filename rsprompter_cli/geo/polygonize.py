@@ -8,7 +8,6 @@ multipolygon: a roof under a tree is one roof.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -18,10 +17,8 @@ import shapely
 from rasterio.features import shapes
 from rasterio.transform import Affine
 
+from rsprompter_cli.geo.geometry import drop_specks, gather, object_array, snapped, with_area
 from rsprompter_cli.structures import MaskFrame
-
-GRID = 1 / 256
-"""Pixels: vertices lie on multiples of this, which floats hold exactly up to 2^45 pixels."""
 
 MIN_PIECE = 4.0
 """Square pixels: smaller pieces and holes of a contour are noise of the decoder."""
@@ -53,10 +50,12 @@ def masks_to_polygons(
     count, h, w = values.shape
     ys = _sample_places(h, frame.padded[0], frame.content[0], frame.image[0])
     xs = _sample_places(w, frame.padded[1], frame.content[1], frame.image[1])
-    raw = [_contour(values[n], threshold, xs, ys) for n in range(count)]
+    outlines = with_area(object_array([_contour(values[n], threshold, xs, ys) for n in range(count)]))
     height, width = frame.image
     whole = shapely.box(0, 0, width, height)
-    return [None if geometry is None else _finish(geometry, whole, min_piece) for geometry in raw]
+    over = ~shapely.is_missing(outlines) & ~shapely.covers(whole, outlines)
+    outlines[over] = with_area(shapely.intersection(outlines[over], whole))
+    return [drop_specks(outline, min_piece) for outline in snapped(outlines)]
 
 
 def mask_to_polygon(mask: np.ndarray) -> Any:
@@ -86,7 +85,7 @@ def pixel_polygons(masks: np.ndarray) -> list[Any]:
     pieces: list[list[Any]] = [[] for _ in range(len(masks))]
     for labels in _label_layers(masks):
         _outline_labels(labels, pieces)
-    return [_gather(parts) for parts in pieces]
+    return [gather(parts) for parts in pieces]
 
 
 def label_polygons(labels: np.ndarray, count: int) -> list[Any]:
@@ -101,65 +100,7 @@ def label_polygons(labels: np.ndarray, count: int) -> list[Any]:
     """
     pieces: list[list[Any]] = [[] for _ in range(count)]
     _outline_labels(labels, pieces)
-    return [_gather(parts) for parts in pieces]
-
-
-def polygon_parts(geometry: Any) -> Any:
-    """What of a geometry has area, as one valid polygon or multipolygon; None when nothing has."""
-    if geometry is None or geometry.is_empty:
-        return None
-    if not geometry.is_valid:
-        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-    if geometry.geom_type == "Polygon":
-        return None if geometry.is_empty else geometry
-    parts = _pieces(geometry)
-    return _gather(parts) if geometry.geom_type == "MultiPolygon" or len(parts) < 2 else shapely.union_all(parts)
-
-
-def snap(geometry: Any) -> Any:
-    """A geometry on the grid of 1/256 pixel, valid there; None when nothing with area is left.
-
-    It is mended first where it is not valid, as scaling leaves a hole that touches its outline: GEOS raises an
-    exception at some such geometries. A valid one whose vertices lie on the grid is taken as it is.
-    """
-    sound = polygon_parts(geometry)
-    if sound is None:
-        return None
-    steps = shapely.get_coordinates(sound) / GRID
-    return sound if (steps == np.round(steps)).all() else polygon_parts(shapely.set_precision(sound, GRID))
-
-
-def drop_specks(geometry: Any, min_piece: float) -> Any:
-    """Without pieces smaller than `min_piece` (the largest stays) and without such holes."""
-    if geometry is None or min_piece <= 0:
-        return geometry
-    parts = _pieces(geometry)
-    if len(parts) > 1:
-        largest = max(parts, key=lambda part: part.area)
-        parts = [part for part in parts if part is largest or part.area >= min_piece]
-    return _gather([_fill_specks(part, min_piece) for part in parts])
-
-
-def drop_collinear(geometry: Any) -> Any:
-    """The same polygon or multipolygon without the vertices that lie exactly on the line of their neighbours."""
-    return _gather(
-        [
-            shapely.Polygon(_corners(part.exterior), [_corners(hole) for hole in part.interiors])
-            for part in shapely.get_parts(geometry)
-        ]
-    )
-
-
-def simplify(geometry: Any, tolerance: float) -> Any:
-    """Fewer vertices, none moved, none of the outline farther than `tolerance` from where it was.
-
-    The result is valid, keeps its holes, and is the geometry itself when the tolerance would leave
-    nothing of it.
-    """
-    if tolerance <= 0:
-        return geometry
-    fewer = polygon_parts(shapely.simplify(geometry, tolerance, preserve_topology=True))
-    return geometry if fewer is None else fewer
+    return [gather(parts) for parts in pieces]
 
 
 def _outline_labels(labels: np.ndarray, pieces: list[list[Any]]) -> None:
@@ -224,38 +165,6 @@ def _refined(values: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> tuple[np.nda
     return values, xs, ys
 
 
-def _finish(geometry: Any, whole: Any, min_piece: float) -> Any:
-    geometry = polygon_parts(geometry)
-    if geometry is None:
-        return None
-    if not whole.covers(geometry):
-        geometry = polygon_parts(shapely.intersection(geometry, whole))
-    return None if geometry is None else drop_specks(snap(geometry), min_piece)
-
-
-def _pieces(geometry: Any) -> list[Any]:
-    """The polygons with area in a geometry of any type."""
-    parts = shapely.get_parts(shapely.get_parts(geometry))
-    return [part for part in parts if part.geom_type == "Polygon" and part.area > 0]
-
-
-def _gather(parts: Sequence[Any]) -> Any:
-    if not parts:
-        return None
-    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
-
-
-def _corners(ring: Any) -> np.ndarray:
-    xy = shapely.get_coordinates(ring)[:-1]
-    before, after = xy - np.roll(xy, 1, axis=0), np.roll(xy, -1, axis=0) - xy
-    return xy[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
-
-
-def _fill_specks(polygon: Any, min_piece: float) -> Any:
-    holes = [hole for hole in polygon.interiors if shapely.area(shapely.polygons(hole)) >= min_piece]
-    return polygon if len(holes) == len(polygon.interiors) else shapely.Polygon(polygon.exterior, holes)
-
-
 def _label_layers(masks: np.ndarray) -> list[np.ndarray]:
     """int32 [H, W] images in which pixel value n + 1 is mask n; masks that overlap are on different ones."""
     layers: list[np.ndarray] = []
@@ -271,9 +180,3 @@ def _label_layers(masks: np.ndarray) -> list[np.ndarray]:
             layers.append(free[0])
         free[0][box][cut] = number
     return layers
-
-
-def iou_of(one: Any, other: Any) -> float:
-    """Intersection over union of two valid polygons; 0 where neither has area."""
-    shared = shapely.intersection(one, other).area
-    return float(shared / max(one.area + other.area - shared, np.finfo(float).tiny))

@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 from shapely.affinity import scale
 
-from rsprompter_cli.geo.polygonize import iou_of
+from rsprompter_cli.geo.geometry import iou_of
 
 MIN_IOU = 0.875
 """An outline and what replaces it agree at least this much (docs/decisions/0011 has the figures)."""

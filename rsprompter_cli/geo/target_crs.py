@@ -19,7 +19,7 @@ from rsprompter_cli.geo.crs import (
     to_map,
     units_per_degree,
 )
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef

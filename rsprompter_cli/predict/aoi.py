@@ -14,7 +14,7 @@ from rsprompter_cli.data.tiles.coverage import extents_apart
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.antimeridian import leaves_the_map
 from rsprompter_cli.geo.crs import parse_crs, reproject, to_map, units_per_degree, with_short_edges
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.raster.georef import why_off_the_map
 from rsprompter_cli.geo.vector.formats.wkb import union_of
 from rsprompter_cli.geo.vector.write import read_footprints

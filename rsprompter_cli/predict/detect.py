@@ -17,7 +17,8 @@ from shapely.affinity import translate
 from torch import Tensor
 
 from rsprompter_cli.errors import UsageError
-from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons, polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons
 from rsprompter_cli.geo.stitch.joiner import Instance
 from rsprompter_cli.geo.stitch.mask_nms import mask_nms
 from rsprompter_cli.geo.windows import Window, WindowGrid

@@ -11,18 +11,18 @@ from hypothesis.extra import numpy as hnp
 from rasterio.features import rasterize
 from shapely import MultiPolygon, Polygon, box
 
-from rsprompter_cli.geo.polygonize import (
+from rsprompter_cli.geo.geometry import (
     GRID,
-    drop_collinear,
     drop_specks,
-    mask_to_polygon,
-    masks_to_polygons,
-    pixel_polygons,
+    object_array,
     polygon_parts,
     simplify,
-    snap,
+    snapped,
+    without_collinear,
 )
+from rsprompter_cli.geo.polygonize import mask_to_polygon, masks_to_polygons, pixel_polygons
 from rsprompter_cli.structures import MaskFrame
+from tests.make.join_reference import drop_collinear
 
 
 def burn(geometry: object, size: tuple[int, int]) -> np.ndarray:
@@ -244,8 +244,9 @@ def test_polygon_parts_mends_what_it_is_given() -> None:
 
 
 def test_a_sliver_thinner_than_the_grid_vanishes() -> None:
-    assert snap(box(0, 0, 100, GRID / 3)) is None
-    assert snap(box(0, 0, 1 + GRID / 3, 1)).equals(box(0, 0, 1, 1))
+    nothing, whole = snapped(object_array([box(0, 0, 100, GRID / 3), box(0, 0, 1 + GRID / 3, 1)]))
+    assert nothing is None
+    assert whole.equals(box(0, 0, 1, 1))
 
 
 def test_a_sliver_with_holes_that_leave_it_is_mended_before_it_is_snapped() -> None:
@@ -254,7 +255,7 @@ def test_a_sliver_with_holes_that_leave_it_is_mended_before_it_is_snapped() -> N
     sliver = Polygon(outline, holes)
     with pytest.raises(shapely.GEOSException):
         shapely.set_precision(sliver, GRID)
-    found = snap(sliver)
+    (found,) = snapped(object_array([sliver]))
     assert found is None or found.is_valid
 
 
@@ -273,7 +274,7 @@ def test_snapping_any_sliver_with_touching_holes(
     shares[0, 0], shares[1, 0] = [1, 0, 0], [shares[1, 0, 0], 1, 0]
     weights = shares / np.maximum(shares.sum(-1, keepdims=True), 1e-9)
     polygon = Polygon(outline, list(weights @ outline))
-    found = snap(polygon)
+    (found,) = snapped(object_array([polygon]))
     if found is None:
         return
     assert found.is_valid
@@ -304,10 +305,10 @@ def test_simplify_stays_valid_and_near(stack: np.ndarray, tolerance: float) -> N
 @settings(max_examples=60, deadline=None)
 @given(masks)
 def test_dropping_collinear_vertices_changes_no_point(stack: np.ndarray) -> None:
-    for polygon in pixel_polygons(stack):
-        if polygon is not None:
-            dense = shapely.segmentize(polygon, 0.5)
-            corners = drop_collinear(dense)
-            assert corners.is_valid
-            assert corners.equals(polygon)
-            assert shapely.get_num_coordinates(corners) <= shapely.get_num_coordinates(polygon)
+    polygons = object_array([polygon for polygon in pixel_polygons(stack) if polygon is not None])
+    dense = shapely.segmentize(polygons, 0.5)
+    for polygon, before, corners in zip(polygons, dense, without_collinear(dense), strict=True):
+        assert corners.is_valid
+        assert corners.equals(polygon)
+        assert shapely.get_num_coordinates(corners) <= shapely.get_num_coordinates(polygon)
+        assert shapely.to_wkb(corners) == shapely.to_wkb(drop_collinear(before))

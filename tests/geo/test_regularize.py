@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from shapely import MultiPolygon, Point, Polygon, box
 from shapely.affinity import rotate, scale, translate
 
-from rsprompter_cli.geo.polygonize import pixel_polygons, polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.polygonize import pixel_polygons
 from rsprompter_cli.geo.regularize import MIN_IOU, main_direction, regularize
 
 SHORTEST = 0.6

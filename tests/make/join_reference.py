@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.polygonize import GRID, MIN_PIECE, drop_collinear, drop_specks, polygon_parts, snap
+from rsprompter_cli.geo.geometry import GRID, drop_specks, polygon_parts
+from rsprompter_cli.geo.polygonize import MIN_PIECE
 from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key
 from rsprompter_cli.geo.windows import Window, WindowGrid
 
@@ -293,6 +294,30 @@ def _common(first: Window, second: Window) -> Any:
 
 def _union(polygons: Sequence[Any]) -> Any:
     return polygons[0] if len(polygons) == 1 else shapely.union_all(list(polygons), grid_size=GRID)
+
+
+def snap(geometry: Any) -> Any:
+    """A geometry on the grid of 1/256 pixel, valid there; None when nothing with area is left."""
+    sound = polygon_parts(geometry)
+    if sound is None:
+        return None
+    steps = shapely.get_coordinates(sound) / GRID
+    return sound if (steps == np.round(steps)).all() else polygon_parts(shapely.set_precision(sound, GRID))
+
+
+def drop_collinear(geometry: Any) -> Any:
+    """The same polygon or multipolygon without the vertices that lie exactly on the line of their neighbours."""
+    parts = [
+        shapely.Polygon(_corners(part.exterior), [_corners(hole) for hole in part.interiors])
+        for part in shapely.get_parts(geometry)
+    ]
+    return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _corners(ring: Any) -> np.ndarray:
+    xy = shapely.get_coordinates(ring)[:-1]
+    before, after = xy - np.roll(xy, 1, axis=0), np.roll(xy, -1, axis=0) - xy
+    return xy[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def _snapped(instances: Iterable[Instance]) -> Iterator[Instance]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.stitch.joiner import Instance
 from rsprompter_cli.geo.windows import Window, WindowGrid
 

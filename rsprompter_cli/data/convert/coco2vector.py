@@ -25,7 +25,7 @@ from rsprompter_cli.data.output_folder import Outcome, write_by_path
 from rsprompter_cli.documents import read_large_json
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.crs import geodesic_area, to_lonlat, to_map
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.vector.write import (
     OBJECT_ATTRIBUTES,
     Feature,

@@ -15,7 +15,8 @@ from scipy.spatial import Delaunay
 
 from rsprompter_cli.data.coco.problems import EntryError
 from rsprompter_cli.data.coco.rle import Rle, bounds, decode_crop, overshoot, parse_segmentation, to_rle
-from rsprompter_cli.geo.polygonize import mask_to_polygon, polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.polygonize import mask_to_polygon
 
 WITHOUT_AREA = ("no-segmentation", "polygon-flat", "polygon-short")
 """Kinds of EntryError of an object that has nothing to show, and nothing wrong otherwise."""

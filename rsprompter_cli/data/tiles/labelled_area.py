@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 
 from rsprompter_cli.data.tiles.coarse_area import coarse_area
 from rsprompter_cli.data.tiles.split import Split, cut_scene, regions_of
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 
 COVERED = 0.9
 """Share of a scene from which on the labels are taken to cover all of it."""

@@ -15,7 +15,7 @@ from rasterio.features import rasterize
 from rsprompter_cli.data.coco.georef import place_entry
 from rsprompter_cli.data.coco.write import SplitDocument, write_documents
 from rsprompter_cli.errors import InputError
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.windows import Box, Window, make_grid
 from rsprompter_cli.structures import Georef

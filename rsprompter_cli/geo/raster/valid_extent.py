@@ -9,7 +9,8 @@ import numpy as np
 import shapely
 from shapely.affinity import scale
 
-from rsprompter_cli.geo.polygonize import drop_specks, label_polygons, polygon_parts
+from rsprompter_cli.geo.geometry import drop_specks, polygon_parts
+from rsprompter_cli.geo.polygonize import label_polygons
 from rsprompter_cli.geo.raster.reader import PixelReader
 from rsprompter_cli.geo.windows import Box
 

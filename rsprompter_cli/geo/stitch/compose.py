@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.geometry import boxes_of, common, expand, union_groups, with_area, within
-from rsprompter_cli.geo.polygonize import GRID
+from rsprompter_cli.geo.geometry import GRID, boxes_of, common, expand, union_groups, with_area, within
 from rsprompter_cli.geo.stitch.columns import take
 from rsprompter_cli.geo.stitch.instances import Key, Views
 from rsprompter_cli.geo.windows import WindowGrid

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.polygonize import iou_of
+from rsprompter_cli.geo.geometry import iou_of
 from rsprompter_cli.geo.stitch.joiner import Instance
 
 TWIN_IOU = 0.5

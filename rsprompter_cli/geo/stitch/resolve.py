@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.geometry import expand, meet, union_groups, with_area
-from rsprompter_cli.geo.polygonize import GRID, MIN_PIECE, drop_specks
+from rsprompter_cli.geo.geometry import GRID, drop_specks, expand, meet, union_groups, with_area
+from rsprompter_cli.geo.polygonize import MIN_PIECE
 from rsprompter_cli.geo.stitch.compose import Candidates, Parts
 
 MIN_REMAINING = 0.5

@@ -15,7 +15,7 @@ import shapely
 
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
 from rsprompter_cli.geo.crs import geodesic_area, to_lonlat
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.vector.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.vector.read import Layer, LayerBatch, open_layer
 from rsprompter_cli.geo.vector.tables import GEOMETRY, written_files

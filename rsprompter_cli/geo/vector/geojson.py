@@ -18,7 +18,7 @@ import shapely
 from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.antimeridian import within_the_map
 from rsprompter_cli.geo.crs import to_lonlat
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 
 DECIMALS = 7
 _GRID = 10.0**-DECIMALS

@@ -18,7 +18,7 @@ import shapely
 
 from rsprompter_cli.errors import InputError, OutputError, UsageError, plural, shorten
 from rsprompter_cli.geo.crs import reproject
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.vector.class_values import class_name_of
 from rsprompter_cli.geo.vector.formats.source import LAYER_OPTION
 from rsprompter_cli.geo.vector.geojson import prepared, write_geojson, write_geojson_sequence

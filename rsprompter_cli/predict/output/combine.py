@@ -16,7 +16,7 @@ from rsprompter_cli.documents import json_or_none
 from rsprompter_cli.errors import OutputError
 from rsprompter_cli.geo.antimeridian import within_the_map
 from rsprompter_cli.geo.crs import parse_crs, to_lonlat
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.target_crs import WGS84
 from rsprompter_cli.geo.vector.tables import WrittenParquet
 from rsprompter_cli.geo.vector.write import (

@@ -15,7 +15,7 @@ from shapely import Geometry, box, centroid, get_coordinates, intersection, tran
 
 from rsprompter_cli.errors import UsageError, did_you_mean, plural
 from rsprompter_cli.geo.crs import measures_m
-from rsprompter_cli.geo.polygonize import polygon_parts, simplify
+from rsprompter_cli.geo.geometry import polygon_parts, simplify
 from rsprompter_cli.geo.raster.resolution import ground_steps
 from rsprompter_cli.geo.regularize import regularize
 from rsprompter_cli.geo.vector.class_values import class_name_of

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from shapely.affinity import scale
 
-from rsprompter_cli.geo.polygonize import snap
+from rsprompter_cli.geo.geometry import object_array, snapped
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.precision import autocast
@@ -206,4 +206,4 @@ def _on_working_grid(polygon: Any, window: _Window) -> Any:
         return polygon
     (height, width), (rows, columns) = window.shape, window.grid
     grown = scale(polygon, width / columns, height / rows, origin=(0, 0))
-    return snap(grown) or grown
+    return snapped(object_array([grown]))[0] or grown

@@ -23,7 +23,7 @@ from rsprompter_cli.data.tiles.tiles import MIN_PIXELS
 from rsprompter_cli.data.tiles.vector2coco import unique_stems
 from rsprompter_cli.errors import InputError, UsageError, plural, shown_path
 from rsprompter_cli.geo.crs import reproject, to_map, to_pixels
-from rsprompter_cli.geo.polygonize import polygon_parts
+from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.raster.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.raster.source import Stated

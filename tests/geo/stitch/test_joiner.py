@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shapely import Polygon, box
 
 from rsprompter_cli.geo.crs import to_pixels
-from rsprompter_cli.geo.polygonize import GRID, polygon_parts
+from rsprompter_cli.geo.geometry import GRID, polygon_parts
 from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, Key, join
 from rsprompter_cli.geo.vector.write import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
