@@ -26,10 +26,11 @@ from rasterio.features import rasterize
 
 from rsprompter_cli.geo.crs import areas_m2, to_map
 from rsprompter_cli.geo.polygonize import label_polygons
-from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, join_rows
+from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance
 from rsprompter_cli.geo.vector.write import Feature, object_feature, write_features
 from rsprompter_cli.geo.windows import Window, WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
+from tests.make.joining import join_rows
 
 SIDE, PITCH, SEEN_BY = 512, 31, 1.9
 """Pixels of a window; pixels from house to house; windows that see a house, on average (measured)."""

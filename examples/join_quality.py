@@ -26,10 +26,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rsprompter_cli.geo.crs import to_pixels
 from rsprompter_cli.geo.geometry import polygon_parts
-from rsprompter_cli.geo.stitch.joiner import Instance, join
+from rsprompter_cli.geo.stitch.joiner import Instance
 from rsprompter_cli.geo.vector.write import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
+from tests.make.joining import join
 from tests.make.shapes import Noise, SceneObject, detect_noisily, matched_f1
 
 MERGE = (0.0, 0.05, 0.15)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +21,6 @@ MAX_OVERLAP = 0.5
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, x1 and y1 exclusive."""
-
-
-class SceneEdges(NamedTuple):
-    """Which sides of a window lie where the pixels to look at end, in the order of a box."""
-
-    left: bool
-    top: bool
-    right: bool
-    bottom: bool
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -144,17 +134,6 @@ class WindowGrid:
         """First pixel of a row of windows; where they end for a row beyond the last."""
         return self.top + (self._start(row, self.height) if row < self.rows else self.height)
 
-    def scene_edges(self, window: Window) -> SceneEdges:
-        """Which sides of the window nothing lies beyond."""
-        return SceneEdges(*(side == end for side, end in zip(window.box, self.extent, strict=True)))
-
-    def overlapping(self, window: Window) -> Iterator[Window]:
-        """The other windows that share pixels with this one, in row-major order."""
-        for row in self._near(window.row, self.rows, self.height):
-            for col in self._near(window.col, self.cols, self.width):
-                if (row, col) != (window.row, window.col):
-                    yield self.window(row, col)
-
     @cached_property
     def _row_spans(self) -> np.ndarray:
         return self.top + self._spans(self.rows, self.height)
@@ -180,12 +159,6 @@ class WindowGrid:
             return (self._start(after - 1, length) + self.size + self._start(after, length)) // 2
 
         return (split(index) if index > 0 else 0, split(index + 1) if index + 1 < count else length)
-
-    def _near(self, index: int, count: int, length: int) -> list[int]:
-        # Two steps, not one: the last window, shifted inside, can reach over its neighbour.
-        start = self._start(index, length)
-        around = range(max(0, index - 2), min(count, index + 3))
-        return [other for other in around if abs(self._start(other, length) - start) < self.size]
 
 
 def make_grid(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
+from tests.make.join_reference import overlapping, scene_edges
 
 grids = st.builds(
     lambda height, width, size, overlap: make_grid(height, width, size=size, overlap=overlap),
@@ -65,14 +66,14 @@ def test_overlapping_equals_the_definition(grid: WindowGrid) -> None:
             and min(other.box[2], window.box[2]) > max(other.box[0], window.box[0])
             and min(other.box[3], window.box[3]) > max(other.box[1], window.box[1])
         ]
-        assert list(grid.overlapping(window)) == expected
+        assert list(overlapping(grid, window)) == expected
 
 
 @settings(max_examples=60, deadline=None)
 @given(grids)
 def test_scene_edges_are_where_nothing_lies_beyond(grid: WindowGrid) -> None:
     for window in itertools.islice(grid.windows(), 100):
-        edges = grid.scene_edges(window)
+        edges = scene_edges(grid, window)
         assert edges == (window.col == 0, window.row == 0, window.col == grid.cols - 1, window.row == grid.rows - 1)
 
 
@@ -90,7 +91,7 @@ def test_a_grid_that_begins_elsewhere_is_the_same_one_there(grid: WindowGrid, to
             other.box == tuple(np.array(one.box) + shift) == tuple(moved.boxes(numbers)[moved.cols * one.row + one.col])
         )
         assert moved.core(other) == tuple(np.array(grid.core(one)) + shift)
-        assert moved.scene_edges(other) == grid.scene_edges(one)
+        assert scene_edges(moved, other) == scene_edges(grid, one)
         assert moved.row_top(one.row) == other.top
     assert moved.row_top(grid.rows) == top + grid.height
 
@@ -101,21 +102,21 @@ def test_known_grid() -> None:
     assert [grid.core(window) for window in grid.windows()] == [(0, 0, 87, 100), (87, 0, 162, 100), (162, 0, 250, 100)]
     shifted = make_grid(100, 230, size=100, overlap=0.25)
     assert [window.left for window in shifted.windows()] == [0, 75, 130]
-    assert [other.col for other in shifted.overlapping(shifted.window(0, 1))] == [0, 2]
+    assert [other.col for other in overlapping(shifted, shifted.window(0, 1))] == [0, 2]
 
 
 def test_a_last_window_may_reach_over_its_neighbour() -> None:
     grid = make_grid(10, 226, size=100, overlap=0.4)  # starts 0, 60, 120, 126
     assert [window.left for window in grid.windows()] == [0, 60, 120, 126]
-    assert [other.col for other in grid.overlapping(grid.window(0, 3))] == [1, 2]
+    assert [other.col for other in overlapping(grid, grid.window(0, 3))] == [1, 2]
 
 
 def test_one_pixel() -> None:
     grid = make_grid(1, 1, size=1024)
     (window,) = grid.windows()
     assert window.box == (0, 0, 1, 1) == grid.core(window)
-    assert all(grid.scene_edges(window))
-    assert list(grid.overlapping(window)) == []
+    assert all(scene_edges(grid, window))
+    assert list(overlapping(grid, window)) == []
 
 
 def test_a_huge_scene_costs_nothing_and_is_refused_by_number() -> None:

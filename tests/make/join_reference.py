@@ -33,6 +33,15 @@ CUT_MARGIN = 1.0
 """Pixels: a mask that ends this close to a window edge goes on beyond it."""
 
 
+class SceneEdges(NamedTuple):
+    """Which sides of a window lie where the pixels to look at end, in the order of a box."""
+
+    left: bool
+    top: bool
+    right: bool
+    bottom: bool
+
+
 class Part(NamedTuple):
     """What one window contributes to an object."""
 
@@ -87,12 +96,29 @@ def join(instances: Iterable[Instance], grid: WindowGrid) -> list[JoinedInstance
     sets = _Sets(len(ordered))
     for (row, col), seen in by_window.items():
         window = grid.window(row, col)
-        for other in grid.overlapping(window):
+        for other in overlapping(grid, window):
             if other > window and (other.row, other.col) in by_window:
                 for first, second in link_windows(seen, by_window[other.row, other.col], window, other):
                     sets.unite(places[first], places[second])
     composed = (compose([ordered[place] for place in members], grid) for members in sets.groups())
     return settle([candidate for candidate in composed if candidate is not None])
+
+
+def overlapping(grid: WindowGrid, window: Window) -> Iterator[Window]:
+    """The other windows that share pixels with this one, in row-major order."""
+    x0, y0, x1, y1 = window.box
+    # Two steps, not one: the last window, shifted inside, can reach over its neighbour.
+    for row in range(max(0, window.row - 2), min(grid.rows, window.row + 3)):
+        for col in range(max(0, window.col - 2), min(grid.cols, window.col + 3)):
+            other = grid.window(row, col)
+            a0, b0, a1, b1 = other.box
+            if other != window and x0 < a1 and a0 < x1 and y0 < b1 and b0 < y1:
+                yield other
+
+
+def scene_edges(grid: WindowGrid, window: Window) -> SceneEdges:
+    """Which sides of the window nothing lies beyond."""
+    return SceneEdges(*(side == end for side, end in zip(window.box, grid.extent, strict=True)))
 
 
 def link_windows(
@@ -246,7 +272,7 @@ def _is_cut(members: Sequence[Instance], windows: dict[tuple[int, int], Window],
         window = windows[member.window_row, member.window_col]
         x0, y0, x1, y1 = window.box
         a0, b0, a1, b1 = member.polygon.bounds
-        edges = grid.scene_edges(window)
+        edges = scene_edges(grid, window)
         sides = (
             (a0 < x0 + CUT_MARGIN and not edges.left, (x0, y0, x0 + CUT_MARGIN, y1)),
             (b0 < y0 + CUT_MARGIN and not edges.top, (x0, y0, x1, y0 + CUT_MARGIN)),

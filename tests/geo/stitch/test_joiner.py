@@ -16,10 +16,11 @@ from shapely import Polygon, box
 
 from rsprompter_cli.geo.crs import to_pixels
 from rsprompter_cli.geo.geometry import GRID, polygon_parts
-from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, Key, join
+from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, Key
 from rsprompter_cli.geo.vector.write import read_footprints
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.structures import Georef
+from tests.make.joining import join
 from tests.make.shapes import Noise, SceneObject, detect, detect_noisily, matched_f1, total_area
 
 GRID_100 = make_grid(250, 400, size=100, overlap=0.25)

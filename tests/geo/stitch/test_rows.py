@@ -15,10 +15,11 @@ from hypothesis.extra.numpy import arrays
 from shapely import Polygon, box
 
 from rsprompter_cli.geo.polygonize import label_polygons
-from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, Joiner, join, join_rows
+from rsprompter_cli.geo.stitch.joiner import Instance, JoinedInstance, Joiner
 from rsprompter_cli.geo.stitch.overlap import common_areas
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from tests.make import join_reference
+from tests.make.joining import join, join_rows
 from tests.make.shapes import Noise, SceneObject, detect, detect_noisily
 
 CELL = 12
