@@ -245,7 +245,7 @@ def count_steps(display: Display) -> Callable[[StepReport], None]:
 def _speaks_for_run() -> bool:
     """Whether this process is alone or the first of those that a launcher started.
 
-    `train.distributed.processes.is_first` answers the same after loading PyTorch, with which the display begins.
+    `train.distributed.rank.find_place` tells the same, and refuses incomplete variables, which is not for a display.
     """
     names = ("RANK", "SLURM_PROCID") if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else ("RANK",)
     return all(os.environ.get(name, "0") == "0" for name in names)

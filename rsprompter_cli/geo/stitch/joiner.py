@@ -24,15 +24,13 @@ from rsprompter_cli.geo.geometry import tidy
 from rsprompter_cli.geo.stitch.columns import take, together
 from rsprompter_cli.geo.stitch.compose import CUT_MARGIN, Candidates, Parts, compose
 from rsprompter_cli.geo.stitch.instances import Instance, JoinedInstance, Key, Views, as_views, no_views
-from rsprompter_cli.geo.stitch.link import MIN_LINK_IOU, link, near_pairs
-from rsprompter_cli.geo.stitch.resolve import MIN_REMAINING, resolve_overlaps
+from rsprompter_cli.geo.stitch.link import link, near_pairs
+from rsprompter_cli.geo.stitch.resolve import resolve_overlaps
 from rsprompter_cli.geo.windows import WindowGrid
 
 __all__ = [
     "AT_ONCE",
     "CUT_MARGIN",
-    "MIN_LINK_IOU",
-    "MIN_REMAINING",
     "Instance",
     "JoinedInstance",
     "Joiner",

@@ -1,6 +1,6 @@
 """Starting the processes of a run on this machine, by torch's elastic launcher, and ending with what they end with.
 
-Each process is the same command once more; it finds its place in the environment (`ranks.find_place`).
+Each process is the same command once more; it finds its place in the environment (`rank.find_place`).
 """
 
 from __future__ import annotations

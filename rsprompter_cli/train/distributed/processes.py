@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsprompter_cli.errors import DependencyError, RspError, TrainingError, UsageError, plural
 from rsprompter_cli.io.atomic import not_written
-from rsprompter_cli.train.distributed.rank import Place, find_place
+from rsprompter_cli.train.distributed.rank import Place
 
 T = TypeVar("T")
 
@@ -32,12 +32,6 @@ _TIMEOUT = timedelta(minutes=60)
 """How long ranks wait for each other: rank 0 may be writing a checkpoint, or evaluating the last pictures."""
 
 
-def is_first() -> bool:
-    """Whether this process speaks for the run: rank 0, or alone."""
-    place = find_place()
-    return place is None or place.rank == 0
-
-
 class Ranks:
     """The processes of a run, as one of them sees the others.
 
@@ -45,13 +39,14 @@ class Ranks:
 
     Args:
         place: of this process, None when it is alone.
+        group: the process group for objects and flags, None when it is alone.
     """
 
-    def __init__(self, place: Place | None = None) -> None:
+    def __init__(self, place: Place | None = None, group: Any = None) -> None:
         self.place = place
         self.rank = 0 if place is None else place.rank
         self.count = 1 if place is None else place.count
-        self._group: Any = None  # the process group for objects and flags
+        self._group = group
 
     @property
     def first(self) -> bool:
@@ -141,9 +136,8 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         UsageError: the port of rank 0 is taken, or rank 0 cannot be reached.
         TrainingError: another process ended in the middle of the work.
     """
-    ranks = Ranks(place)
     if place is None:
-        yield ranks
+        yield Ranks()
         return
     here_before = dist.is_initialized()
     if not here_before:
@@ -157,7 +151,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
             size = place.count
             dist.init_process_group(backend, method, timeout=_TIMEOUT, world_size=size, rank=place.rank)
         # Objects and flags live in main memory, whatever the device.
-        ranks._group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+        group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
     except (dist.DistError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
@@ -166,7 +160,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[Ranks]:
         ) from error
     assert dist.get_world_size() == place.count
     try:
-        yield ranks
+        yield Ranks(place, group)
     except (dist.DistError, RuntimeError) as error:
         if not _is_lost(error):
             raise
