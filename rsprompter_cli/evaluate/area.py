@@ -11,7 +11,7 @@ import shapely
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.evaluate.polygon_scores import PolygonSet
 from rsprompter_cli.geo.crs import move_edges, to_map, with_short_edges
-from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.geometry import object_array, polygon_parts
 from rsprompter_cli.geo.raster.georef import way_onto_the_map, why_off_the_map
 from rsprompter_cli.geo.raster.scene import open_scene
 from rsprompter_cli.geo.raster.source import NOTHING_STATED, Stated
@@ -78,8 +78,7 @@ def cut_out(layer: Footprints, codes: np.ndarray, border: Any, path: str | Path)
     Raises:
         InputError: their outlines, from the file `path`, cross the border too often.
     """
-    polygons = np.empty(len(layer), dtype=object)
-    polygons[:] = layer.polygons
+    polygons = object_array(layer.polygons)
     areas = shapely.area(polygons)
     rows = np.flatnonzero((areas > 0) & shapely.is_valid(polygons))
     optional = np.zeros(len(polygons), dtype=bool)

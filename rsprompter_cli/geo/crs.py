@@ -16,6 +16,7 @@ from pyproj.exceptions import ProjError
 
 from rsprompter_cli.errors import InputError
 from rsprompter_cli.geo.crs_grids import check_grids
+from rsprompter_cli.geo.geometry import object_array
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef
@@ -52,7 +53,7 @@ def to_map(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndarray
     """
     a, b, c, d, e, f = georef.transform
     matrix = np.array([[a, d], [b, e]], dtype=np.float64)
-    return shapely.transform(_as_array(geometries), lambda xy: xy @ matrix + (c, f))
+    return shapely.transform(object_array(geometries), lambda xy: xy @ matrix + (c, f))
 
 
 def to_pixels(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndarray:
@@ -66,7 +67,7 @@ def to_pixels(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> np.ndar
     if determinant == 0:
         raise InputError(f"the geotransform {georef.transform} gives pixels without area")
     matrix = np.array([[e, -d], [-b, a]], dtype=np.float64) / determinant
-    return shapely.transform(_as_array(geometries), lambda xy: (xy - (c, f)) @ matrix)
+    return shapely.transform(object_array(geometries), lambda xy: (xy - (c, f)) @ matrix)
 
 
 def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str, to_crs: str = "EPSG:4326") -> np.ndarray:
@@ -79,7 +80,7 @@ def to_lonlat(geometries: Sequence[Any] | np.ndarray, crs_wkt: str, to_crs: str 
     Raises:
         InputError: unknown CRS, or coordinates the CRS cannot place.
     """
-    return _densified(_as_array(geometries), _transformer(crs_wkt, to_crs), _off_degrees)
+    return _densified(object_array(geometries), _transformer(crs_wkt, to_crs), _off_degrees)
 
 
 def move_edges(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str) -> np.ndarray:
@@ -90,7 +91,7 @@ def move_edges(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: st
     """
     per_unit = parse_crs(to_crs).axis_info[0].unit_conversion_factor
     return _densified(
-        _as_array(geometries), _transformer(from_crs, to_crs), lambda *ends: _off_metres(*ends) * per_unit
+        object_array(geometries), _transformer(from_crs, to_crs), lambda *ends: _off_metres(*ends) * per_unit
     )
 
 
@@ -129,7 +130,7 @@ def reproject(geometries: Sequence[Any] | np.ndarray, from_crs: str, to_crs: str
     Raises:
         InputError: unknown CRS, or coordinates that cannot be placed.
     """
-    array = _as_array(geometries)
+    array = object_array(geometries)
     if parse_crs(from_crs) == parse_crs(to_crs):
         return array
     transformer = _transformer(from_crs, to_crs)
@@ -164,7 +165,7 @@ def measures_m(geometries: Sequence[Any] | np.ndarray, georef: Georef) -> list[t
 
 def geodesic_area(lonlat: Any) -> float:
     """Square metres of a polygon or multipolygon in degrees, holes taken off."""
-    return float(_geodesic_measures(_as_array([lonlat]))[0][0])
+    return float(_geodesic_measures(object_array([lonlat]))[0][0])
 
 
 def _geodesic_measures(lonlat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -196,7 +197,7 @@ def local_equal_area(layers: Mapping[str, tuple[Sequence[Any], str]]) -> str:
     directions = []
     for name, (polygons, crs) in layers.items():
         if len(polygons):
-            middles = shapely.bounds(_as_array(polygons)).reshape(-1, 2, 2).mean(axis=1)
+            middles = shapely.bounds(object_array(polygons)).reshape(-1, 2, 2).mean(axis=1)
             try:
                 lon, lat = np.radians(_apply(_transformer(crs, "EPSG:4326"), middles)).T
             except InputError as error:
@@ -323,9 +324,3 @@ def _transformer(from_crs: str, to_crs: str) -> Transformer:
 @lru_cache(maxsize=1)
 def _wgs84() -> Geod:
     return Geod(ellps="WGS84")
-
-
-def _as_array(geometries: Sequence[Any] | np.ndarray) -> np.ndarray:
-    array = np.empty(len(geometries), dtype=object)
-    array[:] = list(geometries)
-    return array

@@ -21,11 +21,9 @@ _MANY = 8
 """Groups larger than this are united one by one: few objects have so many parts."""
 
 
-def object_array(geometries: Sequence[Any]) -> np.ndarray:
-    """object [N] of geometries, also where N is 0."""
-    array = np.empty(len(geometries), dtype=object)
-    array[:] = geometries
-    return array
+def object_array(values: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """object [N] of geometries or other values, also where N is 0."""
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def snapped(polygons: np.ndarray) -> np.ndarray:

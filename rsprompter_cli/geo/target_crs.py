@@ -19,7 +19,7 @@ from rsprompter_cli.geo.crs import (
     to_map,
     units_per_degree,
 )
-from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.geometry import object_array, polygon_parts
 
 if TYPE_CHECKING:
     from rsprompter_cli.structures import Georef
@@ -100,8 +100,7 @@ class TargetCrs:
 
     def move(self, geometries: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Polygons [N] of the scene's CRS in the other, valid."""
-        array = np.empty(len(geometries), dtype=object)
-        array[:] = list(geometries)
+        array = object_array(geometries)
         if self._same or not len(array):
             return array
         if self._per_degree is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import shapely
 
-from rsprompter_cli.geo.geometry import GRID, boxes_of, common, expand, union_groups, with_area, within
+from rsprompter_cli.geo.geometry import GRID, boxes_of, common, expand, object_array, union_groups, with_area, within
 from rsprompter_cli.geo.stitch.columns import take
 from rsprompter_cli.geo.stitch.instances import Key, Views
 from rsprompter_cli.geo.windows import WindowGrid
@@ -105,11 +106,7 @@ def compose(views: Views, sets: np.ndarray, grid: WindowGrid, *, first_number: i
 
 def _members(views: Views, starts: np.ndarray, grid: WindowGrid) -> np.ndarray:
     keys: list[Key] = views.keys(grid.cols)
-    members = np.empty(len(starts), dtype=object)
-    members[:] = [
-        tuple(keys[start:end]) for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(keys)], strict=True)
-    ]
-    return members
+    return object_array([tuple(keys[start:end]) for start, end in pairwise([*starts.tolist(), len(keys)])])
 
 
 def _goes_on(views: Views, sets: np.ndarray, grid: WindowGrid) -> np.ndarray:

@@ -18,7 +18,7 @@ import shapely
 from rsprompter_cli.errors import plural
 from rsprompter_cli.geo.antimeridian import within_the_map
 from rsprompter_cli.geo.crs import to_lonlat
-from rsprompter_cli.geo.geometry import polygon_parts
+from rsprompter_cli.geo.geometry import object_array, polygon_parts
 
 DECIMALS = 7
 _GRID = 10.0**-DECIMALS
@@ -82,8 +82,7 @@ def prepared(
     stream = iter(features)
     seen = dropped = 0
     while batch := list(islice(stream, _BATCH)):
-        array = np.empty(len(batch), dtype=object)
-        array[:] = [geometry for geometry, _ in batch]
+        array = object_array([geometry for geometry, _ in batch])
         for place, (geometry, (_, properties)) in enumerate(zip(prepare(array, crs_wkt), batch, strict=True), seen):
             if geometry is not None:
                 yield geometry, properties
@@ -112,9 +111,8 @@ def prepare(geometries: np.ndarray, crs_wkt: str | None) -> np.ndarray:
     # less than 1e-14 degrees, which is seen here if it ever matters.
     for index in np.flatnonzero(~shapely.is_valid(rounded)):
         rounded[index] = shapely.transform(shapely.set_precision(shapely.make_valid(rounded[index]), _GRID), _round)
-    result = np.empty(len(rounded), dtype=object)
-    result[:] = [polygon_parts(geometry) for geometry in rounded]
-    return shapely.orient_polygons(result, exterior_cw=False)
+    parts = object_array([polygon_parts(geometry) for geometry in rounded])
+    return shapely.orient_polygons(parts, exterior_cw=False)
 
 
 def _round(xy: np.ndarray) -> np.ndarray:

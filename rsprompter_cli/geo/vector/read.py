@@ -17,6 +17,7 @@ from pyproj import CRS
 from rsprompter_cli.errors import InputError, UsageError, did_you_mean, plural
 from rsprompter_cli.geo.crs import parse_crs, units_per_degree
 from rsprompter_cli.geo.crs_grids import check_grids
+from rsprompter_cli.geo.geometry import object_array
 from rsprompter_cli.geo.vector.formats.geojson_check import SEQUENCE_SUFFIXES
 from rsprompter_cli.geo.vector.formats.limits import ATTRIBUTES, limit, over_limit, reading
 from rsprompter_cli.geo.vector.formats.parquet import (
@@ -358,17 +359,13 @@ def _parquet_table(
                 plain = text_values(column, text, restore=False) if is_text(column.type) else shared_values(column)
                 values[name].extend(plain)
     together = np.concatenate(found) if found else np.zeros(0, dtype=object)
-    return together, {name: _as_objects(column) for name, column in values.items()}, wkt
+    return together, {name: object_array(column) for name, column in values.items()}, wkt
 
 
 def _geometries(column: pa.Array, reader: GeometryReader) -> np.ndarray:
     """object [N]."""
     reader.account(wkb_sizes(column))
-    return reader.take(_as_objects(shared_values(column)))
-
-
-def _as_objects(values: list[Any]) -> np.ndarray:
-    return np.fromiter(values, dtype=object, count=len(values))
+    return reader.take(object_array(shared_values(column)))
 
 
 def check_degrees(

@@ -27,6 +27,7 @@ from pyproj import CRS
 
 from rsprompter_cli.documents import parse_json
 from rsprompter_cli.geo.crs_grids import check_grids
+from rsprompter_cli.geo.geometry import object_array
 from rsprompter_cli.geo.vector.read_back import FeatureCount, is_whole, is_whole_geopackage
 from rsprompter_cli.io.atomic import check_writable, not_written, temporary_beside
 from rsprompter_cli.io.interrupt import deferred_interrupt
@@ -80,9 +81,7 @@ class Batches:
             raise
 
     def _batch(self, chunk: list[tuple[Any, Mapping[str, Any]]], *, multi: bool) -> pa.RecordBatch:
-        geometries = np.empty(len(chunk), dtype=object)
-        geometries[:] = [geometry for geometry, _ in chunk]
-        geometries = shapely.normalize(geometries)
+        geometries = shapely.normalize(object_array([geometry for geometry, _ in chunk]))
         if multi:
             single = shapely.get_type_id(geometries) == shapely.GeometryType.POLYGON
             geometries[single] = shapely.multipolygons(geometries[single][:, None])
