@@ -23,7 +23,6 @@ from rsprompter_cli.models.architectures.samcls import SamCls
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.trainable import BlockParameters, trainable_table
 from rsprompter_cli.structures import Batch
-from rsprompter_cli.train.assemble import build_engine, build_loader, enable_feature_cache, require_pictures
 from rsprompter_cli.train.distributed.processes import clean_stdout, joined
 from rsprompter_cli.train.distributed.rank import find_place
 from rsprompter_cli.train.feature_caches import cache_of
@@ -32,7 +31,14 @@ from rsprompter_cli.train.loggers import NoLog, require_wandb
 from rsprompter_cli.train.loop import take_step
 from rsprompter_cli.train.run import Run
 from rsprompter_cli.train.run_folder import check_cache_folder
-from rsprompter_cli.train.setup import prepare, seed_everything
+from rsprompter_cli.train.setup import (
+    build_engine,
+    build_loader,
+    enable_feature_cache,
+    prepare,
+    require_pictures,
+    seed_everything,
+)
 from rsprompter_cli.train.state import Cursor
 
 _log = logging.getLogger(__name__)

@@ -11,23 +11,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 
-from rsprompter_cli.config import (
-    Mask2FormerConfig,
-    MaskRcnnConfig,
-    ModelConfig,
-    RSPrompterAnchorConfig,
-    RSPrompterQueryConfig,
-    SamclsConfig,
-    SamdetConfig,
-    SamModelConfig,
-    SamsegMask2FormerConfig,
-    SamsegMaskRcnnConfig,
-    TrainedSamConfig,
-)
+from rsprompter_cli.config import ModelConfig
 from rsprompter_cli.errors import ResourceError, TrainingError
 
 _log = logging.getLogger(__name__)
@@ -82,34 +70,26 @@ def explain_out_of_memory(model: ModelConfig, *, batch_size: int, device: torch.
         raise _out_of_memory(model, batch_size, device) from error
 
 
+_SAVERS = {
+    "roi": "fewer model.roi.samples",
+    "roi_samples": "fewer model.roi_samples",
+    "query": "fewer model.query.loss_points",
+    "crop_samples": "fewer model.crop_samples",
+    "sam": "a smaller model.sam",
+    "encoder": "model.encoder=frozen",
+}
+"""What else saves memory, by the setting of a model that has it."""
+
+
 def _out_of_memory(model: ModelConfig, batch_size: int, device: torch.device) -> ResourceError:
     smaller, image_size = max(1, batch_size // 2), int(model.image_size or 0)
     advice = f"--set train.batch_size={smaller}" if batch_size > 1 else f"--set model.image_size={image_size // 2}"
+    savers = [words for setting, words in _SAVERS.items() if hasattr(model, setting)]
     return ResourceError(
         f"out of memory on {device.type} with train.batch_size={batch_size} and model.image_size={image_size}",
         f"lower them, for instance {advice} (a larger train.accumulate makes up for a smaller batch); "
-        f"{', '.join(_savers(model))} and train.precision=bf16 save memory too",
+        f"{', '.join(savers)} and train.precision=bf16 save memory too",
     )
-
-
-def _savers(model: ModelConfig) -> list[str]:
-    """What else of this kind of model saves memory, in words."""
-    match model:
-        case RSPrompterAnchorConfig() | SamsegMaskRcnnConfig() | SamdetConfig():
-            words = ["fewer model.roi.samples"]
-        case RSPrompterQueryConfig() | SamsegMask2FormerConfig() | Mask2FormerConfig():
-            words = ["fewer model.query.loss_points"]
-        case SamclsConfig():
-            words = ["fewer model.crop_samples"]
-        case MaskRcnnConfig():
-            words = ["fewer model.roi_samples"]
-        case _:
-            assert_never(model)
-    if isinstance(model, SamModelConfig):
-        words.append("a smaller model.sam")
-    if isinstance(model, TrainedSamConfig):
-        words.append("model.encoder=frozen")
-    return words
 
 
 STOP_STEP = "stopping after this training step and saving the state"

@@ -25,7 +25,6 @@ from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.io.model_files.checkpoint import read_checkpoint
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.structures import Batch
-from rsprompter_cli.train.assemble import build_engine, build_loader, enable_feature_cache, require_pictures
 from rsprompter_cli.train.dataloader import picture_seeds
 from rsprompter_cli.train.distributed.ddp import loss_values
 from rsprompter_cli.train.distributed.processes import Ranks, clean_stdout, joined
@@ -47,7 +46,16 @@ from rsprompter_cli.train.run_folder import (
     only_run,
     recover_checkpoints,
 )
-from rsprompter_cli.train.setup import prepare, rate_factor, run_identity, seed_everything
+from rsprompter_cli.train.setup import (
+    build_engine,
+    build_loader,
+    enable_feature_cache,
+    prepare,
+    rate_factor,
+    require_pictures,
+    run_identity,
+    seed_everything,
+)
 from rsprompter_cli.train.state import (
     Cursor,
     RunState,

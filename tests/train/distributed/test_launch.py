@@ -14,13 +14,12 @@ import torch
 
 from rsprompter_cli.errors import DependencyError, InputError, OutputError, UsageError
 from rsprompter_cli.io import exchange
-from rsprompter_cli.train import assemble
 from rsprompter_cli.train.distributed.ddp import share_norms
 from rsprompter_cli.train.distributed.launch import _cause, _failure
 from rsprompter_cli.train.distributed.processes import OTHER_ENDED, Ranks, clean_stdout, joined, redirect_output
 from rsprompter_cli.train.distributed.rank import Place, find_place
 from rsprompter_cli.train.interrupts import StopRequest
-from rsprompter_cli.train.setup import prepare
+from rsprompter_cli.train.setup import build_engine, prepare, require_pictures
 from tests.make.ranks import free_port
 from tests.make.tiny_models import tiny_config, tiny_model
 from tests.train.runs import make_data
@@ -86,16 +85,16 @@ def test_batch_norms_are_synchronised_on_gpus_only() -> None:
 def test_more_processes_than_pictures_are_refused(tmp_path: Path) -> None:
     data = make_data(tmp_path, train=5)
     setup = prepare(tiny_config(train={"batch_size": 2}), data, load_from=None, random_sam=True)
-    assemble.require_pictures(Ranks(Place(0, 3, 0, 3, "a", 1)), setup)
+    require_pictures(Ranks(Place(0, 3, 0, 3, "a", 1)), setup)
     with pytest.raises(InputError, match=r"too few images \(5\) for 4 processes") as caught:
-        assemble.require_pictures(Ranks(Place(0, 4, 0, 4, "a", 1)), setup)
+        require_pictures(Ranks(Place(0, 4, 0, 4, "a", 1)), setup)
     assert "at most 3" in caught.value.hint
 
 
 def test_zero_needs_processes(tmp_path: Path) -> None:
     setup = prepare(tiny_config(train={"zero_stage": 2}), make_data(tmp_path), load_from=None, random_sam=True)
     with pytest.raises(UsageError, match=r"train\.zero_stage"):
-        assemble.build_engine(setup, None, Ranks(), device=torch.device("cpu"), dtype=torch.float32)
+        build_engine(setup, None, Ranks(), device=torch.device("cpu"), dtype=torch.float32)
 
 
 def _end(
