@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import OutputError, TrainingError, UsageError
 from rsprompter_cli.geo.vector.class_values import class_name_of
@@ -19,7 +21,7 @@ from rsprompter_cli.io.model_files.checkpoint import find_checkpoint, model_argu
 from rsprompter_cli.train.finetune.defaults import FIT_MINUTES, MOST_MINUTES
 from rsprompter_cli.train.finetune.schedule import Figures, Schedule
 from rsprompter_cli.train.finetune.stored_record import check_fit_record
-from rsprompter_cli.train.finetune.verdict import Verdict, read_verdict
+from rsprompter_cli.train.finetune.verdict import Verdict
 
 RECORD_FILE = "fit.json"
 TILES = "tiles"
@@ -173,15 +175,7 @@ def read_record(run: Path) -> Record:
         check_fit_record(content)
     except ValueError as error:
         raise TrainingError(f"{path}: is damaged: {error}", _START_OVER) from error
-    del content["format_version"]
-    wishes = content["wishes"]
-    wishes["pairs"] = tuple(tuple(pair) for pair in wishes["pairs"])
-    wishes["layer"] = tuple(wishes.get("layer", ()))
-    wishes["bands"] = None if wishes["bands"] is None else tuple(wishes["bands"])
-    content["wishes"] = FitOptions(**wishes)
-    content["start"] = None if content["start"] is None else Figures(**content["start"])
-    content["schedule"] = None if content["schedule"] is None else Schedule(**content["schedule"])
-    return Record(**content)
+    return TypeAdapter(Record).validate_python(content)
 
 
 def check_run_folder(run: Path, *, overwrite: bool) -> None:
@@ -231,7 +225,7 @@ class FitResult:
     out: Path
     run: Path
     written: str
-    classes: Sequence[str]
+    classes: tuple[str, ...]
     labels: Mapping[str, int]
     tiles: Mapping[str, int]
     gsd_range: tuple[float, float] | None
@@ -288,15 +282,7 @@ class FitResult:
 
 def result_of(fields_of: Mapping[str, Any]) -> FitResult:
     """The inverse of `FitResult.as_dict`."""
-    values = dict(fields_of)
-    values.pop("next", None)
-    values["verdict"] = read_verdict(values["verdict"])
-    values["out"], values["run"] = Path(values["out"]), Path(values["run"])
-    values["classes"] = tuple(values["classes"])
-    for name in ("start", "fitted"):
-        values[name] = None if values[name] is None else Figures(**values[name])
-    values["gsd_range"] = None if values["gsd_range"] is None else tuple(values["gsd_range"])
-    return FitResult(**values)
+    return TypeAdapter(FitResult).validate_python(fields_of)
 
 
 def _cells(figures: Figures | None) -> list[str]:

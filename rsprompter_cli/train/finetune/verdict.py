@@ -110,13 +110,6 @@ def judge(
     return Verdict(outcome, None if start is None else start.f1, fitted.f1, round(error, 4), held_back, tuple(helps))
 
 
-def read_verdict(content: Mapping[str, Any]) -> Verdict:
-    """The inverse of `Verdict.as_dict`."""
-    values = {name: content[name] for name in Verdict.__dataclass_fields__}
-    values |= {"outcome": Outcome(values["outcome"]), "would_help": tuple(values["would_help"])}
-    return Verdict(**values)
-
-
 def is_complete(plan: Mapping[str, Any], *, complete: bool) -> bool:
     """Whether a fit used all ground of its scenes as labelled.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import TypeAdapter
 
 from rsprompter_cli.train.finetune.schedule import Figures
-from rsprompter_cli.train.finetune.verdict import Outcome, is_complete, judge, read_verdict
+from rsprompter_cli.train.finetune.verdict import Outcome, Verdict, is_complete, judge
 
 LABELS = {"train": 78, "val": 26}
 
@@ -41,7 +42,7 @@ def test_the_outcome_follows_the_noise_of_the_labels(before: float | None, after
         # A model is called worse exactly where it is not written, but where neither finds anything.
         kept = not figures(after).holds_against(start, labels=26)
         assert kept == (outcome in (Outcome.WORSE, Outcome.NOTHING_FOUND))
-    assert read_verdict(json.loads(json.dumps(verdict.as_dict()))) == verdict
+    assert TypeAdapter(Verdict).validate_python(json.loads(json.dumps(verdict.as_dict()))) == verdict
 
 
 def test_the_same_gain_is_clear_on_more_labels() -> None:
