@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.console import print_result
-from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption, SetOption
+from rsprompter_cli.cli.options import (
+    MODEL,
+    OUTPUT,
+    CheckpointArgument,
+    JsonOption,
+    OverwriteOption,
+    SetOption,
+    out_option,
+    split_names,
+)
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 from rsprompter_cli.cli.tables import print_table
@@ -24,13 +33,7 @@ Examples:
 """
 app = typer.Typer(help=ABOUT, no_args_is_help=True)
 
-FolderArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Checkpoint folder, such as runs/NAME/best, or bundled.")
-]
-FolderOutOption = Annotated[
-    Path,
-    typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Checkpoint folder to write."),
-]
+FolderOutOption = Annotated[Path, out_option("FOLDER", "Checkpoint folder to write.")]
 
 
 class ExportFormat(StrEnum):
@@ -95,13 +98,12 @@ def import_command(
         from rsprompter_cli.models.original.checkpoint import import_checkpoint
 
         display.announce("reading the file")
-        names = None if classes is None else [name.strip() for name in classes.split(",")]
         done = import_checkpoint(
             file,
             out,
             config,
             chosen=[text.partition("=")[0].strip() for text in overrides or ()],
-            class_names=names,
+            class_names=None if classes is None else split_names(classes),
             ema=ema,
             overwrite=overwrite,
         )
@@ -135,13 +137,8 @@ def import_command(
 
 @app.command("export")
 def export_command(
-    folder: FolderArgument,
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", "-o", metavar="PATH", rich_help_panel=OUTPUT, help="The .pth file, or the ONNX folder, to write."
-        ),
-    ],
+    folder: CheckpointArgument,
+    out: Annotated[Path, out_option("PATH", "The .pth file, or the ONNX folder, to write.")],
     form: Annotated[
         ExportFormat,
         typer.Option(
@@ -244,7 +241,7 @@ def show_command(
 
 @app.command("merge-lora")
 def merge_lora_command(
-    folder: FolderArgument,
+    folder: CheckpointArgument,
     out: FolderOutOption,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

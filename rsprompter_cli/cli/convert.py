@@ -35,7 +35,9 @@ from rsprompter_cli.cli.options import (
     PageOption,
     ScaleOption,
     SceneCrsOption,
+    out_option,
     parse_bands,
+    scene_pairs,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -78,15 +80,7 @@ def whu2coco_command(
         ),
     ] = Path("data/WHU"),
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            show_default="annotations below --root",
-            help="Folder of the JSON files.",
-        ),
+        Path | None, out_option("FOLDER", "Folder of the JSON files.", default="annotations below --root")
     ] = None,
     splits: Annotated[
         list[str] | None,
@@ -268,15 +262,13 @@ def vector2coco_command(
     """
     from dataclasses import asdict
 
-    if len(pairs) % 2:
-        raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
+    files = scene_pairs(pairs)
     if class_column is not None and class_attribute is not None:
         raise UsageError("--class-column and --class-attribute are one option", "omit --class-attribute")
     with show_progress("reading the scenes") as display:
         from rsprompter_cli.data.tiles.vector2coco import convert_vectors
         from rsprompter_cli.geo.raster.source import refuse_swapped
 
-        files = list(zip(pairs[::2], pairs[1::2], strict=True))
         refuse_swapped(files)
         report = convert_vectors(
             files,
@@ -334,16 +326,7 @@ def _print_set(report: VectorReport) -> None:
 @app.command("coco2vector")
 def coco2vector_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A COCO file, or a JSON list of detection results.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-            help="Output file: .geojson, .gpkg, .fgb or another vector format.",
-        ),
-    ],
+    out: Annotated[Path, out_option("FILE", "Output file: .geojson, .gpkg, .fgb or another vector format.")],
     images: Annotated[
         Path | None,
         typer.Option(

@@ -18,6 +18,8 @@ from rsprompter_cli.cli.options import (
     ImageFolderOption,
     JsonOption,
     OverwriteOption,
+    out_option,
+    split_names,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -30,16 +32,7 @@ if TYPE_CHECKING:
     from rsprompter_cli.data.convert.picture_set import SetReport
     from rsprompter_cli.data.tiles.vector2coco import VectorReport
 
-SetOutOption = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        metavar="FOLDER",
-        rich_help_panel=OUTPUT,
-        help="Folder of the data set: images/ and annotations/.",
-    ),
-]
+SetOutOption = Annotated[Path, out_option("FOLDER", "Folder of the data set: images/ and annotations/.")]
 LinkOption = Annotated[
     bool, typer.Option("--link", rich_help_panel=OUTPUT, help="Hard-link the images instead of copying them.")
 ]
@@ -160,7 +153,7 @@ def mask2coco_command(
         masks,
         out,
         kind=None if kind is None else kind.value,
-        classes=_names(classes),
+        classes=[] if classes is None else split_names(classes),
         ignore=ignore or (),
         connectivity=4 if connectivity is Neighbours.FOUR else 8,
         min_area=min_area,
@@ -178,16 +171,7 @@ def coco2yolo_command(
             metavar="SOURCE", help="A data folder with annotations/*{train,val,test}.json, or one COCO file."
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            help="Folder of the data set: images/, labels/ and data.yaml.",
-        ),
-    ],
+    out: Annotated[Path, out_option("FOLDER", "Folder of the data set: images/, labels/ and data.yaml.")],
     image_folder: ImageFolderOption = None,
     crowds_are_objects: CrowdsOption = False,
     link: LinkOption = False,
@@ -299,14 +283,9 @@ def labelme2coco_command(
     """
     from rsprompter_cli.data.convert.labelme2coco import convert_labelme
 
-    names = _names(classes)
+    names = [] if classes is None else split_names(classes)
     convert = partial(convert_labelme, labels, out, images=images, embedded=embedded, classes=names, split=split)
     _make_set(convert, "files", link=link, overwrite=overwrite, as_json=as_json)
-
-
-def _names(text: str | None) -> list[str]:
-    """`"a,b"` as two names."""
-    return [] if text is None else [name.strip() for name in text.split(",")]
 
 
 def _make_set(convert: Callable[..., SetReport], what: str, *, link: bool, overwrite: bool, as_json: bool) -> None:

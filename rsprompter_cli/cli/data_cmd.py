@@ -12,11 +12,11 @@ from rsprompter_cli.cli.console import print_result
 from rsprompter_cli.cli.options import (
     CHECKS,
     DATA,
-    OUTPUT,
     CrowdsOption,
     ImageFolderOption,
     JsonOption,
     OverwriteOption,
+    out_option,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -94,10 +94,7 @@ def check_command(
 @app.command("show")
 def show_command(
     source: SourceArgument,
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="FOLDER", rich_help_panel=OUTPUT, help="Folder for the PNG images."),
-    ],
+    out: Annotated[Path, out_option("FOLDER", "Folder for the PNG images.")],
     split: SplitOption = "train",
     count: Annotated[
         int, typer.Option("--count", min=1, metavar="N", rich_help_panel=DATA, help="Number of images to draw.")
@@ -192,15 +189,7 @@ def split_command(
         int, typer.Option("--seed", metavar="N", rich_help_panel=DATA, help="Seed of the random split.")
     ] = 0,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            show_default="data folder of the file",
-            help="Data folder to write annotations/ to.",
-        ),
+        Path | None, out_option("FOLDER", "Data folder to write annotations/ to.", default="data folder of the file")
     ] = None,
     group_by: Annotated[
         str | None,

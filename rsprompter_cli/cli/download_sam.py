@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rsprompter_cli.cli.console import print_result
-from rsprompter_cli.cli.options import MODEL, OUTPUT, JsonOption, OverwriteOption
+from rsprompter_cli.cli.options import MODEL, JsonOption, OverwriteOption, out_option
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
 
@@ -33,15 +33,7 @@ def download_sam_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            show_default="in the cache, where training looks for it",
-            help="Folder to write.",
-        ),
+        Path | None, out_option("FOLDER", "Folder to write.", default="in the cache, where training looks for it")
     ] = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,

@@ -13,6 +13,7 @@ from rsprompter_cli.cli.options import (
     MODEL,
     OUTPUT,
     SPEED,
+    CheckpointArgument,
     Device,
     DeviceOption,
     ImageFolderOption,
@@ -22,6 +23,7 @@ from rsprompter_cli.cli.options import (
     PrecisionOption,
     ThreadsOption,
     TrainedCrowdsOption,
+    require_png,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.processes import (
@@ -40,9 +42,7 @@ from rsprompter_cli.errors import UsageError
 
 def eval_command(
     context: typer.Context,
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Checkpoint folder, such as runs/NAME/best, or bundled.")
-    ],
+    checkpoint: CheckpointArgument,
     data: Annotated[
         Path,
         typer.Option(
@@ -218,5 +218,4 @@ def _check_outputs(save_detections: Path | None, pr_curve: Path | None) -> None:
     """Raise UsageError for outputs that cannot be written as they are named."""
     if save_detections is not None and pr_curve is not None and save_detections.resolve() == pr_curve.resolve():
         raise UsageError(f"--save-detections and --pr-curve both name {pr_curve}", "name two files")
-    if pr_curve is not None and pr_curve.suffix.lower() != ".png":
-        raise UsageError(f"--pr-curve {pr_curve}: must be a .png file", "for example --pr-curve curve.png")
+    require_png("--pr-curve", pr_curve, "curve.png")

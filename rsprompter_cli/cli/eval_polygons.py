@@ -17,6 +17,7 @@ from rsprompter_cli.cli.options import (
     OverwriteOption,
     PageOption,
     SceneCrsOption,
+    require_png,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.progress import show_progress
@@ -197,6 +198,5 @@ def _check_map(error_map: Path | None, *, inputs: list[Path | None], overwrite: 
 
     if error_map is None:
         return
-    if error_map.suffix.lower() != ".png":
-        raise UsageError(f"--map {error_map}: must be a .png file", "for example --map errors.png")
+    require_png("--map", error_map, "errors.png")
     refuse_existing(error_map, overwrite=overwrite, inputs=[path for path in inputs if path is not None])

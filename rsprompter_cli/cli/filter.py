@@ -10,11 +10,11 @@ import typer
 from rsprompter_cli.cli.console import print_message
 from rsprompter_cli.cli.options import (
     KEPT,
-    OUTPUT,
     ClassesOption,
     JsonOption,
     LayerOption,
     OverwriteOption,
+    out_option,
     parse_names,
 )
 from rsprompter_cli.cli.output import print_json
@@ -24,16 +24,7 @@ from rsprompter_cli.errors import plural
 
 def filter_command(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A vector file written by rsp predict.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-            help="Output file: .geojson .geojsonl .gpkg .fgb .parquet .shp.",
-        ),
-    ],
+    out: Annotated[Path, out_option("FILE", "Output file: .geojson .geojsonl .gpkg .fgb .parquet .shp.")],
     score: Annotated[
         float | None,
         typer.Option(

@@ -10,7 +10,6 @@ import typer
 from rsprompter_cli.cli.console import print_message, print_result
 from rsprompter_cli.cli.options import (
     LABELS,
-    OUTPUT,
     TRAINING,
     BandsOption,
     Device,
@@ -25,7 +24,9 @@ from rsprompter_cli.cli.options import (
     ScaleOption,
     SceneCrsOption,
     ThreadsOption,
+    out_option,
     parse_bands,
+    scene_pairs,
 )
 from rsprompter_cli.cli.output import logged_on_success, print_json, set_up_torch
 from rsprompter_cli.cli.progress import count_steps, show_progress
@@ -48,14 +49,7 @@ def fit_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            help="Checkpoint folder to write; the files of the run are written to FOLDER-run.",
-        ),
+        Path | None, out_option("FOLDER", "Checkpoint folder to write; the files of the run are written to FOLDER-run.")
     ] = None,
     model: ModelOption = None,
     minutes: Annotated[
@@ -123,8 +117,7 @@ def fit_command(
         rsp fit east.tif east.gpkg west.tif west.gpkg --out my-model --minutes 60
         rsp fit --out my-model --resume
     """
-    _refuse_contradictions(pairs or [], out, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    given = pairs or []
+    files = _given_pairs(pairs or [], out, resume=resume, overwrite=overwrite, dry_run=dry_run)
     asked: dict[str, Any] = {
         "model": model,
         "class_column": class_column,
@@ -139,7 +132,6 @@ def fit_command(
         "scene_crs": scene_crs,
         "nodata": nodata,
     }
-    files = list(zip(given[::2], given[1::2], strict=True))
     from rsprompter_cli.geo.raster.source import refuse_swapped
     from rsprompter_cli.train.finetune.dry_run import check_fit, plan_fit
 
@@ -181,19 +173,23 @@ def fit_command(
         print_message(result.summary())
 
 
-def _refuse_contradictions(
+def _given_pairs(
     pairs: list[Path], out: Path | None, *, resume: bool, overwrite: bool, dry_run: bool
-) -> None:
-    """Raise UsageError for arguments that contradict each other."""
+) -> list[tuple[Path, Path]]:
+    """The scenes with their labels.
+
+    Raises:
+        UsageError: arguments that contradict each other.
+    """
     if out is None and not dry_run:
         raise UsageError("--out is missing", "for example --out my-model, or --dry-run")
     if not pairs and not resume:
         raise UsageError("no scene given", "pass one or more SCENE LABELS pairs")
-    if len(pairs) % 2:
-        raise UsageError(f"{pairs[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
+    files = scene_pairs(pairs)
     if resume and (overwrite or dry_run):
         other = "--overwrite" if overwrite else "--dry-run"
         raise UsageError(f"--resume and {other} are mutually exclusive", "omit one of them")
+    return files
 
 
 def _shown_on(display: Display) -> FitCallbacks:

@@ -23,6 +23,7 @@ from rsprompter_cli.cli.options import (
     RegularizeOption,
     RemoteOption,
     SimplifyOption,
+    out_option,
     parse_names,
 )
 from rsprompter_cli.cli.output import print_json
@@ -38,14 +39,7 @@ def merge_command(
         typer.Argument(metavar="PART...", help="The parts of all shards, in any order, or their folder."),
     ],
     out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-            help="Output file, in any format that rsp predict writes, chosen by its extension.",
-        ),
+        Path, out_option("FILE", "Output file, in any format that rsp predict writes, chosen by its extension.")
     ],
     classes: ClassesOption = None,
     crs: CrsOption = None,

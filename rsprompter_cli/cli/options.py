@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +42,12 @@ class Precision(StrEnum):
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
+
+
+def out_option(metavar: str, help: str, *, default: str = "") -> Any:
+    """The option for what a command writes: FILE or FOLDER, and what stands for the default where it may be omitted."""
+    shown = default or True
+    return typer.Option("--out", "-o", metavar=metavar, rich_help_panel=OUTPUT, show_default=shown, help=help)
 
 
 DeviceOption = Annotated[
@@ -119,6 +126,9 @@ FormatOption = Annotated[
         show_default="geojson",
         help="With --out FOLDER: the format of the file written for each scene.",
     ),
+]
+CheckpointArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Checkpoint folder, such as runs/NAME/best, or bundled.")
 ]
 # A str, since a Path forgets the ./ by which a folder called "bundled" is told from the model of that name.
 ModelOption = Annotated[
@@ -326,8 +336,34 @@ def parse_bands(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
+def split_names(text: str) -> list[str]:
+    """`"a, b"` as two names, as they stand there."""
+    return [name.strip() for name in text.split(",")]
+
+
+def scene_pairs(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Scenes, each with the labels that follow it.
+
+    Raises:
+        UsageError: a scene without labels.
+    """
+    from rsprompter_cli.errors import UsageError
+
+    if len(paths) % 2:
+        raise UsageError(f"{paths[-1]}: this SCENE has no LABELS", "pass SCENE LABELS pairs")
+    return list(zip(paths[::2], paths[1::2], strict=True))
+
+
+def require_png(option: str, path: Path | None, example: str) -> None:
+    """Raise UsageError for a picture to write that has another extension."""
+    from rsprompter_cli.errors import UsageError
+
+    if path is not None and path.suffix.lower() != ".png":
+        raise UsageError(f"{option} {path}: must be a .png file", f"for example {option} {example}")
+
+
 def parse_names(text: str | None) -> tuple[str, ...] | None:
     """`"a, b"` as ("a", "b"), each once."""
     if text is None:
         return None
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return tuple(dict.fromkeys(name for name in split_names(text) if name))

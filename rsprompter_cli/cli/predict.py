@@ -43,6 +43,7 @@ from rsprompter_cli.cli.options import (
     ScenesArgument,
     SimplifyOption,
     ThreadsOption,
+    out_option,
     parse_bands,
     parse_names,
 )
@@ -84,12 +85,9 @@ def predict_command(
     sources: ScenesArgument,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-            help="Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
+        out_option(
+            "FILE",
+            "Output file: .geojson .geojsonl .geojsonseq .gpkg .fgb .parquet .shp (polygons), .json (COCO), "
             ".png .jpg (overlay). A folder gets a file for each scene; one file can hold several scenes.",
         ),
     ] = None,

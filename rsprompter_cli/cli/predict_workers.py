@@ -69,38 +69,19 @@ class Workers:
 
         stats = RunStats()
         progress = display.bar("windows", details=stats.describe)
+        how: dict[str, Any] = {"model": model, "progress": progress, "stats": stats}
+        shared = {**how, "gpus": self.gpus, "threads": self.threads}
         if self.ray is not None:
             from rsprompter_cli.predict.backends.ray import predict_on_ray
 
-            return predict_on_ray(
-                source,
-                out,
-                options,
-                address=self.ray,
-                workers=self.procs,
-                gpus=self.gpus,
-                threads=self.threads,
-                model=model,
-                progress=progress,
-                stats=stats,
-            )
+            return predict_on_ray(source, out, options, address=self.ray, workers=self.procs, **shared)
         if self.procs or self.gpus:
             from rsprompter_cli.predict.backends.processes import predict_in_processes
 
-            return predict_in_processes(
-                source,
-                out,
-                options,
-                procs=self.procs,
-                gpus=self.gpus,
-                threads=self.threads,
-                model=model,
-                progress=progress,
-                stats=stats,
-            )
+            return predict_in_processes(source, out, options, procs=self.procs, **shared)
         from rsprompter_cli.predict.scene import predict_scene
 
-        return predict_scene(source, out, options, model=model, progress=progress, stats=stats)
+        return predict_scene(source, out, options, **how)
 
 
 @dataclass(frozen=True, slots=True)

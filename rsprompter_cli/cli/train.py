@@ -28,6 +28,7 @@ from rsprompter_cli.cli.options import (
     SetOption,
     ThreadsOption,
     TrainedCrowdsOption,
+    out_option,
 )
 from rsprompter_cli.cli.output import print_json
 from rsprompter_cli.cli.processes import (
@@ -74,17 +75,7 @@ def train_command(
             help="COCO data set: annotations/*{train,val}.json and images.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FOLDER",
-            rich_help_panel=OUTPUT,
-            show_default="runs/PRESET",
-            help="Folder of the run.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, out_option("FOLDER", "Folder of the run.", default="runs/PRESET")] = None,
     image_folder: ImageFolderOption = None,
     crowds_are_objects: TrainedCrowdsOption = None,
     overrides: SetOption = None,
