@@ -116,9 +116,9 @@ class WindowGrid:
         Strips shared with a neighbour are split in the middle (at a whole pixel). The cores of all
         windows cover the scene without overlap.
         """
-        y0, y1 = self._core(window.row, self.rows, self.height)
-        x0, x1 = self._core(window.col, self.cols, self.width)
-        return self.left + x0, self.top + y0, self.left + x1, self.top + y1
+        y0, y1 = self._row_spans[window.row, 2:].tolist()
+        x0, x1 = self._col_spans[window.col, 2:].tolist()
+        return x0, y0, x1, y1
 
     def boxes(self, windows: np.ndarray) -> np.ndarray:
         """int64 [N, 4]: the boxes of windows, given by their positions [N] in the row-major order."""
@@ -153,12 +153,6 @@ class WindowGrid:
 
     def _start(self, index: int, length: int) -> int:
         return max(0, min(index * (self.size - self.overlap_px), length - self.size))
-
-    def _core(self, index: int, count: int, length: int) -> tuple[int, int]:
-        def split(after: int) -> int:
-            return (self._start(after - 1, length) + self.size + self._start(after, length)) // 2
-
-        return (split(index) if index > 0 else 0, split(index + 1) if index + 1 < count else length)
 
 
 def make_grid(

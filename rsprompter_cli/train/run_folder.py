@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,9 +80,14 @@ def require_state(out: Path) -> Path:
     Raises:
         TrainingError: there is none.
     """
-    path = out / STATE_FILE
+    return _saved(out, STATE_FILE, "omit --resume to start one")
+
+
+def _saved(out: Path, name: str | Path, way_out: str) -> Path:
+    """A file of a run to resume."""
+    path = out / name
     if not path.is_file():
-        raise TrainingError(f"{out}: no saved state to resume ({path} is missing)", "omit --resume to start one")
+        raise TrainingError(f"{out}: no saved state to resume ({path} is missing)", way_out)
     return path
 
 
@@ -149,8 +154,13 @@ def recover_checkpoints(out: Path) -> None:
 
 def clear_folder(out: Path) -> None:
     """Remove a former run from its folder, and nothing else that lies there."""
-    for name in _OWN_NAMES:
-        path = out / name
+    remove_own(out, _OWN_NAMES)
+
+
+def remove_own(folder: Path, names: Iterable[str]) -> None:
+    """Remove the files and folders of these names from a folder, those that are there."""
+    for name in names:
+        path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -164,10 +174,4 @@ def config_of_run(out: Path) -> Path:
     Raises:
         TrainingError: there is none.
     """
-    path = out / CONFIG_FILE
-    if not path.is_file():
-        raise TrainingError(
-            f"{out}: no saved state to resume ({path} is missing)",
-            "omit --resume, or name the run's folder with --out",
-        )
-    return path
+    return _saved(out, CONFIG_FILE, "omit --resume, or name the run's folder with --out")

@@ -205,9 +205,7 @@ class Scene:
         Raises:
             InputError: the file is damaged.
         """
-        shrink = max(1.0, max(self.native_height, self.native_width) / LONGEST_SIDE)
-        height, width = max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink))
-        with self._open_level(height, width) as reader:
+        with self._open_small(LONGEST_SIDE) as reader:
             outline = valid_footprint(reader)
             factors = self.width / reader.width, self.height / reader.height
         # The frame of a level is the frame of every other: scaling keeps it exact.
@@ -300,6 +298,11 @@ class Scene:
         if not (0 <= window.top < bottom <= self.height and 0 <= window.left < right <= self.width):
             raise ValueError(f"{window} is outside the scene of {self.width} x {self.height} px")
 
+    def _open_small(self, side: int) -> PixelReader:
+        """A reader of the coarsest stored level whose longest side still has `side` pixels."""
+        shrink = max(1.0, max(self.native_height, self.native_width) / side)
+        return self._open_level(max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink)))
+
     def _open_level(self, height: int, width: int) -> PixelReader:
         """A reader of the coarsest stored level that is as fine as height x width pixels."""
         level = pick_overview(self._dataset, self._source, self._plan, height=height, width=width)
@@ -339,9 +342,7 @@ class Scene:
         return value if self._plan.negative is None else self._plan.negative - value
 
     def _sample(self) -> Sample:
-        shrink = max(1.0, max(self.native_height, self.native_width) / SAMPLE_SIDE)
-        height, width = max(1, int(self.native_height / shrink)), max(1, int(self.native_width / shrink))
-        with self._open_level(height, width) as reader:
+        with self._open_small(SAMPLE_SIDE) as reader:
             return take_sample(reader)
 
 

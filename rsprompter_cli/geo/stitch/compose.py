@@ -135,15 +135,25 @@ def _seen_by_others(
     if len(member) == 0:
         return np.zeros(0, bool)
     ends = shapely.bounds(shapely.intersection(views.polygon[member], boxes_of(margin))).reshape(-1, 4)
-    sizes = np.bincount(sets)
-    starts = np.cumsum(sizes) - sizes
-    question, _, other = expand(np.ones(len(member), np.int64), sizes[sets[member]])
-    other = other + starts[sets[member[question]]]
+    question, other = _with_their_set(sets, member)
     holds = views.window[other] != views.window[member[question]]
     holds &= within(ends[question], grid.boxes(views.window[other]))
     seen = np.zeros(len(member), bool)
     np.logical_or.at(seen, question, holds)
     return seen
+
+
+def _with_their_set(owner: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each of some items with each of its set, itself included: places in `asked`, and items.
+
+    Args:
+        owner: int [N], ascending: the set of each item.
+        asked: int [M], items.
+    """
+    sizes = np.bincount(owner)
+    starts = np.cumsum(sizes) - sizes
+    place, _, other = expand(np.ones(len(asked), np.int64), sizes[owner[asked]])
+    return place, other + starts[owner[asked[place]]]
 
 
 def _parts(views: Views, sets: np.ndarray, grid: WindowGrid) -> tuple[Parts, np.ndarray]:
@@ -176,10 +186,7 @@ def _parts(views: Views, sets: np.ndarray, grid: WindowGrid) -> tuple[Parts, np.
 
 def _in_cores(bounds: np.ndarray, cores: np.ndarray, owner: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """bool: whether the box of a part lies in the cores of its set; these do not overlap, so areas tell."""
-    sizes = np.bincount(owner)
-    starts = np.cumsum(sizes) - sizes
-    question, _, other = expand(np.ones(len(asked), np.int64), sizes[owner[asked]])
-    other = other + starts[owner[asked[question]]]
+    question, other = _with_their_set(owner, asked)
     shared = common(bounds[asked[question]], cores[other])
     area = np.maximum(shared[:, 2:] - shared[:, :2], 0).prod(1)
     covered = np.bincount(question, area, minlength=len(asked))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rsprompter_cli.train.finetune.defaults import FIT_MINUTES, MOST_MINUTES
 from rsprompter_cli.train.finetune.schedule import Figures, Schedule
 from rsprompter_cli.train.finetune.stored_record import check_fit_record
 from rsprompter_cli.train.finetune.verdict import Verdict
+from rsprompter_cli.train.run_folder import remove_own
 
 RECORD_FILE = "fit.json"
 TILES = "tiles"
@@ -202,12 +202,7 @@ def leaving_nothing(run: Path) -> Iterator[None]:
 
 def clear_run_folder(run: Path) -> None:
     """Remove a former run, and nothing else that lies there."""
-    for name in _OWN_NAMES:
-        if (run / name).is_dir():
-            shutil.rmtree(run / name)
-        else:
-            with suppress(FileNotFoundError):
-                (run / name).unlink()
+    remove_own(run, _OWN_NAMES)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -115,9 +116,16 @@ def read_pages(path: Path, name: str | None = None) -> list[Page]:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
         InputError: too many pieces of metadata.
     """
+    with _headers(path, name) as directories:
+        return [_page(number, tags) for number, tags in enumerate(directories, 1)]
+
+
+@contextmanager
+def _headers(path: Path, name: str | None) -> Iterator[list[dict[int, int]]]:
+    """The tags of each image of a file, for a block that finds in them what it needs or raises KeyError."""
     with path.open("rb") as file:
         try:
-            return [_page(number, tags) for number, tags in enumerate(_directories(file, name or str(path)), 1)]
+            yield _directories(file, name or str(path))
         except (struct.error, KeyError) as error:
             raise ValueError("damaged TIFF headers") from error
 
@@ -146,11 +154,8 @@ def read_block_sizes(path: Path, name: str | None = None) -> list[BlockSize]:
         ValueError: not a TIFF, truncated within its headers, too many directories, or offsets beyond its end.
         InputError: too many pieces of metadata, or a CRS that names a grid by a path.
     """
-    with path.open("rb") as file:
-        try:
-            return [_block_size(tags) for tags in _directories(file, name or str(path))]
-        except (struct.error, KeyError) as error:
-            raise ValueError("damaged TIFF headers") from error
+    with _headers(path, name) as directories:
+        return [_block_size(tags) for tags in directories]
 
 
 def _directories(file: BinaryIO, name: str) -> list[dict[int, int]]:
