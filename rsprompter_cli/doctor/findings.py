@@ -12,17 +12,22 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import rsprompter_cli
 from rsprompter_cli.errors import OutputError, RspError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 PACKAGE = "rsprompter_cli"
 NEEDED_MEMORY = 2_500_000_000
@@ -64,6 +69,13 @@ class Finding:
     way_out: str = ""
 
 
+def judged(
+    topic: str, name: str, text: str, fault: str | None, way_out: str, *, worst: State = State.WARNING
+) -> Finding:
+    """That all is well, in a text; if there is a fault, that fault and the way out."""
+    return Finding(topic, name, worst, fault, way_out) if fault else Finding(topic, name, State.OK, text)
+
+
 def checked(topic: str, name: str, check: Callable[[], Iterable[Finding]], way_out: str) -> Iterator[Finding]:
     """The findings of a check; one that fails is a problem, whatever it fails with."""
     try:
@@ -87,72 +99,45 @@ def package_findings() -> Iterator[Finding]:
     )
     bits = f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}"
     yield Finding("versions", "Python", State.OK, f"{bits}, {platform.platform()}")
-    floors = _requirements()
-    others = 0
-    for name in sorted(floors.keys() - set(_NAMED)):
-        state, text = _installed(name, floors)
-        others += state is State.OK
-        if state is not State.OK:
-            yield Finding("versions", name, state, text, _install_hint(name, floors))
-    for name in _NAMED:
-        state, text = _installed(name, floors)
-        if state is not State.OK:
-            yield Finding("versions", name, state, text, _install_hint(name, floors))
-            continue
-        yield from checked("versions", name, functools.partial(_imported, name), _reinstall_hint(name))
-    if floors:
-        yield Finding("versions", "others", State.OK, f"{others} more packages, all recent enough")
-    else:
-        yield Finding(
-            "versions",
-            "others",
-            State.WARNING,
-            "rsp is not installed; its requirements are unknown",
-            "pip install .",
-        )
+    needs = _requirements()
+    others = sorted(needs.keys() - set(_NAMED))
+    unfit = 0
+    for name in (*others, *_NAMED):
+        if fault := _fault(name, needs.get(name)):
+            unfit += name in others
+            yield Finding("versions", name, State.PROBLEM, fault, f"pip install '{needs.get(name, name)}'")
+        elif name in _NAMED:
+            yield from checked("versions", name, functools.partial(_imported, name), _reinstall_hint(name))
+    unknown = "" if needs else "rsp is not installed; its requirements are unknown"
+    text = f"{len(others) - unfit} more packages, all recent enough"
+    yield judged("versions", "others", text, unknown, "pip install .")
     for name in _EXTRAS:
-        state, text = _installed(name, floors)
-        if state is State.OK:
-            yield Finding("versions", name, state, text)
+        with suppress(PackageNotFoundError):
+            yield Finding("versions", name, State.OK, version(name))
 
 
-def _requirements() -> dict[str, str]:
-    """Each package that is needed whatever extras are taken, with its versions, as in {"torch": ">=2.6"}."""
+def _requirements() -> dict[str, Requirement]:
+    """Each package that is needed whatever extras are taken, by name."""
+    from packaging.requirements import Requirement
+
     try:
-        lines = requires(PACKAGE) or []
+        needs = [Requirement(line) for line in requires(PACKAGE) or []]
     except PackageNotFoundError:
         return {}
-    plain = (re.match(r"([A-Za-z0-9._-]+)\s*(.*)", line) for line in lines if "extra ==" not in line)
-    return {found[1]: found[2] for found in plain if found}
+    return {need.name: need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})}
 
 
-def _installed(name: str, floors: Mapping[str, str]) -> tuple[State, str]:
+def _fault(name: str, need: Requirement | None) -> str:
+    """What is wrong with the version of a package, empty if nothing is; a pre-release counts as what it precedes."""
+    from packaging.version import Version
+
     try:
         found = version(name)
     except PackageNotFoundError:
-        return State.PROBLEM, "not installed"
-    if _fits(found, floors.get(name, "")):
-        return State.OK, found
-    return State.PROBLEM, f"{found}, but {floors[name]} is required"
-
-
-def _fits(found: str, wanted: str) -> bool:
-    """Whether a version is at least the one after `>=`, the only kind of need in our list."""
-    floor = re.match(r">=\s*([\d.]+)", wanted)
-    return floor is None or _numbers(found) >= _numbers(floor[1])
-
-
-def _numbers(text: str) -> list[int]:
-    """The leading numbers of a version, without zeros at the end, so that 2.0 is 2."""
-    leading = re.match(r"\d+(\.\d+)*", text)
-    numbers = [int(part) for part in leading[0].split(".")] if leading else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return numbers
-
-
-def _install_hint(name: str, floors: Mapping[str, str]) -> str:
-    return f"pip install '{name}{floors.get(name, '')}'"
+        return "not installed"
+    if need is None or need.specifier.contains(Version(found).base_version):
+        return ""
+    return f"{found}, but {need.specifier} is required"
 
 
 def _reinstall_hint(name: str) -> str:
@@ -192,11 +177,8 @@ def machine_findings() -> Iterator[Finding]:
         yield Finding("devices", "memory", State.OK, "unknown on this system")
         return
     text = f"{gigabytes(free)} of {gigabytes(total)} free"
-    if free >= NEEDED_MEMORY:
-        yield Finding("devices", "memory", State.OK, text)
-    else:
-        more = f"a prediction needs up to {gigabytes(NEEDED_MEMORY)}: close other programs and keep --batch 1"
-        yield Finding("devices", "memory", State.WARNING, text, more)
+    way_out = f"a prediction needs up to {gigabytes(NEEDED_MEMORY)}: close other programs and keep --batch 1"
+    yield judged("devices", "memory", text, text if free < NEEDED_MEMORY else "", way_out)
 
 
 def _processor() -> str:
@@ -233,7 +215,7 @@ def _control_group(name: str) -> int | None:
 
 
 def cache_findings() -> Iterator[Finding]:
-    """Where downloads go, what lies there, and room on the disk."""
+    """Where downloads go, and room on the disk."""
     from rsprompter_cli.io.atomic import check_writable
     from rsprompter_cli.io.network.hub import cache_folder
 
@@ -249,20 +231,17 @@ def cache_findings() -> Iterator[Finding]:
         yield Finding("caches", "downloads", State.OK, f"{folder}{there}")
 
     yield from checked("caches", "downloads", writable, way_out)
-    yield from _room("downloads, free disk", folder, way_out)
+    yield _room("downloads", folder, way_out)
     temporary = Path(tempfile.gettempdir())
-    yield from _room(f"{temporary}, free disk", temporary, "set TMPDIR to a folder on another disk")
+    yield _room(str(temporary), temporary, "set TMPDIR to a folder on another disk")
 
 
-def _room(name: str, folder: Path, way_out: str) -> Iterator[Finding]:
+def _room(name: str, folder: Path, way_out: str) -> Finding:
     there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
     free = shutil.disk_usage(there).free
-    enough = free >= NEEDED_DISK
     text = gigabytes(free)
-    if enough:
-        yield Finding("caches", name, State.OK, text)
-    else:
-        yield Finding("caches", name, State.WARNING, f"{text}; a large SAM needs {gigabytes(NEEDED_DISK)}", way_out)
+    fault = f"{text}; a large SAM needs {gigabytes(NEEDED_DISK)}" if free < NEEDED_DISK else ""
+    return judged("caches", f"{name}, free disk", text, fault, way_out)
 
 
 def environment_findings() -> Iterator[Finding]:
@@ -287,11 +266,9 @@ def _endpoint(text: str) -> Finding:
         host = parts.hostname
     except ValueError:
         host = None
-    if not host or parts.scheme not in ("http", "https"):
-        return Finding(
-            "environment", "HF_ENDPOINT", State.WARNING, "is not a URL", "set it to https://HOST, or unset it"
-        )
-    return Finding("environment", "HF_ENDPOINT", State.OK, f"downloads come from {shown(host)}")
+    fault = "is not a URL" if not host or parts.scheme not in ("http", "https") else ""
+    text = f"downloads come from {shown(host or '')}"
+    return judged("environment", "HF_ENDPOINT", text, fault, "set it to https://HOST, or unset it")
 
 
 def shown(text: str) -> str:

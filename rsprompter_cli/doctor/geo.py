@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rsprompter_cli.doctor.findings import Finding, State, checked, said_by, shown
+from rsprompter_cli.doctor.findings import Finding, State, checked, judged, said_by, shown
 
 TEST_GSD = 0.3
 """Metres per pixel of the test scene."""
@@ -46,18 +44,11 @@ def raster_findings() -> Iterator[Finding]:
         "formats", "GDAL raster drivers", State.OK, ", ".join(name for name in _RASTER_DRIVERS if name in there)
     )
     usable = [name for name in _COMPRESSIONS if _can_compress(name)]
-    missing = [name for name in _COMPRESSIONS if name not in usable]
-    if missing:
-        text = f"{', '.join(usable)}; scenes compressed with {', '.join(missing)} cannot be read"
-        yield Finding(
-            "formats",
-            "GeoTIFF compressions",
-            State.WARNING,
-            text,
-            "convert them with gdal_translate -co COMPRESS=DEFLATE",
-        )
-    else:
-        yield Finding("formats", "GeoTIFF compressions", State.OK, ", ".join(usable))
+    missing = ", ".join(name for name in _COMPRESSIONS if name not in usable)
+    text = ", ".join(usable)
+    fault = f"{text}; scenes compressed with {missing} cannot be read" if missing else ""
+    way_out = "convert them with gdal_translate -co COMPRESS=DEFLATE"
+    yield judged("formats", "GeoTIFF compressions", text, fault, way_out)
 
 
 def _can_compress(name: str) -> bool:
@@ -118,13 +109,11 @@ def projection_findings() -> Iterator[Finding]:
         name = f"coordinates, {library}"
         yield from checked("formats", name, functools.partial(_place_finding, name, place), way_out)
     for name in named:
-        yield _database_finding(name)
+        folders = [folder for folder in os.environ[name].split(os.pathsep) if folder]
+        found = any(Path(folder, "proj.db").is_file() for folder in folders)
+        yield _folder_finding(name, "" if found else "contains no proj.db")
     if folder := os.environ.get("GDAL_DATA"):
-        if Path(folder).is_dir():
-            yield Finding("environment", "GDAL_DATA", State.OK, shown(folder))
-        else:
-            text = f"{shown(folder)}: no such folder"
-            yield Finding("environment", "GDAL_DATA", State.WARNING, text, "unset GDAL_DATA")
+        yield _folder_finding("GDAL_DATA", "" if Path(folder).is_dir() else "no such folder")
 
 
 def _place_finding(name: str, place: Callable[[float, float], tuple[float, float]]) -> Iterator[Finding]:
@@ -148,21 +137,10 @@ def _by_pyproj(longitude: float, latitude: float) -> tuple[float, float]:
     return east, north
 
 
-def _database_finding(name: str) -> Finding:
-    """A variable that names PROJ's folder: is there a database in it, and of which PROJ?"""
-    places = [Path(folder, "proj.db") for folder in os.environ[name].split(os.pathsep) if folder]
-    found = next((place for place in places if place.is_file()), None)
+def _folder_finding(name: str, fault: str) -> Finding:
+    """A variable that names a folder, and what is wrong with it."""
     value = shown(os.environ[name])
-    if found is None:
-        return Finding("environment", name, State.WARNING, f"{value}: contains no proj.db", f"unset {name}")
-    try:
-        with closing(sqlite3.connect(f"{found.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            facts = dict(database.execute("SELECT key, value FROM metadata"))
-    except sqlite3.Error as error:
-        return Finding("environment", name, State.WARNING, f"{found}: {said_by(error)}", f"unset {name}")
-    return Finding(
-        "environment", name, State.OK, f"{value}, the database of PROJ {facts.get('PROJ.VERSION', 'unknown')}"
-    )
+    return judged("environment", name, value, f"{value}: {fault}" if fault else "", f"unset {name}")
 
 
 def write_test_scene(path: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rsprompter_cli.doctor.findings import Finding, State, gigabytes
+from rsprompter_cli.doctor.findings import Finding, State, gigabytes, judged
 from rsprompter_cli.errors import bytes_words
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device_findings() -> Iterator[Finding]:
@@ -55,30 +59,21 @@ def _cuda_finding(index: int) -> Finding:
     name = f"CUDA {index}"
     free, total = torch.cuda.mem_get_info(index)
     text = f"{facts.name}, {gigabytes(free)} of {gigabytes(total)} free, compute capability {facts.major}.{facts.minor}"
-    if not _built_for(torch.cuda.get_arch_list(), facts.major, facts.minor):
-        return Finding(
-            "devices",
-            name,
-            State.WARNING,
-            f"{text}: not supported by this torch build",
-            "install a torch build that supports it, or use --device cpu",
-        )
-    return Finding("devices", name, State.OK, text)
+    try:
+        _multiply(torch.device("cuda", index))
+    except RuntimeError as error:  # of CUDA: this build has no code for the GPU, the driver is too old, memory is full
+        fault = f"{text}: does not work with this torch build: {str(error).partition(chr(10))[0]}"
+    else:
+        fault = ""
+    return judged("devices", name, text, fault, "install a torch build that supports it, or use --device cpu")
 
 
-def _built_for(architectures: list[str], major: int, minor: int) -> bool:
-    """Code for a GPU runs on later ones of the same generation; `compute_` is compiled on any later one."""
-    for name in architectures:
-        kind, _, number = name.partition("_")
-        digits = "".join(letter for letter in number if letter.isdigit())
-        if not digits:
-            continue
-        made = int(digits[:-1] or 0), int(digits[-1])
-        if kind == "compute" and made <= (major, minor):
-            return True
-        if kind == "sm" and made[0] == major and made[1] <= minor:
-            return True
-    return not architectures
+def _multiply(device: torch.device) -> None:
+    """A small matrix product, waited for."""
+    import torch
+
+    one = torch.ones(16, 16, device=device)
+    (one @ one).cpu()
 
 
 def model_findings() -> Iterator[Finding]:
@@ -86,19 +81,13 @@ def model_findings() -> Iterator[Finding]:
     from rsprompter_cli.models.describe import find_models, find_sams
 
     (bundled,) = find_models([])
-    if bundled.problem is None:
-        text = f"{', '.join(bundled.class_names)}, {bytes_words(bundled.size or 0)}"
-        yield Finding("models", "bundled model", State.OK, text)
-    else:
-        yield Finding("models", "bundled model", State.PROBLEM, bundled.problem, "reinstall rsp")
+    text = f"{', '.join(bundled.class_names)}, {bytes_words(bundled.size or 0)}"
+    yield judged("models", "bundled model", text, bundled.problem, "reinstall rsp", worst=State.PROBLEM)
     sams = [sam for sam in find_sams() if sam.folder is not None]
     for sam in sams:
-        if sam.problem is None:
-            text = f"{bytes_words(sam.size or 0)} in {sam.folder}"
-            yield Finding("models", f"SAM {sam.name}", State.OK, text)
-        else:
-            way_out = f"rsp download-sam {sam.name} --overwrite"
-            yield Finding("models", f"SAM {sam.name}", State.WARNING, sam.problem, way_out)
+        text = f"{bytes_words(sam.size or 0)} in {sam.folder}"
+        way_out = f"rsp download-sam {sam.name} --overwrite"
+        yield judged("models", f"SAM {sam.name}", text, sam.problem, way_out)
     if not sams:
         text = "none; training and --everything need one (rsp download-sam)"
         yield Finding("models", "SAM", State.OK, text)

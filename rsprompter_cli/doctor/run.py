@@ -17,6 +17,7 @@ from rsprompter_cli.doctor.findings import (
     cache_findings,
     checked,
     environment_findings,
+    judged,
     machine_findings,
     package_findings,
     shown,
@@ -136,11 +137,7 @@ def self_test_findings() -> Iterator[Finding]:
     took = f"{time.perf_counter() - loaded:.1f} s (libraries loaded in {loaded - start:.1f} s)"
     text = f"{plural(found, 'polygon')} found in a generated scene, written and read back in {took}"
     if back != found:
-        yield Finding(
-            "self-test", "prediction", State.PROBLEM, f"{plural(found, 'polygon')} written, {back} read back", _FRESH
-        )
-    elif not found:
-        way_out = "the model gives wrong results here: try --device cpu --precision fp32"
-        yield Finding("self-test", "prediction", State.PROBLEM, text, way_out)
+        fault, way_out = f"{plural(found, 'polygon')} written, {back} read back", _FRESH
     else:
-        yield Finding("self-test", "prediction", State.OK, text)
+        fault, way_out = "" if found else text, "the model gives wrong results here: try --device cpu --precision fp32"
+    yield judged("self-test", "prediction", text, fault, way_out, worst=State.PROBLEM)

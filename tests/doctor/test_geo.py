@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,19 +67,21 @@ def test_variables_that_lead_to_another_proj(monkeypatch: Patch, tmp_path: Path)
     assert (found["PROJ_LIB"].state, found["GDAL_DATA"].state) == (State.WARNING, State.WARNING)
     assert "no proj.db" in found["PROJ_LIB"].text
 
-    (tmp_path / "proj.db").write_bytes(b"no database" * 100)
-    assert geo._database_finding("PROJ_LIB").state is State.WARNING
-    (tmp_path / "proj.db").unlink()
-    with sqlite3.connect(tmp_path / "proj.db") as database:
-        database.execute("CREATE TABLE metadata (key TEXT, value TEXT)")
-        database.execute("INSERT INTO metadata VALUES ('PROJ.VERSION', '4.9.3')")
-    database.close()
-    finding = geo._database_finding("PROJ_LIB")
-    assert finding.state is State.OK
-    assert "PROJ 4.9.3" in finding.text
+    (tmp_path / "proj.db").touch()
+    (tmp_path / "none").mkdir()
+    found = {finding.name: finding for finding in geo.projection_findings()}
+    assert (found["PROJ_LIB"].state, found["PROJ_LIB"].text) == (State.OK, str(tmp_path))
+    assert (found["GDAL_DATA"].state, found["GDAL_DATA"].text) == (State.OK, str(tmp_path / "none"))
 
 
-def test_a_proj_that_finds_no_database_is_a_problem(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["none", "damaged", "of another PROJ"])
+def test_a_proj_that_finds_no_database_of_its_own_is_a_problem(tmp_path: Path, database: str) -> None:
+    if database == "damaged":
+        (tmp_path / "proj.db").write_bytes(b"no database" * 100)
+    if database == "of another PROJ":
+        with closing(sqlite3.connect(tmp_path / "proj.db")) as old, old:
+            old.execute("CREATE TABLE metadata (key TEXT, value TEXT)")
+            old.execute("INSERT INTO metadata VALUES ('PROJ.VERSION', '4.9.3')")
     code = (
         "from rsprompter_cli.doctor.geo import projection_findings\n"
         "print(*[finding.state for finding in projection_findings() if 'rasterio' in finding.name])"

@@ -36,37 +36,35 @@ def test_a_driver_whose_gpu_torch_does_not_see_is_a_warning(monkeypatch: Patch) 
     assert "finds no GPU" in finding.text
 
 
-@pytest.mark.parametrize(("architectures", "state"), [(["sm_80", "sm_90"], State.OK), (["sm_120"], State.WARNING)])
-def test_a_gpu_is_told_with_memory_and_whether_torch_has_code_for_it(
-    monkeypatch: Patch, architectures: list[str], state: State
-) -> None:
+@pytest.mark.parametrize(
+    ("fault", "state"), [("", State.OK), ("CUDA error: no kernel image is available\nCompile with", State.WARNING)]
+)
+def test_a_gpu_is_told_with_memory_and_whether_it_multiplies(monkeypatch: Patch, fault: str, state: State) -> None:
+    def multiply(device: torch.device) -> None:
+        assert device == torch.device("cuda", 0)
+        if fault:
+            raise RuntimeError(fault)
+
     facts = SimpleNamespace(name="Card 9000", major=8, minor=6)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _index: facts)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (8, 6))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _index: (6_000_000_000, 8_000_000_000))
-    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
+    monkeypatch.setattr(models, "_multiply", multiply)
     found = {finding.name: finding for finding in models.device_findings()}
     assert found["CUDA 0"].state is state
     assert "Card 9000, 6.0 GB of 8.0 GB free, compute capability 8.6" in found["CUDA 0"].text
+    assert found["CUDA 0"].text.endswith(fault.partition("\n")[0])
+    assert bool(found["CUDA 0"].way_out) == bool(fault)
     assert found["--device auto"].text == "cuda, bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("architectures", "capability", "works"),
-    [
-        (["sm_80"], (8, 9), True),
-        (["sm_86"], (8, 0), False),
-        (["sm_90"], (12, 0), False),
-        (["sm_90", "compute_90"], (12, 0), True),
-        (["sm_90a"], (9, 0), True),
-        (["sm_120"], (12, 0), True),
-        (["sm_75"], (6, 1), False),
-    ],
-)
-def test_code_for_gpus(architectures: list[str], capability: tuple[int, int], works: bool) -> None:
-    assert models._built_for(architectures, *capability) == works
+def test_the_product_that_tries_a_gpu_is_one_of_torch() -> None:
+    models._multiply(torch.device("cpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises((RuntimeError, AssertionError)):
+            models._multiply(torch.device("cuda", 0))
 
 
 def test_models_on_this_machine(monkeypatch: Patch, tmp_path: Path) -> None:
