@@ -9,7 +9,6 @@ import functools
 import os
 import platform
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 
 import rsprompter_cli
 from rsprompter_cli.errors import OutputError, RspError
+from rsprompter_cli.io.atomic import check_writable, free_bytes
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -216,7 +216,6 @@ def _control_group(name: str) -> int | None:
 
 def cache_findings() -> Iterator[Finding]:
     """Where downloads go, and room on the disk."""
-    from rsprompter_cli.io.atomic import check_writable
     from rsprompter_cli.io.network.hub import cache_folder
 
     folder = cache_folder()
@@ -237,8 +236,7 @@ def cache_findings() -> Iterator[Finding]:
 
 
 def _room(name: str, folder: Path, way_out: str) -> Finding:
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    free = shutil.disk_usage(there).free
+    free = free_bytes(folder)
     text = gigabytes(free)
     fault = f"{text}; a large SAM needs {gigabytes(NEEDED_DISK)}" if free < NEEDED_DISK else ""
     return judged("caches", f"{name}, free disk", text, fault, way_out)

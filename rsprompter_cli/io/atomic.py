@@ -44,18 +44,22 @@ _LONGEST_NAME = 255
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on success it is flushed and takes its place.
 
     The temporary name keeps the extension, because GDAL chooses its driver by it. On any error
     it is removed and `path` is as before.
+
+    Args:
+        flush: wait until the content is on the disk, so that a power cut leaves the old file or the new one.
     """
     path = Path(path)
     temporary = temporary_beside(path, path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise not_written(path, error) from error
@@ -63,7 +67,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         for name in (temporary.name, *(temporary.name + companion for companion in _COMPANIONS)):
             with suppress(OSError):
                 temporary.with_name(name).unlink()
-    flush_folder(path.parent)
+    if flush:
+        flush_folder(path.parent)
 
 
 @contextmanager
@@ -264,6 +269,12 @@ def check_writable(path: str | Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def free_bytes(folder: str | Path) -> int:
+    """Room on the disk of a folder, which may still be missing."""
+    folder = Path(folder).absolute()
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.is_dir())).free
 
 
 def temporary_beside(path: Path, suffix: str = "") -> Path:

@@ -13,6 +13,7 @@ from torch import nn
 from rsprompter_cli.config import AugmentConfig
 from rsprompter_cli.data.transforms import train_transform
 from rsprompter_cli.errors import OutputError, TrainingError, bytes_words, plural, shown_path
+from rsprompter_cli.io.atomic import free_bytes
 from rsprompter_cli.models.architectures.samcls import SamCls
 from rsprompter_cli.models.sam.encoder_cache import EncoderCache, KeepsEncoderMaps
 from rsprompter_cli.models.sam.mask_cache import AutomaskCache
@@ -48,7 +49,7 @@ def keep_encoder_maps(
     total = each * (train_images * views + val_images)
     # Maps of other runs in a shared folder count as ours: better to begin in vain than to refuse in vain.
     missing = max(0, total - cache.stored_bytes())
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_bytes(folder)
     _log.info(
         "features of the frozen encoder: about %s in %s, %s still to write, %s free",
         bytes_words(total),
@@ -115,9 +116,3 @@ def remove_maps(folder: Path) -> None:
         shutil.rmtree(folder)
     except OSError as error:
         _log.warning("%s is no longer needed and cannot be removed: %s", folder, error)
-
-
-def _existing(folder: Path) -> Path:
-    """The nearest folder above that exists: that whose disk will be used."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -112,7 +112,7 @@ def test_little_memory_and_disk_are_warnings(monkeypatch: Patch, tmp_path: Path)
     monkeypatch.setattr(findings_module, "_memory", lambda: (4_000_000_000, 1_000_000_000))
     memory = by_name(findings_module.machine_findings())["memory"]
     assert (memory.state, memory.text) == (State.WARNING, "1.0 GB of 4.0 GB free")
-    monkeypatch.setattr(findings_module.shutil, "disk_usage", lambda _path: Disk(10, 9, 1))
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: Disk(10, 9, 1))
     rooms = [finding for finding in findings_module.cache_findings() if "free disk" in finding.name]
     assert [finding.state for finding in rooms] == [State.WARNING] * 2
     assert "RSP_CACHE" in rooms[0].way_out

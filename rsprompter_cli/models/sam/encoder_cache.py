@@ -6,23 +6,15 @@ number of augmented views encodes each view once.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rsprompter_cli.errors import OutputError
-from rsprompter_cli.io.atomic import reason_of
-from rsprompter_cli.io.model_files.tensor_file import save_tensors
 from rsprompter_cli.models.layers.image_encoder import EncoderOutput
 from rsprompter_cli.models.precision import autocast
+from rsprompter_cli.models.sam.array_store import ArrayStore
 from rsprompter_cli.models.trainable import is_frozen
 
 _HALF_LIMIT = 6e4
@@ -46,9 +38,8 @@ class EncoderCache:
         self.folder = Path(folder)
         self.hits = self.misses = 0
         self._device, self._dtype = device, dtype
-        digest = hashlib.sha256(f"{device.type} {dtype}".encode())
-        add_weights(digest, encoder)
-        self._identity = digest.digest()
+        way_out = "free disk space, choose another train.cache_folder, or pass --set train.cache_views=0"
+        self._store = ArrayStore(folder, f"{device.type} {dtype}", [encoder], content="encoder maps", way_out=way_out)
 
     def encode(self, encoder: nn.Module, batch: Tensor) -> EncoderOutput:
         """The encoder's output for normalised pictures [B, 3, S, S], computing only those not stored.
@@ -56,15 +47,18 @@ class EncoderCache:
         Raises:
             OutputError: the folder cannot be written to.
         """
-        paths = [self._path(image) for image in batch]
-        outputs = [self._load(path, batch.device) for path in paths]
+        paths = [self._store.path_of(str(tuple(image.shape)), image.float()) for image in batch]
+        stored = [self._store.read(path) for path in paths]
+        outputs = [None if maps is None else _as_output(maps, batch.device) for maps in stored]
         missing = [index for index, output in enumerate(outputs) if output is None]
         self.hits += len(paths) - len(missing)
         self.misses += len(missing)
         if missing:
             fresh: EncoderOutput = encoder(batch[missing])
             for place, index in enumerate(missing):
-                outputs[index] = self._store(paths[index], fresh, place)
+                maps = _maps_of(fresh, place)
+                self._store.write(paths[index], maps)
+                outputs[index] = _as_output(maps, batch.device)
         found = [output for output in outputs if output is not None]
         states = tuple(torch.cat(maps) for maps in zip(*(output.states for output in found), strict=True))
         return EncoderOutput(states, torch.cat([output.embedding for output in found]))
@@ -83,41 +77,7 @@ class EncoderCache:
 
     def stored_bytes(self) -> int:
         """Bytes of all maps that lie in the folder, whoever stored them."""
-        if not self.folder.is_dir():
-            return 0
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
-
-    def _path(self, image: Tensor) -> Path:
-        digest = hashlib.sha256(self._identity)
-        digest.update(str(tuple(image.shape)).encode())
-        digest.update(image.detach().float().cpu().contiguous().numpy().tobytes())
-        return self.folder / f"{digest.hexdigest()}.safetensors"
-
-    def _load(self, path: Path, device: torch.device) -> EncoderOutput | None:
-        try:
-            maps = load_file(path)
-        except (FileNotFoundError, SafetensorError):
-            # A damaged file counts as missing: it is rewritten.
-            return None
-        return _as_output(maps, device)
-
-    def _store(self, path: Path, output: EncoderOutput, index: int) -> EncoderOutput:
-        maps = {f"state{i:03d}": _rounded(state[index : index + 1]) for i, state in enumerate(output.states)}
-        maps["embedding"] = _rounded(output.embedding[index : index + 1])
-        temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_tensors({name: value.cpu() for name, value in maps.items()}, temporary)
-            os.replace(temporary, path)
-        except (OSError, SafetensorError) as error:
-            raise OutputError(
-                f"{self.folder}: encoder maps cannot be stored: {reason_of(error)}",
-                "free disk space, choose another train.cache_folder, or pass --set train.cache_views=0",
-            ) from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-        return _as_output(maps, output.embedding.device)
+        return self._store.stored_bytes()
 
 
 @runtime_checkable
@@ -127,11 +87,10 @@ class KeepsEncoderMaps(Protocol):
     encoder_cache: EncoderCache | None
 
 
-def add_weights(digest: hashlib._Hash, module: nn.Module) -> None:
-    """Let the names and values of a module's weights enter a hash."""
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+def _maps_of(output: EncoderOutput, index: int) -> dict[str, Tensor]:
+    """What is stored of one picture of a batch, by name."""
+    maps = {f"state{i:03d}": _rounded(state[index : index + 1]) for i, state in enumerate(output.states)}
+    return {**maps, "embedding": _rounded(output.embedding[index : index + 1])}
 
 
 def _as_output(maps: dict[str, Tensor], device: torch.device) -> EncoderOutput:

@@ -108,7 +108,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rsprompter_cli.models.sam.encoder_cache.os.replace", full)
+    monkeypatch.setattr("rsprompter_cli.io.atomic.os.replace", full)
     encoder = _Encoder()
     with pytest.raises(OutputError, match="No space left") as caught:
         _cache(tmp_path, encoder).encode(encoder, torch.randn(1, 3, 16, 16))
