@@ -6,6 +6,7 @@ pixels, with the origin at the outer corner of the first pixel. Nothing here com
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]
 """(rows, columns) in pixels."""
+
+Progress = Callable[[int, int], None]
+"""Called with (done, in all), each time more is done."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

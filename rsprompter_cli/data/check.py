@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from rsprompter_cli.data.images import annotation_files, root_of, unsafe_reason
 from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.data.sized_picture import read_sized_pixels
 from rsprompter_cli.errors import InputError, plural, shorten, some
+from rsprompter_cli.structures import Progress
 
 Box = tuple[float, float, float, float]
-Progress = Callable[[int, int], None]
-"""Told (done, of how many) after each picture."""
 
 # Rounding moves a border by up to a pixel; that is not worth a line.
 _SILENT_OVERSHOOT = 1.0

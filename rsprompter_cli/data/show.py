@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -13,6 +12,7 @@ from rsprompter_cli.data.dataset import CocoDataset
 from rsprompter_cli.draw.overlays import draw_instances
 from rsprompter_cli.errors import OutputError, plural
 from rsprompter_cli.io.atomic import atomic_paths, refuse_existing
+from rsprompter_cli.structures import Progress
 
 
 def show_images(
@@ -23,7 +23,7 @@ def show_images(
     count: int = 8,
     image_folder: str | None = None,
     overwrite: bool = False,
-    on_picture: Callable[[int, int], None] | None = None,
+    on_picture: Progress | None = None,
 ) -> list[Path]:
     """Write overlays of `count` images as `out/{image id}_{name}.png`.
 

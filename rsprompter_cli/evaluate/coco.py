@@ -28,10 +28,7 @@ from rsprompter_cli.models.architectures.samdet import SamDet
 from rsprompter_cli.models.load import LoadedModel, load_model
 from rsprompter_cli.models.masks import inflate, paste
 from rsprompter_cli.models.precision import autocast, resolve_device, resolve_precision
-from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, total images)."""
+from rsprompter_cli.structures import Detections, LowResMasks, MaskPatches, Progress
 
 _READ_AHEAD = 2
 _PIXELS_AT_ONCE = 1 << 26

@@ -27,7 +27,7 @@ from rsprompter_cli.geo.windows import WindowGrid
 from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.predict.aoi import AreaOfInterest
-from rsprompter_cli.predict.options import PredictOptions, Progress, Reading
+from rsprompter_cli.predict.options import PredictOptions, Reading
 from rsprompter_cli.predict.output.postprocess import OutputOptions, chosen_labels, finish_objects
 from rsprompter_cli.predict.output.preview import claim_preview
 from rsprompter_cli.predict.output.write import (
@@ -45,6 +45,7 @@ from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.fingerprint import file_facts, unchanging
 from rsprompter_cli.predict.store.journal import count_windows, identity_difference, journal_identity, read_windows
 from rsprompter_cli.predict.store.records import check_instances
+from rsprompter_cli.structures import Progress
 
 _log = logging.getLogger(__name__)
 

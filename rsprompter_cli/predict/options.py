@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,6 @@ from rsprompter_cli.geo.raster.source import Stated
 from rsprompter_cli.geo.windows import WindowGrid, make_grid
 from rsprompter_cli.io.model_files.checkpoint import CheckpointMeta
 from rsprompter_cli.predict.output.postprocess import OutputOptions
-
-Progress = Callable[[int, int], None]
-"""Called with what is done of how many: windows, or prompts."""
-
 
 DEFAULT_IMAGE_SIZE = 256
 """Side of windows when there is no model to ask: that of the bundled one."""

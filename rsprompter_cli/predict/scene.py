@@ -33,7 +33,7 @@ from rsprompter_cli.predict.model_source import (
     load_chosen,
     meta_of,
 )
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.output.claims import claim_one
 from rsprompter_cli.predict.output.postprocess import chosen_labels, finish_objects
 from rsprompter_cli.predict.output.write import OutputKind, check_georef, check_room, write_found
@@ -46,6 +46,7 @@ from rsprompter_cli.predict.store.external_sort import ExternalSorter
 from rsprompter_cli.predict.store.fingerprint import model_identity, scene_identity
 from rsprompter_cli.predict.store.journal import Journal
 from rsprompter_cli.predict.store.parts import Parts, model_of, open_parts, parts_of, rates_masks, split_ranges
+from rsprompter_cli.structures import Progress
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from rsprompter_cli.io.atomic import remove_leftovers
 from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.predict.aoi import OffTheSceneError
 from rsprompter_cli.predict.model_source import ModelSource, facts_of, files_of, load_chosen, meta_of
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.output.claims import claim_many, refuse_preview_of_many
 from rsprompter_cli.predict.output.combine import Part, write_merged_coco, write_merged_layer
 from rsprompter_cli.predict.output.layout import Layout, ManyOutputs, plan_outputs
@@ -38,6 +38,7 @@ from rsprompter_cli.predict.scene_list import common_names, is_address, list_sce
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import file_facts, model_digest
 from rsprompter_cli.predict.store.manifest import WHOLE, Manifest
+from rsprompter_cli.structures import Progress
 
 OnScene = Callable[[int, int, RunStats], None]
 """Called before each scene with its place from 1, how many there are, and its stats."""

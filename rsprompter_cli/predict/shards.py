@@ -30,13 +30,14 @@ from rsprompter_cli.models.precision import resolve_precision
 from rsprompter_cli.predict.aoi import AreaOfInterest, read_area
 from rsprompter_cli.predict.detect import DetectedBatch, detect_windows, outline
 from rsprompter_cli.predict.model_source import ModelSource, device_of, files_of, load_chosen
-from rsprompter_cli.predict.options import PredictOptions, Progress, fits_in_one_window
+from rsprompter_cli.predict.options import PredictOptions, fits_in_one_window
 from rsprompter_cli.predict.output.postprocess import OutputOptions
 from rsprompter_cli.predict.output.write import KNOWN_SUFFIXES
 from rsprompter_cli.predict.shard import Shard, WindowRange
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.fingerprint import run_identity
 from rsprompter_cli.predict.store.journal import Journal, count_windows, identity_difference, journal_identity
+from rsprompter_cli.structures import Progress
 
 _log = logging.getLogger(__name__)
 

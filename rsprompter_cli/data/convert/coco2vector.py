@@ -7,7 +7,7 @@ them show comes several times: joining is the business of `rsp predict`, which k
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from rsprompter_cli.geo.vector.write import (
     try_vector_output,
     write_features,
 )
-from rsprompter_cli.structures import Georef
+from rsprompter_cli.structures import Georef, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def convert_coco(
     pixel_coords: bool = False,
     crowds_are_objects: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Coco2VectorReport:
     """Write the instances of a COCO file, or of a list of detection results, as a vector file.
 

@@ -21,7 +21,7 @@ from rsprompter_cli.data.coco.problems import EntryError
 from rsprompter_cli.data.coco.read import CocoFile, read_coco
 from rsprompter_cli.data.coco.rle import Rle, Segmentation
 from rsprompter_cli.data.convert.files import place_picture
-from rsprompter_cli.data.convert.picture_set import Findings, Progress
+from rsprompter_cli.data.convert.picture_set import Findings
 from rsprompter_cli.data.convert.rings import clip, count_rings, lies_inside, rings_polygon, rle_polygon, to_one_ring
 from rsprompter_cli.data.convert.yolo_labels import label_line
 from rsprompter_cli.data.convert.yolo_yaml import MARK, yaml_text
@@ -31,6 +31,7 @@ from rsprompter_cli.data.pictures import PictureFinder
 from rsprompter_cli.errors import InputError, OutputError
 from rsprompter_cli.geo.raster.image import picture_size
 from rsprompter_cli.io.atomic import check_writable
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,6 @@ from rsprompter_cli.data.convert.picture_set import (
     MAX_FAULTS,
     Findings,
     Picture,
-    Progress,
     SetReport,
     write_picture_set,
 )
@@ -38,6 +37,7 @@ from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.documents import read_json
 from rsprompter_cli.errors import InputError, UsageError, plural
 from rsprompter_cli.geo.raster.image import read_picture
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,13 @@ from rsprompter_cli.data.coco.entries import may_name_class
 from rsprompter_cli.data.coco.problems import shown_value
 from rsprompter_cli.data.convert.components import Connectivity, labels_to_instances, mask_to_instances
 from rsprompter_cli.data.convert.files import PICTURES, list_files, place_picture
-from rsprompter_cli.data.convert.picture_set import Findings, Picture, Progress, SetReport, write_picture_set
+from rsprompter_cli.data.convert.picture_set import Findings, Picture, SetReport, write_picture_set
 from rsprompter_cli.data.convert.picture_split import choose_splits, parse_split
 from rsprompter_cli.data.defaults import CLASS_NAME
 from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.raster.image import read_label, read_picture
+from rsprompter_cli.structures import Progress
 
 Kind = Literal["binary", "instances", "classes"]
 

@@ -16,11 +16,10 @@ from typing import Any
 from rsprompter_cli.data.coco.write import SplitDocument, write_documents
 from rsprompter_cli.data.output_folder import Outcome, fill_folder
 from rsprompter_cli.errors import InputError, plural
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total)."""
 
 SHOWN = 10
 """Lines of one kind that are logged; a report in JSON has all."""

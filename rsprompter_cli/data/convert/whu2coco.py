@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from rsprompter_cli.data.output_folder import Outcome, json_bytes, write_files
 from rsprompter_cli.errors import InputError, ResourceError, RspError, UsageError
 from rsprompter_cli.geo.raster.image import picture_size, read_label
 from rsprompter_cli.io.atomic import check_writable
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def convert_whu(
     workers: int | None = None,
     skip_bad: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> WhuReport:
     """Convert the label pictures of a WHU folder into one COCO file per split.
 

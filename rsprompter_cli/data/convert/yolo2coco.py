@@ -20,7 +20,6 @@ from rsprompter_cli.data.convert.picture_set import (
     MAX_FAULTS,
     Findings,
     Picture,
-    Progress,
     SetReport,
     write_picture_set,
 )
@@ -31,6 +30,7 @@ from rsprompter_cli.data.output_folder import check_owned, check_parts
 from rsprompter_cli.documents import read_content
 from rsprompter_cli.errors import InputError, plural
 from rsprompter_cli.geo.raster.image import read_picture
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from rsprompter_cli.io.model_files.checkpoint import BUNDLED, find_checkpoint, model_name
 from rsprompter_cli.predict.model_source import ModelSource
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.shard import WindowRange
 from rsprompter_cli.predict.shards import ShardDone
 from rsprompter_cli.predict.stats import RunStats, Stage
 from rsprompter_cli.predict.store.parts import Parts
+from rsprompter_cli.structures import Progress
 
 _log = logging.getLogger(__name__)
 

@@ -27,11 +27,12 @@ from rsprompter_cli.models.load import LoadedModel
 from rsprompter_cli.models.precision import require_gpus
 from rsprompter_cli.predict.backends.base import PATIENCE, Backend, Job, ProgressAggregator
 from rsprompter_cli.predict.model_source import ModelSource
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
 from rsprompter_cli.predict.shard import WindowRange
 from rsprompter_cli.predict.shards import ShardDone, open_run
 from rsprompter_cli.predict.stats import RunStats
+from rsprompter_cli.structures import Progress
 
 _AGAIN = "run the same command again to resume"
 

@@ -22,10 +22,11 @@ from rsprompter_cli.predict.backends.ray_package import import_ray
 from rsprompter_cli.predict.backends.ray_schedule import WorkerLostError, hand_out
 from rsprompter_cli.predict.backends.ray_worker import RayWorker
 from rsprompter_cli.predict.model_source import ModelSource
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.scene import ScenePrediction, predict_scene
 from rsprompter_cli.predict.shard import WindowRange
 from rsprompter_cli.predict.stats import RunStats
+from rsprompter_cli.structures import Progress
 
 _FINER = 4
 """So many times more ranges than for processes of one machine: what is lost with a machine is done anew."""

@@ -21,7 +21,7 @@ from rsprompter_cli.io.activity import announce
 from rsprompter_cli.io.model_files.sam_folder import SamFolder
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
 from rsprompter_cli.models.zero_shot.prompted import find_prompted, knows_points, load_prompted, prompted_meta
-from rsprompter_cli.predict.options import PredictOptions, Progress
+from rsprompter_cli.predict.options import PredictOptions
 from rsprompter_cli.predict.output.postprocess import finish_objects
 from rsprompter_cli.predict.output.write import OutputKind, check_output_crs, check_room, claim_output
 from rsprompter_cli.predict.plan import format_elapsed
@@ -37,6 +37,7 @@ from rsprompter_cli.predict.prompts.windows import (
     share_windows,
 )
 from rsprompter_cli.predict.prompts.write import AnsweredPrompt, try_answers, write_answers
+from rsprompter_cli.structures import Progress
 
 log = logging.getLogger(__name__)
 

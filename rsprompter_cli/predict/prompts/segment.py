@@ -18,7 +18,6 @@ from rsprompter_cli.geo.windows import Window
 from rsprompter_cli.models.precision import autocast
 from rsprompter_cli.models.zero_shot.prompted import PromptedSam, SeenPicture
 from rsprompter_cli.predict.detect import window_polygons
-from rsprompter_cli.predict.options import Progress
 from rsprompter_cli.predict.prompts.windows import (
     Miss,
     Prompt,
@@ -30,7 +29,7 @@ from rsprompter_cli.predict.prompts.windows import (
     one_part,
     share_windows,
 )
-from rsprompter_cli.structures import LowResMasks, Size, Tile
+from rsprompter_cli.structures import LowResMasks, Progress, Size, Tile
 
 _AT_A_TIME = 64
 """Prompts whose masks are held at once: some 64 MB for SAM at 1024 pixels."""

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from rsprompter_cli.evaluate.coco import Evaluation, Part, Progress, detect_part, evaluate_results, open_split
+from rsprompter_cli.evaluate.coco import Evaluation, Part, detect_part, evaluate_results, open_split
 from rsprompter_cli.io.exchange import stop_file
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.structures import Progress
 from rsprompter_cli.train.distributed.processes import joined
 from rsprompter_cli.train.distributed.rank import find_place
 from rsprompter_cli.train.interrupts import StopRequest

@@ -34,6 +34,7 @@ from rsprompter_cli.io.model_files.checkpoint import (
     write_checkpoint,
 )
 from rsprompter_cli.models.precision import resolve_device, resolve_precision
+from rsprompter_cli.structures import Progress
 from rsprompter_cli.train.evaluation import with_metrics
 from rsprompter_cli.train.feature_caches import remove_maps
 from rsprompter_cli.train.finetune.dry_run import SHARE_TO_MEASURE, expect, most_held_back
@@ -83,8 +84,6 @@ _FEW_EPOCHS = 20
 """With fewer, or with a part of the tiles, which means still fewer, more time would have trained longer."""
 
 _NODATA = "the other labels lie on nodata; outline more objects on valid pixels"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
