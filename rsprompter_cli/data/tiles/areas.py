@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import shapely
-from PIL import Image
 
-from rsprompter_cli.data.coco.georef import mean_gsd
 from rsprompter_cli.data.coco.write import SplitDocument
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.defaults import MIN_VISIBLE
@@ -24,18 +22,17 @@ from rsprompter_cli.data.tiles.split import Split
 from rsprompter_cli.data.tiles.tiles import (
     MIN_PIXELS,
     SLIVER_RULE,
-    cut_tiles,
-    image_entry,
+    scene_gsd,
     tile_windows,
     write_annotations,
+    write_tiles,
 )
 from rsprompter_cli.errors import InputError, some
 from rsprompter_cli.geo.crs import to_pixels
 from rsprompter_cli.geo.raster.scene import Scene, open_scene
 from rsprompter_cli.geo.raster.source import NOTHING_STATED, Stated
 from rsprompter_cli.geo.windows import Window
-
-Progress = Callable[[int, int], None]
+from rsprompter_cli.structures import Progress
 
 
 class TileCount(NamedTuple):
@@ -44,10 +41,6 @@ class TileCount(NamedTuple):
     images: int
     instances: int
     labels: int
-
-
-_EMPTY_SHARE = 0.25
-"""A tile without an object is kept when this part of it is known to be without one."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -157,10 +150,23 @@ def tile_areas(
         for (path, gsd), group in itertools.groupby(areas, key=lambda area: (area.scene, area.gsd)):
             with colours.open(path, gsd=gsd) as scene:
                 for area in group:
-                    found = _tile_area(area, scene, filling.folder / "images", documents[area.split], tile, on_progress)
-                    shown[area.split].update((area.stem, footprint) for footprint in found)
+                    ground = to_pixels([area.ground], scene.georef)[0]
+                    counts = write_tiles(
+                        scene,
+                        area.polygons,
+                        area.classes,
+                        area_windows(ground, scene.height, scene.width, tile=tile, overlap=area.overlap),
+                        filling.folder / "images",
+                        documents[area.split],
+                        stem=area.stem,
+                        prefix=f"{area.split}_",
+                        min_visible=MIN_VISIBLE,
+                        ground=ground,
+                        on_progress=on_progress,
+                    )
+                    shown[area.split].update((area.stem, footprint) for footprint in counts.annotated)
                     if area.split == "train":
-                        resolutions.add(_mean_gsd(scene))
+                        resolutions.add(scene_gsd(scene))
         _require_objects(areas, documents)
         info = {
             "description": "labelled ground of georeferenced scenes, cut by rsp fit",
@@ -188,37 +194,3 @@ def _require_objects(areas: Sequence[TiledArea], documents: Mapping[str, SplitDo
                 f"{some(scenes)}: no {which} tile contains a footprint of {MIN_PIXELS} px or more",
                 "footprints on nodata do not count; a finer --gsd enlarges small ones",
             )
-
-
-def _tile_area(
-    area: TiledArea, scene: Scene, images: Path, document: SplitDocument, tile: int, on_progress: Progress
-) -> set[int]:
-    """Write the tiles of one area of an open scene and enter them in the document of its split; what shows there."""
-    shown: set[int] = set()
-    gsd = _mean_gsd(scene)
-    ground = to_pixels([area.ground], scene.georef)[0]
-    polygons = to_pixels(area.polygons, scene.georef)
-    windows = area_windows(ground, scene.height, scene.width, tile=tile, overlap=area.overlap)
-    cut = cut_tiles(scene, polygons, windows, min_visible=MIN_VISIBLE, ground=ground)
-    for done, (window, one) in enumerate(zip(windows, cut, strict=True), start=1):
-        on_progress(done, len(windows))
-        if one is None or not (one.pieces or _known_share(window, ground) >= _EMPTY_SHARE):
-            continue
-        name = f"{area.split}_{area.stem}_{gsd:.3f}m_x{window.left}_y{window.top}.png"
-        Image.fromarray(one.pixels).save(images / name)
-        document.images.append(image_entry(len(document.images) + 1, name, area.stem, gsd, one))
-        for piece in one.pieces:
-            shown.add(piece.footprint)
-            document.annotations.append((len(document.images), area.classes[piece.footprint], piece.fields))
-    return shown
-
-
-def _mean_gsd(scene: Scene) -> float:
-    if scene.working_gsd is None:
-        raise InputError(f"{scene.path}: has no ground resolution")
-    return mean_gsd(scene.working_gsd)
-
-
-def _known_share(window: Window, ground: Any) -> float:
-    box = shapely.box(*window.box)
-    return float(box.intersection(ground).area / box.area)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
+from PIL import Image
 from pycocotools import mask as coco_mask
 from rasterio.features import rasterize
 
-from rsprompter_cli.data.coco.georef import place_entry
+from rsprompter_cli.data.coco.georef import mean_gsd, place_entry
 from rsprompter_cli.data.coco.write import SplitDocument, write_documents
-from rsprompter_cli.errors import InputError
+from rsprompter_cli.errors import InputError, UsageError
+from rsprompter_cli.geo.crs import to_pixels
 from rsprompter_cli.geo.geometry import polygon_parts
 from rsprompter_cli.geo.raster.scene import Scene
 from rsprompter_cli.geo.windows import Box, Window, make_grid
-from rsprompter_cli.structures import Georef
+from rsprompter_cli.structures import Georef, Progress
 
 MIN_PIXELS = 16
 """Smaller pieces are dropped always: 4 x 4 px, one cell of the finest feature map (stride 4)."""
 
 PLAIN_PIXELS = 256
 """Pieces from this size on are kept always: 16 x 16 px, one patch of SAM's encoder, is plainly a thing to see."""
+
+EMPTY_SHARE = 0.25
+"""A tile without an object is kept when this part of it is known to be without one."""
 
 SLIVER_RULE = (
     f"a piece is dropped under {MIN_PIXELS} px, and under {PLAIN_PIXELS} px where it shows less than "
@@ -62,6 +67,21 @@ class CutTile:
     pieces: list[Piece]
     dropped: int
     data: float
+
+
+@dataclass(slots=True)
+class TileCounts:
+    """What `write_tiles` did.
+
+    tiles: written; empty: without an instance, written or not; skipped: windows without enough data.
+    dropped: pieces under the rule of `keeps_piece`; annotated: footprints that show in a written tile.
+    """
+
+    tiles: int = 0
+    empty: int = 0
+    skipped: int = 0
+    dropped: int = 0
+    annotated: set[int] = field(default_factory=set)
 
 
 def keeps_piece(pixels: int, share: float, min_visible: float) -> bool:
@@ -117,6 +137,83 @@ def cut_tiles(
         yield CutTile(window, pixels, shifted_georef(scene.georef, window), pieces, dropped, data)
 
 
+def write_tiles(
+    scene: Scene,
+    polygons: Sequence[Any],
+    classes: Sequence[str],
+    windows: Sequence[Window],
+    images: Path,
+    document: SplitDocument,
+    *,
+    stem: str,
+    prefix: str = "",
+    min_visible: float,
+    ground: Any = None,
+    min_data: float = 0.0,
+    skip_empty: bool = False,
+    on_progress: Progress | None = None,
+) -> TileCounts:
+    """Write windows of an open scene as pictures and enter them in the document of their split.
+
+    Args:
+        polygons: footprints in the CRS of the scene; classes: of each.
+        windows: of the scene's working grid.
+        images: folder of the pictures.
+        stem: names the scene; prefix: goes before it in the names of the pictures.
+        min_visible: see `keeps_piece`.
+        ground: polygon in pixels of the working grid, see `cut_tiles`; a window without an instance of which less
+            than EMPTY_SHARE is ground is not written.
+        min_data: a window is skipped when less than this share of it has data.
+        skip_empty: no window without an instance is written.
+        on_progress: called with (windows done, windows in all).
+
+    Raises:
+        UsageError: a picture of that name is there already.
+    """
+    counts = TileCounts()
+    gsd = scene_gsd(scene)
+    cut = cut_tiles(scene, to_pixels(polygons, scene.georef), windows, min_visible=min_visible, ground=ground)
+    for done, tile in enumerate(cut, start=1):
+        if on_progress is not None:
+            on_progress(done, len(windows))
+        if tile is None or tile.data < min_data:
+            counts.skipped += 1
+            continue
+        counts.dropped += tile.dropped
+        counts.empty += not tile.pieces
+        if not tile.pieces and (skip_empty or not _is_known(tile.window, ground)):
+            continue
+        counts.tiles += 1
+        name = f"{prefix}{stem}_{gsd:.3f}m_x{tile.window.left}_y{tile.window.top}.png"
+        if (images / name).exists():
+            raise UsageError(
+                f"two values of --gsd give the same tiles of {scene.path}", "choose resolutions that differ more"
+            )
+        Image.fromarray(tile.pixels).save(images / name)
+        document.images.append(_image_entry(len(document.images) + 1, name, stem, gsd, tile))
+        for piece in tile.pieces:
+            counts.annotated.add(piece.footprint)
+            document.annotations.append((len(document.images), classes[piece.footprint], piece.fields))
+    return counts
+
+
+def _is_known(window: Window, ground: Any) -> bool:
+    """Whether enough of a window lies on the ground to say that it is without an object."""
+    box = shapely.box(*window.box)
+    return ground is None or bool(box.intersection(ground).area / box.area >= EMPTY_SHARE)
+
+
+def scene_gsd(scene: Scene) -> float:
+    """Metres per pixel of the working grid, whose axes may differ when its pixels are native.
+
+    Raises:
+        InputError: the scene has no ground resolution.
+    """
+    if scene.working_gsd is None:
+        raise InputError(f"{scene.path}: has no ground resolution")
+    return mean_gsd(scene.working_gsd)
+
+
 def shifted_georef(georef: Georef, window: Window) -> Georef:
     """Where a window of a placed grid lies."""
     a, b, c, d, e, f = georef.transform
@@ -170,7 +267,7 @@ def _coco_fields(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) -> dict[str, Any]:
+def _image_entry(image_id: int, name: str, stem: str, gsd: float, tile: CutTile) -> dict[str, Any]:
     """The entry of a tile in `images` of a COCO file."""
     return {
         "id": image_id,

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import shapely
-from PIL import Image
 
 from rsprompter_cli.data.coco.entries import may_name_class
-from rsprompter_cli.data.coco.georef import mean_gsd
 from rsprompter_cli.data.coco.write import SplitDocument
 from rsprompter_cli.data.colours import colour_info
 from rsprompter_cli.data.defaults import CLASS_NAME, MIN_VISIBLE, TILE, TILE_OVERLAP
@@ -41,10 +39,11 @@ from rsprompter_cli.data.tiles.split import (
 )
 from rsprompter_cli.data.tiles.tiles import (
     SLIVER_RULE,
-    cut_tiles,
-    image_entry,
+    TileCounts,
+    scene_gsd,
     tile_windows,
     write_annotations,
+    write_tiles,
 )
 from rsprompter_cli.errors import InputError, UsageError
 from rsprompter_cli.geo.crs import to_pixels
@@ -55,14 +54,12 @@ from rsprompter_cli.geo.raster.source import Stated
 from rsprompter_cli.geo.vector.class_values import class_name_of, warn_of_look_alikes
 from rsprompter_cli.geo.vector.read import require_layers
 from rsprompter_cli.geo.vector.write import read_footprints
-from rsprompter_cli.geo.windows import Box
+from rsprompter_cli.structures import Progress
 
 logger = logging.getLogger(__name__)
 
 LARGEST_ENLARGEMENT = 1.5
 """Where several resolutions are asked for, one that enlarges a scene's pixels by more is left out for it."""
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +123,6 @@ class _Options:
     def open(self, path: Path, gsd: float | None) -> Scene:
         """A scene on the grid that it is tiled on."""
         return open_scene(path, gsd=gsd, native=self.native, bands=self.bands, scale=self.scale, stated=self.stated)
-
-
-@dataclass(slots=True)
-class _Counts:
-    """Tiles written, without an instance, without enough data; pieces dropped as slivers; footprints annotated."""
-
-    tiles: int = 0
-    empty: int = 0
-    skipped: int = 0
-    dropped: int = 0
-    annotated: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,51 +264,23 @@ def _convert_scene(
             for split, region in regions:
                 document = documents.setdefault(split, SplitDocument())
                 before = len(document.annotations)
-                counts = _tile_region(scene, region, labels, split, stem, options, images, document, on_progress)
+                counts = write_tiles(
+                    scene,
+                    labels.polygons,
+                    labels.classes,
+                    tile_windows(region, options.tile, options.overlap),
+                    images,
+                    document,
+                    stem=stem,
+                    min_visible=options.min_visible,
+                    min_data=options.min_data if split == "train" else 0.0,
+                    skip_empty=options.skip_empty and split == "train",
+                    on_progress=on_progress,
+                )
                 annotated[split] |= counts.annotated
                 reports.append(_scene_report(pair, scene, split, labels, counts, len(document.annotations) - before))
     shared = len(annotated["train"] & annotated["val"])
     return [replace(one, in_both_splits=shared) for one in reports], outline
-
-
-def _tile_region(
-    scene: Scene,
-    region: Box,
-    labels: _Labels,
-    split: Split,
-    stem: str,
-    options: _Options,
-    images: Path,
-    document: SplitDocument,
-    on_progress: Progress | None,
-) -> _Counts:
-    """Write the tiles of one region of an open scene and enter them in the document of its split."""
-    polygons = to_pixels(labels.polygons, scene.georef)
-    windows = tile_windows(region, options.tile, options.overlap)
-    counts = _Counts()
-    gsd = _mean_gsd(scene)
-    for done, tile in enumerate(cut_tiles(scene, polygons, windows, min_visible=options.min_visible), start=1):
-        if on_progress is not None:
-            on_progress(done, len(windows))
-        if tile is None or (split == "train" and tile.data < options.min_data):
-            counts.skipped += 1
-            continue
-        counts.dropped += tile.dropped
-        counts.empty += not tile.pieces
-        if options.skip_empty and split == "train" and not tile.pieces:
-            continue
-        counts.tiles += 1
-        name = f"{stem}_{gsd:.3f}m_x{tile.window.left}_y{tile.window.top}.png"
-        if (images / name).exists():
-            raise UsageError(
-                f"two values of --gsd give the same tiles of {scene.path}", "choose resolutions that differ more"
-            )
-        Image.fromarray(tile.pixels).save(images / name)
-        document.images.append(image_entry(len(document.images) + 1, name, stem, gsd, tile))
-        for piece in tile.pieces:
-            counts.annotated.add(piece.footprint)
-            document.annotations.append((len(document.images), labels.classes[piece.footprint], piece.fields))
-    return counts
 
 
 def _info(options: _Options, reports: Sequence[SceneReport]) -> dict[str, Any]:
@@ -397,13 +355,6 @@ def _resolutions(path: Path, options: _Options) -> Sequence[float | None]:
     return fit
 
 
-def _mean_gsd(scene: Scene) -> float:
-    """Metres per pixel of the working grid, whose axes may differ when its pixels are native."""
-    if scene.working_gsd is None:
-        raise InputError(f"{scene.path}: has no ground resolution")
-    return mean_gsd(scene.working_gsd)
-
-
 def _check_options(scenes: Sequence[tuple[Path, Path]], options: _Options) -> None:
     if not scenes:
         raise UsageError("no scene given", "give one or more pairs of SCENE and LABELS")
@@ -433,13 +384,13 @@ def unique_stems(scenes: Sequence[Path]) -> list[str]:
 
 
 def _scene_report(
-    pair: tuple[Path, Path], scene: Scene, split: Split, labels: _Labels, counts: _Counts, instances: int
+    pair: tuple[Path, Path], scene: Scene, split: Split, labels: _Labels, counts: TileCounts, instances: int
 ) -> SceneReport:
     return SceneReport(
         scene=pair[0].name,
         labels=pair[1].name,
         split=split,
-        gsd=_mean_gsd(scene),
+        gsd=scene_gsd(scene),
         footprints=labels.in_file,
         on_scene=labels.on_scene,
         repaired=labels.repaired,
