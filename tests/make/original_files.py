@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from rsprompter_cli.models.original.rename import our_tensors
+from rsprompter_cli.models.state_dict import check_keys, shapes_of
 
 
 class _HistoryBuffer:
@@ -102,3 +105,20 @@ def save_like_mmengine(
         }
         torch.save(content, path)
     return path
+
+
+def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> None:
+    """Put an original state dictionary into a model, in place; strict both ways.
+
+    Args:
+        model: built with the sizes of the dictionary.
+        tensors: under original names.
+        kind, lora: of the model.
+        origin: the file, named in errors.
+
+    Raises:
+        CheckpointError: lists unknown, missing, left-over and mismatched keys.
+    """
+    ours = our_tensors(tensors, kind=kind, lora=lora, origin=origin)
+    check_keys(shapes_of(model.state_dict()), shapes_of(ours), origin)
+    model.load_state_dict(ours)

@@ -26,8 +26,9 @@ from rsprompter_cli.config import (
     SamsegMaskRcnnConfig,
 )
 from rsprompter_cli.models.build import build_model
-from rsprompter_cli.models.original.rename import load_original, rename_keys
+from rsprompter_cli.models.original.rename import rename_keys
 from rsprompter_cli.models.training_context import Draw
+from tests.make.original_files import load_original
 from tests.models.parity import ALL, Pack, read_pack
 
 _NECK = NeckConfig(hidden_channels=8, out_channels=32)

@@ -46,17 +46,13 @@ class KeyTable:
 
 def to_ours(keys: Iterable[str], rows: tuple[Row, ...]) -> dict[str, str]:
     """Our name of each original one; a name that no row fits is left out."""
-    return _translated(keys, _renamer(rows))
+    rename = _renamer(rows)
+    return {key: name for key in keys if (name := rename(key)) is not None}
 
 
 def to_original(keys: Iterable[str], rows: tuple[Row, ...]) -> dict[str, str]:
     """The original's name of each of ours; a name that no row fits is left out."""
-    return _translated(keys, _renamer(tuple((ours, original) for original, ours in rows)))
-
-
-def _translated(keys: Iterable[str], rename: Callable[[str], str | None]) -> dict[str, str]:
-    found = ((key, rename(key)) for key in keys)
-    return {key: name for key, name in found if name is not None}
+    return to_ours(keys, tuple((ours, original) for original, ours in rows))
 
 
 @cache
@@ -115,45 +111,34 @@ def find_spelling(keys: Iterable[str]) -> Spelling:
     )
 
 
-def encoder_rows(prefix: str) -> tuple[Row, ...]:
-    """SAM's image encoder under the names of transformers.
+def shared_rows(encoder: str, *, mmpretrain: bool = True, layers: bool = True, last: bool = True) -> tuple[Row, ...]:
+    """Encoder and neck of every model, in every spelling unless one is chosen; the narrower names come first.
 
     Args:
-        prefix: of its keys in the original, with the dot.
+        encoder: prefix of the keys of SAM's image encoder in the original, with the dot.
+        mmpretrain: its names in mmpretrain, which the original takes for other image sizes, before those in
+            transformers.
+        layers: the neck that reads several maps of the encoder; last: the one that reads the last map only.
     """
-    return ((f"{prefix}*", "encoder.vit.*"),)
-
-
-def mmpretrain_encoder_rows(prefix: str) -> tuple[Row, ...]:
-    """SAM's image encoder under the names of mmpretrain, which the original takes for other image sizes."""
     return (
-        (f"{prefix}layers.#.ln#.*", "encoder.vit.layers.#.layer_norm#.*"),
-        (f"{prefix}layers.#.ffn.layers.0.0.*", "encoder.vit.layers.#.mlp.lin1.*"),
-        (f"{prefix}layers.#.ffn.layers.1.*", "encoder.vit.layers.#.mlp.lin2.*"),
-        (f"{prefix}channel_reduction.0.*", "encoder.vit.neck.conv1.*"),
-        (f"{prefix}channel_reduction.1.*", "encoder.vit.neck.layer_norm1.*"),
-        (f"{prefix}channel_reduction.2.*", "encoder.vit.neck.conv2.*"),
-        (f"{prefix}channel_reduction.3.*", "encoder.vit.neck.layer_norm2.*"),
+        *(_mmpretrain_rows(encoder) if mmpretrain else ()),
+        (f"{encoder}*", "encoder.vit.*"),
+        *_SPLITTER_ROWS,
+        *(_LAYERS_AGGREGATOR_ROWS if layers else ()),
+        *(_LAST_AGGREGATOR_ROWS if last else ()),
     )
 
 
-def import_rows(encoder: str) -> tuple[Row, ...]:
-    """Encoder and neck in every spelling; the narrower names come first."""
-    neck = SPLITTER_ROWS + LAYERS_AGGREGATOR_ROWS + LAST_AGGREGATOR_ROWS
-    return mmpretrain_encoder_rows(encoder) + encoder_rows(encoder) + neck
-
-
-def export_rows(encoder: str, *, mmpretrain: bool, last: bool) -> tuple[Row, ...]:
-    """Encoder and neck in one spelling.
-
-    Args:
-        encoder: prefix of the encoder's keys in the original.
-        mmpretrain: mmpretrain's names of the encoder, else transformers'.
-        last: the neck reads the last map only.
-    """
-    body = mmpretrain_encoder_rows(encoder) if mmpretrain else ()
-    neck = SPLITTER_ROWS + (LAST_AGGREGATOR_ROWS if last else LAYERS_AGGREGATOR_ROWS)
-    return body + encoder_rows(encoder) + neck
+def _mmpretrain_rows(encoder: str) -> tuple[Row, ...]:
+    return (
+        (f"{encoder}layers.#.ln#.*", "encoder.vit.layers.#.layer_norm#.*"),
+        (f"{encoder}layers.#.ffn.layers.0.0.*", "encoder.vit.layers.#.mlp.lin1.*"),
+        (f"{encoder}layers.#.ffn.layers.1.*", "encoder.vit.layers.#.mlp.lin2.*"),
+        (f"{encoder}channel_reduction.0.*", "encoder.vit.neck.conv1.*"),
+        (f"{encoder}channel_reduction.1.*", "encoder.vit.neck.layer_norm1.*"),
+        (f"{encoder}channel_reduction.2.*", "encoder.vit.neck.conv2.*"),
+        (f"{encoder}channel_reduction.3.*", "encoder.vit.neck.layer_norm2.*"),
+    )
 
 
 def rpn_and_box_head_rows(prefix: str = "") -> tuple[Row, ...]:
@@ -169,7 +154,7 @@ def rpn_and_box_head_rows(prefix: str = "") -> tuple[Row, ...]:
     )
 
 
-SPLITTER_ROWS: tuple[Row, ...] = (
+_SPLITTER_ROWS: tuple[Row, ...] = (
     ("neck.feature_spliter.fpn1.*", "neck.splitter.up4.*"),
     ("neck.feature_spliter.fpn2.0.*", "neck.splitter.up2.*"),
     ("neck.feature_spliter.lateral_convs.#.conv.*", "neck.splitter.lateral.#.conv.*"),
@@ -178,13 +163,13 @@ SPLITTER_ROWS: tuple[Row, ...] = (
     ("neck.feature_spliter.fpn_convs.#.norm_layer.*", "neck.splitter.output.#.norm.*"),
 )
 
-LAYERS_AGGREGATOR_ROWS: tuple[Row, ...] = (
+_LAYERS_AGGREGATOR_ROWS: tuple[Row, ...] = (
     ("neck.feature_aggregator.downconvs.*", "neck.aggregator.reduce.*"),
     ("neck.feature_aggregator.hidden_convs.*", "neck.aggregator.residual.*"),
     ("neck.feature_aggregator.fusion_conv.*", "neck.aggregator.fuse.*"),
 )
 
-LAST_AGGREGATOR_ROWS: tuple[Row, ...] = (("neck.feature_aggregator.channel_fusion.*", "neck.aggregator.fuse.*"),)
+_LAST_AGGREGATOR_ROWS: tuple[Row, ...] = (("neck.feature_aggregator.channel_fusion.*", "neck.aggregator.fuse.*"),)
 
 
 ANCHOR = KeyTable(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsprompter_cli.errors import CheckpointError, plural, some
 from rsprompter_cli.models.original.key_tables import (
@@ -22,12 +22,10 @@ from rsprompter_cli.models.original.key_tables import (
     SAMSEG_MASKRCNN,
     KeyTable,
     Spelling,
-    export_rows,
-    import_rows,
+    shared_rows,
     to_original,
     to_ours,
 )
-from rsprompter_cli.models.state_dict import check_keys, shapes_of
 
 TABLES: Mapping[str, KeyTable] = {
     "rsprompter-anchor": ANCHOR,
@@ -50,7 +48,7 @@ def rename_keys(keys: Iterable[str], *, kind: str, lora: bool) -> dict[str, str]
     table = TABLES[kind]
     plain = {key: without_adapter_prefix(key, kind) for key in keys}
     plain = {key: table.copies.get(name, name) for key, name in plain.items()}
-    ours = to_ours(plain.values(), table.rows + import_rows(table.encoder))
+    ours = to_ours(plain.values(), table.rows + shared_rows(table.encoder))
     ours |= {piece: name for name, pieces in table.stacked.items() for piece in pieces}
     base = r"\1.base_layer.\2" if lora else r"\1.\2"
     return {key: QKV.sub(base, ours[name]) for key, name in plain.items() if name in ours}
@@ -60,23 +58,6 @@ def without_adapter_prefix(key: str, kind: str) -> str:
     """An original name as it is without peft, but for the adapters' own words."""
     encoder = TABLES[kind].encoder
     return key.replace(encoder + PEFT_PREFIX, encoder, 1)
-
-
-def load_original(model: nn.Module, tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> None:
-    """Put an original state dictionary into a model, in place; strict both ways.
-
-    Args:
-        model: built with the sizes of the dictionary.
-        tensors: under original names.
-        kind, lora: of the model.
-        origin: the file, named in errors.
-
-    Raises:
-        CheckpointError: lists unknown, missing, left-over and mismatched keys.
-    """
-    ours = our_tensors(tensors, kind=kind, lora=lora, origin=origin)
-    check_keys(shapes_of(model.state_dict()), shapes_of(ours), origin)
-    model.load_state_dict(ours)
 
 
 def our_tensors(tensors: Mapping[str, Tensor], *, kind: str, lora: bool, origin: str) -> dict[str, Tensor]:
@@ -122,7 +103,7 @@ def original_tensors(tensors: Mapping[str, Tensor], *, kind: str, spelling: Spel
             f"{origin}: the original's code has no model of the kind {kind}", "it supports " + ", ".join(sorted(TABLES))
         )
     last = "neck.aggregator.reduce.0.0.weight" not in tensors
-    rows = table.rows + export_rows(table.encoder, mmpretrain=spelling.mmpretrain, last=last)
+    rows = table.rows + shared_rows(table.encoder, mmpretrain=spelling.mmpretrain, layers=not last, last=last)
     single = [key for key in tensors if key not in table.stacked]
     plain = {key: QKV.sub(r"\1.\2", key) for key in single}
     names = to_original(plain.values(), rows)

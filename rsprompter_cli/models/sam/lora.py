@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
-
-if TYPE_CHECKING:
-    from peft.tuners.lora import LoraLayer
 
 TARGET = "qkv"
 
@@ -33,20 +28,11 @@ def merge_lora(model: nn.Module) -> int:
     Returns:
         how many adapters were folded.
     """
-    adapters = _adapters(model)
+    from peft.tuners.lora import LoraLayer
+
+    adapters = [(path, module) for path, module in model.named_modules() if isinstance(module, LoraLayer)]
     for path, adapter in adapters:
         adapter.merge()
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, adapter.get_base_layer())
     return len(adapters)
-
-
-def has_lora(model: nn.Module) -> bool:
-    """True when any adapter is in place."""
-    return bool(_adapters(model))
-
-
-def _adapters(model: nn.Module) -> list[tuple[str, LoraLayer]]:
-    from peft.tuners.lora import LoraLayer
-
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, LoraLayer)]
