@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 import stat
@@ -253,6 +254,24 @@ def _is_deep(content: bytes) -> bool:
             break  # all is gone, or it is not JSON, which the parser says
         left = left.replace(b"[]", b"")
     return b"[]" in left
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, which no output could be written with."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def nan_to_null(tree: Any) -> Any:
+    """A value for JSON, which has no word for not-a-number and infinity: they become None."""
+    if isinstance(tree, Mapping):
+        return {key: nan_to_null(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [nan_to_null(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def _tree_excess(tree: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from rsprompter_cli.errors import InputError, shorten, some
+from rsprompter_cli.io.atomic import reason_of
 
 SPLITS = ("train", "val", "test")
 SPELLINGS = {
@@ -263,9 +264,7 @@ def find_exact(root: str | Path, file_name: str, folders: Sequence[str]) -> Path
     try:
         found = {path.resolve(): path for path in reversed(tried) if path.is_file()}
     except OSError as error:
-        raise InputError(
-            f"image file {shorten(file_name)!r} cannot be searched for: {error.strerror or error}"
-        ) from error
+        raise InputError(f"image file {shorten(file_name)!r} cannot be searched for: {reason_of(error)}") from error
     if len(found) > 1:
         listed = ", ".join(map(str, found.values()))
         raise InputError(f"image file {file_name!r} is in {len(found)} folders: {listed}", "keep only one of them")

@@ -77,15 +77,11 @@ def side_by_side(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
 
 def one_below_the_other(pictures: Sequence[Image.Image], gap: int = 8) -> Image.Image:
     """Pictures in a column on a white sheet, left edges aligned."""
-    from PIL import Image
+    from PIL.Image import Transpose
 
-    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
-    sheet = Image.new("RGB", (max(picture.width for picture in pictures), height), "white")
-    top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height + gap
-    return sheet
+    # A column is a row with the axes swapped.
+    row = side_by_side([picture.transpose(Transpose.TRANSPOSE) for picture in pictures], gap)
+    return row.transpose(Transpose.TRANSPOSE)
 
 
 def add_title(picture: Image.Image, title: str) -> Image.Image:

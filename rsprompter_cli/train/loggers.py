@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import secrets
 import time
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from rsprompter_cli.config import Config
-from rsprompter_cli.documents import json_or_none, read_content
+from rsprompter_cli.documents import json_or_none, nan_to_null, read_content
 from rsprompter_cli.errors import DependencyError, TrainingError, UsageError
 from rsprompter_cli.io.atomic import not_written, write_text
 
@@ -126,7 +125,7 @@ class RunLog:
         """One line; `kind` is one of: start, step, evaluation, stop, end."""
         record = {"kind": kind, "step": step, "epoch": epoch, "time": round(time.time(), 3), **values}
         with _reporting(self._path):
-            self._file.write(json.dumps(_plain(record), allow_nan=False) + "\n")
+            self._file.write(json.dumps(nan_to_null(record), allow_nan=False) + "\n")
             self._file.flush()
 
     def plot(self, values: Mapping[str, float], *, step: int) -> None:
@@ -255,17 +254,6 @@ def has_ended(folder: Path) -> bool:
 def _drop_after(path: Path, step: int) -> None:
     kept = [record for record in read_log(path.parent) if record["step"] <= step]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: a number that is none becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 WANDB_FOLDER = "wandb"

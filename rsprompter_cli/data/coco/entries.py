@@ -18,6 +18,7 @@ from rsprompter_cli.data.coco.rle import (
 )
 from rsprompter_cli.data.coco.spellings import REPAIRS, Note, read_segmentation, to_number, to_whole, whole_or_none
 from rsprompter_cli.data.pictures import PictureFinder, picture_names, refused_reason
+from rsprompter_cli.documents import is_unicode
 from rsprompter_cli.errors import InputError, plural, shorten
 from rsprompter_cli.geo.vector.class_values import trimmed
 
@@ -219,7 +220,7 @@ class EntryReader:
         if not names:
             raise EntryError("file-name", "has no file_name")
         for name in names:
-            if len(name) > _MAX_FILE_NAME or not _is_unicode(name):
+            if len(name) > _MAX_FILE_NAME or not is_unicode(name):
                 raise EntryError("file-name", f"has a file_name that is no name of a file: {shown_value(name)}")
             reason = refused_reason(name)
             if reason:
@@ -278,7 +279,7 @@ class EntryReader:
 
 def may_name_class(text: str) -> bool:
     """Whether a text is not too long for the name of a class, and can be written as UTF-8."""
-    return len(text) <= _MAX_NAME and _is_unicode(text)
+    return len(text) <= _MAX_NAME and is_unicode(text)
 
 
 def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
@@ -295,9 +296,9 @@ def _parse_category(raw: Mapping[str, Any], note: Note) -> CocoCategory:
 
 def _parse_bbox(value: object, image: CocoImage, note: Note) -> tuple[float, float, float, float]:
     numbers = [to_number(number, note) for number in value] if isinstance(value, list) else []
-    if len(numbers) != 4 or not all(_is_number(number) for number in numbers):
+    if len(numbers) != 4 or not all(is_number(number) for number in numbers):
         raise EntryError("bbox", f"has no bbox of four finite numbers x, y, width, height: {shown_value(value)}")
-    x, y, w, h = (float(number) for number in numbers if _is_number(number))
+    x, y, w, h = (float(number) for number in numbers if is_number(number))
     if w <= 0 or h <= 0:
         raise EntryError("bbox-empty", f"has a bbox of width {w:g} and height {h:g}")
     excess = overshoot((x, y, x + w, y + h), image.height, image.width)
@@ -312,7 +313,7 @@ def _parse_area(value: object, segmentation: Segmentation, image: CocoImage) -> 
         from pycocotools import mask as coco_mask
 
         return float(coco_mask.area(to_rle(segmentation, image.height, image.width).as_dict()))
-    if not _is_number(value) or value < 0:
+    if not is_number(value) or value < 0:
         raise EntryError(
             "area", f"has the invalid area {shown_value(value)}; without this key, the area is that of the mask"
         )
@@ -338,14 +339,10 @@ def _object(raw: object) -> Mapping[str, Any]:
     return raw
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number."""
     # bool is an int to Python, NaN compares false, and a whole number may be too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, which no output could be written with."""
-    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _plural(noun: str) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rsprompter_cli.data.images import unsafe_reason
+from rsprompter_cli.documents import is_unicode
 from rsprompter_cli.errors import InputError, OutputError, shorten, why_unreadable
+from rsprompter_cli.io.atomic import reason_of
 
 PICTURES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp"})
 
@@ -80,18 +82,14 @@ def place_picture(source: Path, target: Path, *, link: bool) -> None:
         os.link(source.resolve(), target)
     except OSError as error:
         raise OutputError(
-            f"{source}: cannot be hard-linked into the set: {error.strerror or error}",
+            f"{source}: cannot be hard-linked into the set: {reason_of(error)}",
             "omit --link to copy the images",
         ) from error
 
 
 def _check_name(path: Path, relative: Path) -> None:
     name = relative.as_posix()
-    reason = unsafe_reason(name)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        reason = "is not UTF-8"
+    reason = unsafe_reason(name) if is_unicode(name) else "is not UTF-8"
     if reason:
         raise InputError(f"{shorten(ascii(str(path)))}: its name {reason}", "rename it")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from rsprompter_cli.data.coco.entries import may_name_class
+from rsprompter_cli.data.coco.entries import is_number, may_name_class
 from rsprompter_cli.data.coco.problems import EntryError, shown_value
 from rsprompter_cli.data.coco.rle import allowed_overshoot, bounds, overshoot
 from rsprompter_cli.data.convert.files import PICTURES, check_inside, list_files, place_picture
@@ -341,12 +341,7 @@ def _circle(centre: np.ndarray, radius: float) -> np.ndarray:
 
 def _parse_points(points: Any) -> np.ndarray:
     if not isinstance(points, list) or not all(
-        isinstance(point, list) and len(point) == 2 and all(_is_number(value) for value in point) for point in points
+        isinstance(point, list) and len(point) == 2 and all(is_number(value) for value in point) for point in points
     ):
         raise EntryError("points", "its points are not pairs of finite numbers")
     return np.array(points, dtype=np.float64).reshape(-1, 2)
-
-
-def _is_number(value: object) -> bool:
-    # bool is an int to Python, NaN compares false, and a whole number may be too large for a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

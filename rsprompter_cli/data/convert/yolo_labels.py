@@ -57,11 +57,7 @@ def read_labels(text: str) -> Iterator[Label | tuple[int, EntryError]]:
 
 
 def _parse_line(words: Sequence[str]) -> tuple[int, np.ndarray, bool]:
-    try:
-        values = np.array(words, dtype=np.float64)
-    except ValueError:
-        odd = next(word for word in words if not _is_number(word))
-        raise EntryError("number", f"{odd[:40]!r} is not a number") from None
+    values = np.array([_parse_number(word) for word in words])
     if not np.isfinite(values).all():
         raise EntryError("number", "contains NaN or infinity")
     if not 0 <= values[0] < 2**31 or values[0] != int(values[0]):
@@ -89,9 +85,8 @@ def _plain(share: float, decimals: int) -> str:
     return text or "0"
 
 
-def _is_number(word: str) -> bool:
+def _parse_number(word: str) -> float:
     try:
-        float(word)
+        return float(word)
     except ValueError:
-        return False
-    return True
+        raise EntryError("number", f"{word[:40]!r} is not a number") from None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsprompter_cli.config import KNOWN_SAM, Config, dump_config, list_presets, parse_config
-from rsprompter_cli.documents import read_json, read_toml
+from rsprompter_cli.documents import nan_to_null, read_json, read_toml
 from rsprompter_cli.errors import CheckpointError, OutputError, shorten, some
 from rsprompter_cli.io.atomic import atomic_folder, complete_folder, not_written, refuse_existing
 from rsprompter_cli.io.interrupt import deferred_interrupt
@@ -140,7 +140,7 @@ def write_checkpoint(folder: str | Path, tensors: Mapping[str, Tensor], config: 
             raise not_written(folder, error) from error
         (temporary / CONFIG_FILE).write_text(dump_config(config), encoding="utf-8")
         fields = asdict(meta)
-        fields |= {name: _nan_to_null(fields[name]) for name in ("metrics", "provenance")}
+        fields |= {name: nan_to_null(fields[name]) for name in ("metrics", "provenance")}
         text = json.dumps(fields, indent=2, sort_keys=True, allow_nan=False)
         (temporary / META_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -283,15 +283,6 @@ def check_header(path: str | Path) -> None:
             f"its header has {stated:,} bytes, more than {'the file' if stated > size else f'{_MAX_HEADER_BYTES:,}'}"
         )
         raise CheckpointError(f"{path}: damaged or not a safetensors file: {reason}")
-
-
-def _nan_to_null(value: Any) -> Any:
-    """JSON has no word for not-a-number and infinity: they are stored as null."""
-    if isinstance(value, Mapping):
-        return {key: _nan_to_null(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_null(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parse_meta(fields: Any) -> CheckpointMeta:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsprompter_cli.config import first_fault
+from rsprompter_cli.documents import is_unicode
 
 _Name = Annotated[str, Field(min_length=1, max_length=1000)]
 _Word = Annotated[str, Field(max_length=1000)]
@@ -62,7 +63,7 @@ class _StoredMeta(BaseModel):
             if isinstance(value, str) and len(value) > _MAX_TEXT:
                 raise ValueError(f"provenance: contains a text of more than {_MAX_TEXT:,} characters")
         for text in [*self.class_names, *map(str, _leaves(self.provenance)), *self.sam.values(), self.scaling]:
-            if not _is_unicode(text):
+            if not is_unicode(text):
                 raise ValueError("contains text that is not valid Unicode")
         return self
 
@@ -108,12 +109,3 @@ def _leaves(tree: Any) -> Iterator[Any]:
             yield from _leaves(value)
     else:
         yield tree
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, which no output could be written with."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

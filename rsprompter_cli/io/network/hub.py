@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from rsprompter_cli.config import KNOWN_SAM
 from rsprompter_cli.errors import CheckpointError, DownloadError, OutputError, UsageError, did_you_mean
-from rsprompter_cli.io.atomic import check_writable, complete_folder
+from rsprompter_cli.io.atomic import check_writable, complete_folder, reason_of
 from rsprompter_cli.io.model_files.sam_folder import SAM_CONFIG_FILE
 from rsprompter_cli.io.network.download import TIMEOUT_SECONDS, Progress, RemoteFile, download, network_errors
 
@@ -154,9 +154,7 @@ def fetch_file(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written: {error.strerror or error}", "choose a folder with --out"
-        ) from error
+        raise OutputError(f"{folder}: cannot be written: {reason_of(error)}", "choose a folder with --out") from error
     part = folder / f"{name}.{remote.etag[:16]}.part"
     download(
         RemoteFile(remote.label, remote.url, remote.size, build_hf_headers()),
