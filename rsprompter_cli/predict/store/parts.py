@@ -132,7 +132,10 @@ class Parts:
 
     def remove(self) -> None:
         """The output is there: forget all."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            for path in list(self.folder.iterdir()):
+                path.unlink()
+            self.folder.rmdir()
 
 
 def _stored_part(path: Path) -> StoredPart | None:
