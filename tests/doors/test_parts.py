@@ -228,3 +228,13 @@ def test_a_journal_passes_the_same_checks(tmp_path: Path) -> None:
         assert parts.windows_done() == 1
         with pytest.raises(OutputError, match=match):
             list(parts.read(range(2), grid, classes=2))
+
+
+def test_a_part_of_more_windows_than_the_scene_has_is_refused(tmp_path: Path) -> None:
+    grid, parts = WindowGrid(height=64, width=96, size=64, overlap_px=32), parts_of(tmp_path / "a.geojson")
+    parts.folder.mkdir()
+    head = module._MAGIC + json.dumps(IDENTITY, sort_keys=True).encode() + b"\n"
+    content = pack_instances([instance()])
+    (parts.folder / ".0-9.journal").write_bytes(head + module._record(content, 9) + content)
+    with pytest.raises(OutputError, match="a record is of other windows"):
+        list(parts.read(range(9), grid, classes=2))

@@ -74,6 +74,8 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "0-9").write_text("mine too")
     parts_of(out).folder.symlink_to(tmp_path / "folder")
+    with pytest.raises(OutputError, match="is a symbolic link"):
+        parts_of(out).stored()
     for overwrite in (False, True):
         with (
             pytest.raises(OutputError, match="is a symbolic link"),

@@ -76,8 +76,9 @@ class Parts:
         """The parts that hold windows, by position; none has windows of one before it.
 
         Raises:
-            OutputError: one cannot be read.
+            OutputError: one cannot be read, or the folder is a symbolic link.
         """
+        refuse_link(self.folder)
         try:
             names = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
             found = [part for path in names if (part := _stored_part(path)) is not None]
@@ -121,7 +122,7 @@ class Parts:
             try:
                 for done, instances in read_windows(part.path, stop=len(part.windows)):
                     following = part.windows.start + done
-                    if not place <= following <= part.windows.stop:
+                    if not place <= following <= min(part.windows.stop, len(grid)):
                         raise ValueError("a record is of other windows than those that follow")
                     check_instances(instances, range(place, following), grid, classes, rated=rated)
                     yield instances, following
